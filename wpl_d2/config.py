@@ -1,0 +1,185 @@
+"""Every key that the project adds to Detectron2's config, with its default. Presets are YAML files in configs/."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+
+
+def get_cfg() -> CN:
+    """A copy of Detectron2's default config with this project's keys and defaults."""
+    cfg = get_detectron2_cfg()
+    add_deeplab_config(cfg)
+    add_wpl_config(cfg)
+    return cfg
+
+
+def add_wpl_config(cfg: CN) -> None:
+    """Add the project's keys to `cfg`, in place."""
+    _add_data(cfg)
+    _add_model(cfg)
+    _add_framework(cfg)
+    _add_solver(cfg)
+    _add_evaluation(cfg)
+
+
+def _add_data(cfg: CN) -> None:
+    # The YAML that describes the data set (see configs/datasets/); its lists are registered as NAME_LIST.
+    cfg.DATASETS.DESCRIPTION = ""
+    cfg.DATASETS.TRAIN = ()
+    cfg.DATASETS.TEST = ()
+    # Images without labels: names as in TRAIN. Their masks, if there are any, are never read by training.
+    cfg.DATASETS.UNLABELED = ()
+    # Components of a mask with fewer pixels get no box.
+    cfg.DATASETS.MIN_BOX_AREA = 90
+
+    cfg.INPUT.FORMAT = "RGB"
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    # (height, width) of the training crop, any size; smaller images are padded to it at the right and the bottom.
+    cfg.INPUT.CROP_SIZE = (321, 321)
+    # Range of the factor by which an image is resized before the crop.
+    cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
+    # The strong view (methods: UniMatch's, which most successors share).
+    cfg.INPUT.STRONG = CN()
+    cfg.INPUT.STRONG.VIEWS = 1
+    cfg.INPUT.STRONG.JITTER = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue
+    cfg.INPUT.STRONG.JITTER_PROB = 0.8
+    cfg.INPUT.STRONG.GRAY_PROB = 0.2
+    cfg.INPUT.STRONG.BLUR_PROB = 0.5
+    cfg.INPUT.STRONG.BLUR_SIGMA = (0.1, 2.0)
+
+    # Images of one step over all GPUs: SOLVER.IMS_PER_BATCH labeled ones and this many unlabeled ones.
+    cfg.SOLVER.IMS_PER_BATCH = 8
+    cfg.SOLVER.UNLABELED_IMS_PER_BATCH = 8
+
+
+def _add_model(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "UnifiedSegDet"
+    # Torchvision's statistics of RGB in 0..255.
+    cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
+    cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
+
+    # build_unified_resnet_backbone: ResNet 50/101; build_timm_backbone: any timm model with `features_only`.
+    cfg.MODEL.BACKBONE.NAME = "build_unified_resnet_backbone"
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    # Stride of res5: 8 or 16.
+    cfg.MODEL.BACKBONE.OUTPUT_STRIDE = 16
+    # "auto": BN on one process, SyncBN on several GPUs, naiveSyncBN on several CPU processes.
+    cfg.MODEL.RESNETS.NORM = "auto"
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"  # deeplab: three 3x3 convolutions; basic: torchvision's 7x7
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Dilation of each res5 block (UniMatch: 1, 2, 2).
+    cfg.MODEL.RESNETS.RES5_BLOCK_DILATIONS = (1, 2, 2)
+    cfg.MODEL.TIMM = CN()
+    cfg.MODEL.TIMM.NAME = "resnet18"
+    # Weights by timm's own download; the other way is a file in MODEL.WEIGHTS.
+    cfg.MODEL.TIMM.PRETRAINED = False
+
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "EmbeddingDeepLabV3PlusHead"
+    cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res5"]
+    cfg.MODEL.SEM_SEG_HEAD.PROJECT_FEATURES = ["res2"]
+    cfg.MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS = [48]
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 256  # width of the embedding
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 256
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18]
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.0
+    cfg.MODEL.SEM_SEG_HEAD.NORM = "auto"
+    # True with crops of the form n * stride + 1, as the published hosts; False with n * stride.
+    cfg.MODEL.SEM_SEG_HEAD.ALIGN_CORNERS = False
+    # Filled in from the data set.
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
+
+    cfg.MODEL.DETECTOR = CN()
+    # none: no detector; shared: on the segmenter's own backbone.
+    cfg.MODEL.DETECTOR.MODE = "none"
+    # Width of the 1x1 reduction of res5 before region proposals and box head.
+    cfg.MODEL.DETECTOR.CHANNELS = 256
+    cfg.MODEL.DETECTOR.LOSS_WEIGHT = 1.0
+    # Semantic class ids of the detector's classes, filled in from the data set.
+    cfg.MODEL.DETECTOR.CLASSES = ()
+    cfg.MODEL.RPN.IN_FEATURES = ["det"]
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TRAIN = 2000
+    cfg.MODEL.RPN.PRE_NMS_TOPK_TEST = 500
+    cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 500
+    # More proposals cost a fifth of a small step and find nothing that 100 do not.
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 100
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32, 64, 128, 256, 512]]
+    cfg.MODEL.ROI_HEADS.NAME = "StandardROIHeads"
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["det"]
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 128
+    cfg.MODEL.ROI_BOX_HEAD.NAME = "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 2
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 1024
+    cfg.MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION = 7
+
+
+def _add_framework(cfg: CN) -> None:
+    cfg.FRAMEWORK = CN()
+    cfg.FRAMEWORK.NAME = "MeanTeacher"
+    # Factor of all losses on unlabeled images (paper, eq. 4).
+    cfg.FRAMEWORK.ALPHA = 1.0
+    # A pseudo-label trains the student if the teacher's confidence reaches this.
+    cfg.FRAMEWORK.THRESHOLD = 0.95
+    # Steps of supervised training before the first pseudo-label.
+    cfg.FRAMEWORK.BURN_IN = 0
+    # decay = min(1 - 1 / (t + 1), DECAY), t counted from the first semi-supervised step.
+    cfg.FRAMEWORK.EMA_DECAY = 0.999
+    cfg.FRAMEWORK.CUTMIX = CN()
+    cfg.FRAMEWORK.CUTMIX.PROB = 0.5
+    cfg.FRAMEWORK.CUTMIX.AREA = (0.02, 0.4)
+    cfg.FRAMEWORK.CUTMIX.RATIO = (0.3, 1 / 0.3)
+
+    # PPW: how far a pseudo-label's loss counts (paper, section 3.3).
+    cfg.WEIGHTING = CN()
+    cfg.WEIGHTING.ENABLED = False
+    cfg.WEIGHTING.SIMILARITY = "rank"  # rank | cosine | euclidean
+    # Subtract the mean prototype from pixel and prototype before they are compared.
+    cfg.WEIGHTING.CENTERED = False
+    cfg.WEIGHTING.K = 5
+    # paper: s / k in [0, 1]; plus_one: s / k + 1 in [1, 2].
+    cfg.WEIGHTING.WEIGHT_FORM = "paper"
+    # The loss is divided by: valid: the number of valid pixels; weight_sum: the sum of their weights.
+    cfg.WEIGHTING.NORM = "valid"
+    # stride4: compared at the embedding's own resolution; full: after bilinear upsampling to the label's.
+    cfg.WEIGHTING.TOPK_RES = "stride4"
+    # Which view the unlabeled bank's embeddings are taken from: weak (the labeler's) | strong (the student's).
+    cfg.WEIGHTING.UNLAB_VIEW = "weak"
+    # Embeddings per class of each of the two rings, labeled and unlabeled.
+    cfg.WEIGHTING.BANK_SIZE = 256
+    # Random pixels per class that each process adds to a ring in one step, per image of its batch.
+    cfg.WEIGHTING.PUSH_PER_IMAGE = 1
+    # A class with fewer embeddings in the bank leaves its pixels' weights neutral.
+    cfg.WEIGHTING.MIN_COUNT = 16
+    # Labeled pixels enter the bank if the student labels them rightly with more than this confidence.
+    cfg.WEIGHTING.LABELED_CONF = 0.95
+
+    # RPPI: pixels on which segmenter and detector agree join the bank (paper, section 3.2). Needs a detector.
+    cfg.RPPI = CN()
+    cfg.RPPI.ENABLED = False
+    cfg.RPPI.CONF = 0.95
+    cfg.RPPI.BOX_SCORE = 0.85
+
+
+def _add_solver(cfg: CN) -> None:
+    cfg.SOLVER.BASE_LR = 0.001
+    # Factor of the learning rate of everything but the backbone.
+    cfg.SOLVER.HEAD_LR_FACTOR = 10.0
+    cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
+    cfg.SOLVER.WARMUP_ITERS = 0
+    cfg.SOLVER.WEIGHT_DECAY_NORM = None
+    cfg.SOLVER.AMP.DTYPE = "bfloat16"  # bfloat16 | float16, with SOLVER.AMP.ENABLED
+    # Periodic checkpoints to keep beside the best and the last.
+    cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
+    # Steps between pictures of predictions, pseudo-labels and weights in TensorBoard; 0: none.
+    cfg.SOLVER.PICTURE_PERIOD = 0
+
+
+def _add_evaluation(cfg: CN) -> None:
+    # confusion: one confusion matrix on the device; detectron2: SemSegEvaluator.
+    cfg.TEST.EVALUATOR = "confusion"
+    # Also evaluate the student where a teacher is what is evaluated and exported.
+    cfg.TEST.STUDENT = False
+    # Data sets with masks on which pseudo-labels are judged, such as the unlabeled list's name.
+    cfg.TEST.PSEUDO_LABELS = ()

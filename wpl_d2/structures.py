@@ -1,0 +1,102 @@
+"""What flows between the packages: pseudo-labels, loss terms and the output of the segmentation head."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+"""The class id of a pixel without a label, in every label map of the package (a data set's own value is mapped to it)."""
+
+
+class SemSegOutput(NamedTuple):
+    """What a segmentation head returns: `logits` (B, C, H, W) at the input size, `embedding` (B, D, h, w) at its own."""
+
+    logits: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Labels that a model gave to the weak views of B unlabeled images, with all that is known about each pixel.
+
+    Attributes:
+        labels: (B, H, W) int64 class ids, `IGNORE` where there is none.
+        confidence: (B, H, W) float, the labeler's probability of the label.
+        valid: (B, H, W) bool, False in padding.
+        reliable: (B, H, W) bool, True where segmenter and detector agree with confidence (RPPI).
+        weight: (B, H, W) float, the factor of the pixel's loss (PPW); 1 is neutral.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+    valid: Tensor
+    reliable: Tensor
+    weight: Tensor
+
+    @classmethod
+    def from_logits(cls, logits: Tensor, valid: Tensor) -> PseudoLabels:
+        """Label by the arg max of `logits` (B, C, H, W): nothing reliable yet, every weight neutral.
+
+        Args:
+            logits: (B, C, H, W) float.
+            valid: (B, H, W) bool; where it is False the label is `IGNORE`.
+        """
+        confidence, labels = logits.float().softmax(dim=1).max(dim=1)
+        return cls(
+            labels=labels.masked_fill(~valid, IGNORE),
+            confidence=confidence,
+            valid=valid,
+            reliable=torch.zeros_like(valid),
+            weight=torch.ones_like(confidence),
+        )
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> PseudoLabels:
+        """Apply `move` to every field: the only way pixels travel, so that no field can be left behind."""
+        return PseudoLabels(*(move(getattr(self, field.name)) for field in fields(self)))
+
+    def where(self, mask: Tensor, other: PseudoLabels) -> PseudoLabels:
+        """Take every field from `other` where `mask` (B, H, W) bool is True."""
+        pairs = ((getattr(other, field.name), getattr(self, field.name)) for field in fields(self))
+        return PseudoLabels(*(torch.where(mask, theirs, ours) for theirs, ours in pairs))
+
+    def replace(self, **changes: Tensor) -> PseudoLabels:
+        """A copy with some fields exchanged."""
+        return replace(self, **changes)
+
+
+PixelLoss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (B, C, H, W), target (B, H, W) int64) -> (B, H, W) float, 0 where the target is `IGNORE`."""
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One per-pixel loss of a step, before it is reduced to a number (`wpl_d2.losses.reduce_term`).
+
+    Attributes:
+        name: key of the loss in the metrics, such as "loss_unsup".
+        logits: (B, C, H, W) float.
+        target: (B, H, W) int64, `IGNORE` = no loss.
+        pixel_loss: the loss of each pixel.
+        mask: (B, H, W) bool or float, the framework's own selection or soft factor of pixels.
+        norm: (B, H, W) bool or float; its sum is what the loss is divided by.
+        coefficient: factor of the reduced loss.
+        weight: (B, H, W) float, the pseudo-label weights, or None where they do not apply.
+    """
+
+    name: str
+    logits: Tensor
+    target: Tensor
+    pixel_loss: PixelLoss
+    mask: Tensor
+    norm: Tensor
+    coefficient: float = 1.0
+    weight: Tensor | None = None
+
+
+ClassBoxes = Sequence[tuple[Tensor, Tensor]]
+"""One (boxes (N, 4) xyxy half-open in pixels, semantic class ids (N,) int64) pair for each image of a batch."""
