@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Sequence
+
+import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
+
+from .errors import nearest
 
 
 def get_cfg() -> CN:
@@ -144,6 +150,8 @@ def _add_framework(cfg: CN) -> None:
     cfg.WEIGHTING.NORM = "valid"
     # stride4: compared at the embedding's own resolution; full: after bilinear upsampling to the label's.
     cfg.WEIGHTING.TOPK_RES = "stride4"
+    # Whose embeddings of labeled images fill the labeled ring: student (at no cost) | labeler (a forward more).
+    cfg.WEIGHTING.LABELED_FROM = "student"
     # Which view the unlabeled bank's embeddings are taken from: weak (the labeler's) | strong (the student's).
     cfg.WEIGHTING.UNLAB_VIEW = "weak"
     # Embeddings per class of each of the two rings, labeled and unlabeled.
@@ -164,8 +172,9 @@ def _add_framework(cfg: CN) -> None:
 
 def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.BASE_LR = 0.001
-    # Factor of the learning rate of everything but the backbone.
+    # Factors of the learning rate: of the segmentation head, and of the detector, which a fast start makes diverge.
     cfg.SOLVER.HEAD_LR_FACTOR = 10.0
+    cfg.SOLVER.DETECTOR_LR_FACTOR = 1.0
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.WARMUP_ITERS = 0
     cfg.SOLVER.WEIGHT_DECAY_NORM = None
@@ -183,3 +192,43 @@ def _add_evaluation(cfg: CN) -> None:
     cfg.TEST.STUDENT = False
     # Data sets with masks on which pseudo-labels are judged, such as the unlabeled list's name.
     cfg.TEST.PSEUDO_LABELS = ()
+
+
+def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
+    """The defaults, overlaid by a YAML file and by `KEY VALUE` pairs.
+
+    Args:
+        config_file: path of a YAML config; "" for none.
+        opts: keys and values in turn, as on the command line.
+
+    Raises:
+        ValueError: an unknown key (the message names the nearest valid ones), or a YAML tag that would run code.
+    """
+    cfg = get_cfg()
+    try:
+        if config_file:
+            cfg.merge_from_file(config_file, allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(f"{config_file}: {error.problem}; only plain YAML is read, remove the tag") from error
+    except KeyError as error:
+        raise ValueError(f"{config_file}: {_explain_key(cfg, error)}") from error
+    if len(opts) % 2:
+        raise ValueError(f"overrides: {' '.join(opts)} is not a list of KEY VALUE pairs; add the missing value")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError) as error:
+        raise ValueError(f"overrides: {_explain_key(cfg, error)}") from error
+    return cfg
+
+
+def _explain_key(cfg: CN, error: Exception) -> str:
+    key = re.sub(r"^Non-existent (config )?key: ", "", str(error.args[0]) if error.args else str(error))
+    return f"no config key {key}; {nearest(key, _leaf_keys(cfg), otherwise='see wpl_d2/config.py')}"
+
+
+def _leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, CN):
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key

@@ -1,0 +1,172 @@
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wpl_d2.data import check_training_data, load_description
+from wpl_d2.data.survey import survey
+
+TOOLS = Path(__file__).resolve().parents[2] / "tools"
+
+
+def run_tool(name, *arguments):
+    """Run a tool in this process; returns its exit status."""
+    argv, sys.argv = sys.argv, [name, *map(str, arguments)]
+    try:
+        runpy.run_path(str(TOOLS / name), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = argv
+    return 0
+
+
+def problems(tree, **changes):
+    return survey(load_description(tree.describe(**changes)), 90).problems
+
+
+def add_to(tree, list_name, line):
+    file = tree.root / f"{list_name}.txt"
+    file.write_text(f"{file.read_text()}\n{line}\n")
+
+
+def test_good_data_pass(tree, caplog):
+    check_training_data(tree.cfg())
+    assert not caplog.records
+    assert problems(tree) == []
+
+
+def test_unlabeled_images_need_no_masks(tree):
+    for i in range(5):
+        tree.mask(f"unlabeled{i}").unlink()
+    check_training_data(tree.cfg())
+    assert problems(tree) == []
+
+
+@pytest.mark.parametrize(
+    ("list_name", "line", "message"),
+    [
+        ("unlabeled", "labeled1", r"labeled1\.png: is both labeled and unlabeled, as 1 images are; make"),
+        ("val", "labeled1", r"labeled1\.png: is trained and tested on"),
+        ("val", "unlabeled1", r"unlabeled1\.png: is trained and tested on"),
+        ("labeled", "nowhere", r"nowhere\.png: is in DATASETS\.TRAIN, but missing; restore"),
+        ("unlabeled", "nowhere", r"nowhere\.png: is in DATASETS\.UNLABELED, but missing; restore"),
+    ],
+)
+def test_wrong_lists_are_refused(tree, list_name, line, message):
+    add_to(tree, list_name, line)
+    with pytest.raises(ValueError, match=message):
+        check_training_data(tree.cfg())
+    assert problems(tree)
+
+
+def test_the_same_image_under_another_name_is_found(tree):
+    os.symlink(tree.image("labeled0"), tree.image("twin"))
+    add_to(tree, "unlabeled", "twin")
+    with pytest.raises(ValueError, match="twin"):
+        check_training_data(tree.cfg())
+
+
+@pytest.mark.parametrize("list_name", ["labeled", "unlabeled", "val"])
+def test_empty_lists_are_refused(tree, list_name):
+    (tree.root / f"{list_name}.txt").write_text("\n")
+    with pytest.raises(ValueError, match=f"the list '{tree.name}_{list_name}' is empty; name one"):
+        check_training_data(tree.cfg())
+    assert any("is empty" in problem for problem in problems(tree))
+
+
+def test_a_labeled_list_must_be_named(tree):
+    with pytest.raises(ValueError, match="DATASETS.TRAIN: names no list"):
+        check_training_data(tree.cfg("DATASETS.TRAIN", "()"))
+
+
+@pytest.mark.parametrize("name", ["labeled2", "val1"])
+def test_missing_masks_are_named(tree, name):
+    tree.mask(name).unlink()
+    with pytest.raises(ValueError, match=rf"{name}\.png: is labeled, but has no .*masks/{name}\.png; add"):
+        check_training_data(tree.cfg())
+    assert [f"has no {tree.mask(name)}" in problem for problem in problems(tree)] == [True]
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((50, 60), 9, dtype=np.uint8), r"labeled1\.png: holds the ids \[9\]"),
+        (np.zeros((50, 60, 3), dtype=np.uint8), r"labeled1\.png: is an RGB image"),
+        (np.zeros((60, 50), dtype=np.uint8), r"labeled1\.png: is 50x60 but its image"),
+    ],
+)
+def test_wrong_masks_are_refused(tree, mask, message):
+    tree.write_mask("labeled1", mask)
+    with pytest.raises(ValueError, match=message):
+        check_training_data(tree.cfg())
+    (problem,) = problems(tree)
+    assert "labeled1.png" in problem
+
+
+def test_many_problems_are_cut_short(tree):
+    for i in range(8):
+        add_to(tree, "unlabeled", f"nowhere{i}")
+    with pytest.raises(ValueError, match=r"\.\.\. and 3 more$"):
+        check_training_data(tree.cfg())
+
+
+def test_a_class_without_pixels_is_a_warning_before_training_and_a_problem_in_the_full_check(tree, caplog):
+    for i in range(3):
+        tree.write_mask(f"labeled{i}", np.ones((50, 60), dtype=np.uint8) * (i % 2))
+    check_training_data(tree.cfg())
+    assert f"{tree.name}_labeled: no pixel is labeled 'ball'" in caplog.text
+    assert problems(tree) == [f"{tree.root / 'labeled.txt'}: no pixel is labeled 'ball'; choose images that show it"]
+
+
+def test_a_palette_in_the_wrong_order_is_a_problem(tree):
+    colors = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
+    for order, count in (([0, 1, 2], 0), ([0, 2, 1], 1)):
+        mask = Image.fromarray(np.asarray(Image.open(tree.mask("val0"))), mode="P")
+        mask.putpalette(np.array(colors)[order].flatten().tolist())
+        mask.save(tree.mask("val0"))
+        found = problems(tree, colors=colors)
+        assert len(found) == count
+    assert "its palette shows the id 1, 'box', in the colour of 'ball'" in found[0]
+
+
+def test_broken_images_and_repeated_or_missing_lists_are_problems(tree):
+    tree.image("unlabeled0").write_bytes(b"broken")
+    add_to(tree, "val", "val0")
+    found = problems(tree, lists={"labeled": "l.txt", "unlabeled": "unlabeled.txt", "val": "val.txt"})
+    assert len(found) == 3
+    assert any("unlabeled0.png: cannot be read" in problem for problem in found)
+    assert any("more than once" in problem for problem in found)
+    assert any("l.txt: the list 'labeled'" in problem for problem in found)
+
+
+def test_the_tool_prints_tables_and_fails_on_problems(tree, capsys):
+    assert run_tool("check_dataset.py", tree.yaml) == 0
+    printed = capsys.readouterr().out
+    assert "0 problems" in printed
+    (row,) = [line.split() for line in printed.splitlines() if " ball " in line]
+    # 10 masks: 3 labeled, 5 unlabeled and 2 val ones, 15 rows of 15 + i pixels in each.
+    pixels = 15 * (10 * 15 + (0 + 1 + 2) + (0 + 1 + 2 + 3 + 4) + (0 + 1))
+    assert float(row[2]) == pytest.approx(100 * pixels / (10 * 47 * 60), rel=1e-3)
+    assert row[3:] == ["10", "10", "15", "15", "15"]
+    add_to(tree, "unlabeled", "labeled0")
+    assert run_tool("check_dataset.py", tree.yaml) == 1
+    assert "in both the lists 'labeled' and 'unlabeled'" in capsys.readouterr().out
+    assert run_tool("check_dataset.py", tree.root / "none.yaml") == 1
+
+
+def test_the_pictures_of_the_data_are_drawn(tree):
+    config = tree.root / "config.yaml"
+    config.write_text(
+        f"VERSION: 2\nDATASETS:\n  DESCRIPTION: {tree.yaml}\n  TRAIN: ('{tree.name}_labeled',)\n"
+        f"  UNLABELED: ('{tree.name}_unlabeled',)\nMODEL:\n  DETECTOR:\n    MODE: shared\n"
+    )
+    output = tree.root / "out"
+    size = ("INPUT.CROP_SIZE", "(64, 96)", "INPUT.STRONG.VIEWS", "2")
+    assert run_tool("visualize_data.py", "--config-file", config, "--output", output, "--num", 1, *size) == 0
+    assert Image.open(output / "labeled_0000.png").size == (3 * 96, 64)
+    assert Image.open(output / "unlabeled_0000.png").size == (8 * 96, 64)

@@ -1,0 +1,156 @@
+from pathlib import Path
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from wpl_d2 import get_cfg
+from wpl_d2.data import GENERATORS, load_description, register, setup_datasets
+from wpl_d2.data.datasets import generate_if_missing
+
+
+def test_a_description_fills_catalog_and_config(tree):
+    cfg = tree.cfg()
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 3
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 2
+    assert cfg.MODEL.DETECTOR.CLASSES == (2, 1)
+    record = DatasetCatalog.get(f"{tree.name}_labeled")[0]
+    assert record == {
+        "file_name": str(tree.image("labeled0")),
+        "image_id": "labeled0",
+        "sem_seg_file_name": str(tree.mask("labeled0")),
+        "sem_seg_ignore": 255,
+    }
+    metadata = MetadataCatalog.get(f"{tree.name}_val")
+    assert metadata.stuff_classes == ["ground", "box", "ball"]
+    assert metadata.thing_classes == ["ball", "box"]
+    assert metadata.thing_colors == [metadata.stuff_colors[2], metadata.stuff_colors[1]]
+    assert (metadata.object_ids, metadata.ignore_label) == ((2, 1), 255)
+    assert metadata.evaluator_type == "sem_seg"
+
+
+def test_an_image_without_a_mask_file_gets_none(tree):
+    tree.mask("unlabeled1").unlink()
+    tree.cfg()
+    records = DatasetCatalog.get(f"{tree.name}_unlabeled")
+    assert ["sem_seg_file_name" in record for record in records] == [True, False, True, True, True]
+
+
+def test_the_root_is_found(tree, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", "/data")
+    tree.describe(root="somewhere")
+    assert load_description(tree.yaml).root == Path("/data/somewhere")
+    tree.describe(root="/absolute")
+    assert load_description(tree.yaml).root == Path("/absolute")
+    tree.describe(root="../beside")
+    assert load_description(tree.yaml).root == tree.root.parent / "beside"
+
+
+@pytest.mark.parametrize("name", ["camvid", "voc_92"])
+def test_the_projects_own_descriptions_are_sound(name):
+    description = load_description(f"configs/datasets/{name}.yaml")
+    assert len(description.colors) == len(description.classes) > len(description.objects) > 0
+
+
+def test_registering_again_is_allowed_and_another_of_the_same_name_is_not(tree):
+    tree.cfg()
+    register(load_description(tree.yaml))
+    tree.describe(classes=["ground", "box", "ball", "cone"])
+    with pytest.raises(ValueError, match=r"already registered by .*; choose another 'name'"):
+        register(load_description(tree.yaml))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clases": []}, "unknown key 'clases'; did you mean classes"),
+        ({"classes": None}, "the key 'classes' is missing; add it"),
+        ({"lists": {}}, "'lists' is empty"),
+        ({"lists": {130: "a.txt"}}, "'lists': 130 is not text; write text, in quotes"),
+        ({"lists": "a.txt"}, "'lists': 'a.txt' is not a mapping"),
+        ({"classes": ["a", True]}, "'classes': True is not text"),
+        ({"classes": "a"}, "'classes': 'a' is not a list"),
+        ({"classes": ["box", "box"]}, "'classes' has a name twice"),
+        ({"classes": [f"c{i}" for i in range(256)], "objects": []}, "'classes' has 256 names; give 1 to 255"),
+        ({"objects": ["bal"]}, "the object 'bal' is no class; did you mean ball"),
+        ({"objects": ["ball", "ball"]}, "'objects' has a name twice"),
+        ({"ignore": 1}, "'ignore' is 1, a class id"),
+        ({"ignore": "void"}, "'ignore': 'void' is not an integer"),
+        ({"colors": [[1, 2, 3]]}, "'colors' has 1 entries; give one to each of 3"),
+        ({"colors": [[1, 2, 300]]}, r"\[1, 2, 300\] is not a colour"),
+        ({"image": "images/x.png"}, "'image' has no {id}"),
+        ({"mask": "masks/x.png"}, "'mask' has no {id}"),
+        ({"generator": "digit"}, "there is no generator 'digit'; did you mean digits"),
+    ],
+)
+def test_a_wrong_description_is_refused_in_words(tree, changes, message):
+    root = "./missing" if "generator" in changes else "./"
+    tree.describe(root=root, **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        generate_if_missing(load_description(tree.yaml))
+    assert str(error.value).startswith(f"{tree.yaml}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: !!python/object/apply:os.system ['true']", "python/object/apply:os.system"),
+        ("name: [", "is not YAML"),
+        ("- a", "is not a mapping"),
+    ],
+)
+def test_unsafe_or_broken_yaml_is_refused(tree, text, message):
+    tree.yaml.write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_description(tree.yaml)
+    assert str(error.value).startswith(str(tree.yaml))
+
+
+def test_a_missing_description_or_list_is_named(tree):
+    with pytest.raises(ValueError, match=r"nowhere\.yaml: no such file; give DATASETS.DESCRIPTION"):
+        load_description("nowhere.yaml")
+    tree.cfg()
+    (tree.root / "val.txt").unlink()
+    with pytest.raises(ValueError, match=r"val\.txt: the list 'val' .* DETECTRON2_DATASETS"):
+        DatasetCatalog.get(f"{tree.name}_val")
+
+
+def test_a_wrong_list_name_gets_the_nearest(tree):
+    with pytest.raises(ValueError, match=f"DATASETS.TRAIN: '{tree.name}_labelled' .*did you mean"):
+        tree.cfg("DATASETS.TRAIN", f"('{tree.name}_labelled',)")
+
+
+def test_a_detector_needs_objects(tree):
+    tree.describe(objects=None)
+    with pytest.raises(ValueError, match="has no 'objects' to detect"):
+        tree.cfg("MODEL.DETECTOR.MODE", "shared")
+
+
+def test_without_a_description_registered_names_are_enough(tree):
+    tree.cfg()
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = (f"{tree.name}_labeled",)
+    setup_datasets(cfg)
+    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == 0
+
+
+def test_missing_data_are_generated_whole_or_not_at_all(tree):
+    calls = []
+
+    def generate(root):
+        calls.append(root)
+        (root / "a.txt").write_text("a")
+        if len(calls) == 1:
+            raise RuntimeError("stopped half way")
+
+    generate.__name__ = tree.name
+    GENERATORS.register(generate)
+    tree.describe(root="./made", generator=tree.name)
+    description = load_description(tree.yaml)
+    with pytest.raises(RuntimeError, match="half way"):
+        generate_if_missing(description)
+    assert not description.root.exists()
+    generate_if_missing(description)
+    assert [file.name for file in description.root.iterdir()] == ["a.txt"]
+    generate_if_missing(description)
+    assert len(calls) == 2
+    assert not list(tree.root.glob(".made*"))

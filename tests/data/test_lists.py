@@ -1,0 +1,77 @@
+import hashlib
+
+import pytest
+
+from wpl_d2.data.datasets.lists import Entry, extract, parse_line, read_list
+
+CITY = ("leftImg8bit/{id}_leftImg8bit.png", "gtFine/{id}_gtFine_labelTrainIds.png")
+VOC = ("JPEGImages/{id}.jpg", "SegmentationClass/{id}.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "entry"),
+    [
+        ("2007_1", Entry("2007_1", "JPEGImages/2007_1.jpg", "SegmentationClass/2007_1.png")),
+        ("JPEGImages/a.jpg", Entry("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")),
+        ("elsewhere/a.jpg", Entry("elsewhere/a", "elsewhere/a.jpg", "")),
+        ("JPEGImages/a.jpg other/a.png", Entry("a", "JPEGImages/a.jpg", "other/a.png")),
+        ("JPEGImages/a b.jpg\tother/a b.png", Entry("a b", "JPEGImages/a b.jpg", "other/a b.png")),
+    ],
+)
+def test_every_published_form_of_a_line(line, entry):
+    assert parse_line(line, *VOC) == entry
+
+
+def test_the_mask_of_an_image_path_follows_from_its_id():
+    entry = parse_line("leftImg8bit/train/ulm/ulm_0_leftImg8bit.png", *CITY)
+    assert entry == Entry(
+        "train/ulm/ulm_0",
+        "leftImg8bit/train/ulm/ulm_0_leftImg8bit.png",
+        "gtFine/train/ulm/ulm_0_gtFine_labelTrainIds.png",
+    )
+
+
+def test_extract_inverts_a_template():
+    assert extract("{id}/{id}.jpg", "a/a.jpg") == "a"
+    assert extract("{id}/{id}.jpg", "a/b.jpg") is None
+    assert extract("x+{id}.jpg", "x+1.jpg") == "1"
+    assert extract("x.{id}.jpg", "xy1.jpg") is None
+
+
+def test_blank_lines_windows_ends_and_a_missing_newline(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_bytes(b"\xef\xbb\xbfa\r\n\r\n  \nb")
+    assert [entry.id for entry in read_list(file, *VOC)] == ["a", "b"]
+
+
+def test_a_line_with_too_many_fields_is_named(tmp_path):
+    file = tmp_path / "list.txt"
+    file.write_text("a\nb c d\n")
+    with pytest.raises(ValueError, match=r"list\.txt, line 2: 'b c d' has 3 fields; write"):
+        read_list(file, *VOC)
+
+
+def test_the_published_lists_have_their_published_sizes(shared):
+    folder = shared / "splits"
+    read = 0
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, name, count = line.split()
+        file = folder / name
+        if not file.is_file() or "coco" in name:
+            continue
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == digest
+        entries = read_list(file, *(CITY if "cityscapes" in name else VOC))
+        assert len(entries) == len({entry.id for entry in entries}) == int(count)
+        assert all(entry.mask for entry in entries)
+        read += 1
+    assert read > 20
+
+
+def test_labeled_and_unlabeled_make_the_whole_of_voc(shared):
+    folder = shared / "splits" / "unimatch" / "pascal"
+    labeled = {entry.id for entry in read_list(shared / "splits/u2pl/pascal/92/labeled.txt", *VOC)}
+    assert labeled == {entry.id for entry in read_list(folder / "92" / "labeled.txt", *VOC)}
+    unlabeled = {entry.id for entry in read_list(shared / "splits/u2pl/pascal/92/unlabeled.txt", *VOC)}
+    everything = {entry.id for entry in read_list(folder / "train_aug.txt", *VOC)}
+    assert not labeled & unlabeled
+    assert labeled | unlabeled == everything

@@ -1,0 +1,79 @@
+"""The evaluation of a real, untrained model, from config to numbers and to the preview picture."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import wpl_d2
+from wpl_d2.evaluation import evaluate_pseudo_labels
+from wpl_d2.evaluation.evaluate import evaluate
+from wpl_d2.visualization import render_preview
+from wpl_d2.visualization.preview import CELL, compose
+
+
+@pytest.fixture
+def cfg(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
+    cfg = wpl_d2.get_cfg()
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
+    cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = cfg.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 16
+    cfg.MODEL.DETECTOR.MODE = "shared"
+    cfg.MODEL.DETECTOR.CHANNELS = 8
+    cfg.MODEL.DETECTOR.CLASSES = (1, 2)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16
+    cfg.WEIGHTING.ENABLED = cfg.RPPI.ENABLED = True
+    cfg.RPPI.BOX_SCORE, cfg.RPPI.CONF, cfg.FRAMEWORK.THRESHOLD = 0.2, 0.2, 0.2
+    cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = (tiny,)
+    cfg.DATALOADER.NUM_WORKERS = 0
+    cfg.OUTPUT_DIR = str(tmp_path / "output")
+    return cfg
+
+
+@pytest.fixture
+def framework(cfg):
+    torch.manual_seed(0)
+    framework = wpl_d2.build_framework(cfg).eval()
+    rows = torch.rand(80, 16)
+    framework.weigher.labeled_bank.push(rows, torch.arange(80) % 4)
+    return framework
+
+
+def test_all_that_was_asked_for_is_measured(cfg, framework):
+    results = evaluate(cfg, framework)
+    assert 0 <= results["sem_seg"]["mIoU"] <= 100
+    assert "AP" in results["bbox"]
+    assert results["pseudo_labels"]["accuracy-pixel"] == pytest.approx(results["sem_seg"]["pACC"])
+    assert {"auroc-rank-pixel", "auroc-cosine_centered-confident"} <= set(results["pseudo_labels"])
+
+
+def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):
+    model = framework.student.train()
+    results = evaluate_pseudo_labels(cfg, model, None, tiny)
+    assert model.training
+    assert results["coverage-confident"] > 0
+    assert results["accuracy-weighted"] == results["accuracy-confident"]
+    assert [name for name in results if "auroc" in name] == [
+        "auroc-confidence-pixel",
+        "auroc-confidence-confident",
+    ]
+
+
+def test_preview_shows_every_image_in_every_column(cfg, framework, tmp_path):
+    render_preview(cfg, framework, tmp_path / "five.png", num=2)
+    framework.weigher = None
+    render_preview(cfg, framework, tmp_path / "four.png", num=2)
+    five, four = (Image.open(tmp_path / f"{name}.png") for name in ("five", "four"))
+    assert five.width - four.width >= CELL
+    pixels = np.asarray(five)
+    assert pixels[40 : 40 + CELL // 2, 20:CELL].std() > 20  # the image's noise
+
+
+def test_long_legends_take_more_lines():
+    row = {"image": Image.new("RGB", (CELL, CELL // 2))}
+    short = compose([row], {"a": (1, 2, 3)}, weights=False)
+    long = compose([row], {f"class {i}": (i, i, i) for i in range(20)}, weights=False)
+    assert long.width == short.width and long.height > short.height

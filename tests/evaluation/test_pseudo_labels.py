@@ -1,0 +1,161 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from wpl_d2.evaluation import PseudoLabelEvaluator
+from wpl_d2.evaluation.auroc import auroc, histogram, spread_confidence
+from wpl_d2.evaluation.pseudo_labels import pseudo_label_table, similarity_scores
+from wpl_d2.structures import PseudoLabels
+from wpl_d2.weighting import PixelWeigher, cosine, rank_overlap
+
+CLASSES = ["sky", "car", "dog"]
+THRESHOLD = 0.8
+
+
+def area(score, right, mask=None):
+    mask = torch.ones_like(right) if mask is None else mask
+    return auroc(histogram(score, right, mask).numpy())
+
+
+def test_auroc_of_fine_scores_is_sklearns():
+    generator = torch.Generator().manual_seed(0)
+    right = torch.rand(5000, generator=generator) < 0.7
+    score = (torch.rand(5000, generator=generator) + 0.2 * right) / 1.2
+    assert area(score, right) == pytest.approx(roc_auc_score(right, score), abs=1e-4)
+
+
+def test_auroc_of_rank_weights_is_exact():
+    generator = torch.Generator().manual_seed(1)
+    right = torch.rand(3000, generator=generator) < 0.5
+    score = (torch.randint(0, 6, (3000,), generator=generator) * right.float()).div(5)
+    assert area(score, right) == pytest.approx(roc_auc_score(right, score), abs=1e-12)
+
+
+def test_auroc_heeds_the_mask_and_one_sided_sets():
+    score, right = torch.tensor([0.1, 0.9, 0.5, 0.2]), torch.tensor([False, True, False, True])
+    mask = torch.tensor([True, True, False, False])
+    assert area(score, right, mask) == 1.0
+    assert area(1 - score, right, mask) == 0.0
+    assert np.isnan(area(score, right, right))
+
+
+def test_confidences_near_one_stay_apart():
+    generator = torch.Generator().manual_seed(2)
+    rest = torch.rand(4000, generator=generator).mul(-12).exp()
+    right = torch.rand(4000, generator=generator) < (1 - rest).sqrt() * 0.5
+    confidence = 1 - rest
+    truth = roc_auc_score(right, confidence)
+    near_one = confidence > 0.999
+    assert near_one.float().mean() > 0.3
+    assert area(spread_confidence(confidence), right) == pytest.approx(truth, abs=1e-3)
+    part = area(spread_confidence(confidence), right, near_one)
+    assert part == pytest.approx(roc_auc_score(right[near_one], confidence[near_one]), abs=1e-2)
+    assert spread_confidence(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx(
+        [0, 1 / 24, 1], abs=1e-6
+    )
+
+
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, 20, 24)
+    labels = torch.randint(0, 3, shape, generator=generator)
+    target = torch.where(
+        torch.rand(shape, generator=generator) < 0.6, labels, torch.randint(0, 3, shape, generator=generator)
+    )
+    target[:, :2] = 255
+    valid = torch.ones(shape, dtype=torch.bool)
+    valid[:, :, -3:] = False
+    pseudo = PseudoLabels(
+        labels=labels.masked_fill(~valid, 255),
+        confidence=torch.rand(shape, generator=generator),
+        valid=valid,
+        reliable=(torch.rand(shape, generator=generator) < 0.2) & valid,
+        weight=torch.rand(shape, generator=generator),
+    )
+    boxes = [
+        (torch.tensor([[2.0, 3, 10, 12], [8, 8, 20, 18]]), torch.tensor([1, 2])),
+        (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
+    ]
+    return pseudo, target, boxes
+
+
+def brute_force(pseudo, target, boxes):
+    pixels = []
+    for b, y, x in np.ndindex(*target.shape):
+        label, true = int(pseudo.labels[b, y, x]), int(target[b, y, x])
+        if not pseudo.valid[b, y, x] or true == 255:
+            continue
+        confident = bool(pseudo.confidence[b, y, x] >= THRESHOLD)
+        inside = any(
+            c == label and x0 <= x < x1 and y0 <= y < y1
+            for (x0, y0, x1, y1), c in zip(boxes[b][0].tolist(), boxes[b][1].tolist(), strict=True)
+        )
+        groups = {"pixel"} | ({"confident"} if confident else set())
+        groups |= {"reliable"} if pseudo.reliable[b, y, x] else set()
+        groups |= {"outside"} if confident and not inside and label in (1, 2) else set()
+        pixels.append((label, label == true, groups, float(pseudo.weight[b, y, x])))
+    return pixels
+
+
+def share(pixels, test):
+    return 100 * sum(map(test, pixels)) / len(pixels) if pixels else float("nan")
+
+
+def test_groups_match_a_loop_over_pixels():
+    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD)
+    pixels = []
+    for seed in (0, 1):
+        pseudo, target, boxes = batch(seed)
+        evaluator.score_batch(pseudo, {}, target, boxes)
+        pixels += brute_force(pseudo, target, boxes)
+    results = evaluator.evaluate()
+    for group in ("pixel", "confident", "reliable", "outside"):
+        members = [p for p in pixels if group in p[2]]
+        assert len(members) > 100
+        assert results[f"accuracy-{group}"] == pytest.approx(share(members, lambda p: p[1]))
+        assert results[f"coverage-{group}"] == pytest.approx(100 * len(members) / len(pixels))
+        for index, name in enumerate(CLASSES):
+            own = [p for p in members if p[0] == index]
+            accuracy = share(own, lambda p: p[1])
+            assert results[f"accuracy-{group}-{name}"] == pytest.approx(accuracy, nan_ok=True)
+            whole = sum(p[0] == index for p in pixels)
+            assert results[f"coverage-{group}-{name}"] == pytest.approx(100 * len(own) / whole)
+    confident = [p for p in pixels if "confident" in p[2]]
+    weighted = sum(p[3] for p in confident if p[1]) / sum(p[3] for p in confident)
+    assert results["accuracy-weighted"] == pytest.approx(100 * weighted)
+
+
+def test_scores_are_judged_over_all_and_over_confident_pixels():
+    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD)
+    pseudo, target, _ = batch()
+    right = pseudo.labels == target
+    noise = torch.rand(target.shape, generator=torch.Generator().manual_seed(9))
+    evaluator.score_batch(pseudo, {"oracle": right.float(), "noisy": (noise + right) / 2}, target, None)
+    results = evaluator.evaluate()
+    judged = pseudo.valid & (target != 255)
+    confident = judged & (pseudo.confidence >= THRESHOLD)
+    for scope, mask in (("pixel", judged), ("confident", confident)):
+        assert results[f"auroc-oracle-{scope}"] == 1
+        for name, score in (("noisy", noise + right), ("confidence", pseudo.confidence)):
+            expected = roc_auc_score(right[mask], score[mask])
+            assert results[f"auroc-{name}-{scope}"] == pytest.approx(expected, abs=2e-3)
+    assert results["coverage-outside"] == 0 and np.isnan(results["accuracy-outside"])
+    assert "noisy" in pseudo_label_table(results, CLASSES)
+
+
+def test_similarity_scores_use_both_banks():
+    torch.manual_seed(0)
+    weigher = PixelWeigher(num_classes=3, dim=16, bank_size=8)
+    weigher.labeled_bank.push(torch.rand(6, 16), torch.tensor([0, 0, 1, 1, 2, 2]))
+    weigher.unlabeled_bank.push(torch.rand(2, 16), torch.tensor([1, 1]))
+    embedding, labels = torch.rand(1, 16, 5, 6), torch.randint(0, 3, (1, 20, 24))
+    scores = similarity_scores(weigher, embedding, labels)
+    plain = {"rank", "cosine", "euclidean"}
+    assert set(scores) == plain | {f"{name}_centered" for name in plain}
+    rows = [weigher.labeled_bank.ring, weigher.unlabeled_bank.ring]
+    prototypes = (rows[0].sum(1) + rows[1].sum(1)) / torch.tensor([2, 4, 2])[:, None]
+    torch.testing.assert_close(scores["rank"], rank_overlap(embedding, labels, prototypes))
+    mean = prototypes.mean(0)
+    expected = cosine(embedding - mean.view(1, -1, 1, 1), labels, prototypes - mean)
+    torch.testing.assert_close(scores["cosine_centered"], expected)

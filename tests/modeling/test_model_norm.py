@@ -1,0 +1,41 @@
+import pytest
+import torch
+from detectron2.engine import launch
+from detectron2.utils import comm
+
+from wpl_d2.errors import InputError
+from wpl_d2.modeling import TimmBackbone, resolve_norm
+
+
+def test_one_process(monkeypatch):
+    assert resolve_norm("auto", "cuda") == resolve_norm("auto", "cpu") == "BN"
+    assert resolve_norm("FrozenBN", "cpu") == "FrozenBN"
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    assert resolve_norm("auto", "cuda:1") == "SyncBN"
+    assert resolve_norm("auto", "cpu") == "naiveSyncBN"
+    with pytest.raises(InputError, match="did you mean FrozenBN"):
+        resolve_norm("frozenBN", "cpu")
+
+
+def _rank_step(weights, images, folder):
+    norm = resolve_norm("auto", "cpu")
+    backbone = TimmBackbone("tf_efficientnet_lite0", norm=norm)
+    backbone.load_state_dict(torch.load(weights))
+    backbone(torch.load(images)[comm.get_rank() :: 2])["res5"].sum().backward()
+    torch.save((norm, backbone.state_dict()), f"{folder}/rank{comm.get_rank()}.pth")
+
+
+@pytest.mark.slow
+def test_two_cpu_ranks_share_statistics(tmp_path):
+    torch.manual_seed(0)
+    backbone, images = TimmBackbone("tf_efficientnet_lite0"), torch.randn(4, 3, 64, 64)
+    torch.save(backbone.state_dict(), tmp_path / "weights.pth")
+    torch.save(images, tmp_path / "images.pth")
+    launch(_rank_step, 2, dist_url="auto", args=(tmp_path / "weights.pth", tmp_path / "images.pth", tmp_path))
+    backbone(images)
+    whole = backbone.state_dict()
+    (norm, first), (_, second) = (torch.load(tmp_path / f"rank{rank}.pth") for rank in range(2))
+    assert norm == "naiveSyncBN"
+    for key in (key for key in whole if key.endswith("running_mean")):
+        assert torch.equal(first[key], second[key])
+        torch.testing.assert_close(first[key], whole[key], rtol=1e-3, atol=1e-4)

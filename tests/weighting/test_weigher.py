@@ -1,0 +1,251 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from helpers import forbid_host_sync
+
+from wpl_d2.structures import IGNORE, PseudoLabels
+from wpl_d2.weighting import PixelWeigher, rank_overlap, reliable_mask
+
+CLASSES, DIM = 4, 12
+
+
+def make(**options):
+    defaults = {
+        "num_classes": CLASSES,
+        "dim": DIM,
+        "k": 3,
+        "bank_size": 8,
+        "push_per_image": 2,
+        "min_count": 2,
+    }
+    return PixelWeigher(**defaults | options)
+
+
+def fill(weigher, counts):
+    """Push `counts[c]` random embeddings of each class c, alternately into the two banks."""
+    labels = torch.repeat_interleave(torch.arange(CLASSES), torch.tensor(counts))
+    features = torch.randn(len(labels), DIM)
+    weigher.labeled_bank.push(features[::2], labels[::2])
+    weigher.unlabeled_bank.push(features[1::2], labels[1::2])
+    return torch.stack([features[labels == c].mean(0) for c in range(CLASSES)]).nan_to_num()
+
+
+def random_step(images=2, seed=0):
+    torch.manual_seed(seed)
+    embedding, logits = torch.randn(images, DIM, 5, 6), torch.randn(images, CLASSES, 19, 23) * 4
+    return embedding, logits, logits.argmax(dim=1)
+
+
+@pytest.mark.parametrize("form", ["paper", "plus_one"])
+@pytest.mark.parametrize("resolution", ["stride4", "full"])
+def test_weights_are_the_overlap_and_neutral_elsewhere(form, resolution):
+    weigher = make(weight_form=form, resolution=resolution)
+    embedding, _, labels = random_step()
+    labels[:, :3] = IGNORE
+    prototypes = fill(weigher, [5, 2, 1, 0])  # class 2 has fewer than min_count, class 3 none
+    weight = weigher.weight(embedding, labels)
+    overlap = rank_overlap(embedding, labels, prototypes, 3, resolution=resolution)
+    known = (labels == 0) | (labels == 1)
+    assert known.any() and (~known).any()
+    assert weight[known].equal(overlap[known] + (form == "plus_one"))
+    assert (weight[~known] == 1).all()
+    assert weigher.neutral_maximum == (2 if form == "plus_one" else 1)
+    assert weight.max() <= weigher.neutral_maximum
+
+
+def test_an_empty_bank_weighs_nothing():
+    embedding, _, labels = random_step()
+    for form in ("paper", "plus_one"):
+        assert (make(weight_form=form).weight(embedding, labels) == 1).all()
+
+
+def test_centering_compares_deviations_from_the_mean_prototype():
+    embedding, _, labels = random_step()
+    weigher, plain = make(centered=True), make()
+    prototypes = fill(weigher, [4, 4, 4, 0])
+    plain.load_state_dict(weigher.state_dict())
+    mean = prototypes[:3].mean(0)
+    expected = rank_overlap(embedding - mean[:, None, None], labels, prototypes - mean, 3)
+    seen = labels != 3
+    assert weigher.weight(embedding, labels)[seen].equal(expected[seen])
+    assert not plain.weight(embedding, labels).equal(weigher.weight(embedding, labels))
+
+
+def test_other_measures_are_those_of_the_maps():
+    embedding, _, labels = random_step()
+    for name in ("cosine", "euclidean"):
+        weigher = make(similarity=name)
+        fill(weigher, [3, 3, 3, 3])
+        maps = weigher.similarity_maps(embedding, labels, ["rank", name])
+        assert weigher.weight(embedding, labels).equal(maps[name])
+        assert not maps["rank"].equal(maps[name])
+
+
+def test_staged_labeled_pixels_are_right_and_confident():
+    torch.manual_seed(0)
+    weigher = make(push_per_image=50, bank_size=200, labeled_conf=0.9)
+    number = torch.arange(2 * 5 * 6.0).view(2, 1, 5, 6).expand(-1, DIM, -1, -1)
+    logits, target = torch.randn(2, CLASSES, 5, 6) * 4, torch.randint(0, CLASSES, (2, 5, 6))
+    target[0, 0] = IGNORE
+    weigher.stage_labeled(number, logits, target)
+    weigher.commit()
+    confidence, predicted = logits.softmax(1).max(1)
+    for c in range(CLASSES):
+        expected = number[:, 0][(target == c) & (predicted == c) & (confidence > 0.9)]
+        held = weigher.labeled_bank.ring[c, : weigher.labeled_bank.counts[c], 0]
+        assert held.sort().values.equal(expected.sort().values)
+    assert weigher.labeled_bank.counts.sum() > 0 and not weigher.unlabeled_bank.counts.any()
+
+
+def test_staged_reliable_pixels_go_to_the_other_bank_at_most_n_each():
+    weigher = make()
+    embedding, _, labels = random_step(images=3)
+    weigher.stage_reliable(embedding, labels, labels != 2)
+    weigher.commit()
+    assert weigher.unlabeled_bank.counts.tolist() == [6, 6, 0, 6]  # 2 an image
+    assert not weigher.labeled_bank.counts.any()
+
+
+def test_nothing_lasts_before_commit_or_after_discard():
+    weigher = make()
+    embedding, logits, labels = random_step()
+    before = {name: value.clone() for name, value in weigher.state_dict().items()}
+    weigher.stage_labeled(embedding, logits, labels)
+    weigher.stage_reliable(embedding, labels, labels >= 0)
+    assert weigher.state_dict().keys() == before.keys()
+    torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
+    weigher.discard()
+    weigher.commit()
+    torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
+    weigher.stage_reliable(embedding, labels, labels >= 0)
+    weigher.commit()
+    counts = weigher.unlabeled_bank.pushed.clone()
+    weigher.commit()
+    assert counts.any() and weigher.unlabeled_bank.pushed.equal(counts)
+
+
+def test_state_dict_round_trip_keeps_the_weights():
+    weigher, other = make(), make()
+    embedding, _, labels = random_step()
+    fill(weigher, [9, 7, 5, 3])
+    assert set(weigher.state_dict()) == {
+        f"{bank}_bank.{name}" for bank in ("labeled", "unlabeled") for name in ("ring", "pushed")
+    }
+    other.load_state_dict(weigher.state_dict())
+    assert other.weight(embedding, labels).equal(weigher.weight(embedding, labels))
+
+
+@pytest.mark.parametrize("with_boxes", [False, True])
+def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
+    weigher = make(reliable_conf=0.6)
+    embedding, logits, labels = random_step()
+    fill(weigher, [3, 3, 3, 3])
+    valid = torch.ones(2, 19, 23, dtype=torch.bool)
+    valid[:, 15:] = False
+    pseudo = PseudoLabels.from_logits(logits, valid).replace(labels=labels)  # labels in padding, too
+    box = torch.tensor([[0.0, 0, 23, 19], [2, 2, 9, 9]]), torch.tensor([0, 1])
+    boxes = [box, (torch.zeros(0, 4), torch.zeros(0).long())]
+    result = weigher.resolve(pseudo, embedding, boxes if with_boxes else None)
+    assert result.weight.equal(weigher.weight(embedding, pseudo.labels))
+    if with_boxes:
+        expected = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.6) & valid
+        assert result.reliable.equal(expected) and expected.any()
+    else:
+        assert not result.reliable.any()
+    for name in ("labels", "confidence", "valid"):
+        assert getattr(result, name) is getattr(pseudo, name)
+
+
+def test_a_whole_step_without_host_sync_or_gradient():
+    weigher = make()
+    embedding, logits, labels = random_step()
+    embedding.requires_grad_()
+    fill(weigher, [3, 3, 0, 1])
+    box = torch.tensor([[0.0, 0, 23, 19]]), torch.tensor([0])
+    with forbid_host_sync():
+        pseudo = PseudoLabels.from_logits(logits, torch.ones_like(labels, dtype=torch.bool))
+        pseudo = weigher.resolve(pseudo, embedding, [box, box])
+        weigher.stage_labeled(embedding, logits, labels)
+        weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
+        weigher.commit()
+    assert not pseudo.weight.requires_grad and not weigher.labeled_bank.ring.requires_grad
+
+
+def test_half_precision_embeddings_are_stored_in_float32():
+    weigher = make()
+    embedding, logits, labels = random_step()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        weigher.stage_labeled(embedding.bfloat16(), logits.bfloat16(), labels)
+        weigher.commit()
+        weight = weigher.weight(embedding.bfloat16(), labels)
+    assert weigher.labeled_bank.ring.dtype == weight.dtype == torch.float32
+    assert weigher.labeled_bank.counts.any()
+
+
+def test_config_names_every_option():
+    weighting = SimpleNamespace(
+        SIMILARITY="cosine", CENTERED=True, K=7, WEIGHT_FORM="plus_one", TOPK_RES="full", BANK_SIZE=9,
+        PUSH_PER_IMAGE=3, MIN_COUNT=4, LABELED_CONF=0.5,
+    )  # fmt: skip
+    head = SimpleNamespace(NUM_CLASSES=5, CONVS_DIM=6, ALIGN_CORNERS=True)
+    cfg = SimpleNamespace(
+        WEIGHTING=weighting, RPPI=SimpleNamespace(CONF=0.6), MODEL=SimpleNamespace(SEM_SEG_HEAD=head)
+    )
+    weigher = PixelWeigher.from_config(cfg)
+    assert weigher.labeled_bank.ring.shape == weigher.unlabeled_bank.ring.shape == (5, 9, 6)
+    found = (weigher.similarity, weigher.centered, weigher.k, weigher.weight_form, weigher.resolution)
+    assert found == ("cosine", True, 7, "plus_one", "full")
+    numbers = (weigher.push_per_image, weigher.min_count, weigher.labeled_conf, weigher.reliable_conf)
+    assert numbers == (3, 4, 0.5, 0.6)
+    assert weigher.align_corners is True
+
+
+@pytest.mark.parametrize(
+    "option, message",
+    [
+        ({"similarity": "cosin"}, r"WEIGHTING\.SIMILARITY: 'cosin' .* did you mean 'cosine'\?"),
+        ({"weight_form": "plusone"}, r"WEIGHTING\.WEIGHT_FORM: .*'plus_one'"),
+        ({"resolution": "stride8"}, r"WEIGHTING\.TOPK_RES: .*'stride4'"),
+        ({"k": 0}, r"WEIGHTING\.K: 0 is too small"),
+        ({"min_count": 17}, r"WEIGHTING\.MIN_COUNT: .* at most 16"),
+        ({"bank_size": 0}, r"WEIGHTING\.BANK_SIZE"),
+    ],
+)
+def test_bad_options_are_named(option, message):
+    with pytest.raises(ValueError, match=message):
+        make(**option)
+
+
+def commit_on(rank, world, folder):
+    """One rank's three steps; its banks are saved to `folder`."""
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+    weigher = make()
+    for step in range(3):
+        embedding, logits, labels = random_step(seed=10 * step + rank)
+        weigher.stage_labeled(embedding, logits, labels)
+        weigher.stage_reliable(embedding, labels, labels != 3)
+        staged = [
+            [torch.cat(rows) for rows in zip(*calls, strict=True)] for calls in weigher._staged.values()
+        ]
+        torch.save(staged, f"{folder}/staged{step}_{rank}.pth")
+        weigher.commit()
+    torch.save(weigher.state_dict(), f"{folder}/banks_{rank}.pth")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_have_the_same_banks_in_rank_order(tmp_path):
+    mp.spawn(commit_on, args=(2, tmp_path), nprocs=2)
+    first, second = (torch.load(tmp_path / f"banks_{rank}.pth") for rank in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    expected = make()
+    for step in range(3):
+        for rank in range(2):
+            staged = torch.load(tmp_path / f"staged{step}_{rank}.pth")
+            expected.labeled_bank.push(*staged[0])
+            expected.unlabeled_bank.push(*staged[1])
+    torch.testing.assert_close(first, dict(expected.state_dict()), rtol=0, atol=0, check_stride=False)
+    assert expected.labeled_bank.counts.sum() > 0

@@ -1,0 +1,39 @@
+"""Check a data set that is described by a YAML file: lists, images, masks, classes and boxes.
+
+Prints what is in it and what must be mended; the exit status is 1 if anything must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from wpl_d2 import get_cfg
+from wpl_d2.data.datasets import generate_if_missing, load_description
+from wpl_d2.data.survey import survey
+from wpl_d2.errors import InputError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("description", help="the data set's YAML, such as configs/datasets/camvid.yaml")
+    parser.add_argument("--min-box-area", type=int, default=get_cfg().DATASETS.MIN_BOX_AREA, metavar="PIXELS")
+    args = parser.parse_args()
+    try:
+        description = load_description(args.description)
+        generate_if_missing(description)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    result = survey(description, args.min_box_area)
+    print(f"\n{description.name} in {description.root}\n\n{result.tables()}\n")
+    for problem in result.problems:
+        print(f"problem: {problem}")
+    print(f"{len(result.problems)} problems")
+    return 1 if result.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+#!/usr/bin/env python
+"""Train or evaluate a model: `tools/train_net.py --config-file configs/quickstart.yaml [--num-gpus N] [KEY VALUE ...]`."""
+
+import argparse
+import logging
+
+from detectron2.engine import default_argument_parser
+
+from wpl_d2.engine import Trainer, evaluate_only, launch, report, setup
+
+
+def main(args: argparse.Namespace) -> None:
+    cfg = setup(args)
+    if args.eval_only:
+        report(cfg, evaluate_only(cfg, args.resume))
+        return
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(args.resume)
+    logging.getLogger("wpl_d2").info("Training from iteration %d to %d", trainer.start_iter, trainer.max_iter)
+    report(cfg, trainer.train(), trainer.framework)
+
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser().parse_args())

@@ -1,0 +1,99 @@
+"""Draw what training is fed: labeled views with masks and boxes, and the unlabeled views, weak to mixed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.utils.visualizer import Visualizer
+from PIL import Image
+from tqdm import tqdm
+
+from wpl_d2 import get_cfg
+from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
+from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
+from wpl_d2.structures import IGNORE, PseudoLabels
+
+
+def main() -> None:
+    args = _parse()
+    cfg = get_cfg()
+    cfg.merge_from_file(args.config_file)
+    cfg.merge_from_list(args.opts)
+    setup_datasets(cfg)
+    args.output.mkdir(parents=True, exist_ok=True)
+    labeled = labeled_dataset(cfg)
+    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    for counter in tqdm(range(args.num), desc="labeled", unit="image"):
+        _save(draw_labeled(labeled[counter], metadata), args.output / f"labeled_{counter:04d}.png")
+    if not cfg.DATASETS.UNLABELED:
+        return
+    unlabeled = unlabeled_dataset(cfg)
+    for counter in tqdm(range(args.num), desc="unlabeled", unit="image"):
+        with seeded(counted_seed(cfg.SEED, "visualize", counter)):
+            panels = draw_unlabeled(unlabeled[counter], unlabeled[counter + 1], cfg.FRAMEWORK.CUTMIX)
+        _save(panels, args.output / f"unlabeled_{counter:04d}.png")
+
+
+def draw_labeled(sample: dict[str, Any], metadata: Any) -> list[np.ndarray]:
+    """Panels (H, W, 3) uint8: the image, its mask over it, its boxes over it."""
+    image = _to_array(sample["image"])
+    panels = [image, Visualizer(image, metadata).draw_sem_seg(sample["sem_seg"]).get_image()]
+    if "instances" in sample:
+        instances = sample["instances"]
+        names = [metadata.thing_classes[i] for i in instances.gt_classes]
+        drawing = Visualizer(image, metadata).overlay_instances(boxes=instances.gt_boxes, labels=names)
+        panels.append(drawing.get_image())
+    return panels
+
+
+def draw_unlabeled(sample: dict[str, Any], partner: dict[str, Any], keys: Any) -> list[np.ndarray]:
+    """Panels (H, W, 3) uint8: weak view, strong views, valid mask, then each strong view mixed with another.
+
+    A mixed view is followed by its valid mask, which moved with the pixels.
+    """
+    strong = torch.stack([sample["strong"], partner["strong"]], dim=1)
+    valid = torch.stack([sample["valid"], partner["valid"]])
+    panels = [sample["image"], *sample["strong"], _mask_panel(sample["valid"])]
+    for views in strong:
+        boxes = cutmix_masks(2, valid.shape[1:], 1.0, keys.AREA, keys.RATIO)
+        images, pseudo = cutmix(views, _blank(valid), boxes)
+        panels += [images[0], _mask_panel(pseudo.valid[0])]
+    return [_to_array(panel) for panel in panels]
+
+
+def _blank(valid: torch.Tensor) -> PseudoLabels:
+    nothing, one = torch.full(valid.shape, IGNORE), torch.ones(valid.shape)
+    return PseudoLabels(nothing, one, valid, torch.zeros_like(valid), one)
+
+
+def _mask_panel(mask: torch.Tensor) -> torch.Tensor:
+    return mask.to(torch.uint8).mul(255).expand(3, -1, -1)
+
+
+def _to_array(image: torch.Tensor) -> np.ndarray:
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def _save(panels: list[np.ndarray], file: Path) -> None:
+    # Detectron2's drawings may be a pixel larger or smaller than the image.
+    height, width = panels[0].shape[:2]
+    same = [np.asarray(Image.fromarray(panel).resize((width, height))) for panel in panels]
+    Image.fromarray(np.concatenate(same, axis=1)).save(file)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True)
+    parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
+    parser.add_argument("--num", type=int, default=8, help="pictures of each stream")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Boxes of the objects in a mask: one for each component of an object class (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from ..structures import IGNORE
+from .masks import read_mask
+
+_logger = logging.getLogger(__name__)
+_VERSION = 1  # of what is stored; part of the key
+
+
+def boxes_from_mask(
+    mask: np.ndarray, classes: Sequence[int], min_area: int = 90, ignore: int = IGNORE
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tight box of every 8-connected component of the given classes.
+
+    Touching instances of a class share one box, as in the paper.
+
+    Args:
+        mask: (H, W) integer class ids.
+        classes: ids of the classes that get boxes.
+        min_area: components with fewer pixels get no box.
+        ignore: the value for "no class"; it never gets a box.
+
+    Returns:
+        boxes (N, 4) int64 xyxy, half-open (x1 = last column + 1), and class ids (N,) int64; in the order of
+        `classes`, within a class from top to bottom, then from left to right.
+
+    Raises:
+        ValueError: if the mask is not a two-dimensional integer array.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype.kind not in "iu":
+        raise ValueError(
+            f"mask: is a {mask.ndim}-dimensional array of {mask.dtype}; give (height, width) integer ids"
+        )
+    boxes, ids = [], []
+    for class_id in classes:
+        if class_id != ignore:
+            found = _component_boxes(mask == class_id, min_area)
+            boxes.append(found)
+            ids.append(np.full(len(found), class_id, dtype=np.int64))
+    if not boxes:
+        return np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    return np.concatenate(boxes), np.concatenate(ids)
+
+
+def _component_boxes(binary: np.ndarray, min_area: int) -> np.ndarray:
+    # Components are searched inside the class's own bounding box: most classes fill a small part of an image.
+    pixels = binary.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(pixels)
+    window = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    if window.size == 0:
+        return np.zeros((0, 4), dtype=np.int64)
+    stats = cv2.connectedComponentsWithStats(window, connectivity=8)[2][1:].astype(np.int64)
+    x, y, w, h, _ = stats[stats[:, cv2.CC_STAT_AREA] >= min_area].T
+    boxes = np.stack([x + left, y + top, x + left + w, y + top + h], axis=1)
+    return boxes[np.lexsort(boxes.T[[3, 2, 0, 1]])]
+
+
+def cached_boxes(
+    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int
+) -> list[dict[str, Any]]:
+    """Give every dataset dict the boxes of its mask.
+
+    They are computed once and kept in `$WPL_D2_CACHE` (default `~/.cache/wpl_d2`), under a key of everything
+    they depend on: the masks' paths, sizes and times of change, the object classes and the smallest area. One
+    process of each machine computes, the others wait.
+
+    Args:
+        dataset_dicts: Detectron2 dataset dicts with `sem_seg_file_name`.
+        object_ids: semantic class ids of the detector's classes, in their order.
+        min_area: components with fewer pixels get no box.
+
+    Returns:
+        Copies of the dicts with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64, indices into
+        `object_ids`.
+
+    Raises:
+        InputError: if a mask cannot be read.
+    """
+    file = _cache_file(dataset_dicts, object_ids, min_area)
+    stored = None
+    if comm.get_local_rank() == 0:
+        stored = _load(file)
+        if stored is None:
+            stored = _compute(dataset_dicts, object_ids, min_area)
+            _store(file, stored)
+    comm.synchronize()
+    stored = stored or _load(file) or _compute(dataset_dicts, object_ids, min_area)
+    ends = np.cumsum(stored["counts"])[:-1]
+    parts = zip(np.split(stored["boxes"], ends), np.split(stored["classes"], ends), strict=True)
+    return [
+        {**record, "boxes": boxes, "box_classes": ids}
+        for record, (boxes, ids) in zip(dataset_dicts, parts, strict=True)
+    ]
+
+
+def _compute(
+    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int
+) -> dict[str, np.ndarray]:
+    contiguous = np.zeros(IGNORE + 1, dtype=np.int64)
+    contiguous[list(object_ids)] = np.arange(len(object_ids))
+    boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
+    for record in tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5):
+        mask = read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE))
+        found, ids = boxes_from_mask(mask, object_ids, min_area)
+        boxes.append(found.astype(np.float32))
+        classes.append(contiguous[ids])
+    counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
+    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}
+
+
+def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int) -> Path:
+    key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
+    for record in dataset_dicts:
+        path = os.path.realpath(record["sem_seg_file_name"])
+        status = os.stat(path)
+        identity = (path, status.st_size, status.st_mtime_ns, record.get("sem_seg_ignore", IGNORE))
+        key.update(repr(identity).encode())
+    folder = Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser()
+    return folder / f"boxes_{key.hexdigest()[:32]}.npz"
+
+
+def _load(file: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {key: stored[key] for key in ("boxes", "classes", "counts")}
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None  # missing or damaged: computed anew
+
+
+def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
+            np.savez(partial, **arrays)  # type: ignore[arg-type]
+        os.replace(partial.name, file)
+    except OSError as error:
+        _logger.warning(
+            "%s: boxes could not be kept (%s); set WPL_D2_CACHE to a folder that can be written", file, error
+        )

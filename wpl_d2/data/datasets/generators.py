@@ -1,0 +1,61 @@
+"""Data sets that are made, not downloaded: a registry of functions `generate(root: Path) -> None`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from fvcore.common.registry import Registry
+
+from ...errors import InputError, nearest
+from .folder import Description
+
+GENERATORS = Registry("GENERATORS")
+"""Functions by their name. One named X that is not registered yet is looked for in X.py beside this."""
+
+
+def generate_if_missing(description: Description) -> None:
+    """Make the data set's root if it does not exist and the description names a generator.
+
+    The data are made beside the root and moved there when complete: an interrupted run leaves no half of a
+    data set.
+
+    Args:
+        description: the data set; without a generator nothing is done.
+
+    Raises:
+        InputError: if there is no such generator.
+    """
+    root = description.root
+    if not description.generator or root.exists():
+        return
+    generate = _find(description)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+        unfinished = Path(folder) / root.name
+        unfinished.mkdir()
+        generate(unfinished)
+        try:
+            os.replace(unfinished, root)
+        except OSError:
+            # Another process on the same file system was faster.
+            if not root.is_dir():
+                raise
+
+
+def _find(description: Description) -> Callable[[Path], None]:
+    name = description.generator
+    module = f"{__package__}.{name}"
+    if name not in GENERATORS:
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+    if name not in GENERATORS:
+        known = {"digits", *(known for known, _ in GENERATORS)}
+        raise InputError(f"{description.path}: there is no generator {name!r}; {nearest(name, known)}")
+    return GENERATORS.get(name)

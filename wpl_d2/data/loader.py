@@ -1,0 +1,155 @@
+"""The two endless streams of training, and the loader of evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any, TypedDict
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.utils import comm
+from torch.utils.data import DataLoader
+
+from ..errors import InputError
+from .boxes import cached_boxes
+from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
+from .sampler import CountedDataset, CountSampler, counted_seed
+
+Records = list[dict[str, Any]]
+
+
+class TrainBatch(TypedDict):
+    """What one step gets: samples of `LabeledMapper` and of `UnlabeledMapper`."""
+
+    labeled: Records
+    unlabeled: Records
+
+
+def labeled_records(cfg: CfgNode) -> Records:
+    """The dataset dicts of `DATASETS.TRAIN`, with boxes if there is a detector to train.
+
+    Raises:
+        InputError: if an image has no mask.
+    """
+    records = _records(cfg.DATASETS.TRAIN)
+    for record in records:
+        if "sem_seg_file_name" not in record:
+            raise InputError(missing_mask(record))
+    if cfg.MODEL.DETECTOR.MODE != "shared":
+        return records
+    return cached_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
+
+
+def unlabeled_records(cfg: CfgNode) -> Records:
+    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
+    records = _records(cfg.DATASETS.UNLABELED)
+    return [{key: record[key] for key in ("file_name", "image_id") if key in record} for record in records]
+
+
+def missing_mask(record: dict[str, Any]) -> str:
+    """The message for a labeled image without a mask."""
+    expected = record.get("sem_seg_missing", "a mask")
+    return f"{record['file_name']}: is labeled, but has no {expected}; add it or unlist the image"
+
+
+def labeled_dataset(cfg: CfgNode) -> CountedDataset:
+    """The labeled stream's samples by counter."""
+    return CountedDataset(labeled_records(cfg), LabeledMapper(cfg), cfg.SEED, "labeled")
+
+
+def unlabeled_dataset(cfg: CfgNode) -> CountedDataset:
+    """The unlabeled stream's samples by counter; images that cannot be read are skipped."""
+    return CountedDataset(unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "unlabeled", skip=True)
+
+
+def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
+    """The labeled stream of this process.
+
+    Args:
+        cfg: the config, after `setup_datasets`.
+        start_iter: the step to begin with; the batches are those of a run that began at 0.
+
+    Returns:
+        An endless iterable of lists of `SOLVER.IMS_PER_BATCH` / processes samples.
+
+    Raises:
+        InputError: if the batch cannot be divided among the processes, or a mask is missing.
+    """
+    return _build_loader(cfg, labeled_dataset(cfg), "IMS_PER_BATCH", start_iter)
+
+
+def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
+    """The unlabeled stream of this process, `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples in a list.
+
+    Arguments, result and errors are those of `build_labeled_loader`.
+    """
+    return _build_loader(cfg, unlabeled_dataset(cfg), "UNLABELED_IMS_PER_BATCH", start_iter)
+
+
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterator[TrainBatch]:
+    """Both streams side by side.
+
+    Args:
+        cfg: the config, after `setup_datasets`.
+        start_iter: the step to begin with.
+
+    Returns:
+        An endless iterator, to be kept for the whole run; `unlabeled` is empty where `DATASETS.UNLABELED` is.
+    """
+    labeled = iter(build_labeled_loader(cfg, start_iter))
+    if not cfg.DATASETS.UNLABELED:
+        return (TrainBatch(labeled=batch, unlabeled=[]) for batch in labeled)
+    unlabeled = iter(build_unlabeled_loader(cfg, start_iter))
+    return (
+        TrainBatch(labeled=ours, unlabeled=others) for ours, others in zip(labeled, unlabeled, strict=True)
+    )
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """Every image of a registered data set once, one at a time, shared among the processes.
+
+    Args:
+        cfg: the config.
+        name: a name in the `DatasetCatalog`.
+    """
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return build_detection_test_loader(_records([name]), mapper=EvalMapper(), num_workers=workers)
+
+
+def _records(names: Sequence[str]) -> Records:
+    return list(chain.from_iterable(DatasetCatalog.get(name) for name in names))
+
+
+def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
+    total, world = cfg.SOLVER[key], comm.get_world_size()
+    if total < 1 or total % world:
+        raise InputError(
+            f"SOLVER.{key}: {total} images do not divide among {world} processes; take a multiple"
+        )
+    workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        dataset,
+        batch_size=total // world,
+        sampler=CountSampler(start_iter * total, comm.get_rank(), world),
+        num_workers=workers,
+        collate_fn=_as_list,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_init_worker,
+        persistent_workers=workers > 0,
+        # Its own generator: the loader draws a seed for its workers, which must not disturb the training's.
+        generator=torch.Generator().manual_seed(counted_seed(cfg.SEED, dataset.stream, "workers")),
+    )
+
+
+def _as_list(samples: Records) -> Records:
+    return samples
+
+
+def _init_worker(worker_id: int) -> None:
+    # In a group of its own: a signal to the trainer's group is for the trainer, which still needs its workers to finish
+    # the step. Signals are not ignored, since that is how the trainer ends its workers.
+    os.setpgrp()
+    torch.set_num_threads(1)

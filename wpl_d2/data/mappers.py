@@ -1,0 +1,173 @@
+"""From a dataset dict to what the model is fed: labeled, unlabeled and evaluation images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..errors import InputError
+from ..structures import IGNORE
+from .augmentation import RandomView, StrongView, View
+from .masks import read_image, read_mask
+
+MIN_VISIBLE = 2.0
+"""A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
+
+
+class LabeledMapper:
+    """A random view of a labeled image, with its mask and, if the dataset dict has some, its boxes.
+
+    Detectron2's calling convention: a dataset dict in, a dict for the model out:
+    `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, `sem_seg` (H, W)
+    int64 class ids with `IGNORE` in the padding, and `instances` with `gt_boxes` and `gt_classes` (detector
+    class ids).
+    """
+
+    @configurable
+    def __init__(self, *, view: RandomView, num_classes: int) -> None:
+        """Prepare the mapper.
+
+        Args:
+            view: draws the geometry.
+            num_classes: number of semantic classes; masks with other ids are refused.
+        """
+        self.view = view
+        self.num_classes = num_classes
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of `__init__` for a config whose classes `setup_datasets` has filled in."""
+        if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
+            raise InputError("MODEL.SEM_SEG_HEAD.NUM_CLASSES: is 0; call setup_datasets(cfg) first")
+        return {"view": build_view(cfg), "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read and augment one image.
+
+        Raises:
+            InputError: if image or mask cannot be read, or do not fit each other or the classes.
+        """
+        image = read_image(dataset_dict["file_name"])
+        mask = read_labels(dataset_dict, image.shape[:2], self.num_classes)
+        view = self.view(image)
+        sample = _identity(dataset_dict, image)
+        sample["image"] = _to_tensor(view.image)
+        sample["sem_seg"] = torch.from_numpy(view.transform.apply_segmentation(mask).astype(np.int64))
+        if "boxes" in dataset_dict:
+            sample["instances"] = _move_boxes(dataset_dict["boxes"], dataset_dict["box_classes"], view)
+        return sample
+
+
+class UnlabeledMapper:
+    """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
+
+    Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
+    H, W) uint8, `valid` (H, W) bool, False in the padding.
+    """
+
+    @configurable
+    def __init__(self, *, view: RandomView, strong: StrongView, views: int) -> None:
+        """Prepare the mapper.
+
+        Args:
+            view: draws the geometry, which the strong views share.
+            strong: changes the colours.
+            views: number of strong views.
+        """
+        self.view = view
+        self.strong = strong
+        self.views = views
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of `__init__` from `INPUT`."""
+        keys = cfg.INPUT.STRONG
+        strong = StrongView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
+        return {"view": build_view(cfg), "strong": strong, "views": keys.VIEWS}
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read and augment one image.
+
+        Raises:
+            UnreadableImageError: if the image cannot be read.
+        """
+        image = read_image(dataset_dict["file_name"])
+        view = self.view(image)
+        weak = _to_tensor(view.image)
+        valid = torch.zeros(weak.shape[1:], dtype=torch.bool)
+        valid[: view.content[0], : view.content[1]] = True
+        strong = [self.strong(weak) for _ in range(self.views)]
+        sample = _identity(dataset_dict, image)
+        sample.update(image=weak, valid=valid, strong=torch.stack(strong) if strong else weak[None][:0])
+        return sample
+
+
+class EvalMapper:
+    """The whole image as it is. The dataset dict's own keys stay, for Detectron2's evaluators."""
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`."""
+        image = read_image(dataset_dict["file_name"])
+        return {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
+
+
+def build_view(cfg: CfgNode) -> RandomView:
+    """The geometry that `INPUT` asks for; padding has the colour that normalisation makes zero."""
+    return RandomView(cfg.INPUT.SCALE_RANGE, cfg.INPUT.CROP_SIZE, cfg.MODEL.PIXEL_MEAN)
+
+
+def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: int) -> np.ndarray:
+    """Read the mask of a dataset dict and check it.
+
+    Args:
+        dataset_dict: with `sem_seg_file_name`, and `sem_seg_ignore` if that is not `IGNORE`.
+        size: (height, width) of the image.
+        num_classes: number of semantic classes.
+
+    Returns:
+        (H, W) uint8 class ids, `IGNORE` where there is none.
+
+    Raises:
+        InputError: `file: what is wrong; how to mend it`.
+    """
+    file = dataset_dict["sem_seg_file_name"]
+    mask = read_mask(file, dataset_dict.get("sem_seg_ignore", IGNORE))
+    if mask.shape != tuple(size):
+        raise InputError(
+            f"{file}: is {mask.shape[1]}x{mask.shape[0]} but its image {dataset_dict['file_name']} is "
+            f"{size[1]}x{size[0]}; make them equal"
+        )
+    outside = mask[(mask >= num_classes) & (mask != IGNORE)]
+    if outside.size:
+        raise InputError(
+            f"{file}: holds the ids {np.unique(outside).tolist()}, but there are {num_classes} classes; "
+            f"mend the mask, or 'classes' and 'ignore' of the data set's YAML"
+        )
+    return mask
+
+
+def _move_boxes(boxes: np.ndarray, classes: np.ndarray, view: View) -> Instances:
+    height, width = view.image.shape[:2]
+    moved = Boxes(torch.from_numpy(view.transform.apply_box(boxes).astype(np.float32)))
+    moved.clip(view.content)
+    keep = moved.nonempty(threshold=MIN_VISIBLE - 1e-3)
+    return Instances((height, width), gt_boxes=moved[keep], gt_classes=torch.from_numpy(classes)[keep])
+
+
+def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
+    height, width = image.shape[:2]
+    sample: dict[str, Any] = {
+        key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict
+    }
+    sample.update(height=height, width=width)
+    return sample
+
+
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))

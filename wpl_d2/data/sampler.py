@@ -1,0 +1,139 @@
+"""Counted randomness: every sample is a function of (seed, stream, counter), whoever makes it and whenever.
+
+A counter numbers the samples of a stream over all steps and processes. Training can therefore start at any
+step, with any number of workers, and see the samples that it would have seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetFromList
+from torch.utils.data import Dataset, Sampler
+
+from ..errors import InputError
+from .masks import UnreadableImageError
+
+_logger = logging.getLogger(__name__)
+MAX_UNREADABLE = 0.01
+"""Share of a list's images that may be unreadable (at least one may) before training stops."""
+
+
+def counted_seed(*key: int | str) -> int:
+    """A 63-bit seed from `key`, the same on every machine."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed Python's, numpy's and torch's CPU generators inside the block; put their states back after it."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)
+    # Not torch.manual_seed, which would change the generators of all devices too.
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+class CountSampler(Sampler[int]):
+    """The counters of one process, without end: start + rank, start + rank + world, ..."""
+
+    def __init__(self, start: int, rank: int = 0, world: int = 1) -> None:
+        """Start counting.
+
+        Args:
+            start: number of samples that all processes have drawn before.
+            rank: this process.
+            world: number of processes.
+        """
+        self.start, self.rank, self.world = start, rank, world
+
+    def __iter__(self) -> Iterator[int]:
+        yield from itertools.count(self.start + self.rank, self.world)
+
+
+class CountedDataset(Dataset[dict[str, Any]]):
+    """Samples by counter: a new permutation of the list in every epoch, and a seed for every sample."""
+
+    def __init__(
+        self,
+        dataset_dicts: Sequence[dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        seed: int,
+        stream: str,
+        skip: bool = False,
+    ) -> None:
+        """Prepare the samples.
+
+        Args:
+            dataset_dicts: the list; may be shorter than a batch.
+            mapper: makes a sample from a dataset dict, drawing from the global generators.
+            seed: the run's seed.
+            stream: name of the stream, so that two streams of a run differ.
+            skip: take another image in place of one that cannot be read.
+
+        Raises:
+            InputError: if the list is empty.
+        """
+        if not dataset_dicts:
+            raise InputError(f"{stream} stream: has no images; name a list that has some")
+        self.records = DatasetFromList(list(dataset_dicts), copy=False, serialize=True)
+        self.mapper = mapper
+        self.seed = seed
+        self.stream = stream
+        self.skip = skip
+        # In shared memory: what one worker finds counts for all.
+        self.unreadable = torch.zeros(len(dataset_dicts), dtype=torch.bool).share_memory_()
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+
+    def __getitem__(self, counter: int) -> dict[str, Any]:
+        """The sample of a counter >= 0.
+
+        Raises:
+            UnreadableImageError: if the image cannot be read and `skip` is off.
+            RuntimeError: if too many images cannot be read.
+        """
+        for attempt in itertools.count():
+            index = self._index(counter, attempt)
+            if self.unreadable[index]:
+                continue
+            try:
+                with seeded(counted_seed(self.seed, self.stream, counter, attempt)):
+                    return self.mapper(self.records[index])
+            except UnreadableImageError as error:
+                if not self.skip:
+                    raise
+                self._note(index, error)
+        raise AssertionError("unreachable")
+
+    def _index(self, counter: int, attempt: int) -> int:
+        if attempt:
+            return counted_seed(self.seed, self.stream, counter, attempt, "other image") % len(self.records)
+        epoch, position = divmod(counter, len(self.records))
+        if epoch != self._epoch:
+            generator = np.random.default_rng(counted_seed(self.seed, self.stream, "epoch", epoch))
+            self._epoch, self._order = epoch, generator.permutation(len(self.records))
+        return int(self._order[position])
+
+    def _note(self, index: int, error: UnreadableImageError) -> None:
+        self.unreadable[index] = True
+        count, total = int(self.unreadable.sum()), len(self.records)
+        _logger.warning("Skipped, %d of %d so far: %s", count, total, error)
+        if count > max(1, MAX_UNREADABLE * total) or count == total:
+            raise RuntimeError(
+                f"{self.stream} stream: {count} of {total} images cannot be read, the last one is {error}"
+            ) from error

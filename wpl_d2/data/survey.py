@@ -1,0 +1,158 @@
+"""The full check of a data set: every list, image and mask is read, counted and compared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ..errors import InputError
+from ..structures import IGNORE
+from .boxes import boxes_from_mask
+from .check import find_overlap
+from .datasets import Description
+from .mappers import read_labels
+from .masks import read_image
+
+Records = list[dict[str, Any]]
+_HELD_OUT = ("val", "test")
+_MAX_SHOWN = 5
+
+
+@dataclass
+class Survey:
+    """What is in a data set.
+
+    Attributes:
+        description: the data set.
+        lists: the dataset dicts of each list that can be read.
+        pixels: (C,) class counts of each mask that can be read, by image file.
+        boxes: for each mask with boxes, (N, 4) xyxy and (N,) semantic class ids.
+        problems: what must be mended, `file: what is wrong; how to mend it`.
+    """
+
+    description: Description
+    lists: dict[str, Records] = field(default_factory=dict)
+    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def tables(self) -> str:
+        """The lists and the classes as text."""
+        lists = tabulate(
+            [
+                (name, len(records), sum(r["file_name"] in self.pixels for r in records))
+                for name, records in self.lists.items()
+            ],
+            headers=("list", "images", "masks"),
+        )
+        headers = ("id", "class", "pixels %", "images", "boxes", "short side 10 %", "50 %", "90 %")
+        return f"{lists}\n\n{tabulate(self._class_rows(), headers=headers, floatfmt='.4g')}"
+
+    def _class_rows(self) -> list[tuple[Any, ...]]:
+        counts = np.array(list(self.pixels.values())).reshape(-1, len(self.description.classes))
+        shares = 100 * counts.sum(axis=0) / max(1, counts.sum())
+        boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for found, _ in self.boxes)])
+        ids = np.concatenate([np.zeros(0, np.int64), *(classes for _, classes in self.boxes)])
+        sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+        rows = []
+        for class_id, name in enumerate(self.description.classes):
+            row: tuple[Any, ...] = (class_id, name, shares[class_id], np.count_nonzero(counts[:, class_id]))
+            if name in self.description.objects:
+                own = sides[ids == class_id]
+                row += (len(own), *(np.quantile(own, [0.1, 0.5, 0.9]) if len(own) else ()))
+            rows.append(row)
+        return rows
+
+
+def survey(description: Description, min_area: int) -> Survey:
+    """Read a whole data set, with a progress bar.
+
+    A list whose name contains "unlabeled" may lack masks; X_labeled and X_unlabeled must be disjoint; a list
+    named val or test must share no image with any other; every class must be seen in every list named
+    "labeled".
+
+    Args:
+        description: the data set.
+        min_area: components with fewer pixels get no box.
+    """
+    result = Survey(description)
+    for name in description.lists:
+        try:
+            result.lists[name] = description.records(name)
+        except InputError as error:
+            result.problems.append(str(error))
+    images = {r["file_name"]: r for records in result.lists.values() for r in records}
+    for record in tqdm(images.values(), desc=description.name, unit="image"):
+        try:
+            _examine(record, result, min_area)
+        except InputError as error:
+            result.problems.append(str(error))
+    for name, records in result.lists.items():
+        result.problems += _list_problems(name, records, result)
+    return result
+
+
+def _examine(record: dict[str, Any], result: Survey, min_area: int) -> None:
+    description = result.description
+    image = read_image(record["file_name"])
+    if "sem_seg_file_name" not in record:
+        return
+    mask = read_labels(record, image.shape[:2], len(description.classes))
+    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(description.classes)]
+    result.pixels[record["file_name"]] = counts
+    result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
+    _check_palette(record["sem_seg_file_name"], counts, description)
+
+
+def _check_palette(file: str, counts: np.ndarray, description: Description) -> None:
+    """A palette that shows a class in another class's colour has indices that are not class ids."""
+    with Image.open(file) as mask:
+        palette = mask.getpalette() if mask.mode == "P" else None
+    if palette is None or not description.colors:
+        return
+    for class_id in np.flatnonzero(counts):
+        color = tuple(palette[3 * class_id : 3 * class_id + 3])
+        if color != description.colors[class_id] and color in description.colors:
+            name, shown = (description.classes[i] for i in (class_id, description.colors.index(color)))
+            raise InputError(
+                f"{file}: its palette shows the id {class_id}, {name!r}, in the colour of {shown!r}; "
+                f"save it with class ids as indices"
+            )
+
+
+def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
+    file = result.description.root / result.description.lists[name]
+    if not records:
+        return [f"{file}: is empty; list some images"]
+    repeated = [path for path, count in Counter(r["file_name"] for r in records).items() if count > 1]
+    problems = [
+        f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]
+    ]
+    if "unlabeled" not in name:
+        problems += _label_problems(name, records, result)
+    held_out = name in _HELD_OUT
+    for other, theirs in result.lists.items():
+        if other != name and (held_out or other == name.replace("labeled", "unlabeled")):
+            problems += find_overlap(records, theirs, f"in both the lists {name!r} and {other!r}")
+    return problems
+
+
+def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
+    file = result.description.root / result.description.lists[name]
+    lacking = [r for r in records if "sem_seg_file_name" not in r]
+    problems = [
+        f"{r['file_name']}: is in the list {name!r}, but has no {r.get('sem_seg_missing', 'mask')}; add it"
+        for r in lacking[:_MAX_SHOWN]
+    ]
+    unseen = np.zeros(len(result.description.classes))
+    seen = unseen + sum(result.pixels.get(r["file_name"], unseen) for r in records)
+    if "labeled" in name:
+        empty = [label for label, count in zip(result.description.classes, seen, strict=True) if not count]
+        problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in empty]
+    return problems

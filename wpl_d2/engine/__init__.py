@@ -1,0 +1,10 @@
+"""Training: the trainer, its hooks and checkpoints, and the start of a run."""
+
+from .checkpoint import FrameworkCheckpointer, load_model
+from .launch import launch
+from .report import evaluate_only, report
+from .setup import setup
+from .solver import build_optimizer
+from .trainer import Trainer
+
+__all__ = ["FrameworkCheckpointer", "Trainer", "build_optimizer", "evaluate_only", "launch", "load_model", "report", "setup"]

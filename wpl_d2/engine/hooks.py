@@ -1,0 +1,84 @@
+"""The hooks that this project adds to Detectron2's."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from detectron2.engine import hooks
+from detectron2.engine.train_loop import HookBase
+from detectron2.utils import comm
+
+from .checkpoint import STEP_FILE, FrameworkCheckpointer
+
+logger = logging.getLogger(__name__)
+
+
+class Commit(HookBase):
+    """After each step: the memory bank takes the staged embeddings, the teacher follows the student."""
+
+    def after_step(self) -> None:
+        """Call the framework's `commit`."""
+        self.trainer.framework.commit()
+
+
+class LRScheduler(hooks.LRScheduler):
+    """Detectron2's, but a resumed run follows its own config's schedule, not the saved one's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take only the position in the schedule."""
+        super().load_state_dict({key: state_dict[key] for key in ("last_epoch", "_step_count", "_last_lr")})
+
+
+class PeriodicCheckpointer(HookBase):
+    """Saves `model_{iteration:07d}` every `period` steps and on a request to stop, and `model_final` at the end.
+
+    Of the former it keeps the newest `keep`, those of an earlier part of a resumed run included.
+    """
+
+    def __init__(self, checkpointer: FrameworkCheckpointer, period: int, keep: int) -> None:
+        self._checkpointer = checkpointer
+        self._period = period
+        self._keep = keep
+
+    def after_step(self) -> None:
+        """Save if it is time."""
+        iteration = self.trainer.iter
+        if iteration + 1 == self.trainer.max_iter:
+            self._checkpointer.save("model_final", iteration=iteration)
+        elif self.trainer.stopping or (self._period > 0 and (iteration + 1) % self._period == 0):
+            self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
+            self._prune(iteration)
+
+    def _prune(self, iteration: int) -> None:
+        if not comm.is_main_process():
+            return
+        files = Path(self._checkpointer.save_dir).glob("model_*.pth")
+        steps = {int(found[1]): path for path in files if (found := STEP_FILE.fullmatch(path.name))}
+        for step in sorted(step for step in steps if step <= iteration)[: -self._keep]:
+            steps[step].unlink()
+
+
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's, with a memory: a resumed run knows the best value so far."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its step."""
+        best = None if self.best_metric is None else float(self.best_metric)
+        return {"best_metric": best, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self.best_metric = state_dict["best_metric"]
+        self.best_iter = state_dict["best_iter"]
+
+
+class Stop(HookBase):
+    """Ends the process after the step in which a signal asked for it, once the checkpoint is written."""
+
+    def after_step(self) -> None:
+        """Leave with the status that shells give to a process ended by that signal."""
+        if self.trainer.stopping:
+            logger.info("Stopped by signal %d after iteration %d; --resume goes on", self.trainer.stopping, self.trainer.iter)
+            raise SystemExit(128 + self.trainer.stopping)

@@ -1,0 +1,67 @@
+"""Evaluation without training, and what a run says at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.utils import comm
+
+from ..errors import InputError
+from ..evaluation.evaluate import evaluate
+from ..frameworks import Framework, build_framework
+from ..visualization import render_preview
+from .checkpoint import FrameworkCheckpointer
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
+    """Evaluate a checkpoint: the newest of the output folder with `resume`, else `MODEL.WEIGHTS`.
+
+    Args:
+        cfg: the config of the training that wrote the checkpoint.
+        resume: the command line's `--resume`.
+
+    Raises:
+        InputError: there is no such checkpoint, or it is of another model.
+    """
+    framework = build_framework(cfg)
+    checkpointer = FrameworkCheckpointer(framework, cfg)
+    if resume:
+        if not checkpointer.resume():
+            raise InputError(f"OUTPUT_DIR: no checkpoint in {cfg.OUTPUT_DIR}; train first, or give MODEL.WEIGHTS")
+    elif Path(cfg.MODEL.WEIGHTS).suffix == ".pth" and Path(cfg.MODEL.WEIGHTS).is_file():
+        checkpointer.load(cfg.MODEL.WEIGHTS)
+    else:
+        raise InputError(
+            f"MODEL.WEIGHTS: {cfg.MODEL.WEIGHTS or 'empty'} is no checkpoint of a training; "
+            "give its model_final.pth, or --resume for the newest of OUTPUT_DIR"
+        )
+    return evaluate(cfg, framework.eval())
+
+
+def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = None) -> None:
+    """Say on the main process what came out and where it is.
+
+    Args:
+        cfg: the run's config.
+        results: of `evaluate`.
+        framework: after a training, to draw the preview picture with.
+    """
+    if not comm.is_main_process():
+        return
+    output = Path(cfg.OUTPUT_DIR)
+    left = {"log": output / "log.txt"}
+    if framework is not None:
+        left |= {"checkpoint": output / "model_final.pth", "best checkpoint": output / "model_best.pth"}
+        left |= {"metrics": output / "metrics.json"}
+        if results:
+            left["preview"] = output / "preview.png"
+            render_preview(cfg, framework, left["preview"])
+    lines = [f"{name}: {path}" for name, path in left.items() if path.exists()]
+    if "sem_seg" in results:
+        lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
+    logger.info("Done.\n  %s", "\n  ".join(lines))

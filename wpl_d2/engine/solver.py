@@ -1,0 +1,32 @@
+"""The optimizer: SGD with learning-rate factors for the parts of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.solver import get_default_optimizer_params
+from detectron2.solver.build import maybe_add_gradient_clipping
+
+
+def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer:
+    """SGD over the student's parameters, with Detectron2's clipping (`SOLVER.CLIP_GRADIENTS`).
+
+    Args:
+        cfg: its `SOLVER` keys.
+        student: a `UnifiedSegDet`; its backbone learns at BASE_LR, its segmentation head at HEAD_LR_FACTOR times and its
+            detector at DETECTOR_LR_FACTOR times that.
+    """
+    solver = cfg.SOLVER
+    factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR, "detector": solver.DETECTOR_LR_FACTOR}
+    params = get_default_optimizer_params(
+        student,
+        base_lr=solver.BASE_LR,
+        weight_decay=solver.WEIGHT_DECAY,
+        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+        bias_lr_factor=solver.BIAS_LR_FACTOR,
+        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        lr_factor_func=lambda name: factors[name.split(".")[0]],
+    )
+    sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
+    return sgd(params, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)

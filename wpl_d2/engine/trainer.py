@@ -1,0 +1,188 @@
+"""The trainer: Detectron2's loop around a framework."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
+from detectron2.engine.defaults import default_writers
+from detectron2.projects.deeplab import build_lr_scheduler
+from detectron2.utils import comm
+from detectron2.utils.events import get_event_storage
+from torch import Tensor
+
+from ..data import build_train_loader
+from ..errors import InputError, nearest
+from ..evaluation.evaluate import evaluate
+from ..frameworks import build_framework
+from .checkpoint import FrameworkCheckpointer, load_initial_weights
+from .hooks import BestCheckpointer, Commit, LRScheduler, PeriodicCheckpointer, Stop
+from .interrupt import StopRequest
+from .pictures import Pictures
+from .solver import build_optimizer
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer(SimpleTrainer):
+    """Trains a framework: counted randomness, mixed precision, exact resume, a stop between two steps.
+
+    Attributes:
+        framework: what is trained; `model` is the same, inside DDP when there are several processes.
+        stopping: the signal that asked for an end, on every rank, or 0.
+    """
+
+    LOG_PERIOD = 20
+
+    def __init__(self, cfg: Any) -> None:
+        """Build everything that `cfg` stands for.
+
+        Args:
+            cfg: a config that `setup` completed.
+        """
+        self.cfg = cfg
+        self.framework = build_framework(cfg)
+        load_initial_weights(self.framework.student, cfg.MODEL.WEIGHTS)
+        self.framework.reset()
+        optimizer = build_optimizer(cfg, self.framework.student)
+        # SimpleTrainer logs through this name; the loader comes when it is known where to start.
+        device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
+        model = create_ddp_model(self.framework, broadcast_buffers=False, device_ids=device_ids)
+        super().__init__(model, data_loader=(), optimizer=optimizer)
+        self.stopping = 0
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self._precision = _precision(cfg)
+        self._scaler = torch.amp.GradScaler(
+            torch.device(cfg.MODEL.DEVICE).type, enabled=self._precision is torch.float16
+        )
+        self.checkpointer = FrameworkCheckpointer(self.model, cfg, trainer=self)
+        self.register_hooks(self._build_hooks())
+        self._stop_request = StopRequest()
+
+    def _build_hooks(self) -> list[hooks.HookBase]:
+        cfg, solver = self.cfg, self.cfg.SOLVER
+        ret: list[hooks.HookBase] = [
+            hooks.IterationTimer(),
+            LRScheduler(self.optimizer, build_lr_scheduler(cfg, self.optimizer)),
+            Commit(),
+            PeriodicCheckpointer(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.CHECKPOINTS_TO_KEEP),
+        ]
+        if cfg.TEST.EVAL_PERIOD > 0:
+            ret += [
+                hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.test),
+                BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, "sem_seg/mIoU"),
+            ]
+        if solver.PICTURE_PERIOD > 0:
+            ret.append(Pictures(solver.PICTURE_PERIOD, cfg))
+        if comm.is_main_process():
+            ret.append(hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, self.max_iter), self.LOG_PERIOD))
+        return [*ret, Stop()]
+
+    def resume_or_load(self, resume: bool) -> None:
+        """Continue the run of the output folder if asked to and if there is one.
+
+        Args:
+            resume: whether to look for a checkpoint.
+        """
+        if resume and self.checkpointer.resume():
+            self.start_iter = self.iter + 1
+
+    def train(self) -> OrderedDict[str, Any]:  # type: ignore[override]
+        """Train from `start_iter` to `max_iter`.
+
+        Returns:
+            the last evaluation's results, empty where there was none.
+        """
+        self.last_results: OrderedDict[str, Any] = OrderedDict()
+        self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter))
+        with self._stop_request:
+            super().train(self.start_iter, self.max_iter)
+        return self.last_results
+
+    def test(self) -> OrderedDict[str, Any]:
+        """Evaluate what the framework would deploy on `cfg.DATASETS.TEST`."""
+        self.last_results = evaluate(self.cfg, self.framework)
+        return self.last_results
+
+    def run_step(self) -> None:
+        """Fetch, forward, backward, check, step; see the class."""
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        self.framework.iteration = self.iter
+        seed_step(self.cfg.SEED, self.iter, comm.get_rank())
+        with torch.autocast(
+            self.framework.device.type, self._precision or torch.bfloat16, enabled=self._precision is not None
+        ):
+            losses = self.model(batch)
+        self.optimizer.zero_grad()
+        self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+        self._agree(losses, data_time)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+
+    def _agree(self, losses: dict[str, Tensor], data_time: float) -> None:
+        """The one exchange and the one host sync of a step: mean losses, who diverged, who was asked to stop.
+
+        Raises:
+            FloatingPointError: on all ranks, if a loss is not finite on any.
+        """
+        scalars = losses | self.framework.latest.get("scalars", {})
+        values = torch.stack([value.detach().float() for value in scalars.values()])
+        finite = values.isfinite()
+        asked = [float(self._stop_request.signum == signum) for signum in StopRequest.SIGNALS]
+        extra = values.new_tensor([*asked, data_time])
+        packed = torch.cat([values.nan_to_num(0.0, 0.0, 0.0), (~finite).float(), extra])
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(packed)
+        numbers = packed.tolist()
+        world, count = comm.get_world_size(), len(scalars)
+        diverged = [name for name, bad in zip(scalars, numbers[count : 2 * count], strict=True) if bad]
+        if diverged:
+            raise FloatingPointError(
+                f"{', '.join(diverged)} not finite at iteration {self.iter}; nothing was updated. "
+                "Lower SOLVER.BASE_LR, clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True), or look at this step's images"
+            )
+        asked = numbers[2 * count : -1]
+        self.stopping = next((int(s) for s, ranks in zip(StopRequest.SIGNALS, asked, strict=True) if ranks), 0)
+        storage = get_event_storage()
+        means = {name: value / world for name, value in zip(scalars, numbers, strict=False)}
+        storage.put_scalars(total_loss=sum(means[name] for name in losses), data_time=numbers[-1] / world, **means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Iteration, hooks, optimizer and loss scaling: with the framework, all that a resumed run needs."""
+        return super().state_dict() | {"scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        super().load_state_dict(state_dict)
+        self._scaler.load_state_dict(state_dict["scaler"])
+
+
+def seed_step(seed: int, iteration: int, rank: int) -> None:
+    """Seed torch for one step as a function of what counts it, so that a resumed run draws what the other would have.
+
+    Args:
+        seed: of the run.
+        iteration: of the step.
+        rank: of the process.
+    """
+    digest = hashlib.blake2b(f"step {seed} {iteration} {rank}".encode(), digest_size=8).digest()
+    torch.manual_seed(int.from_bytes(digest, "little"))
+
+
+def _precision(cfg: Any) -> torch.dtype | None:
+    amp = cfg.SOLVER.AMP
+    if not amp.ENABLED:
+        return None
+    types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+    if amp.DTYPE not in types:
+        raise InputError(f"SOLVER.AMP.DTYPE: {amp.DTYPE} is not known; {nearest(amp.DTYPE, types)}")
+    if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
+    return types[amp.DTYPE]

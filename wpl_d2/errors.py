@@ -1,0 +1,28 @@
+"""What error messages share."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
+    """The valid names closest to a wrong one: the mend in an error message.
+
+    Args:
+        name: what was given.
+        valid: what would have been accepted.
+        otherwise: what to say where nothing is close; by default all the valid names.
+    """
+    names = sorted(valid)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return otherwise or f"valid: {', '.join(names)}"
+
+
+class InputError(ValueError):
+    """Something the user gave is wrong; the message is `file or key: what is wrong; how to mend it`.
+
+    The command line tools print it without a traceback.
+    """

@@ -1,0 +1,66 @@
+"""From config to evaluators."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from numpy.typing import NDArray
+
+from ..data import read_mask
+from ..errors import InputError, nearest
+from ..structures import IGNORE
+from .confusion import SemSegConfusionEvaluator
+from .detection import build_box_evaluator
+from .records import records_with_masks
+
+EVALUATORS = ("confusion", "detectron2")
+
+
+def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> DatasetEvaluator:
+    """Segmentation metrics by `TEST.EVALUATOR`, and box AP where the model has a detector.
+
+    All processes must call it.
+
+    Args:
+        cfg: a complete config.
+        dataset_name: registered as `wpl_d2.data.register` does.
+        output_dir: for files of the evaluators.
+
+    Raises:
+        InputError: no evaluator of that name, or an image without a mask.
+    """
+    name = cfg.TEST.EVALUATOR
+    if name not in EVALUATORS:
+        raise InputError(f"TEST.EVALUATOR: no evaluator {name}; {nearest(name, EVALUATORS)}")
+    evaluators: list[DatasetEvaluator] = [
+        SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        if name == "confusion"
+        else build_detectron2_evaluator(dataset_name, output_dir)
+    ]
+    if cfg.MODEL.DETECTOR.MODE == "shared":
+        evaluators.append(build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA))
+    return DatasetEvaluators(evaluators)
+
+
+def build_detectron2_evaluator(dataset_name: str, output_dir: str | Path) -> SemSegEvaluator:
+    """Detectron2's own evaluator, reading masks as this project does (its own reader fails under numpy 2).
+
+    Args:
+        dataset_name: registered as `wpl_d2.data.register` does.
+        output_dir: for its predictions and results.
+
+    Raises:
+        InputError: an image has no mask.
+    """
+    records_with_masks(dataset_name)
+    load = partial(_load_mask, MetadataCatalog.get(dataset_name).get("mask_ignore", IGNORE))
+    return SemSegEvaluator(dataset_name, output_dir=str(output_dir), sem_seg_loading_fn=load)
+
+
+def _load_mask(ignore: int, path: str, dtype: type = int) -> NDArray[Any]:
+    return read_mask(path, ignore).astype(np.dtype(dtype))

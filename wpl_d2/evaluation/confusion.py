@@ -1,0 +1,147 @@
+"""The metrics of semantic segmentation from one confusion matrix, kept on the device until the end."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from numpy.typing import NDArray
+from tabulate import tabulate
+from torch import Tensor
+
+from ..data.mappers import read_labels
+from ..structures import IGNORE
+from .records import records_with_masks
+from .reduce import sum_over_ranks
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over pixels.
+
+    Attributes:
+        counts: (C, C) int64, row = true class; on the device of the first update.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        """Start from zero.
+
+        Args:
+            num_classes: C.
+        """
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count the pixels of one map or of many.
+
+        Args:
+            prediction: int64 class ids in [0, C), any shape.
+            target: class ids of the same shape and device; `IGNORE` is not counted.
+        """
+        size = self.num_classes**2
+        # Ignored pixels fall into one bin more, which is dropped: cheaper than selecting the others.
+        cell = torch.where(target == IGNORE, size, target.long() * self.num_classes + prediction)
+        new = torch.bincount(cell.flatten(), minlength=size + 1)[:size]
+        self.counts = self.counts.to(new.device) + new.view_as(self.counts)
+
+
+class SemSegConfusionEvaluator(DatasetEvaluator):
+    """Detectron2's `SemSegEvaluator` without what costs most of its time, boundary IoU and RLE files.
+
+    The numbers that it does report are equal.
+    """
+
+    def __init__(self, dataset_name: str, num_classes: int) -> None:
+        """Prepare for a data set.
+
+        Args:
+            dataset_name: registered as `wpl_d2.data.register` does.
+            num_classes: C, the channels of "sem_seg".
+
+        Raises:
+            ValueError: an image of the data set has no mask.
+        """
+        self._classes: Sequence[str] = MetadataCatalog.get(dataset_name).stuff_classes
+        self._records = {record["file_name"]: record for record in records_with_masks(dataset_name)}
+        self._matrix = ConfusionMatrix(num_classes)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._matrix = ConfusionMatrix(self._matrix.num_classes)
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Count a batch.
+
+        Args:
+            inputs: dicts with "file_name".
+            outputs: dicts with "sem_seg" (C, H, W), at the size of the image's mask.
+
+        Raises:
+            ValueError: a mask of another size than the prediction, or with a class that the model lacks.
+        """
+        for record, output in zip(inputs, outputs, strict=True):
+            prediction = output["sem_seg"].argmax(dim=0)
+            target = read_labels(
+                self._records[record["file_name"]], prediction.shape, self._matrix.num_classes
+            )
+            self._matrix.update(prediction, torch.tensor(target, device=prediction.device))
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """All processes' metrics in percent on the main one (see `sem_seg_metrics`), empty on the others."""
+        counts = sum_over_ranks(self._matrix.counts)
+        if counts is None:
+            return OrderedDict()
+        results = sem_seg_metrics(counts, self._classes)
+        _LOGGER.info("semantic segmentation, %%:\n%s", sem_seg_table(results, self._classes))
+        return OrderedDict(sem_seg=results)
+
+
+def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """Detectron2's metrics from a confusion matrix.
+
+    Args:
+        counts: (C, C), row = true class.
+        classes: C names.
+
+    Returns:
+        percent by name: mIoU and mACC (means over the classes that are there), fwIoU (weighted by their
+            pixels),
+        pACC, IoU-CLASS and ACC-CLASS (NaN for a class that is not there).
+    """
+    right = counts.diagonal().astype(float)
+    true, predicted = counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = right / np.where(true > 0, true, np.nan)
+        iou = right / np.where(true > 0, true + predicted - right, np.nan)
+        present = true > 0
+        results = {
+            "mIoU": iou[present].sum() / present.sum(),
+            "fwIoU": (iou * true)[present].sum() / true.sum(),
+            "mACC": recall[present].sum() / present.sum(),
+            "pACC": right.sum() / true.sum(),
+        }
+    results |= {f"IoU-{name}": value for name, value in zip(classes, iou, strict=True)}
+    results |= {f"ACC-{name}": value for name, value in zip(classes, recall, strict=True)}
+    return {name: 100 * float(value) for name, value in results.items()}
+
+
+def sem_seg_table(results: dict[str, float], classes: Sequence[str]) -> str:
+    """What `sem_seg_metrics` found, as a text table of the classes with the means below.
+
+    Args:
+        results: percent by name.
+        classes: in the order of the rows.
+    """
+    rows: list[list[Any]] = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in classes]
+    rows += [["mean", results["mIoU"], results["mACC"]], ["by pixels", results["fwIoU"], results["pACC"]]]
+    return tabulate(
+        rows, headers=["class", "IoU", "accuracy"], floatfmt=".2f", tablefmt="pipe", missingval="-"
+    )

@@ -1,0 +1,68 @@
+"""Average precision of the detector against the boxes of the masks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOEvaluator
+from detectron2.utils import comm
+
+from ..data import cached_boxes
+from .records import records_with_masks
+
+
+def build_box_evaluator(dataset_name: str, output_dir: str | Path, min_area: int = 90) -> COCOEvaluator:
+    """Detectron2's COCO evaluator on boxes derived from masks (paper, section 3.2).
+
+    Writes `NAME_boxes.json` and describes it in the metadata of `NAME_boxes`. All processes must call it.
+
+    Args:
+        dataset_name: registered as `wpl_d2.data.register` does, with objects.
+        output_dir: where the file goes, and the evaluator's own results.
+        min_area: components with fewer pixels are no objects.
+
+    Raises:
+        ValueError: an image has no mask.
+    """
+    name = f"{dataset_name}_boxes"
+    file = Path(output_dir) / f"{name}.json"
+    metadata = MetadataCatalog.get(dataset_name)
+    records = cached_boxes(records_with_masks(dataset_name), metadata.object_ids, min_area)
+    if comm.is_main_process():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(coco_json(records, metadata.thing_classes)))
+    comm.synchronize()
+    if name in MetadataCatalog.list():
+        MetadataCatalog.remove(name)
+    MetadataCatalog.get(name).set(json_file=str(file), thing_classes=metadata.thing_classes)
+    return COCOEvaluator(name, tasks=("bbox",), output_dir=str(output_dir), use_fast_impl=False)
+
+
+def coco_json(records: list[dict[str, Any]], classes: list[str]) -> dict[str, Any]:
+    """Dataset dicts with boxes in COCO's format.
+
+    Args:
+        records: of `cached_boxes`: "image_id", "boxes" (N, 4) xyxy half-open, "box_classes" (N,) indices.
+        classes: names of the detector's classes; their indices are the category ids, as in its predictions.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for record in records:
+        images.append({"id": record["image_id"], "file_name": record["file_name"]})
+        boxes, categories = record["boxes"].tolist(), record["box_classes"].tolist()
+        for (x0, y0, x1, y1), category in zip(boxes, categories, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,  # COCO's evaluation takes 0 for "no match"
+                    "image_id": record["image_id"],
+                    "category_id": category,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": (x1 - x0) * (y1 - y0),
+                    "iscrowd": 0,
+                }
+            )
+    names = [{"id": index, "name": name} for index, name in enumerate(classes)]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": names}

@@ -1,0 +1,241 @@
+"""How good pseudo-labels are, and what tells the right ones: measured on images that have masks.
+
+Nothing here is reached by training; an evaluation must ask for it (TEST.PSEUDO_LABELS).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_context
+from detectron2.utils.comm import is_main_process
+from numpy.typing import NDArray
+from tabulate import tabulate
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data import build_test_loader
+from ..data.mappers import read_labels
+from ..modeling import UnifiedSegDet
+from ..structures import IGNORE, ClassBoxes, PseudoLabels
+from ..weighting import PixelWeigher, center, pooled_prototypes, reliable_mask
+from ..weighting.similarity import SIMILARITIES, build_similarity
+from .auroc import auroc, histogram, spread_confidence
+from .records import records_with_masks
+from .reduce import sum_over_ranks
+
+_LOGGER = logging.getLogger(__name__)
+
+GROUPS = ("pixel", "confident", "reliable", "outside")
+"""All labeled pixels; the confident ones; those that RPPI takes for reliable; the confident ones of an object
+class that lie outside every box of it. The last three are those of the paper's supplementary table 1."""
+
+SCOPES = ("pixel", "confident")
+"""The groups in which scores are judged."""
+
+
+class PseudoLabelEvaluator:
+    """Accuracy of groups of pseudo-labels, and how far scores tell right ones from wrong ones.
+
+    Everything is counted on the device, in memory that does not grow.
+    """
+
+    def __init__(self, classes: Sequence[str], objects: Sequence[int], threshold: float) -> None:
+        """Start from zero.
+
+        Args:
+            classes: names of all semantic classes.
+            objects: ids of those that the detector knows.
+            threshold: a pixel is confident from here on.
+        """
+        self.classes = list(classes)
+        self.threshold = threshold
+        self._objects = torch.zeros(IGNORE + 1, dtype=torch.bool)
+        self._objects[list(objects)] = True
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
+        counts = len(self.classes)
+        self._groups = torch.zeros(len(GROUPS), counts, 2, dtype=torch.int64)
+        self._weights = torch.zeros(counts, 2, dtype=torch.float64)
+        self._histograms: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def score_batch(
+        self, pseudo: PseudoLabels, scores: Mapping[str, Tensor], target: Tensor, boxes: ClassBoxes | None
+    ) -> None:
+        """Count the pixels of B images.
+
+        Args:
+            pseudo: the labels, with `reliable` and `weight` filled in.
+            scores: (B, H, W) float in [0, 1] by name, higher where a label is believed;
+                "confidence" is always added.
+            target: (B, H, W) integer true classes, `IGNORE` where there is none.
+            boxes: what the detector found; None if there is no detector.
+        """
+        judged = pseudo.valid & (target != IGNORE) & (pseudo.labels != IGNORE)
+        right = pseudo.labels == target
+        confident = judged & (pseudo.confidence >= self.threshold)
+        groups = [judged, confident, judged & pseudo.reliable, self._outside(pseudo, boxes) & confident]
+        counts = torch.stack([self._by_class(pseudo.labels, right, group) for group in groups])
+        self._groups = self._groups.to(counts.device) + counts
+        weights = self._by_class(pseudo.labels, right, confident, pseudo.weight.double())
+        self._weights = self._weights.to(weights.device) + weights
+        for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
+            new = torch.stack([histogram(score, right, mask) for mask in (judged, confident)])
+            self._histograms[name] = self._histograms[name] + new if name in self._histograms else new
+
+    def evaluate(self) -> dict[str, float]:
+        """The numbers of all processes' images on the main one, empty on the others.
+
+        Returns:
+            Percent: `accuracy-GROUP` and `coverage-GROUP` (its share of the labeled pixels), the same with
+            `-CLASS` for the pixels labeled as that class, and `accuracy-weighted` (confident pixels, each
+            counted by its weight). In [0, 1]: `auroc-SCORE-SCOPE`. NaN where there is no pixel to tell from.
+        """
+        groups, weights = sum_over_ranks(self._groups), sum_over_ranks(self._weights)
+        histograms = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
+        if groups is None or weights is None:
+            return {}
+        results = _group_results(groups, weights, self.classes)
+        for name, counts in histograms.items():
+            assert counts is not None  # the main process gets all sums
+            for scope, part in zip(SCOPES, counts, strict=True):
+                results[f"auroc-{name}-{scope}"] = auroc(part)
+        _LOGGER.info("pseudo-labels, %%:\n%s", pseudo_label_table(results, self.classes))
+        return results
+
+    def _outside(self, pseudo: PseudoLabels, boxes: ClassBoxes | None) -> Tensor:
+        if boxes is None:
+            return torch.zeros_like(pseudo.valid)
+        inside = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.0)
+        return ~inside & self._objects.to(inside.device)[pseudo.labels]
+
+    def _by_class(self, labels: Tensor, right: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
+        """(C, 2): how many pixels of `mask`, or how much weight, is wrong and right, by pseudo-class."""
+        size = 2 * len(self.classes)
+        cell = torch.where(mask, labels * 2 + right, size)
+        flat = None if weight is None else weight.flatten()
+        return torch.bincount(cell.flatten(), flat, minlength=size + 1)[:size].view(-1, 2)
+
+
+@torch.no_grad()
+def evaluate_pseudo_labels(
+    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
+) -> dict[str, float]:
+    """Judge the labels that a model gives to the whole images of a data set. All processes must call it.
+
+    Args:
+        cfg: a complete config; FRAMEWORK.THRESHOLD makes a pixel confident, RPPI.CONF and RPPI.BOX_SCORE
+            reliable.
+        model: the labeler.
+        weigher: with the memory banks of the training; without it there are no weights and no
+            similarities to judge.
+        dataset_name: registered, with masks.
+
+    Returns:
+        see `PseudoLabelEvaluator.evaluate`.
+
+    Raises:
+        InputError: an image has no mask.
+    """
+    records_with_masks(dataset_name)
+    metadata = MetadataCatalog.get(dataset_name)
+    evaluator = PseudoLabelEvaluator(metadata.stuff_classes, metadata.object_ids, cfg.FRAMEWORK.THRESHOLD)
+    with inference_context(model):
+        loader = build_test_loader(cfg, dataset_name)
+        for items in tqdm(
+            loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()
+        ):
+            for item in items:
+                pseudo, embedding, boxes = _label(cfg, model, weigher, item["image"][None])
+                scores = {} if weigher is None else similarity_scores(weigher, embedding, pseudo.labels)
+                target = read_labels(item, pseudo.labels.shape[1:], len(evaluator.classes))
+                evaluator.score_batch(pseudo, scores, torch.tensor(target, device=model.device)[None], boxes)
+    return evaluator.evaluate()
+
+
+def similarity_scores(weigher: PixelWeigher, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """Every similarity that could weigh a pixel, plain and with the mean prototype subtracted (`_centered`).
+
+    Args:
+        weigher: gives the prototypes and K.
+        embedding: (B, D, h, w) float.
+        labels: (B, H, W) int64.
+
+    Returns:
+        (B, H, W) float in [0, 1] by name.
+    """
+    prototypes, counts = pooled_prototypes([weigher.labeled_bank, weigher.unlabeled_bank])
+    pairs = {"": (embedding, prototypes), "_centered": center(embedding, prototypes, counts > 0)}
+    options: dict[str, Any] = {"resolution": weigher.resolution, "align_corners": weigher.align_corners}
+    return {
+        name + suffix: build_similarity(name, weigher.k)(pixels, labels, centers, **options)
+        for suffix, (pixels, centers) in pairs.items()
+        for name in SIMILARITIES
+    }
+
+
+def _label(
+    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, images: Tensor
+) -> tuple[PseudoLabels, Tensor, ClassBoxes | None]:
+    """Label (B, 3, H, W) images as a framework labels weak views; also the embedding and the boxes."""
+    size = (images.shape[-2], images.shape[-1])
+    features = model.encode(model.normalize(images))
+    output = model.decode(features, size)
+    valid = torch.ones(len(images), *size, dtype=torch.bool, device=model.device)
+    pseudo = PseudoLabels.from_logits(output.logits, valid)
+    boxes: ClassBoxes | None = None
+    if model.has_detector:
+        boxes = model.class_boxes(model.detect(features, [size] * len(images)), cfg.RPPI.BOX_SCORE)
+        reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
+        pseudo = pseudo.replace(reliable=reliable)
+    if weigher is not None:
+        pseudo = pseudo.replace(weight=weigher.weight(output.embedding, pseudo.labels))
+    return pseudo, output.embedding, boxes
+
+
+def _group_results(
+    groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]
+) -> dict[str, float]:
+    """Percent by name from (G, C, 2) counts and (C, 2) weights of wrong and right pixels."""
+    results = {"accuracy-weighted": _percent(weights[:, 1].sum(), weights.sum())}
+    everything = groups[GROUPS.index("pixel")]
+    for group, counts in zip(GROUPS, groups, strict=True):
+        results[f"accuracy-{group}"] = _percent(counts[:, 1].sum(), counts.sum())
+        results[f"coverage-{group}"] = _percent(counts.sum(), everything.sum())
+        for index, name in enumerate(classes):
+            results[f"accuracy-{group}-{name}"] = _percent(counts[index, 1], counts[index].sum())
+            results[f"coverage-{group}-{name}"] = _percent(counts[index].sum(), everything[index].sum())
+    return results
+
+
+def _percent(part: float, whole: float) -> float:
+    return 100 * float(part) / float(whole) if whole else float("nan")
+
+
+def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> str:
+    """What `PseudoLabelEvaluator.evaluate` found as text: accuracy (coverage) of the groups, then AUROC.
+
+    Args:
+        results: percent, and AUROC in [0, 1], by name.
+        classes: in the order of the rows.
+    """
+    rows = [["all", *(_cell(results, group) for group in GROUPS)]]
+    rows += [[name, *(_cell(results, f"{group}-{name}") for group in GROUPS)] for name in classes]
+    scores = dict.fromkeys(name.split("-")[1] for name in results if name.startswith("auroc-"))
+    areas = [[name, *(results[f"auroc-{name}-{scope}"] for scope in SCOPES)] for name in scores]
+    first = tabulate(rows, headers=["accuracy (coverage)", *GROUPS], tablefmt="pipe")
+    second = tabulate(areas, headers=["AUROC", *SCOPES], floatfmt=".4f", tablefmt="pipe")
+    return f"{first}\n\nconfident pixels by their weight: {results['accuracy-weighted']:.2f}\n\n{second}"
+
+
+def _cell(results: Mapping[str, float], name: str) -> str:
+    accuracy, coverage = results[f"accuracy-{name}"], results[f"coverage-{name}"]
+    return "-" if np.isnan(accuracy) else f"{accuracy:.2f} ({coverage:.1f})"

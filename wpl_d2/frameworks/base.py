@@ -1,0 +1,258 @@
+"""The protocol of a framework, that is of a semi-supervised method: how a batch becomes losses.
+
+A framework is the model that the trainer calls. It holds the student, the labeler (a teacher, or the student itself)
+and the weigher. A step runs `forward` (label, student forwards, reduction), then the optimizer, then `commit`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.utils.registry import Registry
+from torch import Tensor, nn
+
+from ..errors import nearest
+from ..losses import cross_entropy, reduce_term
+from ..modeling import UnifiedSegDet, build_model, copy_model
+from ..structures import IGNORE, ClassBoxes, LossTerm, PseudoLabels, SemSegOutput
+from ..weighting import PixelWeigher
+
+FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
+FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
+
+Batch = dict[str, list[dict[str, Any]]]
+"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`}."""
+
+Terms = tuple[list[LossTerm], dict[str, Tensor]]
+"""The per-pixel terms of a step, and the losses that have no pixels (the detector's), ready as scalars."""
+
+
+def build_framework(cfg: Any) -> Framework:
+    """The framework that `cfg.FRAMEWORK.NAME` names, on `cfg.MODEL.DEVICE`.
+
+    Raises:
+        ValueError: no framework of that name.
+    """
+    name = cfg.FRAMEWORK.NAME
+    if name not in FRAMEWORK_REGISTRY:
+        known = [key for key, _ in FRAMEWORK_REGISTRY]
+        raise ValueError(f"FRAMEWORK.NAME: no framework {name}; {nearest(name, known)}")
+    return FRAMEWORK_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
+
+
+class Framework(nn.Module):
+    """What all frameworks share: the walk of a batch, the reduction of losses, the supervised part.
+
+    A subclass implements `terms`, and `labeler` if it uses unlabeled images; the rest it overrides as it needs.
+
+    Attributes:
+        student: what is trained.
+        teacher: a labeler of its own that carries no gradient, or None.
+        weigher: memory bank and weights, or None where every weight is 1.
+        iteration: the current step, set by the trainer; all schedules are functions of it.
+        latest: detached tensors of the last forward, for pictures and diagnostics; not part of the state.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        student: UnifiedSegDet,
+        teacher: UnifiedSegDet | None = None,
+        weigher: PixelWeigher | None = None,
+        norm: str = "valid",
+        embeddings: tuple[str, str] = ("student", "weak"),
+        box_score: float | None = None,
+    ) -> None:
+        """Put a framework together.
+
+        Args:
+            student: the model to train.
+            teacher: the labeler that follows it; made equal to the student here.
+            weigher: None switches the weighting off.
+            norm: denominator of weighted losses, see `reduce_term`.
+            embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
+                "weak" (the labeler's) or the "strong" view (the student's).
+            box_score: least score of a box that RPPI believes; None switches RPPI off.
+        """
+        super().__init__()
+        self.student = student
+        self.teacher = teacher
+        self.weigher = weigher
+        self.norm = norm
+        self.labeled_from, self.unlabeled_view = embeddings
+        self.box_score = box_score
+        self.iteration = 0
+        self.latest: dict[str, Any] = {}
+        if teacher is not None:
+            teacher.requires_grad_(False)
+            self.reset()
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """The arguments that `cfg` stands for, without the teacher, which is a framework's own matter."""
+        _check_config(cfg)
+        return {
+            "student": build_model(cfg),
+            "weigher": PixelWeigher.from_config(cfg) if cfg.WEIGHTING.ENABLED else None,
+            "norm": cfg.WEIGHTING.NORM,
+            "embeddings": (cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.UNLAB_VIEW),
+            "box_score": cfg.RPPI.BOX_SCORE if cfg.RPPI.ENABLED else None,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return self.student.device
+
+    @property
+    def labeler(self) -> UnifiedSegDet:
+        """Who labels the weak views: the teacher, or the student where there is none."""
+        return self.student if self.teacher is None else self.teacher
+
+    def reset(self) -> None:
+        """Make the teacher equal to the student, as after loading the student's first weights."""
+        if self.teacher is not None:
+            copy_model(self.teacher, self.student)
+
+    def train(self, mode: bool = True) -> Framework:
+        """As in `nn.Module`, but the teacher stays in evaluation mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a step. Changes no lasting state but the student's BN statistics.
+
+        Args:
+            batch: the items of both streams; "unlabeled" may be empty.
+
+        Returns:
+            scalar losses by name.
+        """
+        self.latest = {}
+        labels = self.label(batch) if batch["unlabeled"] and self.semi_supervised else None
+        terms, losses = self.terms(batch, labels)
+        return {term.name: reduce_term(term, self.norm) for term in terms} | losses
+
+    @property
+    def semi_supervised(self) -> bool:
+        """Whether the current step uses unlabeled images."""
+        return True
+
+    @torch.no_grad()
+    def label(self, batch: Batch) -> PseudoLabels:
+        """Pseudo-labels of the weak views, with `reliable` and `weight` filled in."""
+        weak = self.stack(batch["unlabeled"], "image")
+        features = self.labeler.encode(self.student.normalize(weak))
+        size = (weak.shape[-2], weak.shape[-1])
+        output = self.labeler.decode(features, size)
+        pseudo = PseudoLabels.from_logits(output.logits, self.stack(batch["unlabeled"], "valid"))
+        boxes: ClassBoxes | None = None
+        if self.weigher is not None and self.box_score is not None:
+            boxes = self.labeler.class_boxes(self.labeler.detect(features, [size] * len(weak)), self.box_score)
+        pseudo = self._weigh(pseudo, output.embedding, boxes)
+        self._remember(weak, pseudo)
+        return pseudo
+
+    def terms(self, batch: Batch, labels: PseudoLabels | None) -> Terms:
+        """Every student forward of the step.
+
+        Args:
+            batch: the items of both streams.
+            labels: of the weak views, before mixing; None in a supervised step.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def commit(self) -> None:
+        """Take over what the step left, after the optimizer and before the checkpoint: here the staged embeddings."""
+        if self.weigher is not None:
+            self.weigher.commit()
+
+    def requests(self) -> list[int]:
+        """Indices of images that the next step wants from the unlabeled list; part of the state where not empty."""
+        return []
+
+    def deployables(self) -> dict[str, UnifiedSegDet]:
+        """Models to evaluate and export, by name; the first is the one to use."""
+        students = {"student": self.student}
+        return students if self.teacher is None else {"teacher": self.teacher} | students
+
+    # What subclasses build `terms` from.
+
+    def stack(self, items: list[dict[str, Any]], key: str) -> Tensor:
+        """One field of all items as a tensor (B, ...) on the device."""
+        return torch.stack([item[key] for item in items]).to(self.device, non_blocking=True)
+
+    def images(self, items: list[dict[str, Any]], key: str) -> Tensor:
+        """One image field of all items, normalized: (B, 3, H, W) float."""
+        return self.student.normalize(self.stack(items, key))
+
+    def supervised(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> Terms:
+        """The labeled images' losses, and their embeddings for the bank.
+
+        Args:
+            items: the labeled items.
+            features: the student's features of exactly these.
+            output: what the student's head made of them.
+        """
+        target = self.stack(items, "sem_seg")
+        self._stage_labeled(items, output, target)
+        size = (target.shape[-2], target.shape[-1])
+        losses: dict[str, Tensor] = {}
+        if self.student.has_detector:
+            instances = [item["instances"].to(self.device) for item in items]
+            losses = self.student.detection_losses(features, [size] * len(items), instances)
+        return [supervised_term(output.logits, target)], losses
+
+    @torch.no_grad()
+    def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:
+        """Offer the student's embedding (B, D, h, w) of a strong view to the bank, if that is the view it is filled from."""
+        if self.weigher is not None and self.unlabeled_view == "strong":
+            self.weigher.stage_reliable(embedding, labels.labels, labels.reliable)
+
+    @torch.no_grad()
+    def _stage_labeled(self, items: list[dict[str, Any]], output: SemSegOutput, target: Tensor) -> None:
+        if self.weigher is None:
+            return
+        if self.labeled_from == "labeler" and self.teacher is not None:
+            output = self.teacher.decode(self.teacher.encode(self.images(items, "image")), target.shape[-2:])
+        self.weigher.stage_labeled(output.embedding, output.logits, target)
+
+    def _weigh(self, pseudo: PseudoLabels, embedding: Tensor, boxes: ClassBoxes | None) -> PseudoLabels:
+        if self.weigher is None:
+            return pseudo
+        pseudo = self.weigher.resolve(pseudo, embedding, boxes)
+        if boxes is not None and self.unlabeled_view == "weak":
+            self.weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
+        return pseudo
+
+    def _remember(self, weak: Tensor, pseudo: PseudoLabels) -> None:
+        share = pseudo.valid.sum().clamp(min=1)
+        self.latest |= {"weak": weak, "pseudo_labels": pseudo}
+        self.latest["scalars"] = {
+            "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum() / share,
+            "pseudo/weight": (pseudo.weight * pseudo.valid).sum() / share,
+            "pseudo/reliable": pseudo.reliable.sum() / share,
+        }
+
+
+def supervised_term(logits: Tensor, target: Tensor) -> LossTerm:
+    """The mean cross entropy of labeled pixels, logits (B, C, H, W), target (B, H, W) int64."""
+    labeled = target != IGNORE
+    return LossTerm("loss_sem_seg", logits, target, cross_entropy, mask=labeled, norm=labeled)
+
+
+def _check_config(cfg: Any) -> None:
+    choices = {"LABELED_FROM": ("student", "labeler"), "UNLAB_VIEW": ("weak", "strong"), "NORM": ("valid", "weight_sum")}
+    for key, valid in choices.items():
+        if cfg.WEIGHTING[key] not in valid:
+            raise ValueError(f"WEIGHTING.{key}: {cfg.WEIGHTING[key]} is not known; {nearest(cfg.WEIGHTING[key], valid)}")
+    if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
+        raise ValueError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared")
+    if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
+        raise ValueError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")

@@ -1,0 +1,26 @@
+"""The model: a backbone that is computed once, a segmentation head on it and, if wanted, a detector."""
+
+from .backbone import TimmBackbone, build_timm_backbone, build_unified_resnet_backbone
+from .build import build_model
+from .detector import SharedDetector
+from .ema import copy_model, ema_decay, update_ema
+from .meta_arch import UnifiedSegDet
+from .norm import resolve_norm
+from .sem_seg_head import EmbeddingDeepLabV3PlusHead
+from .weights import load_backbone_weights, load_model_weights
+
+__all__ = [
+    "EmbeddingDeepLabV3PlusHead",
+    "SharedDetector",
+    "TimmBackbone",
+    "UnifiedSegDet",
+    "build_model",
+    "build_timm_backbone",
+    "build_unified_resnet_backbone",
+    "copy_model",
+    "ema_decay",
+    "load_backbone_weights",
+    "load_model_weights",
+    "resolve_norm",
+    "update_ema",
+]

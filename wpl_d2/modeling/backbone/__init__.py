@@ -1,0 +1,6 @@
+"""Backbones whose features are named res2 (stride 4) to res5, with a choice of output stride."""
+
+from .resnet import build_unified_resnet_backbone
+from .timm import TimmBackbone, build_timm_backbone
+
+__all__ = ["TimmBackbone", "build_timm_backbone", "build_unified_resnet_backbone"]

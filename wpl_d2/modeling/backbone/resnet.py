@@ -1,0 +1,90 @@
+"""ResNet 50 and 101 from Detectron2's blocks, with an output stride and a dilation for each block of res5."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock, ResNet
+from detectron2.projects.deeplab.resnet import DeepLabStem
+
+from ...errors import InputError, nearest
+from ..norm import resolve_norm
+
+_BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+# The width belongs to the stem: torchvision's has 64 channels, the three convolutions have 64, 64 and 128.
+_STEMS = {"basic": (BasicStem, 64), "deeplab": (DeepLabStem, 128)}
+# Strides of the first blocks of res2 to res5.
+_STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1)}
+
+
+@BACKBONE_REGISTRY.register()
+def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
+    """Build a dilated ResNet that a DeepLabv3+ head and a DC5 detector can share.
+
+    res5 never reduces the resolution; its blocks have the dilations RES5_BLOCK_DILATIONS, which are absolute:
+    at output stride 16 those of UniMatch are 1, 2, 2 and of AugSeg 2, 4, 8; at output stride 8 those of U2PL
+    and AEL are 4, 8, 16. At output stride 8 all blocks of res4 have dilation 2.
+
+    Args:
+        cfg: reads MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP,
+            RES2_OUT_CHANNELS, RES5_BLOCK_DILATIONS, OUT_FEATURES}, MODEL.BACKBONE.{OUTPUT_STRIDE, FREEZE_AT}
+            and MODEL.DEVICE.
+        input_shape: of the image.
+
+    Returns:
+        A backbone with the features OUT_FEATURES, "res2" (stride 4) to "res5" (the output stride).
+
+    Raises:
+        InputError: a depth, stem, output stride or number of dilations that does not exist.
+    """
+    resnets, output_stride = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.OUTPUT_STRIDE
+    _check(resnets, output_stride)
+    norm = resolve_norm(resnets.NORM, cfg.MODEL.DEVICE)
+    stem_class, channels = _STEMS[resnets.STEM_TYPE]
+    stem = stem_class(in_channels=input_shape.channels, out_channels=channels, norm=norm)
+    blocks = _BLOCKS[resnets.DEPTH]
+    dilations = [
+        (1,) * blocks[0],
+        (1,) * blocks[1],
+        (16 // output_stride,) * blocks[2],
+        tuple(resnets.RES5_BLOCK_DILATIONS),
+    ]
+    stages = []
+    for level, (count, stride) in enumerate(zip(blocks, _STRIDES[output_stride], strict=True)):
+        out_channels = resnets.RES2_OUT_CHANNELS * 2**level
+        stages.append(
+            ResNet.make_stage(
+                BottleneckBlock,
+                count,
+                in_channels=channels,
+                out_channels=out_channels,
+                bottleneck_channels=resnets.NUM_GROUPS * resnets.WIDTH_PER_GROUP * 2**level,
+                num_groups=resnets.NUM_GROUPS,
+                stride_per_block=[stride] + [1] * (count - 1),
+                dilation_per_block=dilations[level],
+                stride_in_1x1=resnets.STRIDE_IN_1X1,
+                norm=norm,
+            )
+        )
+        channels = out_channels
+    return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
+
+
+def _check(resnets: Any, output_stride: int) -> None:
+    if resnets.DEPTH not in _BLOCKS:
+        raise InputError(
+            f"MODEL.RESNETS.DEPTH: {resnets.DEPTH} is not 50 or 101; for other depths take timm's: set "
+            f"MODEL.BACKBONE.NAME build_timm_backbone and MODEL.TIMM.NAME resnet{resnets.DEPTH}"
+        )
+    if resnets.STEM_TYPE not in _STEMS:
+        mend = nearest(resnets.STEM_TYPE, _STEMS)
+        raise InputError(f"MODEL.RESNETS.STEM_TYPE: no stem {resnets.STEM_TYPE!r}; {mend}")
+    if output_stride not in _STRIDES:
+        raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8 or 16")
+    if len(resnets.RES5_BLOCK_DILATIONS) != _BLOCKS[resnets.DEPTH][-1]:
+        raise InputError(
+            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} are not 3 numbers; "
+            "give one for each block of res5, such as (1, 2, 2)"
+        )

@@ -1,0 +1,147 @@
+"""A Faster R-CNN on the segmenter's own backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import build_proposal_generator, build_roi_heads
+from detectron2.structures import ImageList, Instances
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..structures import ClassBoxes
+
+_FEATURE = "det"
+
+
+class SharedDetector(nn.Module):
+    """Region proposals and box head of Faster R-CNN on one dilated feature map (DC5).
+
+    A 1x1 reduction of res5 comes first: without it the first fully connected layer alone has 103 M weights.
+
+    Attributes:
+        reduction: 1x1 convolution with ReLU; its output is the feature "det".
+        proposal_generator: Detectron2's RPN.
+        roi_heads: Detectron2's box head.
+        object_classes: (N,) int64, the semantic class id of each detector class.
+    """
+
+    object_classes: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        reduction: nn.Module,
+        proposal_generator: nn.Module,
+        roi_heads: nn.Module,
+        object_classes: Sequence[int],
+        loss_weight: float,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            reduction: from res5 to the feature "det".
+            proposal_generator: reads the feature "det".
+            roi_heads: reads the feature "det".
+            object_classes: semantic class ids of the detector's classes, in their order.
+            loss_weight: factor of all the detector's losses.
+        """
+        super().__init__()
+        self.reduction = reduction
+        self.proposal_generator = proposal_generator
+        self.roi_heads = roi_heads
+        self.loss_weight = loss_weight
+        self.register_buffer("object_classes", torch.tensor(list(object_classes)), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """The arguments that `cfg.MODEL` stands for.
+
+        Raises:
+            InputError: MODEL.DETECTOR.CLASSES is empty.
+        """
+        classes = cfg.MODEL.DETECTOR.CLASSES
+        if not len(classes):
+            raise InputError(
+                "MODEL.DETECTOR.CLASSES: empty; name the data set's object classes in its description, "
+                "or set MODEL.DETECTOR.MODE none"
+            )
+        cfg = cfg.clone()
+        cfg.defrost()
+        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+        res5, channels = input_shape["res5"], cfg.MODEL.DETECTOR.CHANNELS
+        shape = {_FEATURE: ShapeSpec(channels=channels, stride=res5.stride)}
+        reduction = Conv2d(res5.channels, channels, kernel_size=1, activation=nn.ReLU())
+        weight_init.c2_msra_fill(reduction)
+        return {
+            "reduction": reduction,
+            "proposal_generator": build_proposal_generator(cfg, shape),
+            "roi_heads": build_roi_heads(cfg, shape),
+            "object_classes": classes,
+            "loss_weight": cfg.MODEL.DETECTOR.LOSS_WEIGHT,
+        }
+
+    def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Instances]:
+        """Find boxes, as in evaluation whatever `training` says.
+
+        Args:
+            features: of the backbone; "res5" is read.
+            sizes: (height, width) of each image in pixels.
+
+        Returns:
+            for each image `Instances` with pred_boxes (pixels of the input), scores and pred_classes (int64,
+            of the detector).
+        """
+        with _mode(self, training=False):
+            images, reduced = self._inputs(features, sizes)
+            proposals, _ = self.proposal_generator(images, reduced)
+            return self.roi_heads(images, reduced, proposals)[0]
+
+    def losses(
+        self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """Detectron2's losses of RPN and box head, times the loss weight, whatever `training` says.
+
+        They log their statistics: as in all of Detectron2, an `EventStorage` must be open.
+
+        Args:
+            features: of the backbone; "res5" is read.
+            sizes: (height, width) of each image in pixels.
+            instances: for each image gt_boxes (pixels) and gt_classes (int64, of the detector), perhaps none.
+        """
+        with _mode(self, training=True):
+            images, reduced = self._inputs(features, sizes)
+            proposals, losses = self.proposal_generator(images, reduced, instances)
+            _, box_losses = self.roi_heads(images, reduced, proposals, instances)
+        return {name: loss * self.loss_weight for name, loss in (losses | box_losses).items()}
+
+    def class_boxes(self, instances: list[Instances], min_score: float) -> ClassBoxes:
+        """The boxes that `detect` found with at least `min_score`, with their semantic class ids."""
+        kept = [found[found.scores >= min_score] for found in instances]
+        return [(found.pred_boxes.tensor, self.object_classes[found.pred_classes]) for found in kept]
+
+    def _inputs(
+        self, features: dict[str, Tensor], sizes: list[tuple[int, int]]
+    ) -> tuple[ImageList, dict[str, Tensor]]:
+        reduced = self.reduction(features["res5"])
+        # Of the images, proposal generator and heads read the sizes alone.
+        return ImageList(reduced, sizes), {_FEATURE: reduced}
+
+
+@contextmanager
+def _mode(module: nn.Module, training: bool) -> Iterator[None]:
+    """Put `module` into a mode for a while; afterwards each of its parts has its own again."""
+    before = [(part, part.training) for part in module.modules()]
+    module.train(training)
+    try:
+        yield
+    finally:
+        for part, was_training in before:
+            part.training = was_training

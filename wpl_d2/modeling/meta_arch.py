@@ -1,0 +1,218 @@
+"""The model: one backbone, a segmentation head and, if wanted, a detector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY, Backbone, build_backbone, build_sem_seg_head
+from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
+from detectron2.structures import ImageList, Instances
+from torch import Tensor, nn
+
+from ..errors import InputError, nearest
+from ..structures import IGNORE, ClassBoxes, SemSegOutput
+from .detector import SharedDetector
+from .weights import check_fits, own_weights
+
+_DETECTOR_MODES = ("none", "shared")
+
+
+@META_ARCH_REGISTRY.register()
+class UnifiedSegDet(nn.Module):
+    """Segmentation and detection on one backbone, which is computed once for both.
+
+    By itself it keeps Detectron2's contract (`forward`); a framework builds its steps from `normalize`,
+    `encode`, `decode`, `detect` and `detection_losses`.
+
+    Attributes:
+        backbone: image to feature maps.
+        sem_seg_head: feature maps to `SemSegOutput`.
+        detector: None where MODEL.DETECTOR.MODE is none.
+        pixel_mean, pixel_std: (3, 1, 1) float, of pixels in 0..255.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        backbone: Backbone,
+        sem_seg_head: nn.Module,
+        detector: SharedDetector | None = None,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            backbone: with features that the heads read.
+            sem_seg_head: called with (features, size), returns a `SemSegOutput`.
+            detector: on the backbone's features.
+            pixel_mean: of each channel, in 0..255.
+            pixel_std: of each channel.
+        """
+        super().__init__()
+        self.backbone = backbone
+        self.sem_seg_head = sem_seg_head
+        self.detector = detector
+        # Not in the state, as in Detectron2: they belong to the config.
+        self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """The arguments that `cfg` stands for.
+
+        Raises:
+            InputError: the number of classes is not set, or MODEL.DETECTOR.MODE is not known.
+        """
+        if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
+            raise InputError(
+                "MODEL.SEM_SEG_HEAD.NUM_CLASSES: 0, it is filled in from the data set; "
+                "set DATASETS.DESCRIPTION, or the key itself"
+            )
+        mode = cfg.MODEL.DETECTOR.MODE
+        if mode not in _DETECTOR_MODES:
+            raise InputError(f"MODEL.DETECTOR.MODE: no mode {mode!r}; {nearest(mode, _DETECTOR_MODES)}")
+        backbone = build_backbone(cfg)
+        shape = backbone.output_shape()
+        return {
+            "backbone": backbone,
+            "sem_seg_head": build_sem_seg_head(cfg, shape),
+            "detector": SharedDetector(cfg, shape) if mode == "shared" else None,
+            "pixel_mean": cfg.MODEL.PIXEL_MEAN,
+            "pixel_std": cfg.MODEL.PIXEL_STD,
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.pixel_mean.device
+
+    @property
+    def has_detector(self) -> bool:
+        """Whether `detect` and `detection_losses` can be called."""
+        return self.detector is not None
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Images (..., 3, H, W), uint8 or float in 0..255, as `encode` takes them: float, on the device."""
+        # Moved first: bytes are a quarter of the transfer.
+        images = images.to(self.device, non_blocking=True).float()
+        return (images - self.pixel_mean) / self.pixel_std
+
+    def encode(self, images: Tensor) -> dict[str, Tensor]:
+        """Feature maps by name of normalized images (B, 3, H, W), for all of the heads."""
+        return self.backbone(images)
+
+    def decode(
+        self,
+        features: dict[str, Tensor],
+        size: Sequence[int],
+        perturb: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+    ) -> SemSegOutput:
+        """Segment from feature maps.
+
+        Args:
+            features: from `encode`.
+            size: (H, W) of the images, and so of the logits.
+            perturb: changes the feature maps first, and may change the size of the batch.
+        """
+        return self.sem_seg_head(features if perturb is None else perturb(features), size)
+
+    def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Instances]:
+        """Boxes in pixels of the input, whatever `training` says: see `SharedDetector.detect`."""
+        return self._detector().detect(features, sizes)
+
+    def class_boxes(self, instances: list[Instances], min_score: float) -> ClassBoxes:
+        """What `detect` found with at least `min_score`, as (xyxy, semantic class ids) pairs."""
+        return self._detector().class_boxes(instances, min_score)
+
+    def detection_losses(
+        self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        """The detector's losses, weighted, under Detectron2's names: see `SharedDetector.losses`."""
+        return self._detector().losses(features, sizes, instances)
+
+    def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
+        """Detectron2's contract.
+
+        Args:
+            batched_inputs: one dict an image: "image" (3, H, W) in 0..255. In training "sem_seg" (H, W) int64
+                and, for the detector, "instances". In evaluation perhaps "height" and "width" of the output.
+
+        Returns:
+            in training a dict of losses; in evaluation one dict an image with "sem_seg", (C, height, width)
+            float logits, and, with a detector, "instances" in pixels of the output.
+        """
+        return self._losses(batched_inputs) if self.training else self._inference(batched_inputs)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As in `nn.Module`, but takes its own weights out of a framework's, and never leaves weights random.
+
+        So Detectron2's checkpointer, which drops what does not fit and goes on with a warning, loads all of
+        the model or fails.
+
+        Args:
+            state_dict: of a model like this, or of a framework: then `teacher.*`, else `student.*`, is used.
+            strict: False admits keys that the model does not have; missing keys are an error either way.
+            assign: as in `nn.Module`.
+
+        Raises:
+            InputError: keys are missing or of another shape.
+        """
+        weights = own_weights(state_dict)
+        check_fits(self, weights)
+        return super().load_state_dict(weights, strict, assign)
+
+    def _detector(self) -> SharedDetector:
+        if self.detector is None:
+            raise InputError("MODEL.DETECTOR.MODE: none, there is no detector to ask; set it to shared")
+        return self.detector
+
+    def _batch(self, maps: list[Tensor], pad_value: float = 0.0) -> ImageList:
+        return ImageList.from_tensors(
+            maps, self.backbone.size_divisibility, pad_value, self.backbone.padding_constraints
+        )
+
+    def _losses(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor]:
+        images = self._batch([self.normalize(item["image"]) for item in batched_inputs])
+        target = self._batch([item["sem_seg"].to(self.device) for item in batched_inputs], IGNORE).tensor
+        features = self.encode(images.tensor)
+        logits = self.decode(features, _size(target)).logits.float()
+        total = F.cross_entropy(logits, target, ignore_index=IGNORE, reduction="sum")
+        losses = {"loss_sem_seg": total / (target != IGNORE).sum().clamp(min=1)}
+        if self.detector is not None and all("instances" in item for item in batched_inputs):
+            instances = [item["instances"].to(self.device) for item in batched_inputs]
+            losses |= self.detection_losses(features, images.image_sizes, instances)
+        return losses
+
+    def _inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if len({_size(item["image"]) for item in batched_inputs}) > 1:
+            # One by one: padded to a common size, a result would depend on the other images of its batch.
+            return [self._inference([item])[0] for item in batched_inputs]
+        images = self._batch([self.normalize(item["image"]) for item in batched_inputs])
+        features = self.encode(images.tensor)
+        logits = self.decode(features, _size(images.tensor)).logits.float()
+        size = images.image_sizes[0]
+        outputs = [(item.get("height", size[0]), item.get("width", size[1])) for item in batched_inputs]
+        results: list[dict[str, Any]] = [
+            {"sem_seg": sem_seg_postprocess(own, size, *output)}
+            for own, output in zip(logits, outputs, strict=True)
+        ]
+        if self.detector is not None:
+            detections = self.detect(features, images.image_sizes)
+            for result, found, output in zip(results, detections, outputs, strict=True):
+                result["instances"] = detector_postprocess(found, *output)
+        return results
+
+
+def _size(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]

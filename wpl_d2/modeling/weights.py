@@ -1,0 +1,173 @@
+"""Loading weights: a whole model's from a checkpoint, a backbone's from the many forms of ImageNet's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .backbone.timm import TimmBackbone
+from .weight_files import PACKAGE, read_weights
+
+if TYPE_CHECKING:
+    from .meta_arch import UnifiedSegDet
+
+T = TypeVar("T")
+
+# Who of a framework is evaluated: the teacher, where there is one.
+_OWNERS = ("teacher.", "student.")
+_PREDICTOR = "sem_seg_head.predictor.weight"
+# Names that mark a tensor as the ImageNet classifier's.
+_CLASSIFIERS = {"fc", "linear", "classifier", "head"}
+# The stem in torchvision's names: one convolution, or the three of the published methods' ResNets.
+_STEM = {"conv1": "stem.conv1", "bn1": "stem.conv1.norm"}
+_DEEP_STEM = {
+    "conv1.0": "stem.conv1",
+    "conv1.1": "stem.conv1.norm",
+    "conv1.3": "stem.conv2",
+    "conv1.4": "stem.conv2.norm",
+    "conv1.6": "stem.conv3",
+    "bn1": "stem.conv3.norm",
+}
+
+
+def load_model_weights(model: UnifiedSegDet, path: str) -> None:
+    """Load all weights of `model` from a checkpoint of its own or of a framework (`own_weights`).
+
+    Args:
+        model: filled in place.
+        path: of the checkpoint, or a name that Detectron2's `PathManager` knows.
+
+    Raises:
+        InputError: there is no such file, it holds more than tensors, or keys are missing, unexpected or of
+            another shape.
+    """
+    weights = own_weights(read_weights(path))
+    check_fits(model, weights, path)
+    unexpected = sorted(weights.keys() - model.state_dict().keys())
+    if unexpected:
+        raise InputError(
+            f"{path}: has weights that the model lacks: {_listed(unexpected)}; "
+            "use the config it was trained with"
+        )
+    model.load_state_dict(weights)
+
+
+def own_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """One model's weights out of a framework's: `teacher.*`, else `student.*`; others stay as they are."""
+    for owner in _OWNERS:
+        own = {key.removeprefix(owner): value for key, value in state_dict.items() if key.startswith(owner)}
+        if own:
+            return own
+    return dict(state_dict)
+
+
+def check_fits(model: nn.Module, weights: Mapping[str, Tensor], source: str = "checkpoint") -> None:
+    """Check that `weights` has all that `model` needs, in its shapes.
+
+    Args:
+        model: what they are for.
+        weights: its state dict, perhaps with more in it.
+        source: where they come from, for the message.
+
+    Raises:
+        InputError: keys are missing or of another shape; another number of classes is said in words.
+    """
+    wanted = model.state_dict()
+    if _PREDICTOR in weights and _PREDICTOR in wanted:
+        given, own = len(weights[_PREDICTOR]), len(wanted[_PREDICTOR])
+        if given != own:
+            raise InputError(
+                f"{source}: the checkpoint has {given} classes, the config {own}; "
+                "use the data set it was trained on (DATASETS.DESCRIPTION, MODEL.SEM_SEG_HEAD.NUM_CLASSES)"
+            )
+    problems = _problems(wanted, weights)
+    if problems:
+        raise InputError(
+            f"{source}: does not fit the model: {_listed(problems)}; use the config it was trained with "
+            "(keys of another shape also count as missing where Detectron2's checkpointer loads)"
+        )
+
+
+def load_backbone_weights(backbone: nn.Module, path: str) -> None:
+    """Load a backbone's weights, usually those of ImageNet training; a classifier in the file is left out.
+
+    Args:
+        backbone: filled in place.
+        path: the forms of MODEL.WEIGHTS:
+            "": the weights stay random;
+            a file: a Detectron2 `.pkl`, torchvision's or timm's `.pth`, `.safetensors`;
+            `torchvision://resnet50`: torchvision's download;
+            `detectron2://...`, `https://...`: whatever Detectron2's `PathManager` knows;
+            `package://NAME`: the one `.pth` in an installed Python package, its tensors taken in order.
+
+    Raises:
+        InputError: there is no such file or package, it holds more than tensors or does not fit.
+    """
+    if not path:
+        return
+    module = backbone.body if isinstance(backbone, TimmBackbone) else backbone
+    assert isinstance(module, nn.Module)
+    wanted, given = _without_counters(module.state_dict()), _without_counters(read_weights(path))
+    if path.startswith(PACKAGE):
+        given = dict(zip(wanted, given.values(), strict=False))
+    elif isinstance(backbone, TimmBackbone):
+        given = {_timm_name(key, wanted): value for key, value in given.items()}
+    elif any(key.startswith("layer1.") for key in given):
+        given = {_detectron2_name(key, deep="conv1.0.weight" in given): value for key, value in given.items()}
+    modules = {key.split(".")[0] for key in wanted}
+    unexpected = [key for key in given.keys() - wanted.keys() if not _is_classifier(key, modules)]
+    problems = _problems(wanted, given) + [f"{key} is not the backbone's" for key in sorted(unexpected)]
+    if problems:
+        raise InputError(
+            f"{path}: does not fit {type(backbone).__name__}: {_listed(problems)}; "
+            "set MODEL.BACKBONE.NAME, MODEL.TIMM.NAME or MODEL.RESNETS to what the file is of"
+        )
+    module.load_state_dict({key: given[key] for key in wanted}, strict=False)
+
+
+def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # BN's counters change no result, and many files lack them.
+    return {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
+
+
+def _problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    missing = [f"{key} is missing" for key in wanted if key not in given]
+    misshapen = [
+        f"{key} has shape {tuple(given[key].shape)} for {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in given and given[key].shape != tensor.shape
+    ]
+    return missing + misshapen
+
+
+def _is_classifier(key: str, modules: set[str]) -> bool:
+    """Whether a key that the backbone lacks belongs to what comes after it in an image classifier."""
+    parts = key.split(".")
+    return parts[0] not in modules or not _CLASSIFIERS.isdisjoint(parts)
+
+
+def _timm_name(key: str, wanted: Mapping[str, Tensor]) -> str:
+    """Some of timm's feature extractors are flat: "stages.0.norm.weight" is "stages_0.norm.weight" there."""
+    flat = key.replace(".", "_", 1)
+    return flat if flat in wanted else key
+
+
+def _detectron2_name(key: str, deep: bool) -> str:
+    """Detectron2's name of a tensor of torchvision's ResNet."""
+    stage = re.fullmatch(r"layer(\d)\.(.+)", key)
+    if stage:
+        rest = re.sub(r"bn(\d)", r"conv\1.norm", stage[2])
+        rest = rest.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        return f"res{int(stage[1]) + 1}.{rest}"
+    module, _, tensor = key.rpartition(".")
+    stem = _DEEP_STEM if deep else _STEM
+    return f"{stem[module]}.{tensor}" if module in stem else key
+
+
+def _listed(items: list[str], most: int = 8) -> str:
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more

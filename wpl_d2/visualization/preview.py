@@ -1,0 +1,170 @@
+"""One picture that shows what a model does: image, truth, prediction, weights and boxes side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import inference_context
+from PIL import Image, ImageDraw
+
+from ..data import EvalMapper
+from ..data.mappers import read_labels
+from ..frameworks import Framework
+from ..modeling import UnifiedSegDet
+from ..structures import PseudoLabels
+from ..weighting import PixelWeigher
+from .layers import Color, Picture, draw_boxes, font, heatmap, overlay, to_image
+
+CELL = 256
+"""Pixels of the longer side of each image in the picture."""
+GAP = 10
+BOX_SCORE = 0.5
+"""Boxes are drawn from this score on."""
+
+_PAPER, _INK = (250, 250, 250), (30, 30, 30)
+_LINE = 26  # height of a line of text with its margin
+
+Row = dict[str, Image.Image]
+"""Column title to picture."""
+
+
+def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 4) -> None:
+    """Draw what the framework would deploy makes of some images of `cfg.DATASETS.TEST[0]`.
+
+    Columns: image, ground truth, prediction, with a weigher the weights of the model's own pseudo-labels
+    (black: weight 0, or a confidence below FRAMEWORK.THRESHOLD), with a detector its boxes.
+
+    Args:
+        cfg: a complete config.
+        framework: its first deployable model is shown.
+        path: the PNG to write.
+        num: how many images, evenly spread over the data set.
+    """
+    name = cfg.DATASETS.TEST[0]
+    metadata = MetadataCatalog.get(name)
+    model = next(iter(framework.deployables().values()))
+    records = DatasetCatalog.get(name)
+    chosen = [
+        records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)
+    ]
+    with inference_context(model), torch.no_grad():
+        rows = [
+            render_row(model, framework.weigher, EvalMapper()(record), metadata, cfg.FRAMEWORK.THRESHOLD)
+            for record in chosen
+        ]
+    legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
+    compose(rows, legend, weights=framework.weigher is not None).save(path)
+
+
+def render_row(
+    model: UnifiedSegDet,
+    weigher: PixelWeigher | None,
+    item: Mapping[str, Any],
+    metadata: Any,
+    threshold: float,
+) -> Row:
+    """The pictures of one image, enlarged or reduced to `CELL`.
+
+    Args:
+        model: in evaluation mode.
+        weigher: None omits the weights.
+        item: of `EvalMapper`; without a mask the ground truth is omitted.
+        metadata: with `stuff_colors` and, for a detector, `thing_classes` and `thing_colors`.
+        threshold: the confidence from which a pseudo-label trains.
+    """
+    image = item["image"]
+    size = (image.shape[-2], image.shape[-1])
+    features = model.encode(model.normalize(image[None]))
+    output = model.decode(features, size)
+    everywhere = torch.ones(1, *size, dtype=torch.bool, device=model.device)
+    pseudo = PseudoLabels.from_logits(output.logits, everywhere)
+    colors: Sequence[Color] = metadata.stuff_colors
+    row = {"image": _cell(image.numpy())}
+    if "sem_seg_file_name" in item:
+        truth = read_labels(dict(item), size, len(colors))
+        row["ground truth"] = _cell(overlay(image, truth, colors))
+    row["prediction"] = _cell(overlay(image, pseudo.labels[0].cpu(), colors))
+    if weigher is not None:
+        trained = pseudo.confidence >= threshold
+        weight = weigher.weight(output.embedding, pseudo.labels) * trained
+        row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.neutral_maximum))
+    if model.has_detector:
+        row["boxes"] = _boxes(image.numpy(), model.detect(features, [size])[0].to("cpu"), metadata)
+    return row
+
+
+def compose(rows: Sequence[Row], legend: Mapping[str, Color], weights: bool) -> Image.Image:
+    """Put rows of pictures below each other, under their titles and above the classes' colours.
+
+    Args:
+        rows: all with the same titles.
+        legend: (r, g, b) by class name.
+        weights: whether to explain the colours of weights.
+    """
+    width = GAP + len(rows[0]) * (CELL + GAP)
+    tops = np.cumsum([_LINE, *(max(cell.height for cell in row.values()) + GAP for row in rows)]).tolist()
+    entries = _legend_places(legend, width)
+    height = tops[-1] + entries[-1][1] + _LINE * (1 + weights) + GAP
+    canvas = Image.new("RGB", (width, height), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    for column, title in enumerate(rows[0]):
+        x = GAP + column * (CELL + GAP)
+        draw.text((x, 5), title, fill=_INK, font=font(16))
+        for top, row in zip(tops, rows, strict=False):
+            canvas.paste(row[title], (x, top))
+    for (x, y), (name, color) in zip(entries, legend.items(), strict=True):
+        draw.rectangle((x, tops[-1] + y + 4, x + 16, tops[-1] + y + 20), fill=tuple(color), outline=_INK)
+        draw.text((x + 22, tops[-1] + y + 4), name, fill=_INK, font=font(14))
+    if weights:
+        _scale(canvas, height - _LINE - GAP // 2)
+    return canvas
+
+
+def _legend_places(legend: Mapping[str, Color], width: int) -> list[tuple[int, int]]:
+    """Where each class's swatch goes, below the rows: in lines of at most `width` pixels."""
+    places, x, y = [], GAP, 0
+    for name in legend:
+        needed = 22 + int(font(14).getlength(name)) + 2 * GAP
+        if x > GAP and x + needed > width:
+            x, y = GAP, y + _LINE
+        places.append((x, y))
+        x += needed
+    return places
+
+
+def _scale(canvas: Image.Image, top: int) -> None:
+    """The colours of weights, from least to most."""
+    draw = ImageDraw.Draw(canvas)
+    ramp = to_image(heatmap(np.tile(np.linspace(0, 1, 160), (16, 1))))
+    start = "weight: none"
+    x = GAP + int(font(14).getlength(start)) + 8
+    draw.text((GAP, top), start, fill=_INK, font=font(14))
+    canvas.paste(ramp, (x, top + 1))
+    draw.text((x + ramp.width + 8, top), "full", fill=_INK, font=font(14))
+
+
+def _boxes(image: Picture, found: Any, metadata: Any) -> Image.Image:
+    """Boxes on the picture after its change of size, so that lines and names keep theirs."""
+    found = found[found.scores >= BOX_SCORE]
+    cell = _cell(image)
+    scale = np.array([cell.width / image.shape[2], cell.height / image.shape[1]] * 2)
+    classes = found.pred_classes.tolist()
+    return to_image(
+        draw_boxes(
+            np.asarray(cell).transpose(2, 0, 1),
+            found.pred_boxes.tensor.numpy() * scale,
+            [metadata.thing_classes[c] for c in classes],
+            [metadata.thing_colors[c] for c in classes],
+        )
+    )
+
+
+def _cell(picture: Picture) -> Image.Image:
+    image = to_image(picture)
+    factor = CELL / max(image.size)
+    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)

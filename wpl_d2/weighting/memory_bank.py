@@ -1,0 +1,110 @@
+"""First-in-first-out embeddings per class, and the prototypes they make (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..structures import IGNORE
+
+
+class MemoryBank(nn.Module):
+    """The last `size` embeddings of each class.
+
+    Every operation has shapes that do not depend on the data, so nothing waits for the device.
+
+    Attributes:
+        ring: (num_classes, size, dim) float32, zeros where nothing has been stored yet.
+        pushed: (num_classes,) int64, how many embeddings each class has ever been given.
+    """
+
+    ring: Tensor
+    pushed: Tensor
+
+    def __init__(self, num_classes: int, dim: int, size: int) -> None:
+        """An empty bank.
+
+        Args:
+            num_classes: number of classes, C.
+            dim: length of an embedding, D.
+            size: embeddings kept per class.
+
+        Raises:
+            ValueError: one of them is below 1.
+        """
+        super().__init__()
+        if min(num_classes, dim, size) < 1:
+            raise ValueError(
+                f"WEIGHTING.BANK_SIZE: a bank of {num_classes} classes x {size} embeddings x {dim} channels "
+                "holds nothing; give three numbers of 1 or more"
+            )
+        self.register_buffer("ring", torch.zeros(num_classes, size, dim))
+        self.register_buffer("pushed", torch.zeros(num_classes, dtype=torch.int64))
+
+    @property
+    def counts(self) -> Tensor:
+        """(C,) int64: how many embeddings each class holds."""
+        return self.pushed.clamp(max=self.ring.shape[1])
+
+    @torch.no_grad()
+    def push(self, features: Tensor, labels: Tensor) -> None:
+        """Store every row in order, in the place of its class's oldest; rows labeled `IGNORE` are skipped.
+
+        Args:
+            features: (N, D) float.
+            labels: (N,) int64 class ids or `IGNORE`.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        classes, size, dim = self.ring.shape
+        if features.dim() != 2 or features.shape[1] != dim or labels.shape != features.shape[:1]:
+            raise ValueError(
+                f"MemoryBank.push: features {tuple(features.shape)} do not fit labels {tuple(labels.shape)}; "
+                f"give (N, {dim}) and (N,)"
+            )
+        if not len(labels):
+            return
+        new, order = _order_in_class(labels, classes)
+        stored = labels != IGNORE
+        label = labels.masked_fill(~stored, 0)
+        stored = stored & (order >= new[label] - size)
+        slot = label * size + (self.pushed[label] + order) % size
+        # N rows are always written: one that is not to be stored repeats the first that is,
+        # and if there is none, all write a slot's own content.
+        row = torch.where(stored, torch.arange(len(labels), device=labels.device), stored.int().argmax())
+        slots, slot = self.ring.view(-1, dim), slot[row]
+        slots[slot] = torch.where(stored.any(), features[row].to(slots.dtype), slots[slot])
+        self.pushed += new
+
+    def prototypes(self) -> Tensor:
+        """(C, D) float32: the mean of each class's embeddings, zeros for an empty class."""
+        return pooled_prototypes([self])[0]
+
+
+@torch.no_grad()
+def pooled_prototypes(banks: Sequence[MemoryBank]) -> tuple[Tensor, Tensor]:
+    """The mean over all that several banks hold of a class.
+
+    Args:
+        banks: at least one; of equal classes and channels.
+
+    Returns:
+        (C, D) float32, zeros for an empty class, and (C,) int64, the number of embeddings pooled.
+    """
+    counts = torch.stack([bank.counts for bank in banks]).sum(dim=0)
+    # Free slots are zeros.
+    sums = torch.stack([bank.ring.sum(dim=1) for bank in banks]).sum(dim=0)
+    return sums / counts.clamp(min=1).unsqueeze(1), counts
+
+
+def _order_in_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """How many rows each class has, (C,), and how many rows of its own label come before each row, (N,)."""
+    ordered, rows = labels.sort(stable=True)
+    ids = torch.arange(classes, device=labels.device)
+    start, end = torch.searchsorted(ordered, ids), torch.searchsorted(ordered, ids, right=True)
+    place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=labels.device))
+    label = labels.masked_fill(labels == IGNORE, 0)
+    return end - start, place - start[label]

@@ -1,0 +1,253 @@
+"""How alike a pixel and its label's prototype are: rank overlap (paper, section 3.3), cosine, Euclidean.
+
+Every cell of the embedding is compared with all C prototypes, and the labels pick the one that counts: it is
+cheaper than bringing D channels to the label's resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..structures import IGNORE
+from .names import check_name
+
+Similarity = Callable[..., Tensor]
+"""(embedding, label, prototypes, *, resolution, align_corners) -> (B, H, W): this file's functions."""
+
+RESOLUTIONS = ("stride4", "full")
+_ROWS = 16
+"""Rows of the label map that `full` resolution upsamples at a time: about 20 MB for 4 images of width 321."""
+
+
+def rank_overlap(
+    embedding: Tensor,
+    label: Tensor,
+    prototypes: Tensor,
+    k: int = 5,
+    *,
+    resolution: str = "stride4",
+    align_corners: bool = False,
+) -> Tensor:
+    """|top-k channels of the pixel ∩ top-k channels of its label's prototype| / k (paper, section 3.3).
+
+    The top-k set of a vector: its k largest entries that are > 0, ties to the lower index; it may have fewer.
+
+    Args:
+        embedding: (B, D, h, w) float.
+        label: (B, H, W) int64 class ids, `IGNORE` where there is none.
+        prototypes: (C, D) float.
+        k: size of the sets.
+        resolution: "stride4": each label pixel takes the embedding of the nearest cell (`nearest-exact`);
+            "full": the embedding is upsampled bilinearly to the label's size first.
+        align_corners: of that upsampling.
+
+    Returns:
+        (B, H, W) float32 in {0, 1/k, ..., 1}, 0 where the label is `IGNORE`.
+
+    Raises:
+        ValueError: k < 1, an unknown resolution, or shapes that do not fit.
+    """
+    if k < 1:
+        raise ValueError(f"WEIGHTING.K: {k} is no size of a set of channels; set it to 1 or more")
+    classes, dim = prototypes.shape
+    # One row more than there are channels: it stays empty and stands for "fewer than k".
+    in_top = embedding.new_zeros((dim + 1, classes), dtype=torch.float32)
+    in_top.scatter_(0, top_channels(prototypes, k).T, 1.0)
+    in_top[dim] = 0.0
+
+    def score(cells: Tensor) -> Tensor:
+        channels = top_channels(cells, k).movedim(1, -1)
+        shared = F.embedding_bag(channels.flatten(0, -2), in_top, mode="sum")
+        return shared.div_(k).view(*channels.shape[:-1], classes)
+
+    return _at_label(score, embedding, label, prototypes, resolution, align_corners)
+
+
+def cosine(
+    embedding: Tensor,
+    label: Tensor,
+    prototypes: Tensor,
+    *,
+    resolution: str = "stride4",
+    align_corners: bool = False,
+) -> Tensor:
+    """The cosine of a pixel's embedding and its class prototype, negative values set to 0.
+
+    Args and shapes are those of `rank_overlap`.
+
+    Returns:
+        (B, H, W) float32 in [0, 1], 0 where the label is `IGNORE` or one of the two vectors is 0.
+    """
+    directions = F.normalize(prototypes.float(), dim=1)
+
+    def score(cells: Tensor) -> Tensor:
+        return _dot(F.normalize(cells.float(), dim=1), directions).clamp_(0.0, 1.0)
+
+    return _at_label(score, embedding, label, prototypes, resolution, align_corners)
+
+
+def euclidean(
+    embedding: Tensor,
+    label: Tensor,
+    prototypes: Tensor,
+    *,
+    resolution: str = "stride4",
+    align_corners: bool = False,
+) -> Tensor:
+    """1 / (1 + d^2 / m): d the distance of pixel and prototype, m the mean squared length of the prototypes.
+
+    Zero prototypes (empty classes) are left out of m. It makes the value independent of the features' scale,
+    which changes in training, and exists from the first class on, as a distance between classes does not.
+
+    Args and shapes are those of `rank_overlap`.
+
+    Returns:
+        (B, H, W) float32 in (0, 1], 0 where the label is `IGNORE`.
+    """
+    points = prototypes.float()
+    lengths = points.square().sum(dim=1)
+    scale = lengths.sum() / (lengths > 0).sum().clamp(min=1)
+    scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
+
+    def score(cells: Tensor) -> Tensor:
+        cells = cells.float()
+        squares = cells.square().sum(dim=1).unsqueeze(-1) - 2 * _dot(cells, points) + lengths
+        return scale / (scale + squares.clamp_(min=0.0))
+
+    return _at_label(score, embedding, label, prototypes, resolution, align_corners)
+
+
+_SIMILARITIES: dict[str, Similarity] = {"rank": rank_overlap, "cosine": cosine, "euclidean": euclidean}
+SIMILARITIES = tuple(_SIMILARITIES)
+
+
+def build_similarity(name: str, k: int = 5) -> Similarity:
+    """The similarity of that name; `k` is `rank_overlap`'s.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = _SIMILARITIES[check_name("WEIGHTING.SIMILARITY", name, SIMILARITIES)]
+    return partial(found, k=k) if found is rank_overlap else found
+
+
+def center(embedding: Tensor, prototypes: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract the mean of the seen prototypes from embeddings and prototypes.
+
+    Args:
+        embedding: (B, D, h, w) float.
+        prototypes: (C, D) float.
+        seen: (C,) bool, False for empty classes, whose prototypes stay 0.
+
+    Returns:
+        Both, float32, in their own shapes.
+    """
+    seen = seen.unsqueeze(1)
+    prototypes = prototypes.float()
+    mean = (prototypes * seen).sum(dim=0) / seen.sum().clamp(min=1)
+    return embedding.float() - mean.view(-1, 1, 1), (prototypes - mean) * seen
+
+
+def top_channels(vectors: Tensor, k: int) -> Tensor:
+    """The channels of the k largest entries that are > 0, ties to the lower channel.
+
+    `torch.topk` leaves the order of ties open; `max` gives the first of equals, and k passes are no slower.
+
+    Args:
+        vectors: (B, D, ...) float.
+        k: how many.
+
+    Returns:
+        (B, min(k, D), ...) int64; D where a vector has no further positive entry.
+    """
+    dim = vectors.shape[1]
+    # Half precision is slower on CPU, and float32 holds its values exactly.
+    rest = vectors.to(torch.promote_types(vectors.dtype, torch.float32), copy=True)
+    channels = []
+    for _ in range(min(k, dim)):
+        value, channel = rest.max(dim=1, keepdim=True)
+        channels.append(channel.masked_fill(~(value > 0), dim))
+        rest.scatter_(1, channel, 0.0)
+    return torch.cat(channels, dim=1)
+
+
+def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
+    """For each of `target` positions, the nearest of `source` ones: torch's own `nearest-exact`, as an index.
+
+    Returns:
+        (target,) int64.
+    """
+    positions = torch.arange(source, dtype=torch.float32, device=device).view(1, 1, -1)
+    return F.interpolate(positions, size=target, mode="nearest-exact").flatten().long()
+
+
+@torch.no_grad()
+def _at_label(
+    score: Callable[[Tensor], Tensor],
+    embedding: Tensor,
+    label: Tensor,
+    prototypes: Tensor,
+    resolution: str,
+    align_corners: bool,
+) -> Tensor:
+    """Score cells against all classes, (B, D, h, w) -> (B, h, w, C), and pick the label's: (B, H, W)."""
+    _check(embedding, label, prototypes, resolution)
+    # Autocast would round what is compared.
+    with torch.autocast(embedding.device.type, enabled=False):
+        if resolution == "full" and embedding.shape[-2:] != label.shape[-2:]:
+            rows = label.split(_ROWS, dim=1)
+            chunks = zip(_upsampled(embedding, label.shape[-2:], align_corners), rows, strict=True)
+            return torch.cat([_pick(score(cells), part) for cells, part in chunks], dim=1)
+        return _pick(score(embedding), label)
+
+
+def _pick(scores: Tensor, label: Tensor) -> Tensor:
+    """Scores (B, h, w, C), label (B, H, W) -> (B, H, W), the score of a pixel's label in its nearest cell."""
+    images, height, width = label.shape
+    image = torch.arange(images, device=label.device).view(-1, 1, 1)
+    row = nearest_index(scores.shape[1], height, label.device).view(1, -1, 1)
+    column = nearest_index(scores.shape[2], width, label.device).view(1, 1, -1)
+    none = label == IGNORE
+    return scores[image, row, column, label.masked_fill(none, 0)].masked_fill_(none, 0.0)
+
+
+def _upsampled(embedding: Tensor, size: torch.Size, align_corners: bool) -> Iterator[Tensor]:
+    """`F.interpolate(embedding, size, mode="bilinear")` up to the last bit, `_ROWS` rows at a time."""
+    height, width = size
+    source = embedding.shape[2]
+    # An upsampled unit matrix holds torch's own weights: coordinates of ours would round differently.
+    unit = torch.eye(source, device=embedding.device).unsqueeze(0)
+    weights = F.interpolate(unit, height, mode="linear", align_corners=align_corners)[0]
+    above = (weights > 0).int().argmax(dim=0)
+    below = (above + 1).clamp_(max=source - 1)
+    upper = weights.gather(0, above.unsqueeze(0)).view(-1, 1)
+    lower = weights.gather(0, below.unsqueeze(0)).view(-1, 1) * (below > above).view(-1, 1)
+
+    embedding = embedding.float()
+    for part in torch.arange(height, device=embedding.device).split(_ROWS):
+        rows = embedding[:, :, above[part]] * upper[part] + embedding[:, :, below[part]] * lower[part]
+        yield F.interpolate(rows, (len(part), width), mode="bilinear", align_corners=align_corners)
+
+
+def _dot(cells: Tensor, vectors: Tensor) -> Tensor:
+    """Cells (B, D, h, w) and vectors (C, D) -> (B, h, w, C), their inner products."""
+    return torch.einsum("bdhw,cd->bhwc", cells, vectors)
+
+
+def _check(embedding: Tensor, label: Tensor, prototypes: Tensor, resolution: str) -> None:
+    check_name("WEIGHTING.TOPK_RES", resolution, RESOLUTIONS)
+    if embedding.dim() != 4 or label.dim() != 3 or embedding.shape[0] != label.shape[0]:
+        raise ValueError(
+            f"similarity: embedding {tuple(embedding.shape)} and label {tuple(label.shape)} do not fit; "
+            "give (B, D, h, w) and (B, H, W)"
+        )
+    if prototypes.dim() != 2 or prototypes.shape[1] != embedding.shape[1]:
+        raise ValueError(
+            f"similarity: prototypes {tuple(prototypes.shape)} do not fit an embedding of "
+            f"{embedding.shape[1]} channels; give (C, {embedding.shape[1]})"
+        )
