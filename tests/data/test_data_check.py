@@ -74,13 +74,13 @@ def test_the_same_image_under_another_name_is_found(tree):
 @pytest.mark.parametrize("list_name", ["labeled", "unlabeled", "val"])
 def test_empty_lists_are_refused(tree, list_name):
     (tree.root / f"{list_name}.txt").write_text("\n")
-    with pytest.raises(ValueError, match=f"the list '{tree.name}_{list_name}' is empty; name one"):
+    with pytest.raises(ValueError, match=rf"the list '{tree.name}_{list_name}' is empty; name one"):
         check_training_data(tree.cfg())
     assert any("is empty" in problem for problem in problems(tree))
 
 
 def test_a_labeled_list_must_be_named(tree):
-    with pytest.raises(ValueError, match="DATASETS.TRAIN: names no list"):
+    with pytest.raises(ValueError, match="TRAIN: names no list"):
         check_training_data(tree.cfg("DATASETS.TRAIN", "()"))
 
 
@@ -120,14 +120,15 @@ def test_a_class_without_pixels_is_a_warning_before_training_and_a_problem_in_th
         tree.write_mask(f"labeled{i}", np.ones((50, 60), dtype=np.uint8) * (i % 2))
     check_training_data(tree.cfg())
     assert f"{tree.name}_labeled: no pixel is labeled 'ball'" in caplog.text
-    assert problems(tree) == [f"{tree.root / 'labeled.txt'}: no pixel is labeled 'ball'; choose images that show it"]
+    (problem,) = problems(tree)
+    assert problem == f"{tree.root / 'labeled.txt'}: no pixel is labeled 'ball'; choose images that show it"
 
 
 def test_a_palette_in_the_wrong_order_is_a_problem(tree):
     colors = [[0, 0, 0], [200, 0, 0], [0, 200, 0]]
     for order, count in (([0, 1, 2], 0), ([0, 2, 1], 1)):
         mask = Image.fromarray(np.asarray(Image.open(tree.mask("val0"))), mode="P")
-        mask.putpalette(np.array(colors)[order].flatten().tolist())
+        mask.putpalette(np.array(colors)[order].flatten().tolist() + [0] * (3 * 253))
         mask.save(tree.mask("val0"))
         found = problems(tree, colors=colors)
         assert len(found) == count

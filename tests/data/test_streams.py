@@ -1,12 +1,11 @@
 import itertools
+import os
 import random
-import signal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import get_worker_info
 
 from wpl_d2.data import (
     build_labeled_loader,
@@ -74,10 +73,10 @@ def test_seeding_is_undone_after_an_error():
 def test_ranks_share_the_counters_of_a_step():
     total, world = 6, 3
     for step in range(3):
-        counters = [
-            list(itertools.islice(CountSampler(step * total, rank, world), total // world)) for rank in range(world)
-        ]
-        assert sorted(sum(counters, [])) == list(range(step * total, (step + 1) * total))
+        counters = []
+        for rank in range(world):
+            counters += take(CountSampler(step * total, rank, world), total // world)
+        assert sorted(counters) == list(range(step * total, (step + 1) * total))
 
 
 def test_two_ranks_see_together_what_one_sees(tree, monkeypatch):
@@ -93,7 +92,9 @@ def test_two_ranks_see_together_what_one_sees(tree, monkeypatch):
 
 def test_a_batch_must_divide_among_the_processes(tree, monkeypatch):
     monkeypatch.setattr("wpl_d2.data.loader.comm.get_world_size", lambda: 3)
-    with pytest.raises(ValueError, match=r"SOLVER\.IMS_PER_BATCH: 2 images do not divide among 3 processes; take"):
+    with pytest.raises(
+        ValueError, match=r"SOLVER\.IMS_PER_BATCH: 2 images do not divide among 3 proc.*; take"
+    ):
         build_labeled_loader(tree.cfg())
 
 
@@ -122,12 +123,17 @@ def test_masks_of_unlabeled_images_are_never_opened(tree, monkeypatch):
         tree.mask(f"unlabeled{i}").write_text("not to be read")
     opened = []
     open_image = Image.open
-    monkeypatch.setattr(Image, "open", lambda fp, *a: opened.append(getattr(fp, "name", fp)) or open_image(fp, *a))
+
+    def record(file, *arguments):
+        opened.append(str(getattr(file, "name", file)))
+        return open_image(file, *arguments)
+
+    monkeypatch.setattr(Image, "open", record)
     loader = build_train_loader(tree.cfg("MODEL.DETECTOR.MODE", "shared"))
     for batch in itertools.islice(loader, 6):
         assert all(not any("sem_seg" in key for key in sample) for sample in batch["unlabeled"])
     assert opened
-    assert not [name for name in map(str, opened) if "masks/unlabeled" in name]
+    assert not [name for name in opened if "masks/unlabeled" in name]
 
 
 def test_an_unreadable_unlabeled_image_is_replaced_and_told_once(tree, caplog):
@@ -141,15 +147,17 @@ def test_an_unreadable_unlabeled_image_is_replaced_and_told_once(tree, caplog):
     # The replacement too is a function of the counter.
     later = unlabeled_dataset(cfg)
     assert same(samples[7:], [later[i] for i in range(7, 15)])
-    flat = sum(take(build_unlabeled_loader(tree.cfg("DATALOADER.NUM_WORKERS", 2)), 7), [])
-    assert same(samples[:14], flat)
+    batches = take(build_unlabeled_loader(tree.cfg("DATALOADER.NUM_WORKERS", 2)), 7)
+    assert same(samples[:14], list(itertools.chain(*batches)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_too_many_unreadable_images_stop_the_training(tree, workers):
     for i in (1, 2):
         tree.image(f"unlabeled{i}").write_bytes(b"broken")
-    with pytest.raises(RuntimeError, match="unlabeled stream: 2 of 5 images cannot be read, the last one is"):
+    with pytest.raises(
+        RuntimeError, match=r"unlabeled stream: 2 of 5 images cannot be read, such as .*; restore"
+    ):
         take(build_unlabeled_loader(tree.cfg("DATALOADER.NUM_WORKERS", workers)), 10)
 
 
@@ -161,7 +169,8 @@ def test_the_limit_is_one_in_a_hundred(tree, total, tolerated):
     dataset = CountedDataset(records, mapper, 0, "s", skip=True)
     for counter in range(total):
         dataset[counter]
-    worse = CountedDataset([bad, *records[: tolerated], *records[tolerated + 1 :]], mapper, 0, "s", skip=True)
+    records = [bad] * (tolerated + 1) + [good] * (total - tolerated - 1)
+    worse = CountedDataset(records, mapper, 0, "s", skip=True)
     with pytest.raises(RuntimeError, match=f"{tolerated + 1} of {total} images"):
         for counter in range(total):
             worse[counter]
@@ -176,7 +185,9 @@ def test_an_unreadable_labeled_file_is_an_error(tree):
 
 def test_a_labeled_image_needs_a_mask(tree):
     tree.mask("labeled1").unlink()
-    with pytest.raises(ValueError, match=r"labeled1\.png: is labeled, but has no .*masks/labeled1\.png; add it"):
+    with pytest.raises(
+        ValueError, match=r"labeled1\.png: is labeled, but has no .*masks/labeled1\.png; add it"
+    ):
         build_labeled_loader(tree.cfg())
 
 
@@ -187,17 +198,11 @@ def test_an_empty_list_is_an_error(tree):
 
 
 def test_workers_leave_signals_to_the_trainer(tree):
-    dataset = labeled_dataset(tree.cfg())
-    handlers = {"term": signal.SIGTERM, "int": signal.SIGINT}
-
-    def look(record):
-        assert get_worker_info() is not None
-        return {key: signal.getsignal(number) == signal.SIG_IGN for key, number in handlers.items()}
-
-    dataset.mapper = look
     loader = build_labeled_loader(tree.cfg("DATALOADER.NUM_WORKERS", 1))
-    loader.dataset.mapper = look
-    assert take(loader, 1)[0][0] == {"term": True, "int": True}
+    loader.dataset.mapper = lambda record: {"pid": os.getpid(), "group": os.getpgrp()}
+    sample = take(loader, 1)[0][0]
+    assert sample["pid"] != os.getpid()
+    assert sample["group"] != os.getpgrp()
 
 
 def test_evaluation_sees_every_image_once(tree):

@@ -17,7 +17,7 @@ from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
 from .masks import UnreadableImageError, read_image, read_mask
 from .sampler import counted_seed, seeded
 
-# OpenCV's thread pool does not survive the fork that makes a loader's workers: they would wait for it for ever.
+# OpenCV's threads do not survive the fork that makes a loader's workers, which would wait for them for ever.
 cv2.setNumThreads(0)
 
 __all__ = [

@@ -149,7 +149,7 @@ def _as_list(samples: Records) -> Records:
 
 
 def _init_worker(worker_id: int) -> None:
-    # In a group of its own: a signal to the trainer's group is for the trainer, which still needs its workers to finish
-    # the step. Signals are not ignored, since that is how the trainer ends its workers.
+    # In a group of its own: a signal to the trainer's group is for the trainer, which still needs its workers
+    # to finish the step. Signals are not ignored, since that is how the trainer ends its workers.
     os.setpgrp()
     torch.set_num_threads(1)

@@ -109,15 +109,15 @@ class CountedDataset(Dataset[dict[str, Any]]):
         """
         for attempt in itertools.count():
             index = self._index(counter, attempt)
-            if self.unreadable[index]:
-                continue
-            try:
-                with seeded(counted_seed(self.seed, self.stream, counter, attempt)):
-                    return self.mapper(self.records[index])
-            except UnreadableImageError as error:
-                if not self.skip:
-                    raise
-                self._note(index, error)
+            if not self.unreadable[index]:
+                try:
+                    with seeded(counted_seed(self.seed, self.stream, counter, attempt)):
+                        return self.mapper(self.records[index])
+                except UnreadableImageError as error:
+                    if not self.skip:
+                        raise
+                    self._note(index, error)
+            self._check_limit(index)
         raise AssertionError("unreachable")
 
     def _index(self, counter: int, attempt: int) -> int:
@@ -131,9 +131,12 @@ class CountedDataset(Dataset[dict[str, Any]]):
 
     def _note(self, index: int, error: UnreadableImageError) -> None:
         self.unreadable[index] = True
+        _logger.warning("Skipped, %d of %d so far: %s", self.unreadable.sum(), len(self.records), error)
+
+    def _check_limit(self, index: int) -> None:
         count, total = int(self.unreadable.sum()), len(self.records)
-        _logger.warning("Skipped, %d of %d so far: %s", count, total, error)
         if count > max(1, MAX_UNREADABLE * total) or count == total:
             raise RuntimeError(
-                f"{self.stream} stream: {count} of {total} images cannot be read, the last one is {error}"
-            ) from error
+                f"{self.stream} stream: {count} of {total} images cannot be read, such as "
+                f"{self.records[index]['file_name']}; restore them or take them out of the list"
+            )

@@ -89,6 +89,7 @@ class Framework(nn.Module):
         if teacher is not None:
             teacher.requires_grad_(False)
             self.reset()
+        self.train()
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

@@ -1,0 +1,208 @@
+import json
+import os
+
+import pytest
+import torch
+from conftest import SMALL, SMALL_DETECTOR
+from detectron2.data import MetadataCatalog
+from detectron2.engine import DefaultPredictor
+
+from wpl_d2.engine import Trainer, load_model
+from wpl_d2.engine.checkpoint import load_checkpoint
+from wpl_d2.errors import InputError
+
+RUN = ["SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.BASE_LR", 0.01]
+
+
+def trainer_of(tree, output, *opts):
+    cfg = tree.cfg(*SMALL, *RUN, *opts, "OUTPUT_DIR", str(output))
+    output.mkdir(exist_ok=True)
+    cfg.freeze()
+    torch.manual_seed(0)
+    return Trainer(cfg)
+
+
+def run(tree, output, *opts, resume=False):
+    trainer = trainer_of(tree, output, *opts)
+    trainer.resume_or_load(resume)
+    trainer.train()
+    return trainer
+
+
+def weights(output, name="model_final"):
+    return load_checkpoint(str(output / f"{name}.pth"))["model"]
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+class StopAfter:
+    """A signal that arrives during the step after `steps` others."""
+
+    def __init__(self, trainer, steps):
+        forward = trainer.framework.forward
+
+        def interrupted(batch):
+            if trainer.iter == steps - 1:
+                os.kill(os.getpid(), 15)
+            return forward(batch)
+
+        trainer.framework.forward = interrupted
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("detector", [[], SMALL_DETECTOR], ids=["ppw", "wpl"])
+def test_resume_after_a_signal_is_exact(tree, tmp_path, workers, detector):
+    opts = [*detector, "DATALOADER.NUM_WORKERS", workers]
+    run(tree, tmp_path / "straight", *opts)
+    stopped = trainer_of(tree, tmp_path / "stopped", *opts)
+    StopAfter(stopped, 3)
+    with pytest.raises(SystemExit) as status:
+        stopped.train()
+    assert status.value.code == 128 + 15
+    assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_0000002.pth"
+    resumed = run(tree, tmp_path / "stopped", *opts, resume=True)
+    assert resumed.start_iter == 3
+    assert_same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_workers_change_nothing(tree, tmp_path):
+    run(tree, tmp_path / "none", "SOLVER.MAX_ITER", 2)
+    run(tree, tmp_path / "two", "SOLVER.MAX_ITER", 2, "DATALOADER.NUM_WORKERS", 2)
+    assert_same(weights(tmp_path / "none"), weights(tmp_path / "two"))
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(tree, tmp_path):
+    trainer = trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 3)
+    forward = trainer.framework.forward
+
+    def diverging(batch):
+        losses = forward(batch)
+        if trainer.iter == 1:
+            losses["loss_unsup"] = losses["loss_unsup"] * float("nan")
+            parameters.update({key: value.clone() for key, value in trainer.framework.state_dict().items()})
+        return losses
+
+    parameters = {}
+    trainer.framework.forward = diverging
+    with pytest.raises(FloatingPointError, match=r"loss_unsup not finite at iteration 1; nothing was updated"):
+        trainer.train()
+    assert_same(parameters, trainer.framework.state_dict())
+    assert not list((tmp_path / "out").glob("*.pth"))
+
+
+def test_the_last_steps_losses_reach_the_metrics(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2)
+    last = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()][-1]
+    assert last["iteration"] == 1
+    assert {"total_loss", "loss_sem_seg", "loss_unsup", "pseudo/weight"} <= last.keys()
+    assert last["total_loss"] == pytest.approx(last["loss_sem_seg"] + last["loss_unsup"])
+
+
+def test_evaluation_best_and_kept_checkpoints(tree, tmp_path):
+    opts = ["TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINTS_TO_KEEP", 2, "TEST.STUDENT", True]
+    trainer = run(tree, tmp_path / "out", *opts)
+    kept = sorted(path.name for path in (tmp_path / "out").glob("*.pth"))
+    assert kept == ["model_0000003.pth", "model_0000004.pth", "model_best.pth", "model_final.pth"]
+    assert 0 <= trainer.last_results["sem_seg"]["mIoU"] <= 100
+    assert "mIoU" in trainer.last_results["student"]["sem_seg"]
+    best = load_checkpoint(str(tmp_path / "out" / "model_final.pth"))["trainer"]["hooks"]["BestCheckpointer"]
+    assert isinstance(best["best_metric"], float)
+
+
+def test_a_checkpoint_alone_rebuilds_its_model(tree, tmp_path):
+    trainer = run(tree, tmp_path / "out", *SMALL_DETECTOR, "SOLVER.MAX_ITER", 1)
+    model, about = load_model(str(tmp_path / "out" / "model_final.pth"))
+    assert about["classes"] == ["ground", "box", "ball"]
+    assert about["preprocessing"]["format"] == "RGB"
+    image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
+    trainer.framework.eval()
+    with torch.no_grad():
+        ours, theirs = (m([{"image": image}])[0]["sem_seg"] for m in (model, trainer.framework.teacher))
+    assert torch.equal(ours, theirs)
+    cfg = about["config"]
+    cfg.MODEL.WEIGHTS = str(tmp_path / "out" / "model_final.pth")
+    cfg.INPUT.MIN_SIZE_TEST = 50
+    predicted = DefaultPredictor(cfg)(image.permute(1, 2, 0).numpy()[:, :, ::-1])
+    torch.testing.assert_close(predicted["sem_seg"], ours)
+    assert MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes == about["classes"]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.CHECKPOINT_PERIOD", 2)
+    final = tmp_path / "out" / "model_final.pth"
+    final.write_bytes(final.read_bytes()[:1000])
+    resumed = trainer_of(tree, tmp_path / "out", "SOLVER.CHECKPOINT_PERIOD", 2)
+    resumed.resume_or_load(True)
+    assert resumed.start_iter == 4
+
+
+def test_a_save_that_is_cut_short_leaves_the_previous_file(tree, tmp_path, monkeypatch):
+    trainer = run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    before = weights(tmp_path / "out")
+    monkeypatch.setattr(torch, "save", lambda data, file: file.write(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.checkpointer.save("model_final")
+    monkeypatch.undo()
+    assert_same(before, weights(tmp_path / "out"))
+    assert list((tmp_path / "out").glob("*.tmp"))
+    trainer_of(tree, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_a_checkpoint_of_another_model_is_refused(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    other = trainer_of(tree, tmp_path / "out", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 128)
+    with pytest.raises(InputError, match="the checkpoint is of another model"):
+        other.resume_or_load(True)
+
+
+def test_weights_start_from_a_checkpoint(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    path = str(tmp_path / "out" / "model_final.pth")
+    tuned = trainer_of(tree, tmp_path / "tuned", "MODEL.WEIGHTS", path)
+    own, teacher = tuned.framework.student.state_dict(), weights(tmp_path / "out")
+    assert all(torch.equal(value, teacher[f"teacher.{key}"]) for key, value in own.items())
+    assert tuned.start_iter == 0
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    path = tmp_path / "bad.pth"
+    torch.save({"model": {}, "run": os.system}, path)
+    with pytest.raises(InputError, match=r"bad.pth: holds \w+.system"):
+        load_checkpoint(str(path))
+
+
+def test_pictures_reach_the_event_file(tree, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "SOLVER.PICTURE_PERIOD", 2)
+    events = EventAccumulator(str(tmp_path / "out")).Reload()
+    assert set(events.Tags()["images"]) == {f"unlabeled/{name}" for name in ("prediction", "pseudo_label", "weight")}
+    assert "total_loss" in events.Tags()["scalars"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision(tree, tmp_path, dtype):
+    opts = ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.DTYPE", dtype, "SOLVER.MAX_ITER", 1]
+    if dtype == "float16":
+        with pytest.raises(InputError, match="float16 needs a GPU"):
+            trainer_of(tree, tmp_path / "out", *opts)
+    else:
+        run(tree, tmp_path / "out", *opts)
+        assert all(v.dtype != torch.bfloat16 for v in weights(tmp_path / "out").values())
+
+
+def test_learning_rates_of_the_parts(tree, tmp_path):
+    trainer = trainer_of(tree, tmp_path / "out", *SMALL_DETECTOR, "SOLVER.DETECTOR_LR_FACTOR", 2.0)
+    names = {id(parameter): name for name, parameter in trainer.framework.student.named_parameters()}
+    factors = {"backbone": 1.0, "sem_seg_head": 10.0, "detector": 2.0}
+    seen = set()
+    for group in trainer.optimizer.param_groups:
+        for parameter in group["params"]:
+            part = names[id(parameter)].split(".")[0]
+            assert group["initial_lr"] == pytest.approx(0.01 * factors[part])
+            seen.add(id(parameter))
+    assert seen == names.keys()
