@@ -103,5 +103,14 @@ SMALL = [
 ]
 SMALL_DETECTOR = [
     *("MODEL.DETECTOR.MODE", "shared", "MODEL.DETECTOR.CHANNELS", 32, "MODEL.ROI_BOX_HEAD.FC_DIM", 32),
-    *("MODEL.ANCHOR_GENERATOR.SIZES", [[16, 32]], "RPPI.ENABLED", True, "RPPI.BOX_SCORE", 0.05, "RPPI.CONF", 0.2),
+    *(
+        "MODEL.ANCHOR_GENERATOR.SIZES",
+        [[16, 32]],
+        "RPPI.ENABLED",
+        True,
+        "RPPI.BOX_SCORE",
+        0.05,
+        "RPPI.CONF",
+        0.2,
+    ),
 ]

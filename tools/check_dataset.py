@@ -15,9 +15,7 @@ from wpl_d2.errors import InputError
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("description", help="the data set's YAML, such as configs/datasets/camvid.yaml")
     parser.add_argument("--min-box-area", type=int, default=get_cfg().DATASETS.MIN_BOX_AREA, metavar="PIXELS")
     args = parser.parse_args()

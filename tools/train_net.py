@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Train or evaluate a model: `tools/train_net.py --config-file configs/quickstart.yaml [--num-gpus N] [KEY VALUE ...]`."""
+"""Train or evaluate: `tools/train_net.py --config-file configs/quickstart.yaml [--num-gpus N] [KEY VALUE ...]`."""
 
 import argparse
 import logging

@@ -10,7 +10,7 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from .errors import nearest
+from .errors import InputError, nearest
 
 
 def get_cfg() -> CN:
@@ -202,22 +202,22 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        ValueError: an unknown key (the message names the nearest valid ones), or a YAML tag that would run code.
+        InputError: an unknown key (the message names the nearest valid ones), or a YAML tag that would run code.
     """
     cfg = get_cfg()
     try:
         if config_file:
             cfg.merge_from_file(config_file, allow_unsafe=False)
     except yaml.constructor.ConstructorError as error:
-        raise ValueError(f"{config_file}: {error.problem}; only plain YAML is read, remove the tag") from error
+        raise InputError(f"{config_file}: {error.problem}; only plain YAML is read, remove the tag") from error
     except KeyError as error:
-        raise ValueError(f"{config_file}: {_explain_key(cfg, error)}") from error
+        raise InputError(f"{config_file}: {_explain_key(cfg, error)}") from error
     if len(opts) % 2:
-        raise ValueError(f"overrides: {' '.join(opts)} is not a list of KEY VALUE pairs; add the missing value")
+        raise InputError(f"overrides: {' '.join(opts)} is not a list of KEY VALUE pairs; add the missing value")
     try:
         cfg.merge_from_list(list(opts))
     except (AssertionError, KeyError) as error:
-        raise ValueError(f"overrides: {_explain_key(cfg, error)}") from error
+        raise InputError(f"overrides: {_explain_key(cfg, error)}") from error
     return cfg
 
 

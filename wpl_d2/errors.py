@@ -26,3 +26,20 @@ class InputError(ValueError):
 
     The command line tools print it without a traceback.
     """
+
+
+def check_name(key: str, name: str, valid: Iterable[str]) -> str:
+    """Return `name` if it is one of `valid`.
+
+    Args:
+        key: what the user set, such as "WEIGHTING.SIMILARITY"; for the message.
+        name: the value set.
+        valid: the names there are.
+
+    Raises:
+        InputError: `name` is not among them; the message proposes the nearest ones.
+    """
+    names = list(valid)
+    if name not in names:
+        raise InputError(f"{key}: {name!r} is not known; {nearest(str(name), names)}")
+    return name

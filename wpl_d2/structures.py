@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 IGNORE = 255
-"""The class id of a pixel without a label, in every label map of the package (a data set's own value is mapped to it)."""
+"""The class id of a pixel without a label, in every label map of the package; data sets' own values become it."""
 
 
 class SemSegOutput(NamedTuple):
-    """What a segmentation head returns: `logits` (B, C, H, W) at the input size, `embedding` (B, D, h, w) at its own."""
+    """What a segmentation head returns: `logits` (B, C, H, W) of the input's size, `embedding` (B, D, h, w)."""
 
     logits: Tensor
     embedding: Tensor

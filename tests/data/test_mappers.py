@@ -116,14 +116,10 @@ def test_a_mask_that_does_not_fit_is_named(tree):
     cfg = tree.cfg()
     record = labeled_records(cfg)[0]
     tree.write_mask("labeled0", np.full((50, 60), 3, dtype=np.uint8))
-    with pytest.raises(
-        ValueError, match=r"labeled0\.png: holds the ids \[3\], but there are 3 classes; mend"
-    ):
+    with pytest.raises(ValueError, match=r"labeled0\.png: holds the ids \[3\], but there are 3 classes; mend"):
         LabeledMapper(cfg)(record)
     tree.write_mask("labeled0", np.zeros((60, 50), dtype=np.uint8))
-    with pytest.raises(
-        ValueError, match=r"labeled0\.png: is 50x60 but its image .* is 60x50; make them equal"
-    ):
+    with pytest.raises(ValueError, match=r"labeled0\.png: is 50x60 but its image .* is 60x50; make them equal"):
         LabeledMapper(cfg)(record)
 
 

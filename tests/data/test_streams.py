@@ -92,9 +92,7 @@ def test_two_ranks_see_together_what_one_sees(tree, monkeypatch):
 
 def test_a_batch_must_divide_among_the_processes(tree, monkeypatch):
     monkeypatch.setattr("wpl_d2.data.loader.comm.get_world_size", lambda: 3)
-    with pytest.raises(
-        ValueError, match=r"SOLVER\.IMS_PER_BATCH: 2 images do not divide among 3 proc.*; take"
-    ):
+    with pytest.raises(ValueError, match=r"SOLVER\.IMS_PER_BATCH: 2 images do not divide among 3 proc.*; take"):
         build_labeled_loader(tree.cfg())
 
 
@@ -155,9 +153,7 @@ def test_an_unreadable_unlabeled_image_is_replaced_and_told_once(tree, caplog):
 def test_too_many_unreadable_images_stop_the_training(tree, workers):
     for i in (1, 2):
         tree.image(f"unlabeled{i}").write_bytes(b"broken")
-    with pytest.raises(
-        RuntimeError, match=r"unlabeled stream: 2 of 5 images cannot be read, such as .*; restore"
-    ):
+    with pytest.raises(RuntimeError, match=r"unlabeled stream: 2 of 5 images cannot be read, such as .*; restore"):
         take(build_unlabeled_loader(tree.cfg("DATALOADER.NUM_WORKERS", workers)), 10)
 
 
@@ -185,9 +181,7 @@ def test_an_unreadable_labeled_file_is_an_error(tree):
 
 def test_a_labeled_image_needs_a_mask(tree):
     tree.mask("labeled1").unlink()
-    with pytest.raises(
-        ValueError, match=r"labeled1\.png: is labeled, but has no .*masks/labeled1\.png; add it"
-    ):
+    with pytest.raises(ValueError, match=r"labeled1\.png: is labeled, but has no .*masks/labeled1\.png; add it"):
         build_labeled_loader(tree.cfg())
 
 

@@ -102,7 +102,16 @@ def test_the_last_steps_losses_reach_the_metrics(tree, tmp_path):
 
 
 def test_evaluation_best_and_kept_checkpoints(tree, tmp_path):
-    opts = ["TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINTS_TO_KEEP", 2, "TEST.STUDENT", True]
+    opts = [
+        "TEST.EVAL_PERIOD",
+        2,
+        "SOLVER.CHECKPOINT_PERIOD",
+        1,
+        "SOLVER.CHECKPOINTS_TO_KEEP",
+        2,
+        "TEST.STUDENT",
+        True,
+    ]
     trainer = run(tree, tmp_path / "out", *opts)
     kept = sorted(path.name for path in (tmp_path / "out").glob("*.pth"))
     assert kept == ["model_0000003.pth", "model_0000004.pth", "model_best.pth", "model_final.pth"]

@@ -51,9 +51,7 @@ def test_confidences_near_one_stay_apart():
     assert area(spread_confidence(confidence), right) == pytest.approx(truth, abs=1e-3)
     part = area(spread_confidence(confidence), right, near_one)
     assert part == pytest.approx(roc_auc_score(right[near_one], confidence[near_one]), abs=1e-2)
-    assert spread_confidence(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx(
-        [0, 1 / 24, 1], abs=1e-6
-    )
+    assert spread_confidence(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx([0, 1 / 24, 1], abs=1e-6)
 
 
 def batch(seed=0):

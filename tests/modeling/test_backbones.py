@@ -126,8 +126,7 @@ def test_timm_output_stride(name, output_stride):
     with torch.no_grad():
         features = backbone(torch.randn(1, 3, 64, 96))
     declared = {
-        key: (spec.channels, 64 // spec.stride, 96 // spec.stride)
-        for key, spec in backbone.output_shape().items()
+        key: (spec.channels, 64 // spec.stride, 96 // spec.stride) for key, spec in backbone.output_shape().items()
     }
     assert shapes(features) == declared
     assert [spec.stride for spec in backbone.output_shape().values()] == [4, 8, output_stride, output_stride]
@@ -151,9 +150,7 @@ def test_converted_norm_is_the_same_function(name, norm):
 
 
 def test_naive_sync_keeps_fused_activations():
-    fused = [
-        m for m in TimmBackbone("tf_efficientnet_lite0").modules() if type(m).__name__ == "BatchNormAct2d"
-    ]
+    fused = [m for m in TimmBackbone("tf_efficientnet_lite0").modules() if type(m).__name__ == "BatchNormAct2d"]
     converted = TimmBackbone("tf_efficientnet_lite0", norm="naiveSyncBN").modules()
     synced = [m for m in converted if isinstance(m, _NaiveSyncBatchNormAct)]
     assert [type(m.act) for m in synced] == [type(m.act) for m in fused]

@@ -40,9 +40,7 @@ def test_normalize(make_cfg):
     for images in (ends, ends.float()):
         normalized = model.normalize(images)
         assert normalized.dtype == torch.float32
-        assert torch.equal(normalized[0], -torch.ones(3, 4, 4)) and torch.equal(
-            normalized[1], torch.ones(3, 4, 4)
-        )
+        assert torch.equal(normalized[0], -torch.ones(3, 4, 4)) and torch.equal(normalized[1], torch.ones(3, 4, 4))
 
 
 def test_without_detector_there_are_no_detector_weights(make_cfg):
@@ -72,9 +70,7 @@ def test_perturbed_features_are_decoded_beside_clean_ones(make_cfg):
     with torch.no_grad():
         features = model.encode(torch.randn(1, 3, *SIZE))
         clean = model.decode(features, SIZE)
-        both = model.decode(
-            features, SIZE, perturb=lambda maps: {k: torch.cat([v, v + 1]) for k, v in maps.items()}
-        )
+        both = model.decode(features, SIZE, perturb=lambda maps: {k: torch.cat([v, v + 1]) for k, v in maps.items()})
     torch.testing.assert_close(both.logits[:1], clean.logits)
     torch.testing.assert_close(both.embedding[:1], clean.embedding)
     assert len(both.logits) == 2 and not torch.allclose(both.logits[0], both.logits[1])

@@ -208,9 +208,7 @@ def test_backbone_of_another_depth_or_stem(make_cfg, tmp_path):
 def test_timm_files(name, suffix, tmp_path):
     classifier = timm.create_model(name).eval()
     path = tmp_path / f"weights{suffix}"
-    save_file(classifier.state_dict(), path) if suffix == ".safetensors" else torch.save(
-        classifier.state_dict(), path
-    )
+    save_file(classifier.state_dict(), path) if suffix == ".safetensors" else torch.save(classifier.state_dict(), path)
     backbone = TimmBackbone(name).eval()
     load_backbone_weights(backbone, str(path))
     for (key, value), (other, expected) in zip(

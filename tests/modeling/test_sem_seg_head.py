@@ -33,8 +33,6 @@ def test_detectron2s_crop_does_not_restrict_the_size(make_cfg):
 
 def test_size_of_the_published_model(make_cfg):
     """UniMatch's DeepLabv3+ on ResNet-50: 40.5 M parameters."""
-    cfg = make_cfg(
-        "MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 21
-    )
+    cfg = make_cfg("MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 21)
     count = sum(parameter.numel() for parameter in build_model(cfg).parameters())
     assert round(count / 1e6, 1) == 40.5

@@ -29,9 +29,7 @@ class Model:
 
 def contents(bank):
     """What a class holds, as a set of the embeddings' first channels."""
-    return [
-        set(ring[:count, 0].tolist()) for ring, count in zip(bank.ring, bank.counts.tolist(), strict=True)
-    ]
+    return [set(ring[:count, 0].tolist()) for ring, count in zip(bank.ring, bank.counts.tolist(), strict=True)]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -20,9 +20,7 @@ def mask_by_class_maps(label, confidence, boxes, threshold, classes):
 
 def random_boxes(n, classes):
     start = torch.randint(-5, 30, (n, 2))
-    return torch.cat([start, start + torch.randint(0, 25, (n, 2))], dim=1).float(), torch.randint(
-        0, classes, (n,)
-    )
+    return torch.cat([start, start + torch.randint(0, 25, (n, 2))], dim=1).float(), torch.randint(0, classes, (n,))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -152,9 +152,7 @@ def test_a_bank_without_any_prototype_gives_zero(measure):
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(
-    "cells, size", [((5, 7), (33, 50)), ((9, 9), (65, 65)), ((8, 8), (5, 21)), ((1, 3), (4, 4))]
-)
+@pytest.mark.parametrize("cells, size", [((5, 7), (33, 50)), ((9, 9), (65, 65)), ((8, 8), (5, 21)), ((1, 3), (4, 4))])
 @pytest.mark.parametrize("measure", MEASURES)
 def test_full_resolution_equals_upsampling_the_whole(measure, cells, size, align_corners):
     torch.manual_seed(0)

@@ -191,9 +191,7 @@ def test_config_names_every_option():
         PUSH_PER_IMAGE=3, MIN_COUNT=4, LABELED_CONF=0.5,
     )  # fmt: skip
     head = SimpleNamespace(NUM_CLASSES=5, CONVS_DIM=6, ALIGN_CORNERS=True)
-    cfg = SimpleNamespace(
-        WEIGHTING=weighting, RPPI=SimpleNamespace(CONF=0.6), MODEL=SimpleNamespace(SEM_SEG_HEAD=head)
-    )
+    cfg = SimpleNamespace(WEIGHTING=weighting, RPPI=SimpleNamespace(CONF=0.6), MODEL=SimpleNamespace(SEM_SEG_HEAD=head))
     weigher = PixelWeigher.from_config(cfg)
     assert weigher.labeled_bank.ring.shape == weigher.unlabeled_bank.ring.shape == (5, 9, 6)
     found = (weigher.similarity, weigher.centered, weigher.k, weigher.weight_form, weigher.resolution)
@@ -227,9 +225,7 @@ def commit_on(rank, world, folder):
         embedding, logits, labels = random_step(seed=10 * step + rank)
         weigher.stage_labeled(embedding, logits, labels)
         weigher.stage_reliable(embedding, labels, labels != 3)
-        staged = [
-            [torch.cat(rows) for rows in zip(*calls, strict=True)] for calls in weigher._staged.values()
-        ]
+        staged = [[torch.cat(rows) for rows in zip(*calls, strict=True)] for calls in weigher._staged.values()]
         torch.save(staged, f"{folder}/staged{step}_{rank}.pth")
         weigher.commit()
     torch.save(weigher.state_dict(), f"{folder}/banks_{rank}.pth")

@@ -45,9 +45,7 @@ def boxes_from_mask(
     """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.dtype.kind not in "iu":
-        raise ValueError(
-            f"mask: is a {mask.ndim}-dimensional array of {mask.dtype}; give (height, width) integer ids"
-        )
+        raise ValueError(f"mask: is a {mask.ndim}-dimensional array of {mask.dtype}; give (height, width) integer ids")
     boxes, ids = [], []
     for class_id in classes:
         if class_id != ignore:

@@ -103,9 +103,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterator[TrainBatch
     if not cfg.DATASETS.UNLABELED:
         return (TrainBatch(labeled=batch, unlabeled=[]) for batch in labeled)
     unlabeled = iter(build_unlabeled_loader(cfg, start_iter))
-    return (
-        TrainBatch(labeled=ours, unlabeled=others) for ours, others in zip(labeled, unlabeled, strict=True)
-    )
+    return (TrainBatch(labeled=ours, unlabeled=others) for ours, others in zip(labeled, unlabeled, strict=True))
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
@@ -126,9 +124,7 @@ def _records(names: Sequence[str]) -> Records:
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
     total, world = cfg.SOLVER[key], comm.get_world_size()
     if total < 1 or total % world:
-        raise InputError(
-            f"SOLVER.{key}: {total} images do not divide among {world} processes; take a multiple"
-        )
+        raise InputError(f"SOLVER.{key}: {total} images do not divide among {world} processes; take a multiple")
     workers = cfg.DATALOADER.NUM_WORKERS
     return DataLoader(
         dataset,

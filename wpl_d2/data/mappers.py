@@ -162,9 +162,7 @@ def _move_boxes(boxes: np.ndarray, classes: np.ndarray, view: View) -> Instances
 
 def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]:
     height, width = image.shape[:2]
-    sample: dict[str, Any] = {
-        key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict
-    }
+    sample: dict[str, Any] = {key: dataset_dict[key] for key in ("file_name", "image_id") if key in dataset_dict}
     sample.update(height=height, width=width)
     return sample
 

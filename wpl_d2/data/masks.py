@@ -50,9 +50,7 @@ def read_raw_mask(path: str | Path) -> np.ndarray:
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
     if mode not in _INDEX_MODES:
-        raise InputError(
-            f"{path}: is an {mode} image; masks hold one class id per pixel, convert its colours to ids"
-        )
+        raise InputError(f"{path}: is an {mode} image; masks hold one class id per pixel, convert its colours to ids")
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
@@ -84,6 +82,4 @@ def read_mask(path: str | Path, ignore: int = IGNORE) -> np.ndarray:
 
 
 def _unreadable(path: str | Path, error: BaseException) -> UnreadableImageError:
-    return UnreadableImageError(
-        f"{path}: cannot be read ({error}); restore the file or take it out of the list"
-    )
+    return UnreadableImageError(f"{path}: cannot be read ({error}); restore the file or take it out of the list")

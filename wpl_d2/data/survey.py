@@ -131,9 +131,7 @@ def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
     if not records:
         return [f"{file}: is empty; list some images"]
     repeated = [path for path, count in Counter(r["file_name"] for r in records).items() if count > 1]
-    problems = [
-        f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]
-    ]
+    problems = [f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]]
     if "unlabeled" not in name:
         problems += _label_problems(name, records, result)
     held_out = name in _HELD_OUT

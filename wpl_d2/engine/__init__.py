@@ -7,4 +7,13 @@ from .setup import setup
 from .solver import build_optimizer
 from .trainer import Trainer
 
-__all__ = ["FrameworkCheckpointer", "Trainer", "build_optimizer", "evaluate_only", "launch", "load_model", "report", "setup"]
+__all__ = [
+    "FrameworkCheckpointer",
+    "Trainer",
+    "build_optimizer",
+    "evaluate_only",
+    "launch",
+    "load_model",
+    "report",
+    "setup",
+]

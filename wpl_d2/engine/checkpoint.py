@@ -23,8 +23,8 @@ STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 class FrameworkCheckpointer(Checkpointer):
     """Saves and loads a framework with its trainer.
 
-    A file is written beside its final name, flushed to the disk and renamed, so that a killed process leaves the previous
-    checkpoint untouched. `load` admits tensors and plain containers only and wants every key.
+    A file is written beside its final name, flushed to the disk and renamed, so that a killed process leaves the
+    previous checkpoint untouched. `load` admits tensors and plain containers only and wants every key.
     """
 
     def __init__(self, model: torch.nn.Module, cfg: Any, **checkpointables: Any) -> None:
@@ -93,7 +93,9 @@ class FrameworkCheckpointer(Checkpointer):
 
     def _candidates(self) -> list[Path]:
         tagged = [Path(self.get_checkpoint_file())] if self.has_checkpoint() else []
-        steps = sorted((p for p in Path(self.save_dir).glob("model_*.pth") if STEP_FILE.fullmatch(p.name)), reverse=True)
+        steps = sorted(
+            (p for p in Path(self.save_dir).glob("model_*.pth") if STEP_FILE.fullmatch(p.name)), reverse=True
+        )
         return tagged + [path for path in steps if path not in tagged]
 
     def _load_file(self, f: str) -> dict[str, Any]:
@@ -106,7 +108,7 @@ class FrameworkCheckpointer(Checkpointer):
         wrong += [key for key in weights if key not in wanted]
         if wrong:
             raise InputError(
-                f"{self.save_dir}: the checkpoint is of another model ({len(wrong)} differing keys, such as {wrong[0]}); "
+                f"{self.save_dir}: the checkpoint is of another model, {len(wrong)} keys differ ({wrong[0]}, ...); "
                 "resume with the config that began the run, or start in another OUTPUT_DIR"
             )
         self.model.load_state_dict(weights)
@@ -172,7 +174,8 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         device: where to put the model.
 
     Returns:
-        the model in evaluation mode, and what the checkpoint says of itself (see `describe_run`), its config as a CfgNode.
+        the model in evaluation mode, and what the checkpoint says of itself (see `describe_run`), with its config as
+            a CfgNode.
 
     Raises:
         InputError: the file is no checkpoint of this project, or has no such model.

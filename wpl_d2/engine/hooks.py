@@ -80,5 +80,9 @@ class Stop(HookBase):
     def after_step(self) -> None:
         """Leave with the status that shells give to a process ended by that signal."""
         if self.trainer.stopping:
-            logger.info("Stopped by signal %d after iteration %d; --resume goes on", self.trainer.stopping, self.trainer.iter)
+            logger.info(
+                "Stopped by signal %d after iteration %d; --resume goes on",
+                self.trainer.stopping,
+                self.trainer.iter,
+            )
             raise SystemExit(128 + self.trainer.stopping)

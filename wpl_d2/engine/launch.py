@@ -20,8 +20,8 @@ from ..errors import InputError
 def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """Run `main(args)` in every process of the run.
 
-    Under torchrun the processes exist already. Otherwise `--num-gpus` of them are started on this machine; without a GPU they
-    are gloo ranks that share the cores.
+    Under torchrun the processes exist already. Otherwise `--num-gpus` of them are started on this machine; without a
+    GPU they are gloo ranks that share the cores.
 
     Args:
         main: a function that can be pickled.

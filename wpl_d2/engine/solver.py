@@ -14,8 +14,8 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
 
     Args:
         cfg: its `SOLVER` keys.
-        student: a `UnifiedSegDet`; its backbone learns at BASE_LR, its segmentation head at HEAD_LR_FACTOR times and its
-            detector at DETECTOR_LR_FACTOR times that.
+        student: a `UnifiedSegDet`; its backbone learns at BASE_LR, its segmentation head at HEAD_LR_FACTOR times and
+            its detector at DETECTOR_LR_FACTOR times that.
     """
     solver = cfg.SOLVER
     factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR, "detector": solver.DETECTOR_LR_FACTOR}

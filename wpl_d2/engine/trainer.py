@@ -17,7 +17,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..data import build_train_loader
-from ..errors import InputError, nearest
+from ..errors import InputError, check_name
 from ..evaluation.evaluate import evaluate
 from ..frameworks import build_framework
 from .checkpoint import FrameworkCheckpointer, load_initial_weights
@@ -146,7 +146,7 @@ class Trainer(SimpleTrainer):
         if diverged:
             raise FloatingPointError(
                 f"{', '.join(diverged)} not finite at iteration {self.iter}; nothing was updated. "
-                "Lower SOLVER.BASE_LR, clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True), or look at this step's images"
+                "Lower SOLVER.BASE_LR or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)"
             )
         asked = numbers[2 * count : -1]
         self.stopping = next((int(s) for s, ranks in zip(StopRequest.SIGNALS, asked, strict=True) if ranks), 0)
@@ -181,8 +181,7 @@ def _precision(cfg: Any) -> torch.dtype | None:
     if not amp.ENABLED:
         return None
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    if amp.DTYPE not in types:
-        raise InputError(f"SOLVER.AMP.DTYPE: {amp.DTYPE} is not known; {nearest(amp.DTYPE, types)}")
+    check_name("SOLVER.AMP.DTYPE", amp.DTYPE, types)
     if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
     return types[amp.DTYPE]

@@ -89,9 +89,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         """
         for record, output in zip(inputs, outputs, strict=True):
             prediction = output["sem_seg"].argmax(dim=0)
-            target = read_labels(
-                self._records[record["file_name"]], prediction.shape, self._matrix.num_classes
-            )
+            target = read_labels(self._records[record["file_name"]], prediction.shape, self._matrix.num_classes)
             self._matrix.update(prediction, torch.tensor(target, device=prediction.device))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
@@ -142,6 +140,4 @@ def sem_seg_table(results: dict[str, float], classes: Sequence[str]) -> str:
     """
     rows: list[list[Any]] = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in classes]
     rows += [["mean", results["mIoU"], results["mACC"]], ["by pixels", results["fwIoU"], results["pACC"]]]
-    return tabulate(
-        rows, headers=["class", "IoU", "accuracy"], floatfmt=".2f", tablefmt="pipe", missingval="-"
-    )
+    return tabulate(rows, headers=["class", "IoU", "accuracy"], floatfmt=".2f", tablefmt="pipe", missingval="-")

@@ -150,9 +150,7 @@ def evaluate_pseudo_labels(
     evaluator = PseudoLabelEvaluator(metadata.stuff_classes, metadata.object_ids, cfg.FRAMEWORK.THRESHOLD)
     with inference_context(model):
         loader = build_test_loader(cfg, dataset_name)
-        for items in tqdm(
-            loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()
-        ):
+        for items in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             for item in items:
                 pseudo, embedding, boxes = _label(cfg, model, weigher, item["image"][None])
                 scores = {} if weigher is None else similarity_scores(weigher, embedding, pseudo.labels)
@@ -201,9 +199,7 @@ def _label(
     return pseudo, output.embedding, boxes
 
 
-def _group_results(
-    groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]
-) -> dict[str, float]:
+def _group_results(groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
     """Percent by name from (G, C, 2) counts and (C, 2) weights of wrong and right pixels."""
     results = {"accuracy-weighted": _percent(weights[:, 1].sum(), weights.sum())}
     everything = groups[GROUPS.index("pixel")]

@@ -13,7 +13,7 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from ..errors import nearest
+from ..errors import InputError, check_name
 from ..losses import cross_entropy, reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import IGNORE, ClassBoxes, LossTerm, PseudoLabels, SemSegOutput
@@ -33,12 +33,9 @@ def build_framework(cfg: Any) -> Framework:
     """The framework that `cfg.FRAMEWORK.NAME` names, on `cfg.MODEL.DEVICE`.
 
     Raises:
-        ValueError: no framework of that name.
+        InputError: no framework of that name.
     """
-    name = cfg.FRAMEWORK.NAME
-    if name not in FRAMEWORK_REGISTRY:
-        known = [key for key, _ in FRAMEWORK_REGISTRY]
-        raise ValueError(f"FRAMEWORK.NAME: no framework {name}; {nearest(name, known)}")
+    name = check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
     return FRAMEWORK_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
 
 
@@ -212,7 +209,7 @@ class Framework(nn.Module):
 
     @torch.no_grad()
     def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:
-        """Offer the student's embedding (B, D, h, w) of a strong view to the bank, if that is the view it is filled from."""
+        """Offer the student's embedding (B, D, h, w) of a strong view to the bank, if it is filled from that view."""
         if self.weigher is not None and self.unlabeled_view == "strong":
             self.weigher.stage_reliable(embedding, labels.labels, labels.reliable)
 
@@ -249,11 +246,14 @@ def supervised_term(logits: Tensor, target: Tensor) -> LossTerm:
 
 
 def _check_config(cfg: Any) -> None:
-    choices = {"LABELED_FROM": ("student", "labeler"), "UNLAB_VIEW": ("weak", "strong"), "NORM": ("valid", "weight_sum")}
+    choices = {
+        "LABELED_FROM": ("student", "labeler"),
+        "UNLAB_VIEW": ("weak", "strong"),
+        "NORM": ("valid", "weight_sum"),
+    }
     for key, valid in choices.items():
-        if cfg.WEIGHTING[key] not in valid:
-            raise ValueError(f"WEIGHTING.{key}: {cfg.WEIGHTING[key]} is not known; {nearest(cfg.WEIGHTING[key], valid)}")
+        check_name(f"WEIGHTING.{key}", cfg.WEIGHTING[key], valid)
     if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
-        raise ValueError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared")
+        raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared")
     if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
-        raise ValueError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")
+        raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")

@@ -18,8 +18,8 @@ from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 class MeanTeacher(Framework):
     """The teacher-student scheme of the paper's section 3.1, eq. 1-4, with CutMix.
 
-    L = Ls + alpha * Lu, where Lu is the mean over the valid pixels of the strong views of W * 1[confidence >= threshold]
-    * CE. With several strong views it is the mean over them.
+    L = Ls + alpha * Lu, where Lu is the mean of W * 1[confidence >= threshold] * CE over the valid pixels of the
+    strong views. With several strong views of an image it is the mean over them.
     """
 
     @configurable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..errors import check_name
 from ..structures import LossTerm
-from ..weighting.names import check_name
 
 NORMS = ("valid", "weight_sum")
 

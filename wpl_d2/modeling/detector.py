@@ -127,9 +127,7 @@ class SharedDetector(nn.Module):
         kept = [found[found.scores >= min_score] for found in instances]
         return [(found.pred_boxes.tensor, self.object_classes[found.pred_classes]) for found in kept]
 
-    def _inputs(
-        self, features: dict[str, Tensor], sizes: list[tuple[int, int]]
-    ) -> tuple[ImageList, dict[str, Tensor]]:
+    def _inputs(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> tuple[ImageList, dict[str, Tensor]]:
         reduced = self.reduction(features["res5"])
         # Of the images, proposal generator and heads read the sizes alone.
         return ImageList(reduced, sizes), {_FEATURE: reduced}

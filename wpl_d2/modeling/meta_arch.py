@@ -152,9 +152,7 @@ class UnifiedSegDet(nn.Module):
         """
         return self._losses(batched_inputs) if self.training else self._inference(batched_inputs)
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in `nn.Module`, but takes its own weights out of a framework's, and never leaves weights random.
 
         So Detectron2's checkpointer, which drops what does not fit and goes on with a warning, loads all of
@@ -204,8 +202,7 @@ class UnifiedSegDet(nn.Module):
         size = images.image_sizes[0]
         outputs = [(item.get("height", size[0]), item.get("width", size[1])) for item in batched_inputs]
         results: list[dict[str, Any]] = [
-            {"sem_seg": sem_seg_postprocess(own, size, *output)}
-            for own, output in zip(logits, outputs, strict=True)
+            {"sem_seg": sem_seg_postprocess(own, size, *output)} for own, output in zip(logits, outputs, strict=True)
         ]
         if self.detector is not None:
             detections = self.detect(features, images.image_sizes)

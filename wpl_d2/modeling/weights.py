@@ -50,8 +50,7 @@ def load_model_weights(model: UnifiedSegDet, path: str) -> None:
     unexpected = sorted(weights.keys() - model.state_dict().keys())
     if unexpected:
         raise InputError(
-            f"{path}: has weights that the model lacks: {_listed(unexpected)}; "
-            "use the config it was trained with"
+            f"{path}: has weights that the model lacks: {_listed(unexpected)}; use the config it was trained with"
         )
     model.load_state_dict(weights)
 

@@ -49,9 +49,7 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
     metadata = MetadataCatalog.get(name)
     model = next(iter(framework.deployables().values()))
     records = DatasetCatalog.get(name)
-    chosen = [
-        records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)
-    ]
+    chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)]
     with inference_context(model), torch.no_grad():
         rows = [
             render_row(model, framework.weigher, EvalMapper()(record), metadata, cfg.FRAMEWORK.THRESHOLD)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import check_name
 from ..structures import IGNORE
-from .names import check_name
 
 Similarity = Callable[..., Tensor]
 """(embedding, label, prototypes, *, resolution, align_corners) -> (B, H, W): this file's functions."""

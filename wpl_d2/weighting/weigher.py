@@ -9,9 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..errors import InputError, check_name
 from ..structures import IGNORE, ClassBoxes, PseudoLabels
 from .memory_bank import MemoryBank, pooled_prototypes
-from .names import check_name
 from .reliability import reliable_mask
 from .sampling import at_cells, sample_per_class
 from .similarity import RESOLUTIONS, SIMILARITIES, build_similarity, center
@@ -65,7 +65,7 @@ class PixelWeigher(nn.Module):
             reliable_conf: pseudo-labels are reliable from this confidence on.
 
         Raises:
-            ValueError: a name that does not exist or a number out of its range.
+            InputError: a name that does not exist or a number out of its range.
         """
         super().__init__()
         check_name("WEIGHTING.SIMILARITY", similarity, SIMILARITIES)
@@ -164,9 +164,7 @@ class PixelWeigher(nn.Module):
         if self.centered:
             embedding, prototypes = center(embedding, prototypes, counts > 0)
         options: dict[str, Any] = {"resolution": self.resolution, "align_corners": self.align_corners}
-        return {
-            name: build_similarity(name, self.k)(embedding, labels, prototypes, **options) for name in names
-        }
+        return {name: build_similarity(name, self.k)(embedding, labels, prototypes, **options) for name in names}
 
     @torch.no_grad()
     def stage_labeled(self, embedding: Tensor, logits: Tensor, target: Tensor) -> None:
@@ -224,9 +222,9 @@ def _check_counts(k: int, push_per_image: int, min_count: int, bank_size: int) -
     least = {"K": k, "PUSH_PER_IMAGE": push_per_image, "MIN_COUNT": min_count, "BANK_SIZE": bank_size}
     for key, value in least.items():
         if value < 1:
-            raise ValueError(f"WEIGHTING.{key}: {value} is too small; set it to 1 or more")
+            raise InputError(f"WEIGHTING.{key}: {value} is too small; set it to 1 or more")
     if min_count > 2 * bank_size:
-        raise ValueError(
+        raise InputError(
             f"WEIGHTING.MIN_COUNT: the banks never hold {min_count} embeddings of a class; "
             f"set it to at most {2 * bank_size}, twice WEIGHTING.BANK_SIZE"
         )

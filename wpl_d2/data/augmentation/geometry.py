@@ -95,9 +95,7 @@ class View(NamedTuple):
 class RandomView:
     """Scale, flip and crop an image: the labeled view, and the weak view of an unlabeled image."""
 
-    def __init__(
-        self, scale_range: Sequence[float], crop_size: Sequence[int], color: Sequence[float]
-    ) -> None:
+    def __init__(self, scale_range: Sequence[float], crop_size: Sequence[int], color: Sequence[float]) -> None:
         """Prepare the augmentations, which draw from numpy's global generator.
 
         Args:

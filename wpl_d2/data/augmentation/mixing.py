@@ -46,9 +46,7 @@ def cutmix_masks(
     y, x = (draws[2] * height).long(), (draws[3] * width).long()
     first = ((y + h <= height) & (x + w <= width)).int().argmax(dim=1, keepdim=True)
     mixed = torch.rand(batch, 1) < prob
-    edges = torch.stack([side.gather(1, first) for side in (y, y + h * mixed, x, x + w)]).to(
-        device, non_blocking=True
-    )
+    edges = torch.stack([side.gather(1, first) for side in (y, y + h * mixed, x, x + w)]).to(device, non_blocking=True)
     top, bottom, left, right = edges
     rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
     return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None, :]

@@ -68,12 +68,8 @@ class Description:
         self._demand(len(set(self.classes)) == count, "'classes' has a name twice; make them unique")
         self._demand(bool(self.lists), "'lists' is empty; name at least one list file")
         for name in self.objects:
-            self._demand(
-                name in self.classes, f"the object {name!r} is no class; {nearest(name, self.classes)}"
-            )
-        self._demand(
-            len(set(self.objects)) == len(self.objects), "'objects' has a name twice; make them unique"
-        )
+            self._demand(name in self.classes, f"the object {name!r} is no class; {nearest(name, self.classes)}")
+        self._demand(len(set(self.objects)) == len(self.objects), "'objects' has a name twice; make them unique")
         self._demand(
             not 0 <= self.ignore < count,
             f"'ignore' is {self.ignore}, a class id; use a value from {count} to {IGNORE} in the masks",
@@ -143,9 +139,7 @@ def load_description(path: str | Path) -> Description:
     file = Path(path).expanduser()
     file = file if file.is_file() else _REPOSITORY / file
     if not file.is_file():
-        raise InputError(
-            f"{path}: no such file; give DATASETS.DESCRIPTION a data set's YAML, see configs/datasets"
-        )
+        raise InputError(f"{path}: no such file; give DATASETS.DESCRIPTION a data set's YAML, see configs/datasets")
     raw = _read_yaml(file)
     keys = {f.name: f for f in fields(Description) if f.name != "path"}
     for key in raw:
@@ -154,9 +148,7 @@ def load_description(path: str | Path) -> Description:
     for key, spec in keys.items():
         if spec.default is MISSING and key not in raw:
             raise InputError(f"{file}: the key {key!r} is missing; add it, see configs/datasets/camvid.yaml")
-    values: dict[str, Any] = {
-        key: _CONVERT.get(key, _text)(value, f"{file}: '{key}'") for key, value in raw.items()
-    }
+    values: dict[str, Any] = {key: _CONVERT.get(key, _text)(value, f"{file}: '{key}'") for key, value in raw.items()}
     values |= {"root": _resolve_root(values["root"], file), "path": file}
     return Description(**values)
 

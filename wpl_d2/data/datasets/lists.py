@@ -57,9 +57,7 @@ def parse_line(line: str, image: str, mask: str) -> Entry:
     """
     fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
     if len(fields) > 2:
-        raise InputError(
-            f"{line.strip()!r} has {len(fields)} fields; write an id, an image or an image and its mask"
-        )
+        raise InputError(f"{line.strip()!r} has {len(fields)} fields; write an id, an image or an image and its mask")
     name = fields[0]
     if len(fields) == 1 and PurePosixPath(name).suffix.lower() not in _IMAGE_SUFFIXES:
         return Entry(name, fill(image, name), fill(mask, name))

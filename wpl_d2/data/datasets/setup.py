@@ -42,6 +42,4 @@ def setup_datasets(cfg: CfgNode) -> None:
     for key in ("TRAIN", "UNLABELED", "TEST"):
         for name in cfg.DATASETS[key]:
             if name not in DatasetCatalog:
-                raise InputError(
-                    f"DATASETS.{key}: {name!r} is not registered; {nearest(name, DatasetCatalog)}"
-                )
+                raise InputError(f"DATASETS.{key}: {name!r} is not registered; {nearest(name, DatasetCatalog)}")

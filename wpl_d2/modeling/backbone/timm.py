@@ -25,9 +25,7 @@ class TimmBackbone(Backbone):
         body: timm's feature extractor.
     """
 
-    def __init__(
-        self, name: str, output_stride: int = 16, pretrained: bool = False, norm: str = "BN"
-    ) -> None:
+    def __init__(self, name: str, output_stride: int = 16, pretrained: bool = False, norm: str = "BN") -> None:
         """Create the timm model.
 
         Args:

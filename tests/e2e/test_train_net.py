@@ -1,0 +1,144 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def command(*args):
+    return [sys.executable, "-W", "ignore", str(ROOT / "tools" / "train_net.py"), *map(str, args)]
+
+
+def train_net(*args, env=None, check=True):
+    """The command as a user types it, from another folder than the repository's."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}
+    done = subprocess.run(command(*args), capture_output=True, text=True, env=environment, timeout=500, check=False)
+    assert not check or done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """A made-up PASCAL VOC: palette masks, void borders, lists of ids."""
+    root = tmp_path_factory.mktemp("datasets") / "VOC2012"
+    for folder in ("JPEGImages", "SegmentationClass", "splits"):
+        (root / folder).mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    lists = {"92_labeled": 4, "92_unlabeled": 6, "val": 2}
+    for name, count in lists.items():
+        ids = [f"{name}_{i}" for i in range(count)]
+        (root / "splits" / f"{name}.txt").write_text("\n".join(ids))
+        for i, image_id in enumerate(ids):
+            pixels = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((160, 120)).save(root / "JPEGImages" / f"{image_id}.jpg")
+            if name != "92_unlabeled":
+                mask = np.zeros((120, 160), np.uint8)
+                mask[20:90, 30:120] = 255
+                mask[24:86, 34:116] = 1 + (5 * i) % 20
+                image = Image.fromarray(mask, "P")
+                image.putpalette(rng.integers(0, 256, 768).astype(np.uint8).tobytes())
+                image.save(root / "SegmentationClass" / f"{image_id}.png")
+    return {"DETECTRON2_DATASETS": str(root.parent), "WPL_D2_CACHE": str(root.parent / "cache")}
+
+
+TOY = [
+    *("MODEL.WEIGHTS", "", "INPUT.CROP_SIZE", "(97,97)", "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 1),
+    *("SOLVER.UNLABELED_IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2),
+]
+
+
+@pytest.mark.slow
+def test_the_readme_command_on_two_processes(voc, tmp_path):
+    config = ROOT / "configs" / "voc_1_16.yaml"
+    done = train_net("--config-file", config, "--num-gpus", 2, *TOY, "OUTPUT_DIR", tmp_path / "out", env=voc)
+    assert re.search(r"mIoU on voc_val: \d+\.\d\d", done.stdout)
+    assert (tmp_path / "out" / "model_final.pth").is_file()
+    assert (tmp_path / "out" / "preview.png").is_file()
+
+    assert {"loss_sem_seg", "loss_unsup", "loss_rpn_cls", "loss_box_reg"} <= _keys(tmp_path / "out")
+    # What the training left is evaluated by the same command.
+    weights = ["MODEL.WEIGHTS", tmp_path / "out" / "model_final.pth", "OUTPUT_DIR", tmp_path / "eval"]
+    again = train_net("--config-file", config, "--eval-only", *TOY[2:], *weights, env=voc)
+    trained, evaluated = (re.search(r"mIoU on voc_val: (\d+\.\d\d)", run.stdout)[1] for run in (done, again))
+    assert trained == evaluated
+
+
+def _keys(output):
+    return set().union(*(json.loads(line) for line in (output / "metrics.json").read_text().splitlines()))
+
+
+@pytest.mark.slow
+def test_sigterm_saves_first(tree, tmp_path):
+    """A whole process group is told to end, as by a scheduler, loader workers included."""
+    out = tmp_path / "out"
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"""
+DATASETS: {{DESCRIPTION: {tree.yaml}, TRAIN: ["{tree.name}_labeled"], UNLABELED: ["{tree.name}_unlabeled"]}}
+INPUT: {{CROP_SIZE: [48, 48]}}
+MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}}}
+SOLVER: {{MAX_ITER: 100000, CHECKPOINT_PERIOD: 100000, IMS_PER_BATCH: 2, UNLABELED_IMS_PER_BATCH: 2}}
+TEST: {{EVAL_PERIOD: 0}}
+DATALOADER: {{NUM_WORKERS: 2}}
+VERSION: 2
+"""
+    )
+    process = subprocess.Popen(
+        command("--config-file", config, "OUTPUT_DIR", out),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / "metrics.json").exists() or not (out / "metrics.json").stat().st_size:
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.5)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    saved = (out / "last_checkpoint").read_text()
+    assert re.fullmatch(r"model_\d{7}\.pth", saved) and (out / saved).is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["SOLVER.BASE_LRR", "1"], "no config key SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR"),
+        (["SOLVER.BASE_LR"], "add the missing value"),
+        (["DATASETS.TRAIN", '("voc_92_labelled",)'], "did you mean voc_92_labeled"),
+        (["DATASETS.UNLABELED", '("voc_92_labeled",)'], "both labeled and unlabeled"),
+        (["--eval-only"], "is no checkpoint of a training"),
+    ],
+)
+def test_wrong_input_ends_with_one_clear_line(voc, tmp_path, args, message):
+    flags, overrides = [a for a in args if a.startswith("--")], [a for a in args if not a.startswith("--")]
+    done = train_net(
+        *("--config-file", ROOT / "configs" / "voc_1_16.yaml", *flags, "OUTPUT_DIR", tmp_path / "out", *overrides),
+        env=voc,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert message in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_config_that_would_run_code_is_refused(tmp_path):
+    config = tmp_path / "bad.yaml"
+    config.write_text(f'OUTPUT_DIR: !!python/object/apply:os.system ["touch {tmp_path}/ran"]\n')
+    done = train_net("--config-file", config, check=False)
+    assert done.returncode == 2
+    assert "python/object/apply:os.system" in done.stderr
+    assert not (tmp_path / "ran").exists()
