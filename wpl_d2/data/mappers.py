@@ -11,7 +11,7 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, check_name
 from ..structures import IGNORE
 from .augmentation import RandomView, StrongView, View
 from .masks import read_image, read_mask
@@ -119,7 +119,8 @@ class EvalMapper:
 
 def build_view(cfg: CfgNode) -> RandomView:
     """The geometry that `INPUT` asks for; padding has the colour that normalisation makes zero."""
-    return RandomView(cfg.INPUT.SCALE_RANGE, cfg.INPUT.CROP_SIZE, cfg.MODEL.PIXEL_MEAN)
+    flip = check_name("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none")) == "horizontal"
+    return RandomView(cfg.INPUT.SCALE_RANGE, cfg.INPUT.CROP_SIZE, cfg.MODEL.PIXEL_MEAN, flip)
 
 
 def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: int) -> np.ndarray:

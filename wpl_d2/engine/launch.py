@@ -51,6 +51,11 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
     # A started process inherits that its parent leaves Ctrl-C to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _share_cores()
+    with_clear_errors(main, args)
+
+
+def with_clear_errors(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run `main(args)`; on an `InputError` print its message alone and end with status 2."""
     try:
         main(args)
     except InputError as error:

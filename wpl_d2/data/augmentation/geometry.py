@@ -95,17 +95,21 @@ class View(NamedTuple):
 class RandomView:
     """Scale, flip and crop an image: the labeled view, and the weak view of an unlabeled image."""
 
-    def __init__(self, scale_range: Sequence[float], crop_size: Sequence[int], color: Sequence[float]) -> None:
+    def __init__(
+        self, scale_range: Sequence[float], crop_size: Sequence[int], color: Sequence[float], flip: bool = True
+    ) -> None:
         """Prepare the augmentations, which draw from numpy's global generator.
 
         Args:
             scale_range: smallest and largest factor of the resize.
             crop_size: (height, width) of the view in pixels.
             color: colour of the padding, a value in 0..255 for each channel.
+            flip: whether to mirror every other view, left to right.
         """
         # The flip comes before the crop so that padding is always at the right and the bottom.
         crop = PaddedCrop(crop_size, color)
-        self.augmentations = T.AugmentationList([RandomScale(scale_range), T.RandomFlip(), crop])
+        mirror = T.RandomFlip(prob=0.5 if flip else 0.0)
+        self.augmentations = T.AugmentationList([RandomScale(scale_range), mirror, crop])
 
     def __call__(self, image: np.ndarray) -> View:
         """Draw a view of `image` (H, W, 3) uint8."""

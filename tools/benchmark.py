@@ -1,0 +1,180 @@
+#!/usr/bin/env python
+"""What a training step costs with and without the weighting, measured side by side in one process.
+
+`tools/benchmark.py --config-file configs/camvid/mean_teacher_wpl_1_30.yaml`; the last line is one JSON object.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.utils.events import EventStorage
+
+from wpl_d2.config import load_cfg
+from wpl_d2.data import build_train_loader, setup_datasets
+from wpl_d2.engine import build_optimizer
+from wpl_d2.engine.launch import with_clear_errors
+from wpl_d2.frameworks import Framework, build_framework
+from wpl_d2.weighting import rank_overlap
+
+
+def main(args: argparse.Namespace) -> None:
+    torch.set_num_threads(args.threads)
+    cfg = load_cfg(args.config_file, args.opts)
+    cfg.MODEL.DEVICE = cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu"
+    cfg.FRAMEWORK.BURN_IN = 0
+    cfg.MODEL.WEIGHTS = ""
+    setup_datasets(cfg)
+    batch = next(build_train_loader(cfg))
+    result = {"config": args.config_file, "device": cfg.MODEL.DEVICE, "threads": args.threads, "steps": args.steps}
+    result |= compare_steps(cfg, batch, args.steps)
+    result |= compare_overlap(cfg, batch, args.steps)
+    print(json.dumps({key: round(v, 5) if isinstance(v, float) else v for key, v in result.items()}))
+
+
+class Step:
+    """A whole training step of a config on one fixed batch, and the seconds that its parts took."""
+
+    def __init__(self, cfg: Any, batch: Any) -> None:
+        self.framework = build_framework(cfg)
+        self.optimizer = build_optimizer(cfg, self.framework.student)
+        self.amp = cfg.SOLVER.AMP.ENABLED
+        self.batch, self.device = batch, cfg.MODEL.DEVICE
+        self.parts: dict[str, float] = {}
+        self.times: list[dict[str, float]] = []
+        _time_parts(self.framework, self.parts, self._now)
+
+    def __call__(self) -> None:
+        self.parts.clear()
+        start = self._now()
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.amp), EventStorage():
+            losses = self.framework(self.batch)
+        self.optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        self.optimizer.step()
+        self.framework.commit()
+        self.framework.iteration += 1
+        self.times.append({"step": self._now() - start, **self.parts})
+
+    def median(self, part: str) -> float:
+        """Seconds of a part in the middle one of the measured steps."""
+        return statistics.median(times.get(part, 0.0) for times in self.times)
+
+    def _now(self) -> float:
+        if self.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+
+def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[], float]) -> None:
+    """Add up in `parts` the seconds spent in the weigher and in the teacher's detector."""
+
+    def timed(owner: Any, name: str, part: str) -> None:
+        call = getattr(owner, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            start = now()
+            value = call(*args, **kwargs)
+            parts[part] = parts.get(part, 0.0) + now() - start
+            return value
+
+        setattr(owner, name, wrapped)
+
+    if framework.weigher is not None:
+        for name in ("resolve", "stage_labeled", "stage_reliable", "commit"):
+            timed(framework.weigher, name, "weighting")
+    if framework.box_score is not None:
+        timed(framework.labeler, "detect", "detector")
+
+
+def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
+    """Step time and memory of the plain and of the weighted config, the two taking turns."""
+    plain_cfg = cfg.clone()
+    plain_cfg.WEIGHTING.ENABLED = plain_cfg.RPPI.ENABLED = False
+    cfg.WEIGHTING.ENABLED = True
+    plain, weighted = Step(plain_cfg, batch), Step(cfg, batch)
+    memory = {}
+    for number in range(steps + 2):
+        for name, step in (("plain", plain), ("weighted", weighted)):
+            if cfg.MODEL.DEVICE != "cpu":
+                torch.cuda.reset_peak_memory_stats()
+            step()
+            memory[name] = _peak_memory(cfg.MODEL.DEVICE)
+            if number < 2:
+                step.times.clear()  # warm-up
+    own = weighted.median("weighting")
+    return {
+        "plain_step_s": plain.median("step"),
+        "weighted_step_s": weighted.median("step"),
+        "weighting_s": own,
+        "detector_forward_s": weighted.median("detector"),
+        "weighting_overhead": own / plain.median("step"),
+        "step_ratio": weighted.median("step") / plain.median("step"),
+        "plain_peak_mib": memory["plain"],
+        "weighted_peak_mib": memory["weighted"],
+    }
+
+
+def compare_overlap(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
+    """`rank_overlap` beside a bare `topk` of the same embedding, and beside the per-class loop at full resolution."""
+    images = len(batch["unlabeled"])
+    height, width = cfg.INPUT.CROP_SIZE
+    head = cfg.MODEL.SEM_SEG_HEAD
+    generator = torch.Generator().manual_seed(0)
+    cells = (-(-height // 4), -(-width // 4))
+    embedding = torch.randn(images, head.CONVS_DIM, *cells, generator=generator).relu().to(cfg.MODEL.DEVICE)
+    label = torch.randint(head.NUM_CLASSES, (images, height, width), generator=generator).to(cfg.MODEL.DEVICE)
+    prototypes = torch.rand(head.NUM_CLASSES, head.CONVS_DIM, generator=generator).to(cfg.MODEL.DEVICE)
+    k = cfg.WEIGHTING.K
+    calls = {
+        "overlap": lambda: rank_overlap(embedding, label, prototypes, k),
+        "topk": lambda: embedding.topk(k, dim=1),
+        "naive": lambda: naive_overlap(embedding, label, prototypes, k),
+    }
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(max(5, steps)):
+        for name, call in calls.items():
+            if name == "naive" and len(times[name]) >= 3:
+                continue
+            start = time.perf_counter()
+            call()
+            if cfg.MODEL.DEVICE != "cpu":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - start)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    return {f"{name}_s": value for name, value in seconds.items()} | {
+        "overlap_to_topk": seconds["overlap"] / seconds["topk"],
+        "naive_to_overlap": seconds["naive"] / seconds["overlap"],
+    }
+
+
+def naive_overlap(embedding: torch.Tensor, label: torch.Tensor, prototypes: torch.Tensor, k: int) -> torch.Tensor:
+    """The straightforward way: upsample the embedding, sort all channels, loop over classes and their channels."""
+    full = torch.nn.functional.interpolate(embedding, label.shape[-2:], mode="bilinear", align_corners=True)
+    ranked = full.argsort(dim=1, descending=True)[:, :k]
+    overlap = torch.zeros(label.shape, device=label.device)
+    for number, prototype in enumerate(prototypes):
+        for channel in prototype.topk(k).indices:
+            overlap += ((ranked == channel).any(dim=1) & (label == number)).float()
+    return overlap / k
+
+
+def _peak_memory(device: str) -> float:
+    """Peak MiB: of the GPU since the last reset, else of this process so far."""
+    if device == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config-file", required=True, help="path to config file")
+    parser.add_argument("--steps", type=int, default=10, help="measured steps of each kind")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    with_clear_errors(main, parser.parse_args())
