@@ -18,7 +18,7 @@ from detectron2.utils.events import EventStorage
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
-from wpl_d2.engine.launch import with_clear_errors
+from wpl_d2.errors import clear_errors
 from wpl_d2.frameworks import Framework, build_framework
 from wpl_d2.weighting import rank_overlap
 
@@ -177,4 +177,5 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=10, help="measured steps of each kind")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
-    with_clear_errors(main, parser.parse_args())
+    with clear_errors():
+        main(parser.parse_args())

@@ -1,6 +1,8 @@
+#!/usr/bin/env python
 """Check a data set that is described by a YAML file: lists, images, masks, classes and boxes.
 
-Prints what is in it and what must be mended; the exit status is 1 if anything must be.
+Prints what is in it and what must be mended. The exit status is 1 if anything must be, and 2 if there is no such data
+set.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import sys
 from wpl_d2 import get_cfg
 from wpl_d2.data.datasets import generate_if_missing, load_description
 from wpl_d2.data.survey import survey
-from wpl_d2.errors import InputError
+from wpl_d2.errors import clear_errors
 
 
 def main() -> int:
@@ -19,12 +21,8 @@ def main() -> int:
     parser.add_argument("description", help="the data set's YAML, such as configs/datasets/camvid.yaml")
     parser.add_argument("--min-box-area", type=int, default=get_cfg().DATASETS.MIN_BOX_AREA, metavar="PIXELS")
     args = parser.parse_args()
-    try:
-        description = load_description(args.description)
-        generate_if_missing(description)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 1
+    description = load_description(args.description)
+    generate_if_missing(description)
     result = survey(description, args.min_box_area)
     print(f"\n{description.name} in {description.root}\n\n{result.tables()}\n")
     for problem in result.problems:
@@ -34,4 +32,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with clear_errors():
+        sys.exit(main())

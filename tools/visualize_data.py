@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw what training is fed: labeled views with masks and boxes, and the unlabeled views, weak to mixed."""
 
 from __future__ import annotations
@@ -13,17 +14,16 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 
-from wpl_d2 import get_cfg
+from wpl_d2.config import load_cfg
 from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
+from wpl_d2.errors import clear_errors
 from wpl_d2.structures import IGNORE, PseudoLabels
 
 
 def main() -> None:
     args = _parse()
-    cfg = get_cfg()
-    cfg.merge_from_file(args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = load_cfg(args.config_file, args.opts)
     setup_datasets(cfg)
     args.output.mkdir(parents=True, exist_ok=True)
     labeled = labeled_dataset(cfg)
@@ -96,4 +96,5 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

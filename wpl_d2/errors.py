@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
@@ -43,3 +45,13 @@ def check_name(key: str, name: str, valid: Iterable[str]) -> str:
     if name not in names:
         raise InputError(f"{key}: {name!r} is not known; {nearest(str(name), names)}")
     return name
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -163,8 +163,17 @@ def test_a_save_that_is_cut_short_leaves_the_previous_file(tree, tmp_path, monke
 
 def test_a_checkpoint_of_another_model_is_refused(tree, tmp_path):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
-    other = trainer_of(tree, tmp_path / "out", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 128)
+    other = trainer_of(tree, tmp_path / "out", "WEIGHTING.BANK_SIZE", 128)
     with pytest.raises(InputError, match="the checkpoint is of another model"):
+        other.resume_or_load(True)
+
+
+def test_a_checkpoint_of_another_class_count_is_refused_in_words(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    tree.name += "_four"
+    tree.describe(classes=["ground", "box", "ball", "cup"])
+    other = trainer_of(tree, tmp_path / "out")
+    with pytest.raises(InputError, match="the checkpoint has 3 classes, the config 4"):
         other.resume_or_load(True)
 
 

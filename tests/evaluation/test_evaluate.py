@@ -46,8 +46,12 @@ def test_all_that_was_asked_for_is_measured(cfg, framework):
     results = evaluate(cfg, framework)
     assert 0 <= results["sem_seg"]["mIoU"] <= 100
     assert "AP" in results["bbox"]
-    assert results["pseudo_labels"]["accuracy-pixel"] == pytest.approx(results["sem_seg"]["pACC"])
-    assert {"auroc-rank-pixel", "auroc-cosine_centered-confident"} <= set(results["pseudo_labels"])
+    assert results["pseudo_labels"][cfg.TEST.PSEUDO_LABELS[0]]["accuracy-pixel"] == pytest.approx(
+        results["sem_seg"]["pACC"]
+    )
+    assert {"auroc-rank-pixel", "auroc-cosine_centered-confident"} <= set(
+        results["pseudo_labels"][cfg.TEST.PSEUDO_LABELS[0]]
+    )
 
 
 def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):

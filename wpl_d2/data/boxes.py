@@ -89,7 +89,7 @@ def cached_boxes(
         `object_ids`.
 
     Raises:
-        InputError: if a mask cannot be read.
+        InputError: a mask cannot be read.
     """
     file = _cache_file(dataset_dicts, object_ids, min_area)
     stored = None

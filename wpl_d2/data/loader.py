@@ -32,7 +32,7 @@ def labeled_records(cfg: CfgNode) -> Records:
     """The dataset dicts of `DATASETS.TRAIN`, with boxes if there is a detector to train.
 
     Raises:
-        InputError: if an image has no mask.
+        InputError: an image has no mask.
     """
     records = _records(cfg.DATASETS.TRAIN)
     for record in records:
@@ -76,7 +76,7 @@ def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
         An endless iterable of lists of `SOLVER.IMS_PER_BATCH` / processes samples.
 
     Raises:
-        InputError: if the batch cannot be divided among the processes, or a mask is missing.
+        InputError: the batch cannot be divided among the processes, or a mask is missing.
     """
     return _build_loader(cfg, labeled_dataset(cfg), "IMS_PER_BATCH", start_iter)
 

@@ -51,7 +51,7 @@ class LabeledMapper:
         """Read and augment one image.
 
         Raises:
-            InputError: if image or mask cannot be read, or do not fit each other or the classes.
+            InputError: image or mask cannot be read, or do not fit each other or the classes.
         """
         image = read_image(dataset_dict["file_name"])
         mask = read_labels(dataset_dict, image.shape[:2], self.num_classes)

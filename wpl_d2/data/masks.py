@@ -42,7 +42,7 @@ def read_raw_mask(path: str | Path) -> np.ndarray:
 
     Raises:
         UnreadableImageError: if the file is missing or broken.
-        InputError: if the file holds colours instead of class ids.
+        InputError: the file holds colours instead of class ids.
     """
     try:
         with Image.open(path) as image:
@@ -66,7 +66,7 @@ def read_mask(path: str | Path, ignore: int = IGNORE) -> np.ndarray:
 
     Raises:
         UnreadableImageError: if the file is missing or broken.
-        InputError: if it is a colour image or has ids that no class can have.
+        InputError: it is a colour image or has ids that no class can have.
     """
     values = read_raw_mask(path)
     if ignore != IGNORE:

@@ -87,7 +87,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
             skip: take another image in place of one that cannot be read.
 
         Raises:
-            InputError: if the list is empty.
+            InputError: the list is empty.
         """
         if not dataset_dicts:
             raise InputError(f"{stream} stream: has no images; name a list that has some")

@@ -16,6 +16,7 @@ from fvcore.common.checkpoint import Checkpointer
 from ..config import get_cfg
 from ..errors import InputError
 from ..modeling import UnifiedSegDet, build_model, load_backbone_weights, load_model_weights
+from ..modeling.weights import check_fits, own_weights
 
 STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 
@@ -103,6 +104,7 @@ class FrameworkCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: Any) -> None:
         weights = checkpoint.pop("model")
+        check_fits(self.model.student, own_weights(weights))
         wanted = self.model.state_dict()
         wrong = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
         wrong += [key for key in weights if key not in wanted]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -14,7 +13,7 @@ import torch.multiprocessing as mp
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
-from ..errors import InputError
+from ..errors import InputError, clear_errors
 
 
 def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
@@ -51,16 +50,8 @@ def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace
     # A started process inherits that its parent leaves Ctrl-C to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _share_cores()
-    with_clear_errors(main, args)
-
-
-def with_clear_errors(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run `main(args)`; on an `InputError` print its message alone and end with status 2."""
-    try:
+    with clear_errors():
         main(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from error
 
 
 def _join_torchrun() -> None:

@@ -27,7 +27,8 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
 
     Returns:
         on the main process {"sem_seg": {"mIoU": ...}, "bbox": {...}} of the first deployable on the first test set;
-        further models and sets are nested under their names. Empty on other processes.
+        further models and sets are nested under their names, as are the sets under "pseudo_labels". Empty on other
+        processes.
     """
     models = framework.deployables()
     first = next(iter(models))
@@ -39,8 +40,12 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
             for part in [dataset] * (dataset != cfg.DATASETS.TEST[0]) + [name] * (name != first):
                 own = OrderedDict({part: own})
             results.update(own)
-    for dataset in cfg.TEST.PSEUDO_LABELS:
-        results["pseudo_labels"] = evaluate_pseudo_labels(cfg, models[first], framework.weigher, dataset)
+    judged = {
+        dataset: evaluate_pseudo_labels(cfg, models[first], framework.weigher, dataset)
+        for dataset in cfg.TEST.PSEUDO_LABELS
+    }
+    if judged:
+        results["pseudo_labels"] = judged
     return results if comm.is_main_process() else OrderedDict()
 
 

@@ -29,8 +29,9 @@ _TRAIN_DIGITS = 1200  # of 1797 in file order: neighbours share a writer, so mos
 _TRAIN_COLUMNS = 400  # of a photograph's 640
 _DIGITS = (3, 4)  # per scene, inclusive
 _HEIGHT = (44, 80)  # of a digit, pixels
-_TURN = 15.0  # degrees; more would make 6 and 9 each other's doubles
+_TURN = 12.0  # degrees; more would make 6 and 9 each other's doubles
 _HIDDEN = 0.15  # share of a digit that the next one may cover
+_PAINTS = 6  # hues
 _PLACES = 20  # tries to find a place that keeps to _HIDDEN
 
 Array = NDArray[np.float32]
@@ -86,7 +87,7 @@ def compose_scenes(source: _Source, rng: Generator) -> Iterator[tuple[NDArray[np
     while True:
         image = _background(source.photos, rng)
         mask = np.zeros((SIZE, SIZE), np.uint8)
-        for _ in range(rng.integers(0, 4)):
+        for _ in range(rng.integers(0, 3)):
             _paint(image, _polygon(rng), rng)
         for _ in range(rng.integers(_DIGITS[0], _DIGITS[1] + 1)):
             digit = next(deck)
@@ -143,7 +144,7 @@ def _draw(stroke: Array, rng: Generator) -> Array:
     scale = rng.uniform(*_HEIGHT) / 8
     turn = np.deg2rad(rng.uniform(-_TURN, _TURN))
     rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    shape = np.array([[rng.uniform(0.8, 1.1), rng.uniform(-0.2, 0.2)], [0, 1]])
+    shape = np.array([[rng.uniform(0.8, 1.1), rng.uniform(-0.1, 0.1)], [0, 1]])
     linear = scale * rotate @ shape
     margin = 3.6 * scale
     centre = rng.uniform(margin, SIZE - 1 - margin, 2)
@@ -170,10 +171,11 @@ def _polygon(rng: Generator) -> Array:
 
 def _paint(image: Array, cover: Array, rng: Generator) -> None:
     """Lay a colour that runs into another over `image` where `cover` is, in place, above a soft shadow."""
-    hue, saturation, value = rng.uniform(0, 1), rng.uniform(0.35, 1), rng.uniform(0.4, 1)
+    # Few paints, each on digits of every kind: a colour of its own would let a model know a digit without its shape.
+    hue, saturation, value = rng.integers(_PAINTS) / _PAINTS, rng.uniform(0.6, 1), rng.uniform(0.6, 1)
     ends = [
         (hue, saturation, value),
-        (hue + rng.uniform(-0.15, 0.15), saturation, value * rng.uniform(0.6, 1)),
+        (hue + rng.uniform(-0.04, 0.04), saturation, value * rng.uniform(0.7, 1)),
     ]
     first, last = (255 * np.array(colorsys.hsv_to_rgb(h % 1, s, v), np.float32) for h, s, v in ends)
     angle = rng.uniform(0, 2 * np.pi)

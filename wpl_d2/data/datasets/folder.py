@@ -106,8 +106,8 @@ class Description:
             class".
 
         Raises:
-            InputError: if the list file is missing.
-            InputError: if a line cannot be read.
+            InputError: the list file is missing.
+            InputError: a line cannot be read.
         """
         file = self.root / self.lists[name]
         if not file.is_file():
@@ -133,7 +133,7 @@ def load_description(path: str | Path) -> Description:
         path: the file; a relative path is tried as given, then from the repository's root.
 
     Raises:
-        InputError: if there is no such file.
+        InputError: there is no such file.
         InputError: `file: what is wrong; how to mend it`.
     """
     file = Path(path).expanduser()
@@ -161,7 +161,7 @@ def register(description: Description) -> None:
     files).
 
     Raises:
-        InputError: if a name is taken by another description.
+        InputError: a name is taken by another description.
     """
     for list_name in description.lists:
         name = f"{description.name}_{list_name}"

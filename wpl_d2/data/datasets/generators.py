@@ -27,7 +27,7 @@ def generate_if_missing(description: Description) -> None:
         description: the data set; without a generator nothing is done.
 
     Raises:
-        InputError: if there is no such generator.
+        InputError: there is no such generator.
     """
     root = description.root
     if not description.generator or root.exists():

@@ -53,7 +53,7 @@ def parse_line(line: str, image: str, mask: str) -> Entry:
         mask: template of mask paths, "" where the data set has none.
 
     Raises:
-        InputError: if the line has more than two fields.
+        InputError: the line has more than two fields.
     """
     fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
     if len(fields) > 2:

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from ...errors import InputError, nearest
+from ...errors import InputError, check_name
 from .folder import load_description, register
 from .generators import generate_if_missing
 
@@ -18,12 +18,11 @@ def setup_datasets(cfg: CfgNode) -> None:
     work. A data set with a generator is made first, by one process of each machine.
 
     Args:
-        cfg: the config, not frozen. Filled in: `MODEL.SEM_SEG_HEAD.NUM_CLASSES`,
-        `MODEL.ROI_HEADS.NUM_CLASSES` and
+        cfg: the config, not frozen. Filled in: `MODEL.SEM_SEG_HEAD.NUM_CLASSES`, `MODEL.ROI_HEADS.NUM_CLASSES` and
             `MODEL.DETECTOR.CLASSES`.
 
     Raises:
-        InputError: if the description is missing.
+        InputError: the description is missing.
         InputError: `file-or-key: what is wrong; how to mend it`.
     """
     if cfg.DATASETS.DESCRIPTION:
@@ -39,7 +38,7 @@ def setup_datasets(cfg: CfgNode) -> None:
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(description.classes)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(description.objects)
         cfg.MODEL.DETECTOR.CLASSES = description.object_ids
-    for key in ("TRAIN", "UNLABELED", "TEST"):
-        for name in cfg.DATASETS[key]:
-            if name not in DatasetCatalog:
-                raise InputError(f"DATASETS.{key}: {name!r} is not registered; {nearest(name, DatasetCatalog)}")
+    used = {f"DATASETS.{key}": cfg.DATASETS[key] for key in ("TRAIN", "UNLABELED", "TEST")}
+    for key, names in {**used, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS}.items():
+        for name in names:
+            check_name(key, name, DatasetCatalog)

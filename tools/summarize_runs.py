@@ -1,0 +1,48 @@
+#!/usr/bin/env python
+"""Mean and spread over seeds of the last evaluation of runs.
+
+`tools/summarize_runs.py results/camvid` reads FOLDER/NAME_sSEED/metrics.json and prints a row for each NAME.
+"""
+
+import argparse
+import json
+import re
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from tabulate import tabulate
+
+
+def last_value(metrics: Path, key: str) -> float | None:
+    """The last value of `key` in a metrics.json, None if it has none."""
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    return next((row[key] for row in reversed(rows) if key in row), None)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="holds a folder for each run, NAME_sSEED")
+    parser.add_argument("--key", default="sem_seg/mIoU", help="the metric")
+    args = parser.parse_args()
+    runs: dict[str, dict[int, float]] = defaultdict(dict)
+    for metrics in sorted(args.folder.glob("*/metrics.json")):
+        named = re.fullmatch(r"(.+)_s(\d+)", metrics.parent.name)
+        value = last_value(metrics, args.key)
+        if named and value is not None:
+            runs[named[1]][int(named[2])] = value
+    rows = [
+        [
+            name,
+            len(values),
+            f"{statistics.mean(values.values()):.2f}",
+            f"{statistics.stdev(values.values()):.2f}" if len(values) > 1 else "",
+            " ".join(f"{seed}: {value:.2f}" for seed, value in sorted(values.items())),
+        ]
+        for name, values in runs.items()
+    ]
+    print(tabulate(rows, ["run", "seeds", "mean", "standard deviation", f"{args.key} by seed"], disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
