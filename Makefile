@@ -12,7 +12,7 @@ quickstart: setup
 	$(RUN) tools/train_net.py --config-file configs/quickstart.yaml
 
 test: setup lint
-	$(RUN) -m pytest -q
+	$(RUN) -m pytest -q -n auto --dist loadfile
 
 lint: setup
 	$(RUN) -m ruff check .

@@ -171,6 +171,7 @@ def _add_framework(cfg: CN) -> None:
 
 
 def _add_solver(cfg: CN) -> None:
+    cfg.SOLVER.OPTIMIZER = "SGD"  # SGD | AdamW
     cfg.SOLVER.BASE_LR = 0.001
     # Factors of the learning rate: of the segmentation head, and of the detector, which a fast start makes diverge.
     cfg.SOLVER.HEAD_LR_FACTOR = 10.0

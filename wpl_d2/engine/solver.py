@@ -1,4 +1,4 @@
-"""The optimizer: SGD with learning-rate factors for the parts of the model."""
+"""The optimizer, with learning-rate factors for the parts of the model."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import torch
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 
+from ..errors import check_name
+
 
 def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD over the student's parameters, with Detectron2's clipping (`SOLVER.CLIP_GRADIENTS`).
+    """SGD or AdamW over the student's parameters, with Detectron2's clipping (`SOLVER.CLIP_GRADIENTS`).
 
     Args:
         cfg: its `SOLVER` keys.
@@ -28,5 +30,7 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=lambda name: factors[name.split(".")[0]],
     )
+    if check_name("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("SGD", "AdamW")) == "AdamW":
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(params, lr=solver.BASE_LR)
     sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
     return sgd(params, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)

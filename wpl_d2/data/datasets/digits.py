@@ -23,7 +23,7 @@ from .generators import GENERATORS
 
 SEED = 7
 SIZE = 128
-LABELED, UNLABELED, VALIDATION = 80, 500, 100
+LABELED, UNLABELED, VALIDATION = 24, 500, 100
 
 _TRAIN_DIGITS = 1200  # of 1797 in file order: neighbours share a writer, so most writers stay on one side
 _TRAIN_COLUMNS = 400  # of a photograph's 640
@@ -31,7 +31,7 @@ _DIGITS = (3, 4)  # per scene, inclusive
 _HEIGHT = (44, 80)  # of a digit, pixels
 _TURN = 12.0  # degrees; more would make 6 and 9 each other's doubles
 _HIDDEN = 0.15  # share of a digit that the next one may cover
-_PAINTS = 6  # hues
+_HUES = 0.05  # standard deviation of a digit's hue around its class's; the classes lie 0.1 apart
 _PLACES = 20  # tries to find a place that keeps to _HIDDEN
 
 Array = NDArray[np.float32]
@@ -88,12 +88,14 @@ def compose_scenes(source: _Source, rng: Generator) -> Iterator[tuple[NDArray[np
         image = _background(source.photos, rng)
         mask = np.zeros((SIZE, SIZE), np.uint8)
         for _ in range(rng.integers(0, 3)):
-            _paint(image, _polygon(rng), rng)
+            _paint(image, _polygon(rng), rng.uniform(), rng)
         for _ in range(rng.integers(_DIGITS[0], _DIGITS[1] + 1)):
             digit = next(deck)
             stroke = source.strokes[rng.choice(np.flatnonzero(source.labels == digit))]
             cover = _place(stroke, mask, rng)
-            _paint(image, cover, rng)
+            # Colour hints at the class, so that minutes of training get somewhere; shape has to tell neighbours and
+            # distractors apart.
+            _paint(image, cover, rng.normal(digit / 10, _HUES), rng)
             mask[cover > 0.5] = digit + 1
         image += rng.normal(0, rng.uniform(0, 7), image.shape)
         yield image.clip(0, 255).astype(np.uint8), mask
@@ -169,10 +171,9 @@ def _polygon(rng: Generator) -> Array:
     return (canvas / 255).astype(np.float32)
 
 
-def _paint(image: Array, cover: Array, rng: Generator) -> None:
-    """Lay a colour that runs into another over `image` where `cover` is, in place, above a soft shadow."""
-    # Few paints, each on digits of every kind: a colour of its own would let a model know a digit without its shape.
-    hue, saturation, value = rng.integers(_PAINTS) / _PAINTS, rng.uniform(0.6, 1), rng.uniform(0.6, 1)
+def _paint(image: Array, cover: Array, hue: float, rng: Generator) -> None:
+    """Lay a colour around `hue` (0..1) that runs into another over `image` where `cover` is, in place, above a soft shadow."""
+    saturation, value = rng.uniform(0.5, 1), rng.uniform(0.5, 1)
     ends = [
         (hue, saturation, value),
         (hue + rng.uniform(-0.04, 0.04), saturation, value * rng.uniform(0.7, 1)),

@@ -1,0 +1,58 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tool(name, *args, env=None, status=0):
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tools" / name), *map(str, args)]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=400, check=False)
+    assert done.returncode == status, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture
+def config(tree, tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        f"""
+DATASETS: {{DESCRIPTION: {tree.yaml}, TRAIN: ["{tree.name}_labeled"], UNLABELED: ["{tree.name}_unlabeled"]}}
+INPUT: {{CROP_SIZE: [48, 48]}}
+MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}, DETECTOR: {{MODE: shared}}}}
+SOLVER: {{IMS_PER_BATCH: 2, UNLABELED_IMS_PER_BATCH: 2}}
+WEIGHTING: {{ENABLED: True}}
+RPPI: {{ENABLED: True}}
+DATALOADER: {{NUM_WORKERS: 0}}
+VERSION: 2
+"""
+    )
+    return path
+
+
+def test_benchmark_ends_with_one_json_object(config):
+    out = tool("benchmark.py", "--config-file", config, "--steps", 2, "--threads", 1)
+    result = json.loads(out.splitlines()[-1])
+    assert 0 < result["weighting_s"] < result["weighted_step_s"]
+    assert result["weighting_overhead"] == pytest.approx(result["weighting_s"] / result["plain_step_s"], rel=0.01)
+    assert result["detector_forward_s"] > 0
+    assert result["naive_to_overlap"] > 1
+
+
+def test_pictures_of_the_data(config, tmp_path):
+    tool("visualize_data.py", "--config-file", config, "--output", tmp_path / "pictures", "--num", 1)
+    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["labeled_0000.png", "unlabeled_0000.png"]
+
+
+def test_runs_are_summarised_over_seeds(tmp_path):
+    for name, seed, value in [("a", 0, 30.0), ("a", 1, 34.0), ("b", 0, 50.0)]:
+        folder = tmp_path / f"{name}_s{seed}"
+        folder.mkdir()
+        rows = [{"iteration": 1, "sem_seg/mIoU": 1.0}, {"iteration": 2, "sem_seg/mIoU": value}, {"iteration": 3}]
+        (folder / "metrics.json").write_text("\n".join(map(json.dumps, rows)))
+    rows = [line.split() for line in tool("summarize_runs.py", tmp_path).splitlines()]
+    assert ["a", "2", "32.00", "2.83", "0:", "30.00", "1:", "34.00"] in rows
+    assert ["b", "1", "50.00", "0:", "50.00"] in rows
