@@ -213,8 +213,11 @@ def test_mixed_precision(tree, tmp_path, dtype):
         assert all(v.dtype != torch.bfloat16 for v in weights(tmp_path / "out").values())
 
 
-def test_learning_rates_of_the_parts(tree, tmp_path):
-    trainer = trainer_of(tree, tmp_path / "out", *SMALL_DETECTOR, "SOLVER.DETECTOR_LR_FACTOR", 2.0)
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_learning_rates_of_the_parts(tree, tmp_path, optimizer):
+    opts = [*SMALL_DETECTOR, "SOLVER.DETECTOR_LR_FACTOR", 2.0, "SOLVER.OPTIMIZER", optimizer]
+    trainer = trainer_of(tree, tmp_path / "out", *opts)
+    assert isinstance(trainer.optimizer, getattr(torch.optim, optimizer))
     names = {id(parameter): name for name, parameter in trainer.framework.student.named_parameters()}
     factors = {"backbone": 1.0, "sem_seg_head": 10.0, "detector": 2.0}
     seen = set()

@@ -1,14 +1,18 @@
-"""From command line arguments to a complete config."""
+"""From command line arguments to a complete config and an open log."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.engine import default_setup
 from detectron2.utils import comm
+from detectron2.utils.collect_env import collect_env_info
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 from ..config import load_cfg
@@ -31,9 +35,28 @@ def setup(args: argparse.Namespace) -> Any:
         cfg.SEED = comm.shared_random_seed() % 2**31
     setup_datasets(cfg)
     cfg.freeze()
-    default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="wpl_d2")
+    _begin_log(cfg)
     if not args.eval_only:
         check_training_data(cfg)
-    logging.getLogger(__name__).info("Device: %s, processes: %d", cfg.MODEL.DEVICE, comm.get_world_size())
+    # For the first weights; every later draw is a function of the seed and a counter.
+    seed_all_rng(cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     return cfg
+
+
+def _begin_log(cfg: Any) -> None:
+    """As Detectron2's `default_setup`, but config and environment go to files instead of through the terminal."""
+    output = Path(cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "config.yaml").write_text(cfg.dump())
+        (output / "environment.txt").write_text(collect_env_info())
+    for name in ("fvcore", "detectron2", "wpl_d2"):
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+    logging.getLogger(__name__).info(
+        "%s\n  device: %s, processes: %d, config and environment: %s",
+        shlex.join(sys.argv),
+        cfg.MODEL.DEVICE,
+        comm.get_world_size(),
+        output,
+    )

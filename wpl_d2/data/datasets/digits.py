@@ -172,7 +172,7 @@ def _polygon(rng: Generator) -> Array:
 
 
 def _paint(image: Array, cover: Array, hue: float, rng: Generator) -> None:
-    """Lay a colour around `hue` (0..1) that runs into another over `image` where `cover` is, in place, above a soft shadow."""
+    """Lay a colour around `hue` (0..1) over `image` where `cover` is, in place, above a soft shadow."""
     saturation, value = rng.uniform(0.5, 1), rng.uniform(0.5, 1)
     ends = [
         (hue, saturation, value),
