@@ -157,7 +157,7 @@ def test_the_tool_prints_tables_and_fails_on_problems(tree, capsys):
     add_to(tree, "unlabeled", "labeled0")
     assert run_tool("check_dataset.py", tree.yaml) == 1
     assert "in both the lists 'labeled' and 'unlabeled'" in capsys.readouterr().out
-    assert run_tool("check_dataset.py", tree.root / "none.yaml") == 1
+    assert run_tool("check_dataset.py", tree.root / "none.yaml") == 2
 
 
 def test_the_pictures_of_the_data_are_drawn(tree):

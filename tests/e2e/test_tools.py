@@ -42,11 +42,6 @@ def test_benchmark_ends_with_one_json_object(config):
     assert result["naive_to_overlap"] > 1
 
 
-def test_pictures_of_the_data(config, tmp_path):
-    tool("visualize_data.py", "--config-file", config, "--output", tmp_path / "pictures", "--num", 1)
-    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == ["labeled_0000.png", "unlabeled_0000.png"]
-
-
 def test_runs_are_summarised_over_seeds(tmp_path):
     for name, seed, value in [("a", 0, 30.0), ("a", 1, 34.0), ("b", 0, 50.0)]:
         folder = tmp_path / f"{name}_s{seed}"
