@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
@@ -26,16 +25,19 @@ class Pictures(HookBase):
         """Put the pictures of the step's first unlabeled image into the event storage."""
         if (self.trainer.iter + 1) % self._period or not comm.is_main_process():
             return
-        latest = self.trainer.framework.latest
+        framework = self.trainer.framework
+        latest = framework.latest
         if "pseudo_labels" not in latest:
             return
         pseudo = latest["pseudo_labels"].map(lambda field: field[0].cpu())
         weak = latest["weak"][0].cpu()
         trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
+        weight = pseudo.weight * (trained != IGNORE)
+        brightest = 1.0 if framework.weigher is None else framework.weigher.neutral_maximum
         storage = get_event_storage()
         for name, picture in {
             "prediction": overlay(weak, pseudo.labels, self._colors),
             "pseudo_label": overlay(weak, trained, self._colors),
-            "weight": heatmap(torch.where(trained == IGNORE, torch.zeros_like(pseudo.weight), pseudo.weight)),
+            "weight": heatmap(weight, brightest),
         }.items():
             storage.put_image(f"unlabeled/{name}", picture)
