@@ -98,13 +98,14 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
     plain_cfg.WEIGHTING.ENABLED = plain_cfg.RPPI.ENABLED = False
     cfg.WEIGHTING.ENABLED = True
     plain, weighted = Step(plain_cfg, batch), Step(cfg, batch)
-    memory = {}
+    on_gpu, memory = cfg.MODEL.DEVICE != "cpu", {}
     for number in range(steps + 2):
         for name, step in (("plain", plain), ("weighted", weighted)):
-            if cfg.MODEL.DEVICE != "cpu":
+            if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
             step()
-            memory[name] = _peak_memory(cfg.MODEL.DEVICE)
+            if on_gpu:
+                memory[f"{name}_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
             if number < 2:
                 step.times.clear()  # warm-up
     own = weighted.median("weighting")
@@ -115,8 +116,9 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
         "detector_forward_s": weighted.median("detector"),
         "weighting_overhead": own / plain.median("step"),
         "step_ratio": weighted.median("step") / plain.median("step"),
-        "plain_peak_mib": memory["plain"],
-        "weighted_peak_mib": memory["weighted"],
+        # Of both kinds of step together; on a GPU each has its own figure.
+        "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        **memory,
     }
 
 
@@ -162,13 +164,6 @@ def naive_overlap(embedding: torch.Tensor, label: torch.Tensor, prototypes: torc
         for channel in prototype.topk(k).indices:
             overlap += ((ranked == channel).any(dim=1) & (label == number)).float()
     return overlap / k
-
-
-def _peak_memory(device: str) -> float:
-    """Peak MiB: of the GPU since the last reset, else of this process so far."""
-    if device == "cpu":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return torch.cuda.max_memory_allocated() / 2**20
 
 
 if __name__ == "__main__":

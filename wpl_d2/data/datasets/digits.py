@@ -23,7 +23,7 @@ from .generators import GENERATORS
 
 SEED = 7
 SIZE = 128
-LABELED, UNLABELED, VALIDATION = 24, 500, 100
+LABELED, UNLABELED, VALIDATION = 32, 500, 100
 
 _TRAIN_DIGITS = 1200  # of 1797 in file order: neighbours share a writer, so most writers stay on one side
 _TRAIN_COLUMNS = 400  # of a photograph's 640
@@ -31,7 +31,7 @@ _DIGITS = (3, 4)  # per scene, inclusive
 _HEIGHT = (44, 80)  # of a digit, pixels
 _TURN = 12.0  # degrees; more would make 6 and 9 each other's doubles
 _HIDDEN = 0.15  # share of a digit that the next one may cover
-_HUES = 0.05  # standard deviation of a digit's hue around its class's; the classes lie 0.1 apart
+_HUES = 0.02  # standard deviation of a digit's hue around its class's; the classes lie 0.1 apart
 _PLACES = 20  # tries to find a place that keeps to _HIDDEN
 
 Array = NDArray[np.float32]
