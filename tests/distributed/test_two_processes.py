@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_DETECTOR, Tree
 from detectron2.utils import comm
+from helpers import SMALL, SMALL_DETECTOR, Tree
 
 from wpl_d2.engine import Trainer, launch
 from wpl_d2.engine.checkpoint import load_checkpoint

@@ -3,9 +3,9 @@ import os
 
 import pytest
 import torch
-from conftest import SMALL, SMALL_DETECTOR
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
+from helpers import SMALL, SMALL_DETECTOR
 
 from wpl_d2.engine import Trainer, load_model
 from wpl_d2.engine.checkpoint import load_checkpoint

@@ -1,9 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SMALL, SMALL_DETECTOR
 from detectron2.utils.events import EventStorage
-from helpers import forbid_host_sync
+from helpers import SMALL, SMALL_DETECTOR, forbid_host_sync
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader

@@ -1,6 +1,6 @@
 import torch
-from conftest import SMALL
 from detectron2.utils.events import EventStorage
+from helpers import SMALL
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader

@@ -93,5 +93,5 @@ def test_only_pixels_that_count_can_spoil_the_loss():
 
 
 def test_unknown_norm_is_named():
-    with pytest.raises(ValueError, match=r"WEIGHTING\.NORM: 'weights' .* did you mean 'weight_sum'"):
+    with pytest.raises(ValueError, match=r"WEIGHTING\.NORM: 'weights' .* did you mean weight_sum"):
         reduce_term(make(), "weights")
