@@ -17,7 +17,8 @@ site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("pureli
 "$venv/bin/uv" pip install -q --no-deps --require-hashes --only-binary :all: --python-version 3.10 --target "$site" \
     -r requirements/detectron2.txt
 rm -rf "$site"/detectron2/_C.cpython-310-*.so "$site"/tools
-[ -z "${NUMPY:-}" ] || uv "numpy==$NUMPY"
+# What is compiled against numpy must follow it.
+[ -z "${NUMPY:-}" ] || uv "numpy==$NUMPY" scipy scikit-learn matplotlib
 uv --no-deps --no-build-isolation -e .
 "$venv/bin/python" -W ignore -c 'import torchvision, detectron2.model_zoo'
 echo "$want" > "$stamp"
