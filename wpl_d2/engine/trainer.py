@@ -50,9 +50,10 @@ class Trainer(SimpleTrainer):
         load_initial_weights(self.framework.student, cfg.MODEL.WEIGHTS)
         self.framework.reset()
         optimizer = build_optimizer(cfg, self.framework.student)
-        # SimpleTrainer logs through this name; the loader comes when it is known where to start.
+        # DDP wants no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(self.framework, broadcast_buffers=False, device_ids=device_ids)
+        # The loader comes in `train`, when it is known where to start.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
