@@ -12,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 from numpy.typing import NDArray
 
 from ..data import read_mask
-from ..errors import InputError, nearest
+from ..errors import check_name
 from ..structures import IGNORE
 from .confusion import SemSegConfusionEvaluator
 from .detection import build_box_evaluator
@@ -34,9 +34,7 @@ def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> Data
     Raises:
         InputError: no evaluator of that name, or an image without a mask.
     """
-    name = cfg.TEST.EVALUATOR
-    if name not in EVALUATORS:
-        raise InputError(f"TEST.EVALUATOR: no evaluator {name}; {nearest(name, EVALUATORS)}")
+    name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
     evaluators: list[DatasetEvaluator] = [
         SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
         if name == "confusion"
