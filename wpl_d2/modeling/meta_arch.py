@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_pos
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from ..errors import InputError, nearest
+from ..errors import InputError, check_name
 from ..structures import IGNORE, ClassBoxes, SemSegOutput
 from .detector import SharedDetector
 from .weights import check_fits, own_weights
@@ -77,9 +77,7 @@ class UnifiedSegDet(nn.Module):
                 "MODEL.SEM_SEG_HEAD.NUM_CLASSES: 0, it is filled in from the data set; "
                 "set DATASETS.DESCRIPTION, or the key itself"
             )
-        mode = cfg.MODEL.DETECTOR.MODE
-        if mode not in _DETECTOR_MODES:
-            raise InputError(f"MODEL.DETECTOR.MODE: no mode {mode!r}; {nearest(mode, _DETECTOR_MODES)}")
+        mode = check_name("MODEL.DETECTOR.MODE", cfg.MODEL.DETECTOR.MODE, _DETECTOR_MODES)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
