@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 
 import pytest
 import torch
@@ -65,6 +66,30 @@ def test_resume_after_a_signal_is_exact(tree, tmp_path, workers, detector):
     assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_0000002.pth"
     resumed = run(tree, tmp_path / "stopped", *opts, resume=True)
     assert resumed.start_iter == 3
+    assert_same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
+
+
+def test_a_signal_during_an_evaluation_ends_at_once_and_loses_nothing(tree, tmp_path, monkeypatch):
+    def leave(signum, frame):
+        raise SystemExit(128 + signum)
+
+    opts = ["SOLVER.MAX_ITER", 3, "TEST.EVAL_PERIOD", 2]
+    run(tree, tmp_path / "straight", *opts)
+    stopped = trainer_of(tree, tmp_path / "stopped", *opts)
+    after = []
+    monkeypatch.setattr(
+        "wpl_d2.engine.trainer.evaluate", lambda *_: (os.kill(os.getpid(), signal.SIGTERM), after.append("evaluated"))
+    )
+    previous = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(SystemExit):
+            stopped.train()
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    monkeypatch.undo()
+    assert not after
+    assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_0000001.pth"
+    assert run(tree, tmp_path / "stopped", *opts, resume=True).start_iter == 2
     assert_same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,15 @@ class LRScheduler(hooks.LRScheduler):
 
 
 class PeriodicCheckpointer(HookBase):
-    """Saves `model_{iteration:07d}` every `period` steps and on a request to stop, and `model_final` at the end.
+    """Saves `model_{iteration:07d}` when it is time and on a request to stop, and `model_final` at the end.
 
     Of the former it keeps the newest `keep`, those of an earlier part of a resumed run included.
     """
 
-    def __init__(self, checkpointer: FrameworkCheckpointer, period: int, keep: int) -> None:
+    def __init__(self, checkpointer: FrameworkCheckpointer, periods: Iterable[int], keep: int) -> None:
+        """Save at every multiple of each of the `periods`; 0 stands for never."""
         self._checkpointer = checkpointer
-        self._period = period
+        self._periods = [period for period in periods if period > 0]
         self._keep = keep
 
     def after_step(self) -> None:
@@ -47,7 +49,7 @@ class PeriodicCheckpointer(HookBase):
         iteration = self.trainer.iter
         if iteration + 1 == self.trainer.max_iter:
             self._checkpointer.save("model_final", iteration=iteration)
-        elif self.trainer.stopping or (self._period > 0 and (iteration + 1) % self._period == 0):
+        elif self.trainer.stopping or any((iteration + 1) % period == 0 for period in self._periods):
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
             self._prune(iteration)
 
@@ -58,6 +60,14 @@ class PeriodicCheckpointer(HookBase):
         steps = {int(found[1]): path for path in files if (found := STEP_FILE.fullmatch(path.name))}
         for step in sorted(step for step in steps if step <= iteration)[: -self._keep]:
             steps[step].unlink()
+
+
+class Evaluation(hooks.EvalHook):
+    """Detectron2's, but a request to stop does not wait for its end: the step before it is saved."""
+
+    def _do_eval(self) -> None:
+        with self.trainer.stop_request.suspended():
+            super()._do_eval()
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
@@ -85,4 +95,6 @@ class Stop(HookBase):
                 self.trainer.stopping,
                 self.trainer.iter,
             )
+            # The launcher ends all ranks once one has left: none may leave before the main process has saved.
+            comm.synchronize()
             raise SystemExit(128 + self.trainer.stopping)

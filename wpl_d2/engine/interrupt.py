@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 
@@ -23,6 +25,15 @@ class StopRequest:
         for signum in self.SIGNALS:
             self._previous[signum] = signal.signal(signum, self._note)
         return self
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Inside, a signal acts as usual: for work that can be lost, after everything else is saved."""
+        if self.signum:
+            signal.raise_signal(self.signum)
+        self._restore()
+        yield
+        self.__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

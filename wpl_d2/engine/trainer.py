@@ -21,7 +21,7 @@ from ..errors import InputError, check_name
 from ..evaluation.evaluate import evaluate
 from ..frameworks import build_framework
 from .checkpoint import FrameworkCheckpointer, load_initial_weights
-from .hooks import BestCheckpointer, Commit, LRScheduler, PeriodicCheckpointer, Stop
+from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop
 from .interrupt import StopRequest
 from .pictures import Pictures
 from .solver import build_optimizer
@@ -34,6 +34,7 @@ class Trainer(SimpleTrainer):
 
     Attributes:
         framework: what is trained; `model` is the same, inside DDP when there are several processes.
+        stop_request: what signals come to between two steps.
         stopping: the signal that asked for an end, on every rank, or 0.
     """
 
@@ -63,7 +64,7 @@ class Trainer(SimpleTrainer):
         )
         self.checkpointer = FrameworkCheckpointer(self.model, cfg, trainer=self)
         self.register_hooks(self._build_hooks())
-        self._stop_request = StopRequest()
+        self.stop_request = StopRequest()
 
     def _build_hooks(self) -> list[hooks.HookBase]:
         cfg, solver = self.cfg, self.cfg.SOLVER
@@ -71,11 +72,14 @@ class Trainer(SimpleTrainer):
             hooks.IterationTimer(),
             LRScheduler(self.optimizer, build_lr_scheduler(cfg, self.optimizer)),
             Commit(),
-            PeriodicCheckpointer(self.checkpointer, solver.CHECKPOINT_PERIOD, solver.CHECKPOINTS_TO_KEEP),
+            # Before an evaluation too, which may be long and ends at once when it is asked to.
+            PeriodicCheckpointer(
+                self.checkpointer, (solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD), solver.CHECKPOINTS_TO_KEEP
+            ),
         ]
         if cfg.TEST.EVAL_PERIOD > 0:
             ret += [
-                hooks.EvalHook(cfg.TEST.EVAL_PERIOD, self.test),
+                Evaluation(cfg.TEST.EVAL_PERIOD, self.test),
                 BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, "sem_seg/mIoU"),
             ]
         if solver.PICTURE_PERIOD > 0:
@@ -101,7 +105,7 @@ class Trainer(SimpleTrainer):
         """
         self.last_results: OrderedDict[str, Any] = OrderedDict()
         self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter))
-        with self._stop_request:
+        with self.stop_request:
             super().train(self.start_iter, self.max_iter)
         return self.last_results
 
@@ -136,7 +140,7 @@ class Trainer(SimpleTrainer):
         scalars = losses | self.framework.latest.get("scalars", {})
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()
-        asked = [float(self._stop_request.signum == signum) for signum in StopRequest.SIGNALS]
+        asked = [float(self.stop_request.signum == signum) for signum in StopRequest.SIGNALS]
         extra = values.new_tensor([*asked, data_time])
         packed = torch.cat([values.nan_to_num(0.0, 0.0, 0.0), (~finite).float(), extra])
         if comm.get_world_size() > 1:
