@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import torch
+import torch.distributed as dist
 import torch.multiprocessing as mp
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
@@ -43,22 +44,29 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     try:
         detectron2_launch(_worker, args.num_gpus, dist_url=url, args=(main, args), **machines)
     except mp.ProcessExitedException as ended:
-        raise SystemExit(ended.exit_code) from ended
+        # A negative one is a signal's number, to which shells add 128.
+        raise SystemExit(ended.exit_code if ended.exit_code >= 0 else 128 - ended.exit_code) from ended
 
 
 def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     # A started process inherits that its parent leaves Ctrl-C to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     _share_cores()
-    with clear_errors():
-        main(args)
+    try:
+        with clear_errors():
+            main(args)
+        comm.synchronize()
+    finally:
+        # A gloo rank whose peer is gone before its own connections are closed is aborted at its exit.
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def _join_torchrun() -> None:
     local_rank = int(os.environ["LOCAL_RANK"])
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
 
 
