@@ -45,7 +45,7 @@ def test_the_root_is_found(tree, monkeypatch):
     assert load_description(tree.yaml).root == tree.root.parent / "beside"
 
 
-@pytest.mark.parametrize("name", ["camvid", "voc_92"])
+@pytest.mark.parametrize("name", ["camvid", "voc", "cityscapes", "coco"])
 def test_the_projects_own_descriptions_are_sound(name):
     description = load_description(f"configs/datasets/{name}.yaml")
     assert len(description.colors) == len(description.classes) > len(description.objects) > 0

@@ -82,7 +82,7 @@ def survey(description: Description, min_area: int) -> Survey:
         min_area: components with fewer pixels get no box.
     """
     result = Survey(description)
-    for name in description.lists:
+    for name in description.present():
         try:
             result.lists[name] = description.records(name)
         except InputError as error:

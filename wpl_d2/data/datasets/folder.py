@@ -1,34 +1,41 @@
 """A data set described by one YAML file.
 
-    name: camvid
-    root: camvid               # under $DETECTRON2_DATASETS (default ./datasets); absolute; or ./ ../ from the
-    YAML image: images/{id}.jpg     # paths below the root; {id} is what the lists name mask: masks/{id}.png
-    # optional; unlabeled images may lack the file classes: [sky, building]   # the class ids of the masks, in
-    this order, from 0 objects: [building]        # optional: the classes that get boxes and a detector
-    ignore: 255                # optional: the masks' value for "no class" colors: [[0, 0, 0], ...]   #
-    optional: one [r, g, b] for each class lists: {train: splits/train.txt, val: splits/val.txt}    # below
-    the root; formats in lists.py generator: digits          # optional: makes the root where it is missing
-    (generators.py)
+```yaml
+name: camvid
+root: camvid               # under $DETECTRON2_DATASETS (default ./datasets); absolute; or ./ ../ from the YAML
+image: images/{id}.jpg     # paths below the root; {id} is what the lists name
+mask: masks/{id}.png       # optional; unlabeled images may lack the file
+classes: [sky, building]   # the class ids of the masks, in this order, from 0
+objects: [building]        # optional: the classes that get boxes and a detector
+ignore: 255                # optional: the masks' value for "no class"
+colors: [[0, 0, 0], ...]   # optional: one [r, g, b] for each class
+dataset_ids: [7, 8]        # optional: the ids under which results for each class are submitted
+lists: {val: splits/val.txt, "{split}_labeled": "splits/{split}_labeled.txt"}  # below the root; formats in lists.py
+splits: ["1_16", "1_8"]    # optional: values of {split} that are known before their files are there
+generator: digits          # optional: makes the root where it is missing (generators.py)
+```
 
-Every list becomes a data set NAME_LIST of Detectron2's `DatasetCatalog`, such as `camvid_val`.
+Every list becomes a data set NAME_LIST of Detectron2's `DatasetCatalog`, such as `camvid_val`. A list with {split}
+stands for one list for each file that fits, so that a split made later needs no line here, and for each of `splits`,
+so that a published split has its name, and a helpful message, before it was imported.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
 from ...errors import InputError, nearest
 from ...structures import IGNORE
-from .lists import SLOT, read_list
+from .keys import SPLIT, convert, read_yaml
+from .lists import SLOT, extract, fill, read_list
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
@@ -40,6 +47,8 @@ class Description:
 
     Attributes:
         root: the absolute folder of the data set.
+        lists: file by name, {split} filled in.
+        optional: the lists whose name had {split}; their files need not be there.
         path: the YAML file, for messages.
     """
 
@@ -52,7 +61,10 @@ class Description:
     objects: tuple[str, ...] = ()
     ignore: int = IGNORE
     colors: tuple[tuple[int, int, int], ...] = ()
+    dataset_ids: tuple[int, ...] = ()
+    splits: tuple[str, ...] = ()
     generator: str = ""
+    optional: frozenset[str] = frozenset()
     path: Path = field(default=Path("description"), compare=False)
 
     def __post_init__(self) -> None:
@@ -78,6 +90,10 @@ class Description:
             len(self.colors) in (0, count),
             f"'colors' has {len(self.colors)} entries; give one to each of {count} classes",
         )
+        self._demand(
+            len(set(self.dataset_ids)) == len(self.dataset_ids) and len(self.dataset_ids) in (0, count),
+            f"'dataset_ids' has {len(set(self.dataset_ids))} ids; give another one to each of {count} classes",
+        )
 
     def _demand(self, holds: bool, otherwise: str) -> None:
         if not holds:
@@ -93,6 +109,10 @@ class Description:
         """One (r, g, b) for each class: `colors`, or Detectron2's colour map where there are none."""
         table = colormap(rgb=True, maximum=255).astype(int).tolist()
         return list(self.colors) or [tuple(table[i % len(table)]) for i in range(len(self.classes))]
+
+    def present(self) -> list[str]:
+        """The names of the lists that should be there: all but optional ones without a file."""
+        return [n for n, file in self.lists.items() if n not in self.optional or (self.root / file).is_file()]
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """The images of one list as Detectron2 dataset dicts.
@@ -114,6 +134,7 @@ class Description:
             raise InputError(
                 f"{file}: the list {name!r} of {self.path} is missing; put the data set there, or set "
                 f"DETECTRON2_DATASETS to the folder that holds it"
+                f"{'; tools/prepare_dataset.py imports published lists' if name in self.optional else ''}"
             )
         records = []
         for entry in read_list(file, self.image, self.mask):
@@ -126,11 +147,12 @@ class Description:
         return records
 
 
-def load_description(path: str | Path) -> Description:
+def load_description(path: str | Path, root: Path | None = None) -> Description:
     """Read and check a data set's YAML file.
 
     Args:
         path: the file; a relative path is tried as given, then from the repository's root.
+        root: the data set's folder, in place of what the file says.
 
     Raises:
         InputError: there is no such file.
@@ -140,16 +162,18 @@ def load_description(path: str | Path) -> Description:
     file = file if file.is_file() else _REPOSITORY / file
     if not file.is_file():
         raise InputError(f"{path}: no such file; give DATASETS.DESCRIPTION a data set's YAML, see configs/datasets")
-    raw = _read_yaml(file)
-    keys = {f.name: f for f in fields(Description) if f.name != "path"}
+    raw = read_yaml(file)
+    keys = {f.name: f for f in fields(Description) if f.name not in ("optional", "path")}
     for key in raw:
         if key not in keys:
             raise InputError(f"{file}: unknown key {key!r}; {nearest(str(key), keys)}")
     for key, spec in keys.items():
         if spec.default is MISSING and key not in raw:
             raise InputError(f"{file}: the key {key!r} is missing; add it, see configs/datasets/camvid.yaml")
-    values: dict[str, Any] = {key: _CONVERT.get(key, _text)(value, f"{file}: '{key}'") for key, value in raw.items()}
-    values |= {"root": _resolve_root(values["root"], file), "path": file}
+    values: dict[str, Any] = {key: convert(key, value, f"{file}: '{key}'") for key, value in raw.items()}
+    values |= {"root": root.absolute() if root else _resolve_root(values["root"], file), "path": file}
+    lists = _fill_in_splits(values["lists"], values.get("splits", ()), values["root"])
+    values |= {"lists": lists, "optional": frozenset(lists.keys() - values["lists"].keys())}
     return Description(**values)
 
 
@@ -158,7 +182,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files).
+    files); with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by which
+    Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -183,22 +208,34 @@ def register(description: Description) -> None:
             mask_ignore=description.ignore,
             evaluator_type="sem_seg",
             description=str(description.path),
+            **_id_metadata(description),
         )
         _REGISTERED[name] = description
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(
-            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}: is not a mapping of keys to values; see configs/datasets/camvid.yaml")
-    return raw
+def _id_metadata(description: Description) -> dict[str, dict[int, int]]:
+    ids = description.dataset_ids
+    if not ids:
+        return {}
+    return {
+        "stuff_dataset_id_to_contiguous_id": {ids[i]: i for i in range(len(ids))},
+        "thing_dataset_id_to_contiguous_id": {ids[i]: thing for thing, i in enumerate(description.object_ids)},
+    }
+
+
+def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path) -> dict[str, str]:
+    """Put every known split, and every one that has a file, into the lists that have the slot {split}."""
+    filled = {}
+    for name, file in lists.items():
+        if SPLIT not in file:
+            filled[name] = file
+            continue
+        pattern = file.replace(SPLIT, SLOT)
+        paths = sorted(path.relative_to(root).as_posix() for path in root.glob(fill(pattern, "*")))
+        found = (extract(pattern, path) for path in paths)
+        for split in (*splits, *filter(None, found)):
+            filled[name.replace(SPLIT, split)] = file.replace(SPLIT, split)
+    return filled
 
 
 def _resolve_root(root: str, file: Path) -> Path:
@@ -206,47 +243,3 @@ def _resolve_root(root: str, file: Path) -> Path:
     if root in (".", "..") or root.startswith(("./", "../")):
         base = file.parent
     return Path(os.path.abspath(base / Path(root).expanduser()))
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(
-            f"{where}: {value!r} is not text; write text, in quotes where YAML takes it for something else"
-        )
-    return value
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise InputError(f"{where}: {value!r} is not a list; write [first, second]")
-    return tuple(_text(item, where) for item in value)
-
-
-def _integer(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: {value!r} is not an integer; write one, such as 255")
-    return value
-
-
-def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
-    colors = value if isinstance(value, list) else [value]
-    for color in colors:
-        triple = isinstance(color, list) and len(color) == 3
-        if not triple or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-            raise InputError(f"{where}: {color!r} is not a colour; write [r, g, b], each from 0 to 255")
-    return tuple((r, g, b) for r, g, b in colors)
-
-
-def _lists(value: Any, where: str) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
-    return {_text(key, where): _text(file, where) for key, file in value.items()}
-
-
-_CONVERT: dict[str, Callable[[Any, str], Any]] = {
-    "classes": _texts,
-    "objects": _texts,
-    "ignore": _integer,
-    "colors": _colors,
-    "lists": _lists,
-}

@@ -1,0 +1,262 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO as CocoApi
+from scipy.io import savemat
+
+from wpl_d2.data import load_description, read_mask
+from wpl_d2.data.preparation import BENCHMARKS, prepare_images
+from wpl_d2.data.preparation.benchmark import read_ids
+from wpl_d2.data.preparation.files import replace_file
+
+OWN_TRAIN, OWN_VAL, SBD_ONLY = "2007_000001", "2007_000002", "2008_000003"
+
+
+def prepare(name, root):
+    return prepare_images(BENCHMARKS[name], load_description(BENCHMARKS[name].description, root), workers=2)
+
+
+def write(file, array, mode=None):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(np.asarray(array, dtype=np.uint8), mode=mode)
+    if mode == "P":
+        image.putpalette([7 * i % 256 for i in range(768)])
+    image.save(file)
+
+
+def image(file, height=4, width=6):
+    write(file, np.zeros((height, width, 3)))
+
+
+def filled(value):
+    return np.full((4, 6), value, dtype=np.uint8)
+
+
+def make_voc(root, place="benchmark_RELEASE/dataset"):
+    for key in (OWN_TRAIN, OWN_VAL, SBD_ONLY):
+        image(root / f"JPEGImages/{key}.jpg")
+        sbd = root / place / "cls" / f"{key}.mat"
+        sbd.parent.mkdir(parents=True, exist_ok=True)
+        savemat(sbd, {"GTcls": {"Boundaries": np.zeros((20, 1)), "Segmentation": filled(15)}})
+    write(root / f"SegmentationClass/{OWN_TRAIN}.png", filled(1), mode="P")
+    write(root / f"SegmentationClass/{OWN_VAL}.png", [[2, 255]], mode="P")
+    lists = root / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"{OWN_TRAIN}\n")
+    (lists / "val.txt").write_text(f"{OWN_VAL}\n")
+
+
+def masks(root, folder="SegmentationClass"):
+    return {file.stem: read_mask(file).max() for file in (root / folder).glob("*.png")}
+
+
+@pytest.mark.parametrize("place", ["benchmark_RELEASE/dataset", "dataset", "SBD"])
+def test_sbd_fills_in_what_voc_has_not(tmp_path, place):
+    make_voc(tmp_path, place)
+    done = prepare("voc", tmp_path)
+    assert masks(tmp_path) == {OWN_TRAIN: 1, OWN_VAL: 255, SBD_ONLY: 15}
+    assert read_mask(tmp_path / f"SegmentationClass/{SBD_ONLY}.png").shape == (4, 6)
+    assert (done.masks, done.problems) == ({"train": (1, 1), "val": (0, 1)}, [])
+    assert read_ids(tmp_path / "splits/train.txt") == {OWN_TRAIN, SBD_ONLY}
+    assert read_ids(tmp_path / "splits/val.txt") == {OWN_VAL}
+
+
+def test_a_second_run_makes_nothing_and_a_broken_mask_again(tmp_path):
+    make_voc(tmp_path)
+    prepare("voc", tmp_path)
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    assert prepare("voc", tmp_path).masks == {"train": (0, 2), "val": (0, 1)}
+    assert files == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
+    made = tmp_path / f"SegmentationClass/{SBD_ONLY}.png"
+    made.write_bytes(made.read_bytes()[:-20])
+    assert prepare("voc", tmp_path).masks == {"train": (1, 1), "val": (0, 1)}
+    assert read_mask(made).max() == 15
+
+
+def test_an_interrupted_write_leaves_what_was_there(tmp_path):
+    file = tmp_path / "mask.png"
+    file.write_text("old")
+
+    def stop(unfinished):
+        unfinished.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(file, stop)
+    assert [(path, path.read_text()) for path in tmp_path.iterdir()] == [(file, "old")]
+
+
+def test_ready_masks_of_others_do_without_sbd(tmp_path):
+    make_voc(tmp_path)
+    os.rename(tmp_path / "benchmark_RELEASE", tmp_path / "away")
+    write(tmp_path / f"SegmentationClassAug/{SBD_ONLY}.png", filled(7))
+    write(tmp_path / f"SegmentationClassAug/{OWN_TRAIN}.png", filled(7))
+    done = prepare("voc", tmp_path)
+    assert masks(tmp_path) == {OWN_TRAIN: 1, OWN_VAL: 255, SBD_ONLY: 7}
+    (missing,) = done.problems  # the tree is smaller than the published one, which SBD could be the reason of
+    assert "benchmark_RELEASE/dataset/cls: is missing; unpack benchmark.tgz (https://www2.eecs.berkeley" in missing
+
+
+@pytest.mark.parametrize(
+    ("mat", "message"),
+    [
+        ({"GTcls": {"Segmentation": filled(21)}}, "holds ids above 20"),
+        ({"GTinst": {"Segmentation": filled(1)}}, "is no SBD mask"),
+        (b"broken", "is no SBD mask"),
+    ],
+)
+def test_wrong_sbd_masks_are_named_and_the_others_made(tmp_path, mat, message):
+    make_voc(tmp_path)
+    file = tmp_path / "benchmark_RELEASE/dataset/cls/2008_000009.mat"
+    file.write_bytes(mat) if isinstance(mat, bytes) else savemat(file, mat)
+    done = prepare("voc", tmp_path)
+    assert masks(tmp_path)[SBD_ONLY] == 15
+    assert done.problems[0].startswith(f"{file}: {message}")
+    assert done.problems[1].startswith(f"{tmp_path / 'JPEGImages/2008_000009.jpg'}: is missing, as 1 of 3")
+
+
+def test_vocs_own_masks_are_never_replaced(tmp_path):
+    make_voc(tmp_path)
+    file = tmp_path / f"SegmentationClass/{OWN_TRAIN}.png"
+    write(file, np.zeros((4, 6, 3)))
+    colours = file.read_bytes()
+    (problem,) = prepare("voc", tmp_path).problems
+    assert problem.startswith(f"{file}: is missing, broken or a colour image; unpack")
+    assert file.read_bytes() == colours
+
+
+def test_an_empty_folder_says_what_to_fetch(tmp_path):
+    for name, words in (
+        ("voc", ["VOCtrainval_11-May-2012.tar", "benchmark.tgz", "val.txt"]),
+        ("cityscapes", ["leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"]),
+        ("coco", ["train2017.zip", "val2017.zip", "annotations_trainval2017.zip"]),
+    ):
+        text = "\n".join(prepare(name, tmp_path / name).problems)
+        assert all(word in text for word in words)
+        assert "http" in text
+
+
+def test_more_archives_complete_the_training_list_and_other_lists_are_respected(tmp_path):
+    make_voc(tmp_path)
+    os.rename(tmp_path / "benchmark_RELEASE", tmp_path / "away")
+    prepare("voc", tmp_path)
+    assert read_ids(tmp_path / "splits/train.txt") == {OWN_TRAIN}
+    os.rename(tmp_path / "away", tmp_path / "benchmark_RELEASE")
+    prepare("voc", tmp_path)
+    assert read_ids(tmp_path / "splits/train.txt") == {OWN_TRAIN, SBD_ONLY}
+    larger = f"{OWN_TRAIN}\n{SBD_ONLY}\n2009_000001\n"
+    (tmp_path / "splits/train.txt").write_text(larger)
+    prepare("voc", tmp_path)
+    assert (tmp_path / "splits/train.txt").read_text() == larger
+    (tmp_path / "splits/train.txt").write_text("2009_000001\n")
+    with pytest.raises(ValueError, match=r"train\.txt: has 1 images, and not just those of the 2"):
+        prepare("voc", tmp_path)
+
+
+CITY_IDS = np.array([[7, 8, 11, 33, 0, 6, 18, 29]], dtype=np.uint8)
+
+
+def make_cityscapes(root):
+    for part, key in (
+        ("train", "ulm_000000_000019"),
+        ("train", "aachen_000001_000019"),
+        ("val", "lindau_000000_000019"),
+    ):
+        folder = f"{part}/{key.split('_')[0]}"
+        image(root / f"leftImg8bit/{folder}/{key}_leftImg8bit.png", 1, 8)
+        write(root / f"gtFine/{folder}/{key}_gtFine_labelIds.png", CITY_IDS)
+
+
+def test_cityscapes_label_ids_become_train_ids(tmp_path):
+    make_cityscapes(tmp_path)
+    done = prepare("cityscapes", tmp_path)
+    assert (done.masks, done.problems) == ({"train": (2, 0), "val": (1, 0)}, [])
+    assert (
+        tmp_path / "splits/train.txt"
+    ).read_text() == "train/aachen/aachen_000001_000019\ntrain/ulm/ulm_000000_000019\n"
+    mask = Image.open(tmp_path / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelTrainIds.png")
+    assert mask.mode == "L"
+    assert np.asarray(mask).tolist() == [[0, 1, 2, 18, 255, 255, 255, 255]]
+
+
+def test_cityscapes_masks_that_are_missing_or_something_else_are_named(tmp_path):
+    make_cityscapes(tmp_path)
+    (tmp_path / "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png").unlink()
+    write(tmp_path / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", [[40]])
+    problems = prepare("cityscapes", tmp_path).problems
+    assert "ulm_000000_000019_gtFine_labelIds.png: cannot be read" in problems[0]
+    assert "lindau_000000_000019_gtFine_labelIds.png: holds the id 40" in problems[1]
+
+
+def box(x0, y0, x1, y1):
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def make_coco(root, *more):
+    crowd = np.zeros((20, 30), dtype=np.uint8, order="F")
+    crowd[:, :12] = 1
+    rle = coco_mask.encode(crowd)
+    objects = [
+        {"image_id": 7, "category_id": 47, "segmentation": box(4, 4, 8, 8)},  # a cup on a person, listed first
+        {"image_id": 7, "category_id": 1, "segmentation": box(2, 2, 20, 18)},
+        {
+            "image_id": 7,
+            "category_id": 90,
+            "segmentation": {"size": [20, 30], "counts": rle["counts"].decode()},
+            "iscrowd": 1,
+        },
+        *more,
+    ]
+    for i, annotation in enumerate(objects):
+        annotation.update(id=i + 1, area=1, bbox=[0, 0, 1, 1], iscrowd=annotation.get("iscrowd", 0))
+    for part, ids in (("train", (7, 8)), ("val", (9,))):
+        images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 20, "width": 30} for i in ids]
+        for entry in images:
+            image(root / f"{part}2017" / entry["file_name"], 20, 30)
+        (root / "annotations").mkdir(exist_ok=True)
+        own = [annotation for annotation in objects if annotation["image_id"] in ids]
+        content = {"images": images, "annotations": own, "categories": []}
+        (root / f"annotations/instances_{part}2017.json").write_text(json.dumps(content))
+
+
+def test_coco_objects_are_drawn_from_large_to_small_over_crowds(tmp_path):
+    make_coco(tmp_path)
+    done = prepare("coco", tmp_path)
+    assert (done.masks, done.problems) == ({"train": (2, 0), "val": (1, 0)}, [])
+    mask = read_mask(tmp_path / "masks/000000000007.png")
+    assert [mask[y, x] for y, x in ((6, 6), (10, 10), (10, 16), (0, 0), (19, 29))] == [42, 1, 1, 80, 0]
+    assert read_mask(tmp_path / "masks/000000000008.png").max() == 0
+    assert (tmp_path / "splits/train.txt").read_text() == "000000000007\n000000000008\n"
+    assert (tmp_path / "splits/val.txt").read_text() == "val2017/000000000009.jpg masks/000000000009.png\n"
+
+
+def test_wrong_coco_annotations_are_named(tmp_path):
+    make_coco(tmp_path, {"image_id": 8, "category_id": 12, "segmentation": box(1, 1, 5, 5)})
+    (problem,) = prepare("coco", tmp_path).problems
+    assert problem.startswith("image 8: has a broken annotation (KeyError(12))")
+    (tmp_path / "annotations/instances_val2017.json").write_text("{")
+    assert any("instances_val2017.json: is no COCO annotation file" in p for p in prepare("coco", tmp_path).problems)
+
+
+def test_real_coco_annotations(shared, tmp_path):
+    for name in ("annotations", "train2017"):
+        os.symlink(shared / "coco128" / name, tmp_path / name)
+    done = prepare("coco", tmp_path)
+    assert done.masks == {"train": (128, 0)}
+    api = CocoApi(tmp_path / "annotations/instances_train2017.json")
+    order = sorted(api.cats)
+    for image_id in sorted(api.imgs)[:40]:
+        annotations = api.imgToAnns[image_id]
+        mask = read_mask(tmp_path / f"masks/{image_id:012d}.png")
+        covered = np.zeros(mask.shape, dtype=bool)
+        for annotation in annotations:
+            covered |= api.annToMask(annotation).astype(bool)
+        assert ((mask > 0) == covered).all()
+        assert set(np.unique(mask)) <= {0, *(order.index(a["category_id"]) + 1 for a in annotations)}
+        for annotation in annotations:
+            if len(annotations) == 1:
+                assert (mask[covered] == order.index(annotation["category_id"]) + 1).all()

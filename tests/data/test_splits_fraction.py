@@ -1,0 +1,88 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from wpl_d2.data import load_description
+from wpl_d2.data.preparation import BENCHMARKS, new_split, parse_fraction
+from wpl_d2.data.preparation.fraction import draw_balanced, in_random_order
+from wpl_d2.data.preparation.splits import read_list_keys
+
+VOC = BENCHMARKS["voc"]
+KEYS = [f"2007_{i:06d}" for i in range(40)]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """40 images, all with masks, the last of them the only one with class 9."""
+    (tmp_path / "SegmentationClass").mkdir()
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "splits/train.txt").write_text("\n".join(KEYS))
+    for key in KEYS:
+        mask = np.array([[0, 255, 9 if key == KEYS[-1] else 1]], dtype=np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"SegmentationClass/{key}.png")
+    return tmp_path
+
+
+def make(root, fraction="1/13", seed=0, balanced=False):
+    name = new_split(VOC, load_description(VOC.description, root), parse_fraction(fraction), seed, balanced, 1)
+    return name, *(read_list_keys(VOC, root, f"{name}_{kind}") for kind in ("labeled", "unlabeled"))
+
+
+def test_a_new_split_is_a_partition_of_the_published_proportions(root):
+    name, labeled, unlabeled = make(root)
+    assert name == "1_13_seed0"
+    assert len(labeled) == 4  # 40 / 13 rounded up, as 10582 / 16 is 662 in the published splits
+    assert not labeled & unlabeled
+    assert labeled | unlabeled == set(KEYS)
+    assert "1_13_seed0_labeled" in load_description(VOC.description, root).lists
+
+
+def test_the_choice_is_the_same_for_ever_and_nested(root):
+    assert in_random_order(["a", "b", "c", "d", "e"], 0) == ["e", "b", "a", "c", "d"]
+    assert in_random_order(["c", "e"], 0) == ["e", "c"]
+    assert make(root)[1:] == make(root)[1:]
+    assert make(root)[1] < make(root, "1/4")[1]
+    assert make(root)[1] != make(root, seed=1)[1]
+
+
+def test_only_images_with_masks_are_labeled(root):
+    for key in KEYS[2:]:
+        (root / f"SegmentationClass/{key}.png").unlink()
+    assert make(root, "1/20")[1] == set(KEYS[:2])
+    with pytest.raises(ValueError, match="1/10 of 40 images is 4, but 2 have masks"):
+        make(root, "1/10")
+
+
+def test_an_existing_split_with_other_images_is_not_overwritten(root):
+    (root / "splits/1_13_seed0_labeled.txt").write_text("2007_000001\n2010_000001\n")
+    with pytest.raises(ValueError, match=r"1_13_seed0_labeled\.txt: has 2 images"):
+        make(root)
+
+
+def test_a_balanced_split_shows_the_rare_class(root):
+    name, labeled, _ = make(root, "1/20", balanced=True)
+    assert name == "1_20_balanced_seed0"
+    assert KEYS[-1] in labeled
+    assert len(labeled) == 2
+
+
+def test_balanced_choice_evens_out_the_classes():
+    classes = {f"a{i:02d}": frozenset({0, 1}) for i in range(90)} | {f"b{i}": frozenset({0, 2}) for i in range(6)}
+    classes |= {f"c{i}": frozenset({3}) for i in range(2)}
+    chosen = draw_balanced(classes, 12, seed=0)
+    assert sorted(key[0] for key in chosen) == ["a"] * 5 + ["b"] * 5 + ["c"] * 2
+    assert draw_balanced(classes, 12, seed=1) != chosen
+    everything = draw_balanced({**classes, "empty": frozenset()}, 99, seed=0)
+    assert len(everything) == len(set(everything)) == 99
+
+
+@pytest.mark.parametrize("text", ["0", "1", "3/2", "a", "1/0", "-1/2"])
+def test_wrong_fractions_are_refused(text):
+    with pytest.raises(ValueError, match=r"--fraction: .* give one such as 1/20"):
+        parse_fraction(text)
+
+
+def test_a_decimal_is_a_fraction():
+    assert parse_fraction("0.05") == Fraction(1, 20)

@@ -1,0 +1,70 @@
+#!/usr/bin/env python
+"""Prepare PASCAL VOC, Cityscapes or COCO: masks from the unpacked archives, published splits, new splits.
+
+What is there is kept, so an interrupted run is simply started again. Only split lists are ever downloaded; the message
+about a missing archive says where it is had. The exit status is 1 if something must be mended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from wpl_d2.data import load_description
+from wpl_d2.data.preparation import (
+    BENCHMARKS,
+    complete_unlabeled,
+    import_lists,
+    lists_table,
+    new_split,
+    parse_fraction,
+    prepare_images,
+)
+from wpl_d2.errors import clear_errors
+
+
+def main() -> int:
+    args = _parse()
+    benchmark = BENCHMARKS[args.dataset]
+    root = args.root or load_description(benchmark.description).root
+    if args.splits:
+        for item in import_lists(benchmark, root, args.splits):
+            print(f"{item.file}: {item.name}, {'byte for byte' if item.exact else 'the same images'} as published")
+    prepared = prepare_images(benchmark, load_description(benchmark.description, root), args.workers)
+    problems = prepared.problems + complete_unlabeled(benchmark, root)
+    if args.fraction:
+        fraction = parse_fraction(args.fraction)
+        description = load_description(benchmark.description, root)
+        print(f"new: {new_split(benchmark, description, fraction, args.seed, args.balanced, args.workers)}")
+    description = load_description(benchmark.description, root)
+    if root.resolve() != (expected := load_description(benchmark.description).root).resolve():
+        print(f"note: {benchmark.description} looks in {expected}; set DETECTRON2_DATASETS, or link {root} there")
+    print(f"\n{benchmark.name} in {root}\n\n{lists_table(benchmark, description, prepared.masks)}\n")
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(f"{len(problems)} problems")
+    return 1 if problems else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", choices=sorted(BENCHMARKS))
+    parser.add_argument("--root", type=Path, help="the data set's folder (default: where its description looks)")
+    parser.add_argument("--splits", metavar="FOLDER|URL", help="import the published lists that are there")
+    parser.add_argument("--fraction", help="make a new split with this share of labeled images, such as 1/20")
+    parser.add_argument("--seed", type=int, default=0, help="of --fraction")
+    parser.add_argument("--balanced", action="store_true", help="with --fraction: show all classes equally often")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    args = parser.parse_args()
+    if args.balanced and not args.fraction:
+        parser.error("--balanced is for --fraction")
+    if args.workers < 1:
+        parser.error("--workers must be at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        sys.exit(main())

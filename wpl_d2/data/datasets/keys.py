@@ -1,0 +1,103 @@
+"""Reading the YAML file of a data set: its keys' types, with errors that name the file and the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ...errors import InputError
+
+SPLIT = "{split}"
+"""The slot in the name and the file of a list that stands for many."""
+
+
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        InputError: it is no mapping, no YAML, or YAML that would run code.
+    """
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: is not a mapping of keys to values; see configs/datasets/camvid.yaml")
+    return raw
+
+
+def convert(key: str, value: Any, where: str) -> Any:
+    """A value of the YAML as the field of `Description` that its key names.
+
+    Args:
+        key: such as "classes".
+        value: what the file says.
+        where: file and key, for the message.
+
+    Raises:
+        InputError: the value is of another type.
+    """
+    return _CONVERT.get(key, _text)(value, where)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(
+            f"{where}: {value!r} is not text; write text, in quotes where YAML takes it for something else"
+        )
+    return value
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {value!r} is not a list; write [first, second]")
+    return tuple(_text(item, where) for item in value)
+
+
+def _integer(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: {value!r} is not an integer; write one, such as 255")
+    return value
+
+
+def _integers(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {value!r} is not a list; write [1, 2]")
+    return tuple(_integer(item, where) for item in value)
+
+
+def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
+    colors = value if isinstance(value, list) else [value]
+    for color in colors:
+        triple = isinstance(color, list) and len(color) == 3
+        if not triple or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
+            raise InputError(f"{where}: {color!r} is not a colour; write [r, g, b], each from 0 to 255")
+    return tuple((r, g, b) for r, g, b in colors)
+
+
+def _lists(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
+    lists = {_text(key, where): _text(file, where) for key, file in value.items()}
+    for key, file in lists.items():
+        if (SPLIT in key) != (SPLIT in file):
+            raise InputError(f"{where}: {key!r}: {file!r} has {SPLIT} on one side; write it on both")
+    return lists
+
+
+_CONVERT: dict[str, Callable[[Any, str], Any]] = {
+    "classes": _texts,
+    "objects": _texts,
+    "ignore": _integer,
+    "colors": _colors,
+    "dataset_ids": _integers,
+    "splits": _texts,
+    "lists": _lists,
+}

@@ -1,0 +1,27 @@
+"""The benchmarks of the field: from the archives that everybody fetches to masks, lists and splits."""
+
+from .benchmark import Archive, Benchmark
+from .cityscapes import CITYSCAPES
+from .coco import COCO
+from .fraction import new_split, parse_fraction
+from .prepare import Prepared, lists_table, prepare_images
+from .published import published_lists
+from .splits import Imported, complete_unlabeled, import_lists
+from .voc import VOC
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO)}
+
+__all__ = [
+    "BENCHMARKS",
+    "Archive",
+    "Benchmark",
+    "Imported",
+    "Prepared",
+    "complete_unlabeled",
+    "import_lists",
+    "lists_table",
+    "new_split",
+    "parse_fraction",
+    "prepare_images",
+    "published_lists",
+]

@@ -1,0 +1,92 @@
+"""What a benchmark is: its archives, what its masks are made from, how published lists name its images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import InputError
+
+Sources = dict[str, dict[str, Any]]
+"""By list ("train", "val") and image key: what a mask is made from; None where the archive holds the mask itself."""
+
+
+class Archive(NamedTuple):
+    """A published file; one of `gives` must be below the data set's root once it is unpacked."""
+
+    file: str
+    address: str
+    gives: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One data set and its published splits.
+
+    An image's key is the shortest text that names it, such as "2007_000032" or "ulm_000140_000019": the same in
+    every format in which lists are published.
+
+    Attributes:
+        name: of the data set; its description is `configs/datasets/NAME.yaml`.
+        archives: what the user fetches.
+        file_name: matches the file name, or the id, at the start of a line of any published list; group 1 is the key.
+        line: (key, list name) -> the line of this project's list.
+        find_sources: root -> the images that are there.
+        read_source: a source that is not None -> (H, W) uint8 class ids, 255 for none. Runs in another process.
+    """
+
+    name: str
+    archives: tuple[Archive, ...]
+    file_name: re.Pattern[str]
+    line: Callable[[str, str], str]
+    find_sources: Callable[[Path], Sources]
+    read_source: Callable[[Any], NDArray[np.uint8]]
+
+    @property
+    def description(self) -> str:
+        """The data set's YAML, from the repository's root."""
+        return f"configs/datasets/{self.name}.yaml"
+
+    def keys(self, text: str) -> list[str] | None:
+        """The keys of a list in any published format; None if a line does not name an image of this data set."""
+        keys = []
+        for line in filter(str.strip, text.splitlines()):
+            name = PurePosixPath(re.split(r"[\t ]", line.strip())[0]).name
+            match = self.file_name.fullmatch(name)
+            if not match:
+                return None
+            keys.append(match[1])
+        return keys
+
+    def missing_archives(self, root: Path) -> list[str]:
+        """A message for each archive that is not unpacked below `root`."""
+        return [
+            f"{root / archive.gives[0]}: is missing; unpack {archive.file} ({archive.address})"
+            for archive in self.archives
+            if not any((root / place).exists() for place in archive.gives)
+        ]
+
+
+def part_of(list_name: str) -> str:
+    """The part of the data set that a list is about, "train" or "val"."""
+    return "val" if list_name == "val" else "train"
+
+
+def read_ids(file: Path) -> set[str]:
+    """The words at the starts of the lines of a text file; empty where there is no file.
+
+    Raises:
+        InputError: it is no text.
+    """
+    try:
+        return {line.split()[0] for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+    except FileNotFoundError:
+        return set()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: is no text ({error}); restore it") from None

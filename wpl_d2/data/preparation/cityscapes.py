@@ -1,0 +1,70 @@
+"""Cityscapes, fine annotations: 2975 training and 500 validation images, 19 classes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
+from numpy.typing import NDArray
+
+from ...errors import InputError
+from ...structures import IGNORE
+from ..masks import read_raw_mask
+from .benchmark import Archive, Benchmark, Sources, part_of
+
+_LARGEST_ID = 33  # of labelIds; the number plate's -1 is in no image
+_IMAGE = "_leftImg8bit.png"
+
+TRAIN_IDS = np.full(256, IGNORE, dtype=np.uint8)
+"""(256,) train id of each label id, 255 where there is none."""
+for _category in CITYSCAPES_CATEGORIES:
+    TRAIN_IDS[_category["id"]] = _category["trainId"]
+
+
+def find_sources(root: Path) -> Sources:
+    """The images and their `labelIds` masks.
+
+    Args:
+        root: holds `leftImg8bit/{train,val}/CITY/` and `gtFine/{train,val}/CITY/`.
+    """
+    sources: Sources = {}
+    for part in ("train", "val"):
+        images = (root / "leftImg8bit" / part).glob(f"*/*{_IMAGE}")
+        keys = {file.name.removesuffix(_IMAGE): file.parent.name for file in images}
+        sources[part] = {
+            key: root / "gtFine" / part / city / f"{key}_gtFine_labelIds.png" for key, city in keys.items()
+        }
+    return sources
+
+
+def read_source(file: Path) -> NDArray[np.uint8]:
+    """The train ids, (H, W), of a `labelIds` mask.
+
+    Raises:
+        InputError: the file is missing, broken or something else.
+    """
+    mask = read_raw_mask(file)
+    if mask.max() > _LARGEST_ID:
+        raise InputError(f"{file}: holds the id {mask.max()}, no label id; unpack {CITYSCAPES.archives[1].file} again")
+    return TRAIN_IDS[mask]
+
+
+def _line(key: str, list_name: str) -> str:
+    return f"{part_of(list_name)}/{key.split('_')[0]}/{key}"
+
+
+_ADDRESS = "https://www.cityscapes-dataset.com/downloads/, after registration"
+CITYSCAPES = Benchmark(
+    name="cityscapes",
+    archives=(
+        Archive("leftImg8bit_trainvaltest.zip", _ADDRESS, ("leftImg8bit",)),
+        Archive("gtFine_trainvaltest.zip", _ADDRESS, ("gtFine",)),
+    ),
+    # CITY_SEQUENCE_FRAME, with the rest of the original name or, as CPS renamed the files, without it.
+    file_name=re.compile(r"([a-z]+_\d{6}_\d{6})((_leftImg8bit)?\.png)?"),
+    line=_line,
+    find_sources=find_sources,
+    read_source=read_source,
+)

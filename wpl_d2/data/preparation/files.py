@@ -1,0 +1,111 @@
+"""Many small files: written whole or not at all, by several processes, and not again where they are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from ...errors import InputError
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+
+class MaskJob(NamedTuple):
+    """A mask that must be at `target`; `source` is what it can be made from, or None."""
+
+    target: Path
+    source: Any
+
+
+@dataclass
+class MaskCounts:
+    """Masks that were made and that were there already, and what is wrong with the others."""
+
+    made: int = 0
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def write_masks(
+    jobs: Sequence[MaskJob], read: Callable[[Any], NDArray[np.uint8]], workers: int, title: str
+) -> MaskCounts:
+    """Make the masks that are not there yet, or broken, as 8-bit grey PNG.
+
+    Args:
+        jobs: the masks; their folders are made where they are missing.
+        read: a source -> (H, W) uint8 class ids; a module's function, since other processes run it.
+        workers: number of processes.
+        title: of the progress bar.
+    """
+    for folder in {job.target.parent for job in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    counts = MaskCounts()
+    for made, problem in in_processes(partial(_write_mask, read), jobs, workers, title):
+        if problem:
+            counts.problems.append(problem)
+        elif made:
+            counts.made += 1
+        else:
+            counts.kept += 1
+    return counts
+
+
+def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, title: str) -> list[_Result]:
+    """Do `work` on each item in `workers` processes, with a progress bar.
+
+    Args:
+        work: a module's function, or a partial of one.
+        items: its arguments.
+        workers: number of processes.
+        title: of the progress bar.
+
+    Returns:
+        the results in the order of the items.
+    """
+    chunk = max(1, min(64, len(items) // (4 * workers)))
+    with ProcessPoolExecutor(workers) as pool:
+        results = pool.map(work, items, chunksize=chunk)
+        return list(tqdm(results, total=len(items), desc=title, unit="mask"))
+
+
+def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple[bool, str]:
+    if _is_whole_index_image(job.target):
+        return False, ""
+    if job.source is None:
+        return False, f"{job.target}: is missing, broken or a colour image; unpack its archive again"
+    try:
+        mask = Image.fromarray(read(job.source))
+    except InputError as error:
+        return False, str(error)
+    replace_file(job.target, lambda file: mask.save(file, format="PNG"))
+    return True, ""
+
+
+def replace_file(target: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a file beside `target` that takes its place when it is complete."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        write(unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _is_whole_index_image(file: Path) -> bool:
+    try:
+        with Image.open(file) as image:
+            image.verify()  # the checksums, without decoding
+            return image.mode in ("L", "P")
+    except (OSError, SyntaxError, ValueError):
+        return False

@@ -1,0 +1,119 @@
+"""New splits of one's own: a fraction of the training list, chosen by a seed."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import InputError
+from ...structures import IGNORE
+from ..datasets.folder import Description
+from ..masks import read_mask
+from .benchmark import Benchmark
+from .files import in_processes
+from .splits import read_list_keys, write_list
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Read "1/20" or "0.05".
+
+    Raises:
+        InputError: it is no number between 0 and 1.
+    """
+    try:
+        fraction = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        fraction = Fraction(0)
+    if not 0 < fraction < 1:
+        raise InputError(f"--fraction: {text!r} is no fraction of the images; give one such as 1/20")
+    return fraction
+
+
+def new_split(
+    benchmark: Benchmark, description: Description, fraction: Fraction, seed: int, balanced: bool, workers: int
+) -> str:
+    """Write the labeled and the unlabeled list of a new split.
+
+    The number of labeled images is rounded up, as in the published splits.
+
+    Args:
+        benchmark: the data set.
+        description: the same, its root being where the data are.
+        fraction: the labeled share of the training list.
+        seed: another seed, another choice.
+        balanced: choose by the classes in the masks (see `draw_balanced`).
+        workers: processes that read the masks.
+
+    Returns:
+        the split's name, such as "1_20_seed0".
+
+    Raises:
+        InputError: there is no training list, too few of its images have masks, or another choice of that name exists.
+    """
+    root = description.root
+    masks = {
+        next(iter(benchmark.keys(record["image_id"]) or [])): Path(record["sem_seg_file_name"])
+        for record in description.records("train")
+        if "sem_seg_file_name" in record
+    }
+    train = read_list_keys(benchmark, root, "train")
+    count = math.ceil(len(train) * fraction)
+    if not 0 < count <= len(masks):
+        raise InputError(
+            f"--fraction: {fraction} of {len(train)} images is {count}, but {len(masks)} have masks; "
+            f"complete the data set"
+        )
+    if balanced:
+        keys = sorted(masks)
+        found = in_processes(_classes_of, [masks[key] for key in keys], workers, "classes")
+        labeled = draw_balanced(dict(zip(keys, found, strict=True)), count, seed)
+    else:
+        labeled = in_random_order(masks, seed)[:count]
+    name = f"{fraction.numerator}_{fraction.denominator}_{'balanced_' if balanced else ''}seed{seed}"
+    write_list(benchmark, root, f"{name}_labeled", labeled)
+    write_list(benchmark, root, f"{name}_unlabeled", train - set(labeled))
+    return name
+
+
+def in_random_order(keys: Iterable[str], seed: int) -> list[str]:
+    """Sort by a hash of seed and key: the same on every machine and with every version of every library.
+
+    An image's place among others does not depend on what else is there, so a smaller split lies within a larger one.
+    """
+    return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
+
+
+def draw_balanced(classes: Mapping[str, frozenset[int]], count: int, seed: int) -> list[str]:
+    """Choose images one by one, each for the class that the fewest chosen ones show.
+
+    Args:
+        classes: the classes that each image shows.
+        count: how many to choose.
+        seed: sets the order in which the images of a class are taken.
+    """
+    order = in_random_order(classes, seed)
+    waiting = {
+        c: iter([key for key in order if c in classes[key]]) for c in sorted(frozenset().union(*classes.values()))
+    }
+    shown = dict.fromkeys(waiting, 0)
+    chosen: dict[str, None] = {}
+    while len(chosen) < count and shown:
+        rarest = min(shown, key=lambda c: shown[c])
+        key = next((key for key in waiting[rarest] if key not in chosen), None)
+        if key is None:
+            del shown[rarest]
+            continue
+        chosen[key] = None
+        for c in classes[key] & shown.keys():
+            shown[c] += 1
+    rest = (key for key in order if key not in chosen)  # masks without any class
+    return [*chosen, *rest][:count]
+
+
+def _classes_of(file: Path) -> frozenset[int]:
+    return frozenset(np.flatnonzero(np.bincount(read_mask(file).ravel())).tolist()) - {IGNORE}

@@ -1,0 +1,179 @@
+"""Importing published lists in any format, checked against their checksums, and completing them.
+
+A list is known by the images in it, not by its name or format: UniMatch's, U2PL's, CPS's and AEL's ways to write the
+same split give the same list here, sorted and in one format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from detectron2.utils.file_io import PathManager
+
+from ...errors import InputError
+from .benchmark import Benchmark
+from .files import replace_file
+from .published import digest_of, published_lists
+
+_EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A list that was imported: from which file, and whether that was the published one byte for byte."""
+
+    name: str
+    file: str
+    exact: bool
+
+
+def import_lists(benchmark: Benchmark, root: Path, source: str) -> list[Imported]:
+    """Write the published lists found at `source` to `root/splits`.
+
+    Args:
+        benchmark: the data set.
+        root: its folder.
+        source: a folder, searched to its depth, or an address, `file://` too, below which the files have their
+            published paths.
+
+    Raises:
+        InputError: nothing is found, a file differs from the list published under its path, or a list of that name
+            with other images is in the way.
+    """
+    files = _find(benchmark, source)
+    imported: dict[str, Imported] = {}
+    found: dict[str, set[str]] = {}
+    for path, file in files.items():
+        data = file.read_bytes()
+        keys = benchmark.keys(data.decode("utf-8-sig", errors="replace")) or []
+        name = _recognise(benchmark, keys)
+        if name:
+            exact = hashlib.sha256(data).hexdigest() in published_lists(benchmark.name)[name].file_digests
+            if name not in imported or exact:
+                imported[name], found[name] = Imported(name, path, exact), set(keys)
+        elif any(file.resolve().as_posix().endswith(f"/{known}") for known in _paths(benchmark)):
+            raise InputError(
+                f"{file}: is not the list published as {path}, it has {len(keys)} images and another SHA-256; "
+                f"fetch it again, or take it away"
+            )
+    if not found:
+        raise InputError(f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}")
+    found |= _whole(benchmark, found)
+    for name, images in found.items():
+        write_list(benchmark, root, name, images)
+    return sorted(imported.values(), key=lambda item: item.name)
+
+
+def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
+    """Write the unlabeled list of every split that has none: the training list without the labeled images.
+
+    Returns:
+        what stands against it: a message if there are such splits.
+    """
+    impossible = []
+    train = read_list_keys(benchmark, root, "train")
+    for file in sorted((root / "splits").glob("*_labeled.txt")):
+        name = f"{file.stem.removesuffix('_labeled')}_unlabeled"
+        if list_file(root, name).exists():
+            continue
+        labeled = read_list_keys(benchmark, root, file.stem)
+        known = published_lists(benchmark.name).get(name)
+        rest = train - labeled
+        wrong = known and (digest_of(rest) != known.digest if known.digest else len(rest) != known.images)
+        if wrong or not labeled <= train:
+            impossible.append(name)
+        else:
+            write_list(benchmark, root, name, rest)
+    if not impossible:
+        return []
+    return [
+        f"{list_file(root, 'train')}: has {len(train)} images, not all that {', '.join(impossible)} must be made of; "
+        f"complete the data set, or import those lists"
+    ]
+
+
+def list_file(root: Path, name: str) -> Path:
+    """Where a list is, below a data set's folder."""
+    return root / "splits" / f"{name}.txt"
+
+
+def read_list_keys(benchmark: Benchmark, root: Path, name: str) -> set[str]:
+    """The images of a list; none where it is missing.
+
+    Raises:
+        InputError: it is not about this data set.
+    """
+    file = list_file(root, name)
+    if not file.is_file():
+        return set()
+    keys = benchmark.keys(file.read_text(encoding="utf-8-sig"))
+    if keys is None:
+        raise InputError(f"{file}: has a line that names no image of {benchmark.name}; mend it or take it away")
+    return set(keys)
+
+
+def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> None:
+    """Write a list, sorted. One that is there with the same images stays as it is, a part of it is completed.
+
+    Raises:
+        InputError: there is a list of that name with other images.
+    """
+    file = list_file(root, name)
+    old = read_list_keys(benchmark, root, name)
+    if file.exists() and old == set(keys):
+        return
+    if not old <= set(keys):
+        raise InputError(
+            f"{file}: has {len(old)} images, and not just those of the {len(keys)} to be written; "
+            f"take it away to have it written anew"
+        )
+    text = "".join(f"{benchmark.line(key, name)}\n" for key in sorted(keys))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
+    """Text files by their path below `source`."""
+    address = urlparse(source)
+    if address.scheme in ("", "file"):
+        folder = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
+        if not folder.is_dir():
+            raise InputError(f"{source}: no such folder; give a folder of lists, or an address such as {_EXAMPLE}")
+        return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.txt"))}
+    files = {}
+    for path in _paths(benchmark):
+        try:
+            files[path] = Path(PathManager.get_local_path(f"{source.rstrip('/')}/{path}"))
+        except HTTPError as error:
+            if error.code != 404:
+                raise InputError(
+                    f"{source}: cannot be read ({error}); try again, or fetch the lists by hand"
+                ) from error
+        except OSError as error:
+            raise InputError(f"{source}: cannot be read ({error}); try again, or fetch the lists by hand") from error
+    return files
+
+
+def _paths(benchmark: Benchmark) -> list[str]:
+    return sorted(path for known in published_lists(benchmark.name).values() for path in known.paths)
+
+
+def _recognise(benchmark: Benchmark, keys: Collection[str]) -> str:
+    digest = digest_of(keys)
+    names = (name for name, known in published_lists(benchmark.name).items() if known.digest == digest)
+    return next(names, "")
+
+
+def _whole(benchmark: Benchmark, found: dict[str, set[str]]) -> dict[str, set[str]]:
+    """The training list, where both lists of a split are among the `found` ones."""
+    for name, keys in found.items():
+        whole = keys | found.get(name.replace("labeled", "unlabeled"), set())
+        if name.endswith("_labeled") and _recognise(benchmark, whole) == "train":
+            return {"train": whole}
+    return {}

@@ -1,0 +1,89 @@
+"""PASCAL VOC 2012 with the extra annotations of SBD ("train_aug"): 10 582 training and 1449 validation images."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from ...errors import InputError
+from ...structures import IGNORE
+from ..masks import read_mask
+from .benchmark import Archive, Benchmark, Sources, read_ids
+
+_LARGEST_ID = 20
+_SBD_PLACES = ("benchmark_RELEASE/dataset", "dataset", "SBD", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", ".")
+"""Where SBD's `cls/` may be: as the archive unpacks, or with its outer folders taken away, as torchvision does."""
+
+
+def find_sources(root: Path) -> Sources:
+    """The images of VOC's own segmentation lists, which have masks, and those of SBD, which get some.
+
+    VOC's own mask is always preferred: SBD annotated the same images again, with coarser borders and no void.
+    The masks of VOC are index images as they are, so they stay untouched in `SegmentationClass/`, and SBD's join
+    them there.
+
+    Args:
+        root: holds `JPEGImages/`, `SegmentationClass/`, SBD and, unless `splits/val.txt` is there, `ImageSets/`. In
+            SBD's place the widespread `SegmentationClassAug/`, its masks as index images, does as well.
+
+    Raises:
+        InputError: nothing says which images are the validation images.
+    """
+    lists = root / "ImageSets" / "Segmentation"
+    val = read_ids(lists / "val.txt") or read_ids(root / "splits" / "val.txt")
+    if not val:
+        raise InputError(f"{lists / 'val.txt'}: is missing; unpack {VOC.archives[0].file} in {root}, or import a list")
+    own = val | read_ids(lists / "train.txt")
+    added = [*(f"{place}/cls/*.mat" for place in _SBD_PLACES), "SegmentationClassAug/*.png"]
+    train: dict[str, Path | None] = {file.stem: file for pattern in added for file in root.glob(pattern)}
+    present = {file.stem for file in (root / "SegmentationClass").glob("*.png")}
+    train |= dict.fromkeys(own | (present - train.keys()))
+    return {"train": {key: train[key] for key in train.keys() - val}, "val": dict.fromkeys(val)}
+
+
+def read_source(file: Path) -> NDArray[np.uint8]:
+    """The class ids, (H, W), of an SBD `cls/ID.mat` or an index image.
+
+    Raises:
+        InputError: the file is broken or something else.
+    """
+    mask = read_mask(file) if file.suffix == ".png" else _read_mat(file)
+    if mask.size == 0 or mask[mask != IGNORE].max(initial=0) > _LARGEST_ID:
+        raise InputError(f"{file}: holds ids above {_LARGEST_ID}; unpack its archive again")
+    return mask
+
+
+def _read_mat(file: Path) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(loadmat(file, simplify_cells=True)["GTcls"]["Segmentation"], dtype=np.uint8)
+    except Exception as error:  # scipy's reader fails on a damaged file in many ways
+        raise InputError(f"{file}: is no SBD mask ({error!r}); unpack {VOC.archives[1].file} again") from error
+
+
+def _line(key: str, list_name: str) -> str:
+    return key
+
+
+VOC = Benchmark(
+    name="voc",
+    archives=(
+        Archive(
+            "VOCdevkit/VOC2012 of VOCtrainval_11-May-2012.tar",
+            "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            ("JPEGImages",),
+        ),
+        Archive(
+            "benchmark.tgz",
+            "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz",
+            tuple(f"{place}/cls" for place in _SBD_PLACES),
+        ),
+    ),
+    file_name=re.compile(r"(\d{4}_\d{6})(\.jpg)?"),
+    line=_line,
+    find_sources=find_sources,
+    read_source=read_source,
+)
