@@ -187,12 +187,35 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_evaluation(cfg: CN) -> None:
-    # confusion: one confusion matrix on the device; detectron2: SemSegEvaluator.
+    # confusion: one confusion matrix on the device; detectron2: SemSegEvaluator; label_files: no numbers and no masks
+    # needed, one PNG of the data set's own ids for each image, as the Cityscapes server takes them.
     cfg.TEST.EVALUATOR = "confusion"
+    # How an image is segmented; boxes are always found on the whole image.
+    cfg.TEST.INFERENCE = CN()
+    # whole: the image at once; slide: overlapping windows, averaged; crop: the centre alone, which alone is judged.
+    cfg.TEST.INFERENCE.MODE = "whole"
+    # (height, width) of the windows of slide and of the centre of crop.
+    cfg.TEST.INFERENCE.CROP_SIZE = (513, 513)
+    # Pixels from window to window, down and to the right.
+    cfg.TEST.INFERENCE.STRIDE = (342, 342)
+    # Windows that would leave the image. shift: are moved inside, and a smaller image is padded to the window (U2PL,
+    # AEL); truncate: are cut off (UniMatch, AugSeg).
+    cfg.TEST.INFERENCE.BORDER = "shift"
+    # What is averaged over windows, flips and scales: probability (UniMatch, AugSeg, AEL) | logit (U2PL).
+    cfg.TEST.INFERENCE.AVERAGE = "probability"
+    # Windows that the model gets at once: more are faster on a GPU and take more memory.
+    cfg.TEST.INFERENCE.WINDOW_BATCH = 1
+    # Test-time augmentation: also the mirror image; factors of the image's size.
+    cfg.TEST.INFERENCE.FLIP = False
+    cfg.TEST.INFERENCE.SCALES = (1.0,)
     # Also evaluate the student where a teacher is what is evaluated and exported.
     cfg.TEST.STUDENT = False
     # Data sets with masks on which pseudo-labels are judged, such as the unlabeled list's name.
     cfg.TEST.PSEUDO_LABELS = ()
+    # With a detector, they are judged inside and outside of its boxes from each of these scores on.
+    cfg.TEST.BOX_SCORES = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+    # A box is right if its IoU with a component of its class reaches this (paper, supplementary table 1).
+    cfg.TEST.BOX_IOU = 0.8
 
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:

@@ -8,6 +8,7 @@ from wpl_d2.config import get_cfg
 from wpl_d2.evaluation import ConfusionMatrix, SemSegConfusionEvaluator, build_evaluator, sem_seg_table
 from wpl_d2.evaluation.build import build_detectron2_evaluator
 from wpl_d2.evaluation.confusion import sem_seg_metrics
+from wpl_d2.evaluation.label_map import label_map
 
 
 def predictions(name, classes=4, seed=0):
@@ -22,6 +23,14 @@ def run(evaluator, pairs):
     for record, output in pairs:
         evaluator.process([record], [output])
     return evaluator.evaluate()
+
+
+def test_many_classes_are_counted():
+    """The cells of 255 classes do not fit into 16 bits."""
+    ids = torch.arange(255, dtype=torch.uint8)
+    matrix = ConfusionMatrix(255)
+    matrix.update(ids.flip(0), ids)
+    assert torch.equal(matrix.counts, torch.eye(255, dtype=torch.int64).flip(0))
 
 
 @pytest.mark.parametrize("never", [None, 1, 3])
@@ -66,6 +75,23 @@ def test_matrix_matches_a_loop():
         if t != 255:
             expected[t, p] += 1
     np.testing.assert_array_equal(matrix.counts.numpy(), expected)
+
+
+@pytest.mark.parametrize("shape", [(19, 130, 257), (1, 3, 4), (255, 40, 7), (4, 2, 9001)])
+def test_label_map_is_argmax_with_the_first_of_ties(shape):
+    generator = torch.Generator().manual_seed(0)
+    for scores in (torch.randn(shape, generator=generator), torch.randint(0, 3, shape, generator=generator).float()):
+        expected = scores.numpy().argmax(axis=0)
+        np.testing.assert_array_equal(label_map(scores).numpy(), expected)
+        columns_first = scores.transpose(1, 2).contiguous().transpose(1, 2)
+        np.testing.assert_array_equal(label_map(columns_first).numpy(), expected)
+
+
+def test_label_map_of_a_diverged_model_has_classes_only():
+    scores = torch.full((3, 4, 5), torch.nan)
+    scores[1, 0] = 1
+    assert label_map(scores).max() < 3
+    assert (label_map(torch.full((3, 4, 5), -torch.inf)) == 0).all()
 
 
 def test_prediction_of_another_size_is_refused(tiny):

@@ -12,17 +12,19 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 from numpy.typing import NDArray
 
 from ..data import read_mask
-from ..errors import check_name
+from ..errors import InputError, check_name
 from ..structures import IGNORE
 from .confusion import SemSegConfusionEvaluator
 from .detection import build_box_evaluator
+from .inference import judged_crop
+from .label_files import LabelFiles
 from .records import records_with_masks
 
-EVALUATORS = ("confusion", "detectron2")
+EVALUATORS = ("confusion", "detectron2", "label_files")
 
 
 def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> DatasetEvaluator:
-    """Segmentation metrics by `TEST.EVALUATOR`, and box AP where the model has a detector.
+    """Segmentation metrics by `TEST.EVALUATOR`, and box AP where the model has, or is, a detector.
 
     All processes must call it.
 
@@ -32,11 +34,21 @@ def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> Data
         output_dir: for files of the evaluators.
 
     Raises:
-        InputError: no evaluator of that name, or an image without a mask.
+        InputError: no evaluator of that name, one that does not go with TEST.INFERENCE or the classes, or an image
+            without a mask.
     """
+    if cfg.MODEL.DETECTOR.MODE == "alone":
+        return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA)
     name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
+    crop = judged_crop(cfg)
+    if crop and name != "confusion":
+        raise InputError(
+            f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
+        )
+    if name == "label_files":
+        return LabelFiles(dataset_name, output_dir)
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+        SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, crop)
         if name == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]

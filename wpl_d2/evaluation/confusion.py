@@ -17,8 +17,10 @@ from torch import Tensor
 
 from ..data.mappers import read_labels
 from ..structures import IGNORE
+from .label_map import label_map
 from .records import records_with_masks
 from .reduce import sum_over_ranks
+from .windows import centre
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -43,14 +45,19 @@ class ConfusionMatrix:
         """Count the pixels of one map or of many.
 
         Args:
-            prediction: int64 class ids in [0, C), any shape.
+            prediction: class ids in [0, C), any integer type and shape.
             target: class ids of the same shape and device; `IGNORE` is not counted.
         """
-        size = self.num_classes**2
-        # Ignored pixels fall into one bin more, which is dropped: cheaper than selecting the others.
-        cell = torch.where(target == IGNORE, size, target.long() * self.num_classes + prediction)
-        new = torch.bincount(cell.flatten(), minlength=size + 1)[:size]
-        self.counts = self.counts.to(new.device) + new.view_as(self.counts)
+        # A row for every value that a byte can have, `IGNORE` too, and then those of the classes: cheaper than
+        # selecting pixels. 32 bits hold any cell.
+        size = (IGNORE + 1) * self.num_classes
+        if prediction.device.type == "cpu":
+            # NumPy's: to start threads for each of such short operations costs more than they take.
+            cells = np.multiply(target.numpy(), self.num_classes, dtype=np.int32) + prediction.numpy()
+            new = torch.from_numpy(np.bincount(cells.ravel(), minlength=size))
+        else:
+            new = torch.bincount(torch.add(prediction.int(), target, alpha=self.num_classes).flatten(), minlength=size)
+        self.counts = self.counts.to(new.device) + new.view(-1, self.num_classes)[: self.num_classes]
 
 
 class SemSegConfusionEvaluator(DatasetEvaluator):
@@ -59,12 +66,13 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
     The numbers that it does report are equal.
     """
 
-    def __init__(self, dataset_name: str, num_classes: int) -> None:
+    def __init__(self, dataset_name: str, num_classes: int, crop: tuple[int, int] | None = None) -> None:
         """Prepare for a data set.
 
         Args:
             dataset_name: registered as `wpl_d2.data.register` does.
             num_classes: C, the channels of "sem_seg".
+            crop: (height, width) of the centre of each image that is judged; None for all of it.
 
         Raises:
             ValueError: an image of the data set has no mask.
@@ -72,6 +80,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         self._classes: Sequence[str] = MetadataCatalog.get(dataset_name).stuff_classes
         self._records = {record["file_name"]: record for record in records_with_masks(dataset_name)}
         self._matrix = ConfusionMatrix(num_classes)
+        self._crop = crop
 
     def reset(self) -> None:
         """Forget all images."""
@@ -88,9 +97,11 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
             ValueError: a mask of another size than the prediction, or with a class that the model lacks.
         """
         for record, output in zip(inputs, outputs, strict=True):
-            prediction = output["sem_seg"].argmax(dim=0)
+            prediction = label_map(output["sem_seg"])
             target = read_labels(self._records[record["file_name"]], prediction.shape, self._matrix.num_classes)
-            self._matrix.update(prediction, torch.tensor(target, device=prediction.device))
+            region = centre(target.shape, self._crop or target.shape)
+            # Copied, because what PIL gives is read-only.
+            self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """All processes' metrics in percent on the main one (see `sem_seg_metrics`), empty on the others."""

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from ..data import build_test_loader
 from ..frameworks import Framework
 from .build import build_evaluator
+from .inference import build_inference
 from .pseudo_labels import evaluate_pseudo_labels
 
 logger = logging.getLogger(__name__)
@@ -53,4 +54,5 @@ def _evaluate_one(cfg: Any, model: Any, dataset: str, name: str) -> OrderedDict[
     logger.info("Evaluating the %s on %s", name, dataset)
     output = Path(cfg.OUTPUT_DIR) / "inference" / dataset / name
     evaluator = build_evaluator(cfg, dataset, str(output))
-    return OrderedDict(inference_on_dataset(model, build_test_loader(cfg, dataset), evaluator) or {})
+    inference = build_inference(cfg, model)
+    return OrderedDict(inference_on_dataset(inference, build_test_loader(cfg, dataset), evaluator) or {})

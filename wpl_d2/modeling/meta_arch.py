@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from ..errors import InputError, check_name
 from ..structures import IGNORE, ClassBoxes, SemSegOutput
 from .detector import SharedDetector
-from .weights import check_fits, own_weights
+from .weights import OwnWeights
 
-_DETECTOR_MODES = ("none", "shared")
+_DETECTOR_MODES = ("none", "shared", "cached")
 
 
 @META_ARCH_REGISTRY.register()
-class UnifiedSegDet(nn.Module):
+class UnifiedSegDet(OwnWeights):
     """Segmentation and detection on one backbone, which is computed once for both.
 
     By itself it keeps Detectron2's contract (`forward`); a framework builds its steps from `normalize`,
@@ -31,7 +31,7 @@ class UnifiedSegDet(nn.Module):
     Attributes:
         backbone: image to feature maps.
         sem_seg_head: feature maps to `SemSegOutput`.
-        detector: None where MODEL.DETECTOR.MODE is none.
+        detector: None unless MODEL.DETECTOR.MODE is shared.
         pixel_mean, pixel_std: (3, 1, 1) float, of pixels in 0..255.
     """
 
@@ -76,6 +76,10 @@ class UnifiedSegDet(nn.Module):
             raise InputError(
                 "MODEL.SEM_SEG_HEAD.NUM_CLASSES: 0, it is filled in from the data set; "
                 "set DATASETS.DESCRIPTION, or the key itself"
+            )
+        if cfg.MODEL.DETECTOR.MODE == "alone":
+            raise InputError(
+                "MODEL.META_ARCHITECTURE: UnifiedSegDet, but MODEL.DETECTOR.MODE is alone; set it to FPNDetector"
             )
         mode = check_name("MODEL.DETECTOR.MODE", cfg.MODEL.DETECTOR.MODE, _DETECTOR_MODES)
         backbone = build_backbone(cfg)
@@ -123,6 +127,17 @@ class UnifiedSegDet(nn.Module):
         """
         return self.sem_seg_head(features if perturb is None else perturb(features), size)
 
+    def segment(self, images: Tensor) -> Tensor:
+        """Logits (B, C, H, W) float32 of images (B, 3, H, W) in 0..255, that is `encode` and `decode`."""
+        batch = self._batch(list(self.normalize(images)))
+        logits = self.decode(self.encode(batch.tensor), _size(batch.tensor)).logits.float()
+        return logits[..., : images.shape[-2], : images.shape[-1]]
+
+    def find(self, images: Tensor) -> list[Instances]:
+        """Boxes of images (B, 3, H, W) in 0..255, that is `encode` and `detect`."""
+        batch = self._batch(list(self.normalize(images)))
+        return self.detect(self.encode(batch.tensor), batch.image_sizes)
+
     def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Instances]:
         """Boxes in pixels of the input, whatever `training` says: see `SharedDetector.detect`."""
         return self._detector().detect(features, sizes)
@@ -150,27 +165,9 @@ class UnifiedSegDet(nn.Module):
         """
         return self._losses(batched_inputs) if self.training else self._inference(batched_inputs)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in `nn.Module`, but takes its own weights out of a framework's, and never leaves weights random.
-
-        So Detectron2's checkpointer, which drops what does not fit and goes on with a warning, loads all of
-        the model or fails.
-
-        Args:
-            state_dict: of a model like this, or of a framework: then `teacher.*`, else `student.*`, is used.
-            strict: False admits keys that the model does not have; missing keys are an error either way.
-            assign: as in `nn.Module`.
-
-        Raises:
-            InputError: keys are missing or of another shape.
-        """
-        weights = own_weights(state_dict)
-        check_fits(self, weights)
-        return super().load_state_dict(weights, strict, assign)
-
     def _detector(self) -> SharedDetector:
         if self.detector is None:
-            raise InputError("MODEL.DETECTOR.MODE: none, there is no detector to ask; set it to shared")
+            raise InputError("MODEL.DETECTOR.MODE: the model has no detector to ask; set it to shared")
         return self.detector
 
     def _batch(self, maps: list[Tensor], pad_value: float = 0.0) -> ImageList:

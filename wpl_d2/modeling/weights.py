@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from detectron2.modeling.backbone import FPN
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -13,12 +14,13 @@ from .backbone.timm import TimmBackbone
 from .weight_files import PACKAGE, read_weights
 
 if TYPE_CHECKING:
-    from .meta_arch import UnifiedSegDet
+    from torch.nn.modules.module import _IncompatibleKeys
 
 T = TypeVar("T")
 
-# Who of a framework is evaluated: the teacher, where there is one.
-_OWNERS = ("teacher.", "student.")
+OWNERS = ("teacher", "student")
+"""Whose weights a framework's checkpoint holds; the first that is there is evaluated and exported."""
+
 _PREDICTOR = "sem_seg_head.predictor.weight"
 # Names that mark a tensor as the ImageNet classifier's.
 _CLASSIFIERS = {"fc", "linear", "classifier", "head"}
@@ -34,7 +36,7 @@ _DEEP_STEM = {
 }
 
 
-def load_model_weights(model: UnifiedSegDet, path: str) -> None:
+def load_model_weights(model: nn.Module, path: str) -> None:
     """Load all weights of `model` from a checkpoint of its own or of a framework (`own_weights`).
 
     Args:
@@ -45,23 +47,63 @@ def load_model_weights(model: UnifiedSegDet, path: str) -> None:
         InputError: there is no such file, it holds more than tensors, or keys are missing, unexpected or of
             another shape.
     """
-    weights = own_weights(read_weights(path))
-    check_fits(model, weights, path)
+    fit_model(model, read_weights(path), path)
+
+
+def fit_model(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """As `load_model_weights`, from a state dict that was read already.
+
+    Args:
+        model: filled in place.
+        state_dict: of a model like this or of a framework.
+        source: where it comes from, for messages.
+
+    Raises:
+        InputError: keys are missing, unexpected or of another shape.
+    """
+    weights = own_weights(state_dict)
+    check_fits(model, weights, source)
     unexpected = sorted(weights.keys() - model.state_dict().keys())
     if unexpected:
         raise InputError(
-            f"{path}: has weights that the model lacks: {_listed(unexpected)}; use the config it was trained with"
+            f"{source}: has weights that the model lacks: {_listed(unexpected)}; use the config it was trained with"
         )
     model.load_state_dict(weights)
 
 
+class OwnWeights(nn.Module):
+    """A model that takes its own weights out of a framework's checkpoint: all of them or none."""
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> _IncompatibleKeys:
+        """Load a state.
+
+        So Detectron2's checkpointer, which drops what does not fit and goes on with a warning, loads all of
+        the model or fails.
+
+        Args:
+            state_dict: of a model like this, or of a framework: then `teacher.*`, else `student.*`, is used.
+            strict: False admits keys that the model does not have; missing keys are an error either way.
+            assign: as in `nn.Module`.
+
+        Raises:
+            InputError: keys are missing or of another shape.
+        """
+        weights = own_weights(state_dict)
+        check_fits(self, weights)
+        return super().load_state_dict(weights, strict, assign)
+
+
 def own_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
     """One model's weights out of a framework's: `teacher.*`, else `student.*`; others stay as they are."""
-    for owner in _OWNERS:
-        own = {key.removeprefix(owner): value for key, value in state_dict.items() if key.startswith(owner)}
-        if own:
-            return own
-    return dict(state_dict)
+    return next(filter(None, (weights_of(owner, state_dict) for owner in OWNERS)), dict(state_dict))
+
+
+def weights_of(owner: str, state_dict: Mapping[str, T]) -> dict[str, T]:
+    """The weights of one of `OWNERS` out of a framework's, under the model's own names; empty if it has none."""
+    prefix = f"{owner}."
+    return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
 def check_fits(model: nn.Module, weights: Mapping[str, Tensor], source: str = "checkpoint") -> None:
@@ -95,7 +137,7 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
     """Load a backbone's weights, usually those of ImageNet training; a classifier in the file is left out.
 
     Args:
-        backbone: filled in place.
+        backbone: filled in place; of an FPN its `bottom_up`.
         path: the forms of MODEL.WEIGHTS:
             "": the weights stay random;
             a file: a Detectron2 `.pkl`, torchvision's or timm's `.pth`, `.safetensors`;
@@ -106,12 +148,26 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
     Raises:
         InputError: there is no such file or package, it holds more than tensors or does not fit.
     """
-    if not path:
-        return
+    if path:
+        fit_backbone(backbone, read_weights(path), path)
+
+
+def fit_backbone(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """As `load_backbone_weights`, from a state dict that was read already.
+
+    Args:
+        backbone: filled in place; of an FPN its `bottom_up`.
+        state_dict: perhaps with a classifier, which is left out.
+        source: the file it comes from, in a form of MODEL.WEIGHTS.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    backbone = backbone.bottom_up if isinstance(backbone, FPN) else backbone
     module = backbone.body if isinstance(backbone, TimmBackbone) else backbone
     assert isinstance(module, nn.Module)
-    wanted, given = _without_counters(module.state_dict()), _without_counters(read_weights(path))
-    if path.startswith(PACKAGE):
+    wanted, given = _without_counters(module.state_dict()), _without_counters(state_dict)
+    if source.startswith(PACKAGE):
         given = dict(zip(wanted, given.values(), strict=False))
     elif isinstance(backbone, TimmBackbone):
         given = {_timm_name(key, wanted): value for key, value in given.items()}
@@ -122,7 +178,7 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
     problems = _problems(wanted, given) + [f"{key} is not the backbone's" for key in sorted(unexpected)]
     if problems:
         raise InputError(
-            f"{path}: does not fit {type(backbone).__name__}: {_listed(problems)}; "
+            f"{source}: does not fit {type(backbone).__name__}: {_listed(problems)}; "
             "set MODEL.BACKBONE.NAME, MODEL.TIMM.NAME or MODEL.RESNETS to what the file is of"
         )
     module.load_state_dict({key: given[key] for key in wanted}, strict=False)
