@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image
@@ -91,6 +92,26 @@ class Tree:
         return cfg
 
 
+def make_tree(folder):
+    """Write the data set of the fixture `tree` below `folder`, whose name must be unique."""
+    made = Tree(folder / "set", folder.name)
+    (made.root / "images").mkdir(parents=True)
+    (made.root / "masks").mkdir()
+    rng = np.random.default_rng(0)
+    for stem, count in (("labeled", 3), ("unlabeled", 5), ("val", 2)):
+        names = [f"{stem}{i}" for i in range(count)]
+        (made.root / f"{stem}.txt").write_text("\n".join(names))
+        for i, name in enumerate(names):
+            Image.fromarray(rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)).save(made.image(name))
+            mask = np.zeros((50, 60), dtype=np.uint8)
+            mask[5 + i : 25, 8:30] = 1
+            mask[30:45, 35 : 50 + i] = 2
+            mask[:3] = 255
+            made.write_mask(name, mask)
+    made.describe()
+    return made
+
+
 # A model and a schedule that a test can afford: resnet18, small crops, detector and weighting on.
 SMALL = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
@@ -110,4 +131,12 @@ SMALL_DETECTOR = [
         "RPPI.CONF",
         0.2,
     ),
+]
+# A detector alone on a feature pyramid.
+SMALL_FPN = [
+    *("FRAMEWORK.NAME", "Detector", "MODEL.META_ARCHITECTURE", "FPNDetector", "MODEL.DETECTOR.MODE", "alone"),
+    *("MODEL.BACKBONE.OUTPUT_STRIDE", 32, "MODEL.FPN.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+    *("MODEL.FPN.OUT_CHANNELS", 16, "MODEL.RPN.IN_FEATURES", ["p2", "p3", "p4", "p5", "p6"]),
+    *("MODEL.ROI_HEADS.IN_FEATURES", ["p2", "p3", "p4", "p5"], "MODEL.ROI_BOX_HEAD.FC_DIM", 32),
+    *("MODEL.ANCHOR_GENERATOR.SIZES", [[8], [16], [32], [64], [128]], "WEIGHTING.ENABLED", False),
 ]

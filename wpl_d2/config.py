@@ -69,7 +69,7 @@ def _add_model(cfg: CN) -> None:
     # build_unified_resnet_backbone: ResNet 50/101; build_timm_backbone: any timm model with `features_only`.
     cfg.MODEL.BACKBONE.NAME = "build_unified_resnet_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
-    # Stride of res5: 8 or 16.
+    # Stride of res5: 8 or 16; 32 under an FPN.
     cfg.MODEL.BACKBONE.OUTPUT_STRIDE = 16
     # "auto": BN on one process, SyncBN on several GPUs, naiveSyncBN on several CPU processes.
     cfg.MODEL.RESNETS.NORM = "auto"
@@ -98,8 +98,11 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
 
     cfg.MODEL.DETECTOR = CN()
-    # none: no detector; shared: on the segmenter's own backbone.
+    # none: no detector; shared: on the segmenter's own backbone; cached: none in the model, a trained one's boxes come
+    # from the file CACHE; alone: nothing but a detector (META_ARCHITECTURE FPNDetector, FRAMEWORK.NAME Detector).
     cfg.MODEL.DETECTOR.MODE = "none"
+    # What tools/cache_boxes.py wrote.
+    cfg.MODEL.DETECTOR.CACHE = ""
     # Width of the 1x1 reduction of res5 before region proposals and box head.
     cfg.MODEL.DETECTOR.CHANNELS = 256
     cfg.MODEL.DETECTOR.LOSS_WEIGHT = 1.0
@@ -236,13 +239,26 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
         raise InputError(f"{config_file}: {error.problem}; only plain YAML is read, remove the tag") from error
     except KeyError as error:
         raise InputError(f"{config_file}: {_explain_key(cfg, error)}") from error
+    override(cfg, opts)
+    return cfg
+
+
+def override(cfg: CN, opts: Sequence[str]) -> None:
+    """Set keys of `cfg`, in place.
+
+    Args:
+        cfg: not frozen.
+        opts: keys and values in turn, as on the command line.
+
+    Raises:
+        InputError: an unknown key, or a key without a value.
+    """
     if len(opts) % 2:
         raise InputError(f"overrides: {' '.join(opts)} is not a list of KEY VALUE pairs; add the missing value")
     try:
         cfg.merge_from_list(list(opts))
     except (AssertionError, KeyError) as error:
         raise InputError(f"overrides: {_explain_key(cfg, error)}") from error
-    return cfg
 
 
 def _explain_key(cfg: CN, error: Exception) -> str:

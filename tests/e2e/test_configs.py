@@ -31,8 +31,10 @@ def test_preset_builds(path):
     assert type(framework).__name__ == load_cfg(str(path)).FRAMEWORK.NAME
 
 
-@pytest.mark.parametrize("split", ["1_30", "1_8"])
-@pytest.mark.parametrize("suffix", ["ppw", "wpl"])
+@pytest.mark.parametrize(
+    ("split", "suffix"),
+    [*((split, suffix) for split in ("1_30", "1_8") for suffix in ("ppw", "wpl")), ("1_30", "wpl_cached")],
+)
 def test_twins_differ_by_weighting_and_detector_alone(split, suffix):
     plain, weighted = (
         yaml.safe_load(load_cfg(str(CONFIGS / "camvid" / f"{name}_{split}.yaml")).dump())

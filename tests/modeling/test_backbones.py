@@ -51,8 +51,10 @@ class DeepStemResNet(ResNet):
         self.layer1 = self._make_layer(Bottleneck, 64, 3)
 
 
-@pytest.mark.parametrize("output_stride, height, width", [(16, 5, 7), (8, 9, 13)])
-def test_resnet_output_stride(make_cfg, output_stride, height, width):
+@pytest.mark.parametrize(
+    "output_stride, res4, res5", [(32, (5, 7), (3, 4)), (16, (5, 7), (5, 7)), (8, (9, 13), (9, 13))]
+)
+def test_resnet_output_stride(make_cfg, output_stride, res4, res5):
     cfg = make_cfg(
         *RESNET,
         "MODEL.BACKBONE.OUTPUT_STRIDE",
@@ -66,12 +68,12 @@ def test_resnet_output_stride(make_cfg, output_stride, height, width):
     assert shapes(features) == {
         "res2": (256, 17, 25),
         "res3": (512, 9, 13),
-        "res4": (1024, height, width),
-        "res5": (2048, height, width),
+        "res4": (1024, *res4),
+        "res5": (2048, *res5),
     }
     assert backbone.output_shape()["res5"] == ShapeSpec(channels=2048, stride=output_stride)
     assert [block.conv2.dilation for block in backbone.res5] == [(4, 4), (8, 8), (16, 16)]
-    assert {block.conv2.dilation[0] for block in backbone.res4} == {16 // output_stride}
+    assert {block.conv2.dilation[0] for block in backbone.res4} == {2 if output_stride == 8 else 1}
 
 
 def test_resnet_101_freezes_stages(make_cfg):
@@ -86,7 +88,7 @@ def test_resnet_101_freezes_stages(make_cfg):
     [
         (["MODEL.RESNETS.DEPTH", 18], "MODEL.RESNETS.DEPTH: 18 .* MODEL.TIMM.NAME resnet18"),
         (["MODEL.RESNETS.STEM_TYPE", "deplab"], "STEM_TYPE: .* did you mean deeplab"),
-        (["MODEL.BACKBONE.OUTPUT_STRIDE", 32], "OUTPUT_STRIDE: 32 .* 8 or 16"),
+        (["MODEL.BACKBONE.OUTPUT_STRIDE", 4], "OUTPUT_STRIDE: 4 .* 8, 16 or 32"),
         (["MODEL.RESNETS.RES5_BLOCK_DILATIONS", (1, 2)], "RES5_BLOCK_DILATIONS: .* not 3 numbers"),
         (["MODEL.RESNETS.NORM", "SynBN"], "NORM: .* SyncBN"),
     ],
@@ -120,7 +122,7 @@ def test_published_deep_stem_weights_give_the_same_features(make_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
-@pytest.mark.parametrize("output_stride", [8, 16])
+@pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_timm_output_stride(name, output_stride):
     backbone = TimmBackbone(name, output_stride).eval()
     with torch.no_grad():
@@ -129,7 +131,7 @@ def test_timm_output_stride(name, output_stride):
         key: (spec.channels, 64 // spec.stride, 96 // spec.stride) for key, spec in backbone.output_shape().items()
     }
     assert shapes(features) == declared
-    assert [spec.stride for spec in backbone.output_shape().values()] == [4, 8, output_stride, output_stride]
+    assert [spec.stride for spec in backbone.output_shape().values()] == [4, 8, min(16, output_stride), output_stride]
 
 
 @pytest.mark.parametrize("norm", ["SyncBN", "naiveSyncBN"])

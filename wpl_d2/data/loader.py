@@ -14,6 +14,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
+from .box_cache import load_box_cache
 from .boxes import cached_boxes
 from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, counted_seed
@@ -38,15 +39,22 @@ def labeled_records(cfg: CfgNode) -> Records:
     for record in records:
         if "sem_seg_file_name" not in record:
             raise InputError(missing_mask(record))
-    if cfg.MODEL.DETECTOR.MODE != "shared":
+    if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return cached_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
+    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks; with "detections" if they are cached.
+
+    Raises:
+        InputError: the cached boxes do not fit.
+    """
     records = _records(cfg.DATASETS.UNLABELED)
-    return [{key: record[key] for key in ("file_name", "image_id") if key in record} for record in records]
+    records = [{key: record[key] for key in ("file_name", "image_id") if key in record} for record in records]
+    if cfg.MODEL.DETECTOR.MODE != "cached":
+        return records
+    return load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
 
 
 def missing_mask(record: dict[str, Any]) -> str:

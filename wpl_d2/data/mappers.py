@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import InputError, check_name
 from ..structures import IGNORE
 from .augmentation import RandomView, StrongView, View
+from .box_cache import check_size, to_instances
 from .masks import read_image, read_mask
 
 MIN_VISIBLE = 2.0
@@ -60,7 +61,10 @@ class LabeledMapper:
         sample["image"] = _to_tensor(view.image)
         sample["sem_seg"] = torch.from_numpy(view.transform.apply_segmentation(mask).astype(np.int64))
         if "boxes" in dataset_dict:
-            sample["instances"] = _move_boxes(dataset_dict["boxes"], dataset_dict["box_classes"], view)
+            boxes, keep = _move_boxes(dataset_dict["boxes"], view)
+            classes = torch.from_numpy(dataset_dict["box_classes"])
+            size = (view.image.shape[0], view.image.shape[1])
+            sample["instances"] = Instances(size, gt_boxes=boxes[keep], gt_classes=classes[keep])
         return sample
 
 
@@ -68,7 +72,8 @@ class UnlabeledMapper:
     """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
 
     Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
-    H, W) uint8, `valid` (H, W) bool, False in the padding.
+    H, W) uint8, `valid` (H, W) bool, False in the padding; and, if the dataset dict has "detections" (of
+    `BoxCache.give`), `boxes`: those of them that the view shows, in its pixels (see `to_instances`).
     """
 
     @configurable
@@ -96,6 +101,7 @@ class UnlabeledMapper:
 
         Raises:
             UnreadableImageError: if the image cannot be read.
+            InputError: its boxes were found on an image of another size.
         """
         image = read_image(dataset_dict["file_name"])
         view = self.view(image)
@@ -105,6 +111,11 @@ class UnlabeledMapper:
         strong = [self.strong(weak) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
         sample.update(image=weak, valid=valid, strong=torch.stack(strong) if strong else weak[None][:0])
+        if "detections" in dataset_dict:
+            check_size(dataset_dict, (image.shape[0], image.shape[1]))
+            boxes, keep = _move_boxes(dataset_dict["detections"].boxes, view)
+            size = (weak.shape[1], weak.shape[2])
+            sample["boxes"] = to_instances(boxes, dataset_dict["detections"], size)[keep]
         return sample
 
 
@@ -153,12 +164,11 @@ def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: 
     return mask
 
 
-def _move_boxes(boxes: np.ndarray, classes: np.ndarray, view: View) -> Instances:
-    height, width = view.image.shape[:2]
+def _move_boxes(boxes: np.ndarray, view: View) -> tuple[Boxes, Tensor]:
+    """The boxes (N, 4) in pixels of the view, cut to what it shows, and which of them (N,) bool are still visible."""
     moved = Boxes(torch.from_numpy(view.transform.apply_box(boxes).astype(np.float32)))
     moved.clip(view.content)
-    keep = moved.nonempty(threshold=MIN_VISIBLE - 1e-3)
-    return Instances((height, width), gt_boxes=moved[keep], gt_classes=torch.from_numpy(classes)[keep])
+    return moved, moved.nonempty(threshold=MIN_VISIBLE - 1e-3)
 
 
 def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]:

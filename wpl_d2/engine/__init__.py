@@ -2,7 +2,7 @@
 
 from .checkpoint import FrameworkCheckpointer, load_model
 from .launch import launch
-from .report import evaluate_only, report
+from .report import evaluate_only, load_framework, report
 from .setup import setup
 from .solver import build_optimizer
 from .trainer import Trainer
@@ -13,6 +13,7 @@ __all__ = [
     "build_optimizer",
     "evaluate_only",
     "launch",
+    "load_framework",
     "load_model",
     "report",
     "setup",

@@ -19,7 +19,12 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
-    """Evaluate a checkpoint: the newest of the output folder with `resume`, else `MODEL.WEIGHTS`.
+    """Evaluate a checkpoint; see `load_framework`."""
+    return evaluate(cfg, load_framework(cfg, resume))
+
+
+def load_framework(cfg: Any, resume: bool = False) -> Framework:
+    """A trained framework out of a checkpoint: the newest of the output folder with `resume`, else `MODEL.WEIGHTS`.
 
     Args:
         cfg: the config of the training that wrote the checkpoint.
@@ -40,7 +45,7 @@ def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
             f"MODEL.WEIGHTS: {cfg.MODEL.WEIGHTS or 'empty'} is no checkpoint of a training; "
             "give its model_final.pth, or --resume for the newest of OUTPUT_DIR"
         )
-    return evaluate(cfg, framework.eval())
+    return framework.eval()
 
 
 def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = None) -> None:
@@ -58,10 +63,12 @@ def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = N
     if framework is not None:
         left |= {"checkpoint": output / "model_final.pth", "best checkpoint": output / "model_best.pth"}
         left |= {"metrics": output / "metrics.json"}
-        if results:
+        if "sem_seg" in results:
             left["preview"] = output / "preview.png"
             render_preview(cfg, framework, left["preview"])
     lines = [f"{name}: {path}" for name, path in left.items() if path.exists()]
     if "sem_seg" in results:
         lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
+    elif "bbox" in results:
+        lines.insert(0, f"box AP on {cfg.DATASETS.TEST[0]}: {results['bbox']['AP']:.2f}")
     logger.info("Done.\n  %s", "\n  ".join(lines))

@@ -80,7 +80,7 @@ class Trainer(SimpleTrainer):
         if cfg.TEST.EVAL_PERIOD > 0:
             ret += [
                 Evaluation(cfg.TEST.EVAL_PERIOD, self.test),
-                BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, "sem_seg/mIoU"),
+                BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, self.framework.metric),
             ]
         if solver.PICTURE_PERIOD > 0:
             ret.append(Pictures(solver.PICTURE_PERIOD, cfg))

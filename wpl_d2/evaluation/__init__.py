@@ -1,11 +1,12 @@
 """What a model is worth: segmentation, detection and pseudo-labels."""
 
+from .box_caching import cache_boxes
 from .build import build_evaluator
 from .confusion import ConfusionMatrix, SemSegConfusionEvaluator, sem_seg_metrics, sem_seg_table
 from .detection import build_box_evaluator
 from .inference import Inference, build_inference, build_predict
 from .label_files import LabelFiles
-from .pseudo_labels import PseudoLabelEvaluator, evaluate_pseudo_labels
+from .pseudo_labels import PseudoLabelEvaluator, evaluate_pseudo_labels, judge_pseudo_labels
 from .windows import Predict
 
 __all__ = [
@@ -19,7 +20,9 @@ __all__ = [
     "build_evaluator",
     "build_inference",
     "build_predict",
+    "cache_boxes",
     "evaluate_pseudo_labels",
+    "judge_pseudo_labels",
     "sem_seg_metrics",
     "sem_seg_table",
 ]

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
+from detectron2.structures import Instances
 from detectron2.utils.comm import is_main_process
 from numpy.typing import NDArray
 from tabulate import tabulate
@@ -20,20 +22,24 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import build_test_loader
+from ..data.box_cache import class_boxes
 from ..data.mappers import read_labels
+from ..errors import InputError
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, PseudoLabels
 from ..weighting import PixelWeigher, center, pooled_prototypes, reliable_mask
 from ..weighting.similarity import SIMILARITIES, build_similarity
 from .auroc import auroc, histogram, spread_confidence
-from .records import records_with_masks
+from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
+from .box_source import BoxSource
+from .counts import count_by_class, percent
 from .reduce import sum_over_ranks
 
 _LOGGER = logging.getLogger(__name__)
 
 GROUPS = ("pixel", "confident", "reliable", "outside")
 """All labeled pixels; the confident ones; those that RPPI takes for reliable; the confident ones of an object
-class that lie outside every box of it. The last three are those of the paper's supplementary table 1."""
+class that lie outside every box of it."""
 
 SCOPES = ("pixel", "confident")
 """The groups in which scores are judged."""
@@ -118,45 +124,65 @@ class PseudoLabelEvaluator:
         return ~inside & self._objects.to(inside.device)[pseudo.labels]
 
     def _by_class(self, labels: Tensor, right: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
-        """(C, 2): how many pixels of `mask`, or how much weight, is wrong and right, by pseudo-class."""
-        size = 2 * len(self.classes)
-        cell = torch.where(mask, labels * 2 + right, size)
-        flat = None if weight is None else weight.flatten()
-        return torch.bincount(cell.flatten(), flat, minlength=size + 1)[:size].view(-1, 2)
+        return count_by_class(labels, right, mask, len(self.classes), weight)
 
 
-@torch.no_grad()
 def evaluate_pseudo_labels(
     cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
 ) -> dict[str, float]:
+    """As `judge_pseudo_labels`, with the results in one flat dict, for a training's metrics.
+
+    Returns:
+        see `PseudoLabelEvaluator.evaluate`; with a detector also `NAME@SCORE`, for all objects together, for the
+        fields NAME of `AgreementRow`.
+    """
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name)
+    for score, rows in (agreement or {}).items():
+        results |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
+    return results
+
+
+@torch.no_grad()
+def judge_pseudo_labels(
+    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
+) -> tuple[dict[str, float], Agreement | None]:
     """Judge the labels that a model gives to the whole images of a data set. All processes must call it.
 
     Args:
         cfg: a complete config; FRAMEWORK.THRESHOLD makes a pixel confident, RPPI.CONF and RPPI.BOX_SCORE
-            reliable.
+            reliable; TEST.BOX_SCORES and TEST.BOX_IOU are for the boxes.
         model: the labeler.
         weigher: with the memory banks of the training; without it there are no weights and no
             similarities to judge.
         dataset_name: registered, with masks.
 
     Returns:
-        see `PseudoLabelEvaluator.evaluate`.
+        see `PseudoLabelEvaluator.evaluate` and, with a detector or cached boxes, `BoxAgreement.evaluate`.
 
     Raises:
-        InputError: an image has no mask.
+        InputError: an image has no mask, the model labels no pixels, or the cached boxes do not fit.
     """
-    records_with_masks(dataset_name)
-    metadata = MetadataCatalog.get(dataset_name)
-    evaluator = PseudoLabelEvaluator(metadata.stuff_classes, metadata.object_ids, cfg.FRAMEWORK.THRESHOLD)
+    if not isinstance(model, UnifiedSegDet):
+        raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
+    source = BoxSource(cfg, model, dataset_name)
+    names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
+    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD)
+    scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
+    in_boxes = BoxAgreement(names, objects, scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
         loader = build_test_loader(cfg, dataset_name)
-        for items in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
-            for item in items:
-                pseudo, embedding, boxes = _label(cfg, model, weigher, item["image"][None])
-                scores = {} if weigher is None else similarity_scores(weigher, embedding, pseudo.labels)
-                target = read_labels(item, pseudo.labels.shape[1:], len(evaluator.classes))
-                evaluator.score_batch(pseudo, scores, torch.tensor(target, device=model.device)[None], boxes)
-    return evaluator.evaluate()
+        for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
+            pseudo, embedding, found = _label(cfg, model, weigher, source, item)
+            similarities = {} if weigher is None else similarity_scores(weigher, embedding, pseudo.labels)
+            target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
+            boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
+            evaluator.score_batch(pseudo, similarities, target, boxes)
+            if found is not None:
+                in_boxes.score_image(pseudo, found, target, source.truth(item))
+    agreement = in_boxes.evaluate() if source else None
+    if agreement is not None:
+        _LOGGER.info("boxes and pixels, %%:\n%s", agreement_tables(agreement, cfg.RPPI.BOX_SCORE))
+    return evaluator.evaluate(), agreement
 
 
 def similarity_scores(weigher: PixelWeigher, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
@@ -181,39 +207,36 @@ def similarity_scores(weigher: PixelWeigher, embedding: Tensor, labels: Tensor) 
 
 
 def _label(
-    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, images: Tensor
-) -> tuple[PseudoLabels, Tensor, ClassBoxes | None]:
-    """Label (B, 3, H, W) images as a framework labels weak views; also the embedding and the boxes."""
+    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, source: BoxSource, item: Mapping[str, Any]
+) -> tuple[PseudoLabels, Tensor, Instances | None]:
+    """Label an image as a framework labels weak views; also the embedding and all boxes."""
+    images = item["image"][None]
     size = (images.shape[-2], images.shape[-1])
     features = model.encode(model.normalize(images))
     output = model.decode(features, size)
     valid = torch.ones(len(images), *size, dtype=torch.bool, device=model.device)
     pseudo = PseudoLabels.from_logits(output.logits, valid)
-    boxes: ClassBoxes | None = None
-    if model.has_detector:
-        boxes = model.class_boxes(model.detect(features, [size] * len(images)), cfg.RPPI.BOX_SCORE)
+    found = source.find(item, features)
+    if found is not None:
+        boxes = class_boxes([found], cfg.RPPI.BOX_SCORE)
         reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
         pseudo = pseudo.replace(reliable=reliable)
     if weigher is not None:
         pseudo = pseudo.replace(weight=weigher.weight(output.embedding, pseudo.labels))
-    return pseudo, output.embedding, boxes
+    return pseudo, output.embedding, found
 
 
 def _group_results(groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
     """Percent by name from (G, C, 2) counts and (C, 2) weights of wrong and right pixels."""
-    results = {"accuracy-weighted": _percent(weights[:, 1].sum(), weights.sum())}
+    results = {"accuracy-weighted": percent(weights[:, 1].sum(), weights.sum())}
     everything = groups[GROUPS.index("pixel")]
     for group, counts in zip(GROUPS, groups, strict=True):
-        results[f"accuracy-{group}"] = _percent(counts[:, 1].sum(), counts.sum())
-        results[f"coverage-{group}"] = _percent(counts.sum(), everything.sum())
+        results[f"accuracy-{group}"] = percent(counts[:, 1].sum(), counts.sum())
+        results[f"coverage-{group}"] = percent(counts.sum(), everything.sum())
         for index, name in enumerate(classes):
-            results[f"accuracy-{group}-{name}"] = _percent(counts[index, 1], counts[index].sum())
-            results[f"coverage-{group}-{name}"] = _percent(counts[index].sum(), everything[index].sum())
+            results[f"accuracy-{group}-{name}"] = percent(counts[index, 1], counts[index].sum())
+            results[f"coverage-{group}-{name}"] = percent(counts[index].sum(), everything[index].sum())
     return results
-
-
-def _percent(part: float, whole: float) -> float:
-    return 100 * float(part) / float(whole) if whole else float("nan")
 
 
 def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> str:

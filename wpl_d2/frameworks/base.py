@@ -13,6 +13,7 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
+from ..data.box_cache import class_boxes
 from ..errors import InputError, check_name
 from ..losses import cross_entropy, reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
@@ -50,7 +51,10 @@ class Framework(nn.Module):
         weigher: memory bank and weights, or None where every weight is 1.
         iteration: the current step, set by the trainer; all schedules are functions of it.
         latest: detached tensors of the last forward, for pictures and diagnostics; not part of the state.
+        metric: what tells the best checkpoint, as in `metrics.json`.
     """
+
+    metric = "sem_seg/mIoU"
 
     @configurable
     def __init__(
@@ -149,9 +153,7 @@ class Framework(nn.Module):
         size = (weak.shape[-2], weak.shape[-1])
         output = self.labeler.decode(features, size)
         pseudo = PseudoLabels.from_logits(output.logits, self.stack(batch["unlabeled"], "valid"))
-        boxes: ClassBoxes | None = None
-        if self.weigher is not None and self.box_score is not None:
-            boxes = self.labeler.class_boxes(self.labeler.detect(features, [size] * len(weak)), self.box_score)
+        boxes = self.weak_boxes(batch["unlabeled"], features)
         pseudo = self._weigh(pseudo, output.embedding, boxes)
         self._remember(weak, pseudo)
         return pseudo
@@ -208,6 +210,24 @@ class Framework(nn.Module):
         return [supervised_term(output.logits, target)], losses
 
     @torch.no_grad()
+    def weak_boxes(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> ClassBoxes | None:
+        """The boxes that RPPI believes in weak views: the cached ones of the items, else the labeler's own.
+
+        Args:
+            items: the unlabeled items.
+            features: the labeler's, of their weak views.
+
+        Returns:
+            None where RPPI is off.
+        """
+        if self.weigher is None or self.box_score is None:
+            return None
+        if not self.labeler.has_detector:
+            return class_boxes([item["boxes"] for item in items], self.box_score)
+        sizes = [tuple(item["image"].shape[-2:]) for item in items]
+        return self.labeler.class_boxes(self.labeler.detect(features, sizes), self.box_score)
+
+    @torch.no_grad()
     def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:
         """Offer the student's embedding (B, D, h, w) of a strong view to the bank, if it is filled from that view."""
         if self.weigher is not None and self.unlabeled_view == "strong":
@@ -253,7 +273,12 @@ def _check_config(cfg: Any) -> None:
     }
     for key, valid in choices.items():
         check_name(f"WEIGHTING.{key}", cfg.WEIGHTING[key], valid)
+    if cfg.MODEL.DETECTOR.MODE == "alone":
+        raise InputError(
+            f"FRAMEWORK.NAME: {cfg.FRAMEWORK.NAME} trains a segmenter, but MODEL.DETECTOR.MODE is alone; "
+            "set it to Detector"
+        )
     if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared")
+        raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
         raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")

@@ -4,6 +4,7 @@ from .backbone import TimmBackbone, build_timm_backbone, build_unified_resnet_ba
 from .build import build_model
 from .detector import SharedDetector
 from .ema import copy_model, ema_decay, update_ema
+from .fpn_detector import FPNDetector
 from .meta_arch import UnifiedSegDet
 from .norm import resolve_norm
 from .sem_seg_head import EmbeddingDeepLabV3PlusHead
@@ -11,6 +12,7 @@ from .weights import load_backbone_weights, load_model_weights
 
 __all__ = [
     "EmbeddingDeepLabV3PlusHead",
+    "FPNDetector",
     "SharedDetector",
     "TimmBackbone",
     "UnifiedSegDet",

@@ -67,15 +67,7 @@ class SharedDetector(nn.Module):
         Raises:
             InputError: MODEL.DETECTOR.CLASSES is empty.
         """
-        classes = cfg.MODEL.DETECTOR.CLASSES
-        if not len(classes):
-            raise InputError(
-                "MODEL.DETECTOR.CLASSES: empty; name the data set's object classes in its description, "
-                "or set MODEL.DETECTOR.MODE none"
-            )
-        cfg = cfg.clone()
-        cfg.defrost()
-        cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+        cfg = with_object_classes(cfg)
         res5, channels = input_shape["res5"], cfg.MODEL.DETECTOR.CHANNELS
         shape = {_FEATURE: ShapeSpec(channels=channels, stride=res5.stride)}
         reduction = Conv2d(res5.channels, channels, kernel_size=1, activation=nn.ReLU())
@@ -84,7 +76,7 @@ class SharedDetector(nn.Module):
             "reduction": reduction,
             "proposal_generator": build_proposal_generator(cfg, shape),
             "roi_heads": build_roi_heads(cfg, shape),
-            "object_classes": classes,
+            "object_classes": cfg.MODEL.DETECTOR.CLASSES,
             "loss_weight": cfg.MODEL.DETECTOR.LOSS_WEIGHT,
         }
 
@@ -131,6 +123,24 @@ class SharedDetector(nn.Module):
         reduced = self.reduction(features["res5"])
         # Of the images, proposal generator and heads read the sizes alone.
         return ImageList(reduced, sizes), {_FEATURE: reduced}
+
+
+def with_object_classes(cfg: Any) -> Any:
+    """A copy of `cfg` in which the heads have as many classes as the data set has objects.
+
+    Raises:
+        InputError: MODEL.DETECTOR.CLASSES is empty.
+    """
+    classes = cfg.MODEL.DETECTOR.CLASSES
+    if not len(classes):
+        raise InputError(
+            "MODEL.DETECTOR.CLASSES: empty; name the data set's object classes in its description, "
+            "or set MODEL.DETECTOR.MODE none"
+        )
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(classes)
+    return cfg
 
 
 @contextmanager

@@ -16,16 +16,17 @@ _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # The width belongs to the stem: torchvision's has 64 channels, the three convolutions have 64, 64 and 128.
 _STEMS = {"basic": (BasicStem, 64), "deeplab": (DeepLabStem, 128)}
 # Strides of the first blocks of res2 to res5.
-_STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1)}
+_STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
 
 
 @BACKBONE_REGISTRY.register()
 def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
-    """Build a dilated ResNet that a DeepLabv3+ head and a DC5 detector can share.
+    """Build a ResNet that a DeepLabv3+ head and a DC5 detector can share, or one for an FPN.
 
-    res5 never reduces the resolution; its blocks have the dilations RES5_BLOCK_DILATIONS, which are absolute:
-    at output stride 16 those of UniMatch are 1, 2, 2 and of AugSeg 2, 4, 8; at output stride 8 those of U2PL
-    and AEL are 4, 8, 16. At output stride 8 all blocks of res4 have dilation 2.
+    For the former res5 does not reduce the resolution; its blocks have the dilations RES5_BLOCK_DILATIONS, which are
+    absolute: at output stride 16 those of UniMatch are 1, 2, 2 and of AugSeg 2, 4, 8; at output stride 8 those of
+    U2PL and AEL are 4, 8, 16. At output stride 8 all blocks of res4 have dilation 2. An FPN wants output stride 32,
+    dilations 1, 1, 1.
 
     Args:
         cfg: reads MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP,
@@ -48,7 +49,7 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
     dilations = [
         (1,) * blocks[0],
         (1,) * blocks[1],
-        (16 // output_stride,) * blocks[2],
+        (2 if output_stride == 8 else 1,) * blocks[2],
         tuple(resnets.RES5_BLOCK_DILATIONS),
     ]
     stages = []
@@ -82,7 +83,7 @@ def _check(resnets: Any, output_stride: int) -> None:
         mend = nearest(resnets.STEM_TYPE, _STEMS)
         raise InputError(f"MODEL.RESNETS.STEM_TYPE: no stem {resnets.STEM_TYPE!r}; {mend}")
     if output_stride not in _STRIDES:
-        raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8 or 16")
+        raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
     if len(resnets.RES5_BLOCK_DILATIONS) != _BLOCKS[resnets.DEPTH][-1]:
         raise InputError(
             f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} are not 3 numbers; "

@@ -19,7 +19,8 @@ _FEATURES = ("res2", "res3", "res4", "res5")
 class TimmBackbone(Backbone):
     """The last four feature maps of a timm model, under Detectron2's names.
 
-    They are "res2" (stride 4), "res3" (8), "res4" and "res5": 16 and 16 at output stride 16, 8 and 8 at 8.
+    They are "res2" (stride 4), "res3" (8), "res4" and "res5": 16 and 32 at output stride 32, 16 and 16 at 16,
+    8 and 8 at 8.
 
     Attributes:
         body: timm's feature extractor.
@@ -30,7 +31,7 @@ class TimmBackbone(Backbone):
 
         Args:
             name: as in `timm.list_models()`.
-            output_stride: stride of the last feature map, 8 or 16.
+            output_stride: stride of the last feature map, 8, 16 or 32.
             pretrained: fetch timm's weights (its own download and cache).
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
 
@@ -90,7 +91,7 @@ def _create(name: str, output_stride: int, pretrained: bool) -> Any:
             "choose a convolutional model such as resnet18 or tf_efficientnet_lite0"
         ) from error
     strides = body.feature_info.reduction()
-    wanted = [4, 8, output_stride, output_stride]
+    wanted = [4, 8, min(16, output_stride), output_stride]
     if strides != wanted:
         raise InputError(
             f"MODEL.TIMM.NAME: {name} has feature maps of strides {strides} where {wanted} are needed; "

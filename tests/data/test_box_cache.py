@@ -1,0 +1,156 @@
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from helpers import CLASSES, Tree
+from PIL import Image
+
+from wpl_d2.data import UnlabeledMapper, boxes_from_mask, build_train_loader, seeded
+from wpl_d2.data.augmentation import RandomView, StrongView
+from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin, class_boxes
+from wpl_d2.data.loader import unlabeled_records
+from wpl_d2.errors import InputError
+
+ORIGIN = Origin("digest", tuple(CLASSES), 0.05)
+
+
+def image_boxes(count, seed=0, size=(50, 60)):
+    rng = np.random.default_rng(seed)
+    corner = rng.uniform(0, 20, (count, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(10, 25, (count, 2))], axis=1).astype(np.float32)
+    scores, classes = rng.uniform(0.05, 1, count).astype(np.float32), rng.integers(1, 3, count)
+    return ImageBoxes(size, boxes, scores, classes)
+
+
+@pytest.mark.parametrize("counts", [[], [0], [0, 3, 0, 2, 0]])
+def test_what_is_saved_is_loaded(tmp_path, counts):
+    images = {f"folder/{i}": image_boxes(count, i) for i, count in enumerate(counts)}
+    BoxCache(ORIGIN, images).save(tmp_path / "new" / "boxes.npz")
+    loaded = BoxCache.load(tmp_path / "new" / "boxes.npz")
+    assert loaded.origin == ORIGIN and list(loaded.images) == list(images)
+    for name, image in images.items():
+        assert loaded.images[name].size == image.size
+        for ours, theirs in zip(loaded.images[name][1:], image[1:], strict=True):
+            assert ours.dtype == theirs.dtype and np.array_equal(ours, theirs)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["boxes.npz"]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half", "other arrays", "pickle"])
+def test_a_file_that_is_something_else_is_refused(tmp_path, content):
+    path = tmp_path / "boxes.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content == "other arrays":
+        np.savez(path, boxes=np.zeros(3))
+    elif content == "pickle":
+        np.savez(path, origin=np.array([{"run": "me"}], dtype=object))
+    with pytest.raises(InputError, match=r"boxes.npz: .*tools/cache_boxes.py"):
+        BoxCache.load(path)
+
+
+def unlabeled_cache(tree, change=lambda images: images):
+    records = DatasetCatalog.get(f"{tree.name}_unlabeled")
+    images = {record["image_id"]: image_boxes(4, i) for i, record in enumerate(records)}
+    path = tree.root / "boxes.npz"
+    BoxCache(ORIGIN, change(images)).save(path)
+    return ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(path)]
+
+
+def test_boxes_fit_the_same_images_elsewhere(tree, tmp_path):
+    tree.cfg()
+    opts = unlabeled_cache(tree)
+    found = [record["detections"] for record in unlabeled_records(tree.cfg(*opts))]
+    shutil.copytree(tree.root, tmp_path / "moved")
+    elsewhere = Tree(tmp_path / "moved", f"{tree.name}_moved")
+    # The lists name images by their paths there: the same images all the same.
+    names = (elsewhere.root / "unlabeled.txt").read_text().split()
+    (elsewhere.root / "unlabeled.txt").write_text("\n".join(f"images/{name}.png" for name in names))
+    elsewhere.describe()
+    moved = unlabeled_records(elsewhere.cfg(*opts))
+    assert all(str(elsewhere.root) in record["file_name"] for record in moved)
+    for ours, theirs in zip(found, moved, strict=True):
+        assert np.array_equal(ours.boxes, theirs["detections"].boxes)
+        assert not any("sem_seg" in key for key in theirs)
+
+
+@pytest.mark.parametrize(
+    ("opts", "change", "message"),
+    [
+        (["MODEL.DETECTOR.CACHE", ""], dict, "MODEL.DETECTOR.CACHE: empty"),
+        (["MODEL.DETECTOR.CACHE", "no.npz"], dict, "no.npz: no such file of boxes"),
+        (["RPPI.BOX_SCORE", 0.01], dict, "RPPI.BOX_SCORE: 0.01 is below 0.05"),
+        ([], lambda images: dict(list(images.items())[2:]), "lacks 2 of 5 images, such as unlabeled0"),
+    ],
+)
+def test_boxes_that_do_not_fit_are_refused_before_training(tree, opts, change, message):
+    tree.cfg()
+    cfg = tree.cfg(*unlabeled_cache(tree, change), *opts)
+    with pytest.raises(InputError, match=message):
+        build_train_loader(cfg)
+
+
+def test_boxes_of_other_classes_are_refused(tree):
+    tree.cfg()
+    opts = unlabeled_cache(tree)
+    tree.name += "_renamed"
+    tree.describe(classes=["ground", "ball", "box"])
+    with pytest.raises(
+        InputError, match="has boxes for the classes ground, box, ball, but the data set's are ground, ball"
+    ):
+        build_train_loader(tree.cfg(*opts))
+
+
+def test_an_image_of_another_size_is_refused(tree):
+    tree.cfg()
+    cfg = tree.cfg(*unlabeled_cache(tree, lambda images: {key: image_boxes(1, size=(9, 8)) for key in images}))
+    with pytest.raises(InputError, match="is 60x50, but its boxes were found on 8x9"):
+        next(build_train_loader(cfg))
+
+
+def test_boxes_move_with_the_pixels(tmp_path):
+    """The boxes of an image that shows its own mask stay around what they were around."""
+    mask = np.zeros((90, 120), dtype=np.uint8)
+    mask[10:40, 15:45], mask[50:85, 60:110] = 1, 2
+    Image.fromarray(np.stack([mask * 100] * 3, axis=2)).save(tmp_path / "image.png")
+    boxes, ids = boxes_from_mask(mask, (1, 2))
+    found = ImageBoxes(mask.shape, boxes.astype(np.float32), np.array([0.5, 0.9], np.float32), ids)
+    record = {"file_name": str(tmp_path / "image.png"), "image_id": "image", "detections": found}
+    view = RandomView((0.5, 2.0), (70, 80), (0.0, 0.0, 0.0))
+    mapper = UnlabeledMapper(view=view, strong=StrongView((0.5, 0.5, 0.5, 0.25), 0.8, 0.2, 0.5, (0.1, 2.0)), views=1)
+    seen = 0
+    for seed in range(60):
+        with seeded(seed):
+            sample = mapper(record)
+        boxes = sample["boxes"]
+        assert boxes.image_size == (70, 80)
+        shown = (sample["image"][0].float() / 100).round().numpy()
+        for box, score, class_id in zip(boxes.pred_boxes.tensor, boxes.scores, boxes.class_ids, strict=True):
+            assert score == (0.5 if class_id == 1 else 0.9)
+            # Of class 2 the interpolated rim looks like class 1: its inner part alone is sought.
+            rows, columns = np.nonzero(shown == int(class_id))
+            own = box.numpy() + np.array([-1.5, -1.5, 1.5, 1.5])
+            inside = (columns >= own[0]) & (columns < own[2]) & (rows >= own[1]) & (rows < own[3])
+            rows, columns = rows[inside], columns[inside]
+            if len(rows):
+                tight = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+                assert np.abs(box.numpy() - tight).max() <= 1.5
+                seen += 1
+        for class_id in (1, 2):
+            if (shown == class_id).sum() > 300:
+                assert class_id in boxes.class_ids
+    assert seen > 60
+
+
+def test_boxes_below_the_score_are_not_believed(tree):
+    tree.cfg()
+    cfg = tree.cfg(*unlabeled_cache(tree))
+    items = next(build_train_loader(cfg))["unlabeled"]
+    everything = class_boxes([item["boxes"] for item in items], 0.0)
+    some = class_boxes([item["boxes"] for item in items], 0.5)
+    assert 0 < sum(len(ids) for _, ids in some) < sum(len(ids) for _, ids in everything)
+    for item, (xyxy, ids) in zip(items, some, strict=True):
+        keep = item["boxes"].scores >= 0.5
+        assert torch.equal(xyxy, item["boxes"].pred_boxes.tensor[keep])
+        assert torch.equal(ids, item["boxes"].class_ids[keep])

@@ -1,0 +1,52 @@
+"""The paper's way by the command line: train a detector, keep its boxes, train and judge with them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import SMALL, SMALL_FPN
+
+from wpl_d2.data.box_cache import BoxCache
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(tool, *args, check=True):
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "tools" / tool), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, env=env, check=check)
+
+
+@pytest.mark.slow
+def test_detector_cache_training_and_judging(tree, tmp_path):
+    config, detector, boxes = tmp_path / "detector.yaml", tmp_path / "detector", tmp_path / "boxes.npz"
+    common = ["SOLVER.MAX_ITER", 1, "SOLVER.BASE_LR", 0.001]
+    cfg = tree.cfg(*SMALL, *SMALL_FPN, *common, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.01, "OUTPUT_DIR", str(detector))
+    config.write_text(cfg.dump())
+    run("train_net.py", "--config-file", config)
+    cache = ["--weights", detector / "model_final.pth", "--dataset", f"{tree.name}_unlabeled", f"{tree.name}_val"]
+    said = run("cache_boxes.py", *cache, "--output", boxes)
+    assert f"of 7 images: {boxes}" in said.stdout
+    assert len(BoxCache.load(boxes).images) == 7
+
+    opts = ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(boxes), "RPPI.ENABLED", True]
+    cfg = tree.cfg(*SMALL, *common, *opts, "RPPI.BOX_SCORE", 0.01, "OUTPUT_DIR", str(tmp_path / "cached"))
+    config.write_text(cfg.dump())
+    run("train_net.py", "--config-file", config)
+    weights = ["MODEL.WEIGHTS", tmp_path / "cached" / "model_final.pth", "OUTPUT_DIR", tmp_path / "judged"]
+    judge = ["--config-file", config, "--output", tmp_path / "judged.json", "--dataset", f"{tree.name}_val"]
+    said = run("judge_pseudo_labels.py", *judge, *weights)
+    assert "pixel ∩ box" in said.stdout
+    judged = json.loads((tmp_path / "judged.json").read_text())
+    assert {"all objects", "ground", "box", "ball"} == judged["boxes"]["0.85"].keys()
+
+    # A data set of other classes is refused.
+    description = yaml.safe_load(tree.yaml.read_text()) | {"classes": ["ground", "ball", "box"]}
+    (tree.root / "other.yaml").write_text(yaml.safe_dump(description))
+    refused = run("cache_boxes.py", *cache, "--output", boxes, "--description", tree.root / "other.yaml", check=False)
+    assert refused.returncode == 2
+    assert "was trained on other classes" in refused.stderr.splitlines()[-1]

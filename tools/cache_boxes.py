@@ -1,0 +1,65 @@
+#!/usr/bin/env python
+r"""Write a detector's boxes of whole data sets into one file, for MODEL.DETECTOR.MODE cached.
+
+tools/cache_boxes.py --weights output/detector/camvid_1_30/model_final.pth \
+    --dataset camvid_1_30_unlabeled --output output/detector/camvid_1_30/boxes.npz
+
+A run that was stopped goes on where it was; a file that is there gets the images that it lacks.
+"""
+
+import argparse
+import hashlib
+import logging
+from itertools import chain
+
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from wpl_d2.data import setup_datasets
+from wpl_d2.data.box_cache import Origin
+from wpl_d2.engine import launch, load_model
+from wpl_d2.errors import InputError, check_name, clear_errors
+from wpl_d2.evaluation import cache_boxes
+
+
+def main(args: argparse.Namespace) -> None:
+    setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
+    model, about = load_model(args.weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    cfg = about["config"]
+    if cfg.MODEL.DETECTOR.MODE not in ("alone", "shared"):
+        raise InputError(f"{args.weights}: has no detector; give a checkpoint of configs/detector or of a shared one")
+    cfg.DATASETS.DESCRIPTION = args.description or cfg.DATASETS.DESCRIPTION
+    setup_datasets(cfg)
+    for name in args.dataset:
+        check_name("--dataset", name, DatasetCatalog)
+        if list(MetadataCatalog.get(name).stuff_classes) != about["classes"]:
+            raise InputError(f"{args.weights}: was trained on other classes than {name} has; give another detector")
+    with open(args.weights, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = Origin(digest, tuple(about["classes"]), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    records = list(chain.from_iterable(DatasetCatalog.get(name) for name in args.dataset))
+    cache = cache_boxes(model, records, origin, cfg.MODEL.DETECTOR.CLASSES, args.output, cfg.DATALOADER.NUM_WORKERS)
+    count = sum(len(image.boxes) for image in cache.images.values())
+    logging.getLogger("wpl_d2").info(
+        "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache.images), args.output
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help="checkpoint of the detector, or of a model that shares one")
+    parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="such as camvid_1_30_unlabeled")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the file of boxes, FILE.npz")
+    parser.add_argument("--description", default="", metavar="YAML", help="of the data set, by default the training's")
+    parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0)
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0, where there are several")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        launch(main, parse_args())

@@ -1,0 +1,163 @@
+"""How far boxes can be trusted, and pseudo-labels inside and outside of them (paper, supplementary table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, Instances, pairwise_iou
+from numpy.typing import NDArray
+from tabulate import tabulate
+from torch import Tensor
+
+from ..structures import IGNORE, PseudoLabels
+from ..weighting import reliable_mask
+from .counts import count_by_class, percent
+from .reduce import sum_over_ranks
+
+OBJECTS = "all objects"
+"""The row of all object classes together."""
+
+
+@dataclass(frozen=True)
+class AgreementRow:
+    """Of one class, with boxes from one score on: accuracies in percent, NaN where there is nothing to judge.
+
+    Attributes:
+        boxes: number of boxes.
+        box: boxes that are right.
+        pixel: right ones of the confident pixels labeled as the class.
+        inside: of those in a box of the class, the reliable ones.
+        outside: of those in no box of the class.
+        covered: share of the confident pixels that are inside.
+    """
+
+    boxes: int
+    box: float
+    pixel: float
+    inside: float
+    outside: float
+    covered: float
+
+
+Agreement = dict[float, dict[str, AgreementRow]]
+"""Score to class name, or `OBJECTS`, to what was found."""
+
+
+class BoxAgreement:
+    """Counts boxes and confident pixels for many least scores of a box in one pass."""
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        objects: Sequence[int],
+        scores: Sequence[float],
+        min_confidence: float,
+        min_iou: float,
+    ) -> None:
+        """Start from zero.
+
+        Args:
+            classes: names of all semantic classes.
+            objects: ids of those that the detector knows.
+            scores: least scores of a box to judge at.
+            min_confidence: from here on a pixel counts, as for RPPI.
+            min_iou: a box is right if its IoU with a true box of its class reaches this.
+        """
+        self.classes = list(classes)
+        self.objects = list(objects)
+        self.scores = sorted(set(scores), reverse=True)
+        self.min_confidence = min_confidence
+        self.min_iou = min_iou
+        shape = (len(self.scores), len(self.classes), 2)
+        self._boxes, self._inside = torch.zeros(2, *shape, dtype=torch.int64)
+        self._pixels = torch.zeros(shape[1:], dtype=torch.int64)
+
+    @torch.no_grad()
+    def score_image(self, pseudo: PseudoLabels, found: Instances, target: Tensor, truth: tuple[Tensor, Tensor]) -> None:
+        """Count one image.
+
+        Args:
+            pseudo: its labels (1, H, W).
+            found: all its boxes: `pred_boxes`, `scores` and `class_ids`, semantic class ids.
+            target: (1, H, W) integer true classes, `IGNORE` where there is none.
+            truth: true boxes (M, 4) xyxy in the same pixels and their semantic class ids (M,).
+        """
+        count = len(self.classes)
+        judged = pseudo.valid & (target != IGNORE) & (pseudo.labels != IGNORE)
+        judged &= pseudo.confidence >= self.min_confidence
+        right = pseudo.labels == target
+        right_boxes = self._right_boxes(found, truth)
+        inside = torch.zeros_like(judged)
+        rows, boxes, above = [], [], float("inf")
+        for score in self.scores:
+            band = found[(found.scores >= score) & (found.scores < above)]
+            pair = (band.pred_boxes.tensor, band.class_ids)
+            inside |= reliable_mask(pseudo.labels, pseudo.confidence, [pair], self.min_confidence)
+            rows.append(count_by_class(pseudo.labels, right, judged & inside, count))
+            boxes.append(count_by_class(found.class_ids, right_boxes, found.scores >= score, count))
+            above = score
+        self._inside += torch.stack(rows).cpu()
+        self._boxes += torch.stack(boxes).cpu()
+        self._pixels += count_by_class(pseudo.labels, right, judged, count).cpu()
+
+    def evaluate(self) -> Agreement | None:
+        """What was found on all processes' images: on the main one, None on the others."""
+        counts = [sum_over_ranks(part) for part in (self._boxes, self._inside, self._pixels)]
+        boxes, inside, pixels = counts
+        if boxes is None or inside is None or pixels is None:
+            return None
+        return {
+            score: {name: _row(boxes[i, ids], inside[i, ids], pixels[ids]) for name, ids in self._rows()}
+            for i, score in reversed(list(enumerate(self.scores)))
+        }
+
+    def _right_boxes(self, found: Instances, truth: tuple[Tensor, Tensor]) -> Tensor:
+        true_boxes, true_ids = (part.to(found.scores.device) for part in truth)
+        if not len(true_ids):
+            return torch.zeros_like(found.scores, dtype=torch.bool)
+        overlap = pairwise_iou(found.pred_boxes, Boxes(true_boxes))
+        same = found.class_ids[:, None] == true_ids
+        return (overlap * same).amax(dim=1) >= self.min_iou
+
+    def _rows(self) -> list[tuple[str, list[int]]]:
+        return [(OBJECTS, self.objects), *((name, [index]) for index, name in enumerate(self.classes))]
+
+
+def _row(boxes: NDArray[np.int64], inside: NDArray[np.int64], pixels: NDArray[np.int64]) -> AgreementRow:
+    """From (n, 2) counts of wrong and right ones of n classes."""
+    boxes, inside, pixels = (part.sum(axis=0) for part in (boxes, inside, pixels))
+    outside = pixels - inside
+    return AgreementRow(
+        boxes=int(boxes.sum()),
+        box=percent(boxes[1], boxes.sum()),
+        pixel=percent(pixels[1], pixels.sum()),
+        inside=percent(inside[1], inside.sum()),
+        outside=percent(outside[1], outside.sum()),
+        covered=percent(inside.sum(), pixels.sum()),
+    )
+
+
+_COLUMNS = ("boxes", "right boxes", "pixel", "pixel ∩ box", "pixel \\ box", "in a box")
+
+
+def agreement_tables(agreement: Agreement, score: float) -> str:
+    """Two tables: every class at one score, and all objects together at every score; percent.
+
+    Args:
+        agreement: of `BoxAgreement.evaluate`.
+        score: one of its scores.
+    """
+    classes = [[name, *_cells(row)] for name, row in agreement[score].items()]
+    scores = [[f"{key:g}", *_cells(rows[OBJECTS])] for key, rows in agreement.items()]
+    return "\n\n".join(
+        tabulate(rows, headers=[title, *_COLUMNS], tablefmt="pipe", disable_numparse=True)
+        for title, rows in ((f"score >= {score:g}", classes), (f"{OBJECTS}, score >=", scores))
+    )
+
+
+def _cells(row: AgreementRow) -> list[str]:
+    shares = (row.box, row.pixel, row.inside, row.outside, row.covered)
+    return [str(row.boxes), *("-" if np.isnan(share) else f"{share:.1f}" for share in shares)]

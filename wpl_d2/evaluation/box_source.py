@@ -1,0 +1,71 @@
+"""Where the boxes of an image come from when pseudo-labels are judged, and its true boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.structures import Boxes, Instances
+from torch import Tensor
+
+from ..data import cached_boxes
+from ..data.box_cache import BoxCache, check_size, image_key, load_box_cache, to_instances
+from ..modeling import UnifiedSegDet
+from .records import records_with_masks
+
+
+class BoxSource:
+    """The model's own detector, or the cached boxes of another one; false where there is neither."""
+
+    def __init__(self, cfg: Any, model: UnifiedSegDet, dataset_name: str) -> None:
+        """Read the boxes of a data set. All processes must do it.
+
+        Args:
+            cfg: `MODEL.DETECTOR` says where boxes come from.
+            model: its detector is asked, if it has one.
+            dataset_name: registered, with masks.
+
+        Raises:
+            InputError: an image has no mask, or the cached boxes do not fit.
+        """
+        records = records_with_masks(dataset_name)
+        self._model = model
+        self._cache: BoxCache | None = None
+        if cfg.MODEL.DETECTOR.MODE == "cached":
+            self._cache = load_box_cache(cfg, dataset_name, cfg.RPPI.BOX_SCORE)
+            self._cache.give(records)
+        self._truth: dict[str, tuple[Tensor, Tensor]] = {}
+        if self:
+            objects = torch.tensor(MetadataCatalog.get(dataset_name).object_ids)
+            for record in cached_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA):
+                pair = torch.from_numpy(record["boxes"]), objects[torch.from_numpy(record["box_classes"])]
+                self._truth[image_key(record)] = pair
+
+    def __bool__(self) -> bool:
+        return self._cache is not None or self._model.has_detector
+
+    def find(self, item: Mapping[str, Any], features: dict[str, Tensor]) -> Instances | None:
+        """All boxes of an image, whatever their score, with `class_ids`; None where there is no source.
+
+        Args:
+            item: of `EvalMapper`.
+            features: the model's, of the image.
+        """
+        size = (item["image"].shape[-2], item["image"].shape[-1])
+        if self._cache is not None:
+            (record,) = self._cache.give([dict(item)])
+            check_size(record, size)
+            boxes = Boxes(torch.from_numpy(record["detections"].boxes))
+            return to_instances(boxes, record["detections"], size).to(self._model.device)
+        detector = self._model.detector
+        if detector is None:
+            return None
+        (found,) = detector.detect(features, [size])
+        found.class_ids = detector.object_classes[found.pred_classes]
+        return found
+
+    def truth(self, item: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """The boxes of the mask's components, (M, 4) xyxy in pixels of the image, and their semantic class ids."""
+        return self._truth[image_key(item)]

@@ -1,0 +1,47 @@
+"""Training of a detector alone, on boxes around the components of labeled masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError
+from ..modeling import FPNDetector, build_model
+from ..structures import PseudoLabels
+from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+
+
+@FRAMEWORK_REGISTRY.register()
+class Detector(Framework):
+    """The paper's detector, trained before the segmenter and on the labeled images alone (section 3.2).
+
+    What it finds on the unlabeled images goes into a file (`tools/cache_boxes.py`) for MODEL.DETECTOR.MODE cached.
+    """
+
+    metric = "bbox/AP"
+
+    @classmethod
+    def from_config(cls, cfg: Any) -> dict[str, Any]:
+        """The arguments that `cfg` stands for.
+
+        Raises:
+            InputError: the model is no detector, or pixels are to be weighted.
+        """
+        for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
+            if on:
+                raise InputError(f"{key}.ENABLED: True, but a detector labels no pixels; set it to False")
+        student = build_model(cfg)
+        if not isinstance(student, FPNDetector):
+            raise InputError(
+                f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is no detector alone, which "
+                "FRAMEWORK.NAME Detector trains; set it to FPNDetector"
+            )
+        return {"student": student}
+
+    @property
+    def semi_supervised(self) -> bool:
+        """Never: unlabeled images, if any come, are left alone."""
+        return False
+
+    def terms(self, batch: Batch, labels: PseudoLabels | None) -> Terms:
+        """The losses of region proposals and box head on the labeled images; `labels` is None."""
+        return [], self.student(batch["labeled"])
