@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import load_cfg
 from ..data import check_training_data, setup_datasets
+from ..evaluation import build_predict
 
 
 def setup(args: argparse.Namespace) -> Any:
@@ -36,6 +37,8 @@ def setup(args: argparse.Namespace) -> Any:
     setup_datasets(cfg)
     cfg.freeze()
     _begin_log(cfg)
+    # What is wrong with its keys shall not show at the first evaluation, hours later.
+    build_predict(cfg, lambda images: images)
     if not args.eval_only:
         check_training_data(cfg)
     # For the first weights; every later draw is a function of the seed and a counter.
