@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Mean and spread over seeds of the last evaluation of runs.
 
-`tools/summarize_runs.py results/camvid` reads FOLDER/NAME_sSEED/metrics.json and prints a row for each NAME.
+`tools/summarize_runs.py results/camvid` reads FOLDER/NAME_sSEED/metrics.json and prints a row for each NAME; with
+`--baseline NAME` also the differences to that run, seed by seed.
 """
 
 import argparse
@@ -12,6 +13,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from tabulate import tabulate
+
+from wpl_d2.errors import check_name, clear_errors
 
 
 def last_value(metrics: Path, key: str) -> float | None:
@@ -24,6 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="holds a folder for each run, NAME_sSEED")
     parser.add_argument("--key", default="sem_seg/mIoU", help="the metric")
+    parser.add_argument("--baseline", metavar="NAME", help="the run to which the others are compared")
     args = parser.parse_args()
     runs: dict[str, dict[int, float]] = defaultdict(dict)
     for metrics in sorted(args.folder.glob("*/metrics.json")):
@@ -31,18 +35,26 @@ def main() -> None:
         value = last_value(metrics, args.key)
         if named and value is not None:
             runs[named[1]][int(named[2])] = value
-    rows = [
-        [
-            name,
-            len(values),
-            f"{statistics.mean(values.values()):.2f}",
-            f"{statistics.stdev(values.values()):.2f}" if len(values) > 1 else "",
-            " ".join(f"{seed}: {value:.2f}" for seed, value in sorted(values.items())),
-        ]
-        for name, values in runs.items()
-    ]
+    if args.baseline:
+        check_name("--baseline", args.baseline, runs)
+    rows = []
+    for name, values in runs.items():
+        rows.append([name, *describe(values)])
+        if args.baseline and name != args.baseline:
+            base = runs[args.baseline]
+            rows.append([f"  minus {args.baseline}", *describe({s: values[s] - base[s] for s in values if s in base})])
     print(tabulate(rows, ["run", "seeds", "mean", "standard deviation", f"{args.key} by seed"], disable_numparse=True))
 
 
+def describe(values: dict[int, float]) -> list[str]:
+    """Number, mean, standard deviation and all of the values by seed."""
+    if not values:
+        return ["0", "", "", ""]
+    spread = f"{statistics.stdev(values.values()):.2f}" if len(values) > 1 else ""
+    each = " ".join(f"{seed}: {value:.2f}" for seed, value in sorted(values.items()))
+    return [str(len(values)), f"{statistics.mean(values.values()):.2f}", spread, each]
+
+
 if __name__ == "__main__":
-    main()
+    with clear_errors():
+        main()

@@ -48,6 +48,7 @@ def test_runs_are_summarised_over_seeds(tmp_path):
         folder.mkdir()
         rows = [{"iteration": 1, "sem_seg/mIoU": 1.0}, {"iteration": 2, "sem_seg/mIoU": value}, {"iteration": 3}]
         (folder / "metrics.json").write_text("\n".join(map(json.dumps, rows)))
-    rows = [line.split() for line in tool("summarize_runs.py", tmp_path).splitlines()]
+    rows = [line.split() for line in tool("summarize_runs.py", tmp_path, "--baseline", "a").splitlines()]
+    assert ["minus", "a", "1", "20.00", "0:", "20.00"] in rows
     assert ["a", "2", "32.00", "2.83", "0:", "30.00", "1:", "34.00"] in rows
     assert ["b", "1", "50.00", "0:", "50.00"] in rows
