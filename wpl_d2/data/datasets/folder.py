@@ -107,8 +107,7 @@ class Description:
     @property
     def palette(self) -> list[tuple[int, int, int]]:
         """One (r, g, b) for each class: `colors`, or Detectron2's colour map where there are none."""
-        table = colormap(rgb=True, maximum=255).astype(int).tolist()
-        return list(self.colors) or [tuple(table[i % len(table)]) for i in range(len(self.classes))]
+        return list(self.colors) or default_colors(len(self.classes))
 
     def present(self) -> list[str]:
         """The names of the lists that should be there: all but optional ones without a file."""
@@ -145,6 +144,12 @@ class Description:
                 record["sem_seg_ignore"] = self.ignore
             records.append(record)
         return records
+
+
+def default_colors(count: int) -> list[tuple[int, int, int]]:
+    """One (r, g, b) of Detectron2's colour map for each of `count` classes."""
+    table = colormap(rgb=True, maximum=255).astype(int).tolist()
+    return [tuple(table[i % len(table)]) for i in range(count)]
 
 
 def load_description(path: str | Path, root: Path | None = None) -> Description:

@@ -1,0 +1,182 @@
+import json
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wpl_d2.engine import load_model
+from wpl_d2.errors import InputError
+from wpl_d2.export import FORMATS, export_model, open_model
+from wpl_d2.export import onnx as onnx_format
+
+GRAPHS = ["torchscript", "torch_export", "onnx"]
+ABOUT = {"classes": ["ground", "box", "ball"], "objects": [2, 1]}
+
+# What a stranger's script does: no source of this project, none of Detectron2; of a graph, one runtime alone.
+STRANGER = """
+import json, sys
+import numpy as np
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {forbidden}:
+            raise ImportError(name + " is not here")
+
+sys.meta_path.insert(0, Refuse())
+images = np.load(sys.argv[2])
+{read}
+np.savez(sys.argv[3], logits=logits, about=json.dumps({{key: json.loads(texts[key]) for key in texts}}))
+"""
+READ = {
+    "torchscript": """
+        import torch
+        texts = {"classes": "", "objects": "", "colors": "", "preprocessing": ""}
+        model = torch.jit.load(sys.argv[1], _extra_files=texts)
+        logits = model(torch.from_numpy(images)).numpy()
+    """,
+    "torch_export": """
+        import torch
+        texts = {"classes": "", "objects": "", "colors": "", "preprocessing": ""}
+        model = torch.export.load(sys.argv[1], extra_files=texts).module()
+        logits = model(torch.from_numpy(images)).numpy()
+    """,
+    "onnx": """
+        import onnxruntime
+        session = onnxruntime.InferenceSession(sys.argv[1])
+        texts = session.get_modelmeta().custom_metadata_map
+        logits = session.run(["logits"], {"images": images})[0]
+    """,
+}
+
+
+def noise(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 255
+
+
+@pytest.fixture(scope="module")
+def teacher(checkpoint):
+    return open_model(checkpoint)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_computes_what_the_model_does_at_any_size(exported, teacher, name):
+    read = open_model(exported(name))
+    # All remainders of height and width by 4 that pooling and strides could tell apart, and other batches.
+    sizes = [(1, 3, 64 + i, 96 + j) for i in range(4) for j in range(4)] + [(3, 3, 40, 131), (5, 3, 33, 35)]
+    for shape in sizes:
+        views = noise(*shape)
+        expected = teacher.segment(views)
+        torch.testing.assert_close(read.segment(views), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
+    assert {key: read.about[key] for key in ABOUT} == ABOUT
+    assert read.about == teacher.about
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_graph_runs_without_this_project(checkpoint, teacher, tmp_path, name, exported):
+    # A TorchScript file with boxes needs torchvision's operators, one without needs PyTorch alone.
+    path = exported(name)
+    if name == "torchscript":
+        path = tmp_path / "segment.pt"
+        export_model(checkpoint, name, path)
+    forbidden = {"wpl_d2", "detectron2", "fvcore", "timm", "torchvision"} | ({"torch"} if name == "onnx" else set())
+    script = tmp_path / "stranger.py"
+    script.write_text(STRANGER.format(forbidden=forbidden, read=textwrap.dedent(READ[name])))
+    views = noise(2, 3, 51, 70)
+    np.save(tmp_path / "images.npy", views.numpy())
+    command = [sys.executable, script, path, tmp_path / "images.npy", tmp_path / "out.npz"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    result = np.load(tmp_path / "out.npz")
+    expected = teacher.segment(views)
+    torch.testing.assert_close(
+        torch.from_numpy(result["logits"]), expected, rtol=0, atol=1e-4 * expected.abs().max().item()
+    )
+    about = json.loads(str(result["about"]))
+    assert about.keys() >= {"classes", "objects", "colors", "preprocessing"}
+    assert {key: about[key] for key in ABOUT} == ABOUT and about["preprocessing"]["format"] == "RGB"
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].can_find])
+def test_boxes(exported, teacher, name):
+    read = open_model(exported(name))
+    for views in (noise(2, 3, 60, 80), noise(1, 3, 97, 64, seed=1)):
+        ours, theirs = teacher.find(views), read.find(views)
+        assert len(ours) == len(theirs) == len(views) and all(len(found.boxes) for found in ours)
+        for own, other in zip(ours, theirs, strict=True):
+            for values, others in zip(own, other, strict=True):
+                torch.testing.assert_close(others, values)
+            assert set(other.classes.tolist()) <= {1, 2}
+
+
+def test_safetensors_rebuild_the_model(exported, checkpoint):
+    model, about = load_model(str(exported("safetensors")))
+    original, said = load_model(checkpoint, "teacher")
+    assert all(torch.equal(value, original.state_dict()[key]) for key, value in model.state_dict().items())
+    assert about["config"].dump() == said["config"].dump()
+    with pytest.raises(InputError, match=r"model.safetensors: holds no student"):
+        load_model(str(exported("safetensors")), "student")
+
+
+def test_the_student_can_be_exported(checkpoint, teacher, tmp_path):
+    export_model(checkpoint, "torchscript", tmp_path / "student.pt", which="student")
+    views = noise(1, 3, 40, 50)
+    expected = open_model(checkpoint, "student").segment(views)
+    torch.testing.assert_close(open_model(tmp_path / "student.pt").segment(views), expected)
+    assert not torch.allclose(teacher.segment(views), expected)
+
+
+def test_an_export_that_differs_leaves_no_file(checkpoint, tmp_path, monkeypatch):
+    write = FORMATS["safetensors"].write
+
+    def damage(model, about, path, boxes):
+        nn.init.normal_(model.sem_seg_head.predictor.bias, std=0.1)
+        write(model, about, path, boxes)
+        nn.init.zeros_(model.sem_seg_head.predictor.bias)
+
+    monkeypatch.setattr(FORMATS["safetensors"], "write", damage)
+    with pytest.raises(InputError, match=r"model.safetensors: was not written, the export differs"):
+        export_model(checkpoint, "safetensors", tmp_path / "model.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported(checkpoint, tmp_path, monkeypatch):
+    cases = [
+        (("onyx", "model.onnx", ""), r"--format: 'onyx' is not known; did you mean onnx"),
+        (("onnx", "model.pt", ""), r"--output: .*model.pt does not end in .onnx"),
+        (("onnx", "model.onnx", str(tmp_path / "none")), "--images: no images in"),
+    ]
+    for (name, file, images), words in cases:
+        with pytest.raises(InputError, match=words):
+            export_model(checkpoint, name, tmp_path / file, images)
+    with pytest.raises(InputError, match=r"--boxes: onnx holds the segmentation alone; use torchscript or safetensors"):
+        export_model(checkpoint, "onnx", tmp_path / "model.onnx", boxes=True)
+
+    def missing(package):
+        raise ImportError(package)
+
+    monkeypatch.setattr(onnx_format.importlib, "import_module", missing)
+    with pytest.raises(InputError, match=r"pip install 'wpl_d2\[onnx\]'"):
+        export_model(checkpoint, "onnx", tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [known.suffix for known in FORMATS.values()] + [".pth"])
+def test_a_file_of_another_kind_is_refused(tmp_path, suffix):
+    path = tmp_path / f"odd{suffix}"
+    with pytest.raises(InputError, match="no such file"):
+        open_model(path)
+    path.write_text("not a model")
+    with pytest.raises(InputError, match=r"odd"):
+        open_model(path)
+
+
+def test_a_graph_of_another_project_is_refused(tmp_path):
+    torch.jit.save(torch.jit.script(nn.Identity()), str(tmp_path / "other.pt"))
+    with pytest.raises(InputError, match=r"other.pt: does not name its classes"):
+        open_model(tmp_path / "other.pt")
+    with pytest.raises(InputError, match=r"--model: .* holds one model"):
+        open_model(tmp_path / "other.pt", "student")

@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Export a model: `tools/export_model.py --weights CHECKPOINT --format onnx --output model.onnx`.
+
+The file takes RGB images of any size as floats in 0..255 and gives logits of the same size. It is read again and
+compared with the model on real images: those of --images, or of the training's data set. If it differs it is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from wpl_d2.errors import clear_errors
+from wpl_d2.export import FORMATS, export_model
+from wpl_d2.modeling.weights import OWNERS
+
+
+def main() -> None:
+    args = _parse()
+    agreement = export_model(args.weights, args.format, args.output, args.images, args.model, args.boxes)
+    print(f"compared with the model: {agreement}")
+    print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help="a training's checkpoint, or a .safetensors export")
+    parser.add_argument(
+        "--format", required=True, help=", ".join(f"{name} ({FORMATS[name].suffix})" for name in FORMATS)
+    )
+    parser.add_argument("--output", required=True, type=Path, help="the file")
+    parser.add_argument("--images", default="", help="folder or pattern of images to compare on")
+    parser.add_argument("--model", default="", choices=OWNERS, help="default: the teacher, if there is one")
+    parser.add_argument("--boxes", action="store_true", help="put the detector in, too (torchscript, safetensors)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        main()

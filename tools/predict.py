@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Predict images or a video: `tools/predict.py --weights MODEL --input FOLDER --output DIR [KEY VALUE ...]`.
+
+MODEL is a training's checkpoint or a file of tools/export_model.py. Written are DIR/masks (a pixel's value is its class
+id), DIR/overlays and, with a detector, DIR/boxes.json (COCO's format). Trailing KEY VALUE pairs set keys below
+TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`. The exit status is 1 if an image could not be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from wpl_d2.errors import clear_errors
+from wpl_d2.export import Predictor, Results, open_model, open_source, predict
+from wpl_d2.modeling.weights import OWNERS
+
+
+def main() -> int:
+    args = _parse()
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    source = open_source(args.input, without=args.output)
+    deployed = open_model(args.weights, args.model, device)
+    predictor = Predictor(deployed, device, args.min_score, args.opts)
+    with Results(args.output, deployed.about, deployed.find is not None, source.video) as results:
+        skipped = predict(source, predictor, results, args.batch_size)
+    print(f"{results.count} images predicted, {len(skipped)} skipped: {args.output}")
+    return 1 if skipped else 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", required=True, help="checkpoint or exported file")
+    parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
+    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
+    parser.add_argument("--model", default="", choices=OWNERS, help="of a checkpoint; default: the teacher, if any")
+    parser.add_argument("--batch-size", type=int, default=4, help="images of one size at once (default: 4)")
+    parser.add_argument("--min-score", type=float, default=0.5, help="of the boxes (default: 0.5)")
+    parser.add_argument("--device", default="", help="default: cuda, where there is one")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs below TEST.INFERENCE")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    with clear_errors():
+        sys.exit(main())

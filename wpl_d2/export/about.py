@@ -1,0 +1,39 @@
+"""What an exported file says of itself: the same five texts in every format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..engine.checkpoint import ABOUT
+from ..errors import InputError
+
+
+def about_to_texts(about: Mapping[str, Any]) -> dict[str, str]:
+    """One JSON text for each key.
+
+    Args:
+        about: as `describe_run` has it.
+
+    Returns:
+        "config" (the YAML text), "classes" (names by class id), "colors" ([r, g, b] by class id), "objects" (class
+        ids that have boxes) and "preprocessing" (which the graph does itself: "format", "mean", "std").
+    """
+    return {key: json.dumps(about[key]) for key in ABOUT}
+
+
+def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The inverse of `about_to_texts`.
+
+    Args:
+        texts: perhaps with others among them.
+        path: the file, for messages.
+
+    Raises:
+        InputError: the file does not say what it is.
+    """
+    if not all(texts.get(key) for key in ABOUT):
+        raise InputError(f"{path}: does not name its classes; give a file that tools/export_model.py wrote")
+    return {key: json.loads(texts[key]) for key in ABOUT}

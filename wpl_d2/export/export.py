@@ -1,0 +1,82 @@
+"""From a checkpoint to a file that other programs can use."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from detectron2.data import DatasetCatalog
+from torch import Tensor
+
+from ..data import read_image, setup_datasets
+from ..engine import load_model
+from ..errors import InputError, check_name
+from .deployed import deploy
+from .formats import FORMATS
+from .sources import image_files
+from .verify import Agreement, compare
+
+_COMPARED = 2
+"""Images that an export is compared on, each at several sizes."""
+
+
+def export_model(
+    weights: str, format_name: str, output: str | Path, images: str = "", which: str = "", boxes: bool = False
+) -> Agreement:
+    """Write a model in another format, read it again and compare the two; the file is right or absent.
+
+    Args:
+        weights: a checkpoint, or a `.safetensors` of an earlier export.
+        format_name: one of `FORMATS`.
+        output: the file, with the format's suffix.
+        images: folder or pattern of images, of which the first are compared on; by default those of the training's
+            DATASETS.TEST.
+        which: "teacher" or "student"; by default the one to use.
+        boxes: whether to put the detector in, too (a `.safetensors` always holds it).
+
+    Raises:
+        InputError: the format does not hold what is asked for, or its file does not compute what the model does.
+    """
+    chosen = FORMATS[check_name("--format", format_name, FORMATS)]
+    output = Path(output)
+    if output.suffix != chosen.suffix:
+        raise InputError(f"--output: {output} does not end in {chosen.suffix}, by which {format_name} files are known")
+    model, about = load_model(weights, which)
+    reference = deploy(model, about)
+    if boxes and not chosen.can_find:
+        holders = " or ".join(name for name, other in FORMATS.items() if other.can_find)
+        raise InputError(f"--boxes: {format_name} holds the segmentation alone; use {holders}")
+    if boxes and reference.find is None:
+        raise InputError(f"--boxes: {weights} has no detector; leave it out")
+    compared = _images(images, about["config"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder, warnings.catch_warnings():
+        # Tracers warn of what they took for constant; whether it matters is what the comparison says.
+        warnings.simplefilter("ignore")
+        partial = Path(folder) / output.name
+        chosen.write(model, reference.about, partial, boxes)
+        agreement = compare(reference, chosen.read(partial, "cpu"), compared)
+        if not agreement.good:
+            raise InputError(f"{output}: was not written, the export differs ({agreement}); try another --format")
+        os.replace(partial, output)
+    return agreement
+
+
+def _images(given: str, cfg: Any) -> list[Tensor]:
+    """(3, H, W) uint8 RGB."""
+    files = image_files(given)[0] if given else _test_images(cfg.clone())
+    if not files:
+        raise InputError(f"--images: no images in {given or 'the training test set'}; name a folder or a pattern")
+    return [torch.from_numpy(read_image(file).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]
+
+
+def _test_images(cfg: Any) -> list[Path]:
+    try:
+        setup_datasets(cfg)
+        return [Path(record["file_name"]) for name in cfg.DATASETS.TEST[:1] for record in DatasetCatalog.get(name)]
+    except InputError as error:
+        raise InputError(f"--images: name some to compare on, those of the training are not there ({error})") from error

@@ -1,0 +1,81 @@
+"""The formats there are, and one reader for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from ..engine import load_model
+from ..errors import InputError
+from .deployed import Deployed, deploy
+from .onnx import Onnx
+from .torch_export import TorchExport
+from .torchscript import TorchScript
+from .weights_file import SafeTensors
+
+
+class Format(Protocol):
+    """A kind of file.
+
+    Attributes:
+        suffix: of its names.
+        can_find: whether it can hold the detector.
+    """
+
+    suffix: str
+    can_find: bool
+
+    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+        """Write a file.
+
+        Args:
+            model: from `load_model`, on the CPU.
+            about: as `describe_run` has it.
+            path: with the format's suffix.
+            boxes: whether to put the detector in, too; only where `can_find`.
+        """
+
+    def read(self, path: Path, device: str) -> Deployed:
+        """Read a file.
+
+        Args:
+            path: that `write` wrote.
+            device: to run on.
+
+        Raises:
+            InputError: it is something else.
+        """
+
+
+FORMATS: dict[str, Format] = {
+    "torchscript": TorchScript(),
+    "onnx": Onnx(),
+    "torch_export": TorchExport(),
+    "safetensors": SafeTensors(),
+}
+"""By the name that `tools/export_model.py --format` takes; another format is another entry."""
+
+
+def open_model(path: str | Path, which: str = "", device: str = "cpu") -> Deployed:
+    """A trained model from a checkpoint or an exported file.
+
+    Args:
+        path: `.pth` of a training, or with the suffix of one of `FORMATS`.
+        which: "teacher" or "student" of a checkpoint; by default the one to use.
+        device: to run on.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or there is nothing to choose in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a checkpoint or an exported model")
+    by_suffix = {known.suffix: known for known in FORMATS.values()}
+    if path.suffix not in by_suffix:
+        return deploy(*load_model(str(path), which, device))
+    if which:
+        raise InputError(f"--model: {path} holds one model; leave it out, or give the training's checkpoint")
+    return by_suffix[path.suffix].read(path, device)

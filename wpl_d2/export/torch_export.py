@@ -1,0 +1,59 @@
+"""`torch.export`: one graph of ATen operators, for PyTorch's own compilers and runtimes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.export.passes import move_to_device_pass
+
+from ..engine.checkpoint import ABOUT
+from ..errors import InputError
+from .about import about_from_texts, about_to_texts
+from .deployable import Deployable, integer_padding, sample_images
+from .deployed import Deployed
+
+
+class TorchExport:
+    """The segmentation: images (B, 3, H, W) float to logits, as one graph of any batch, height and width."""
+
+    suffix = ".pt2"
+    can_find = False
+
+    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+        """See `Format`."""
+        torch.export.save(export_program(Deployable(model)), path, extra_files=about_to_texts(about))
+
+    def read(self, path: Path, device: str) -> Deployed:
+        """See `Format`."""
+        texts = dict.fromkeys(ABOUT, "")
+        try:
+            program = torch.export.load(path, extra_files=texts)
+        except Exception as error:  # of many classes, from several readers that are tried in turn
+            raise InputError(f"{path}: is no torch.export file; export it anew") from error
+        module = move_to_device_pass(program, device).module()
+
+        def segment(images: Tensor) -> Tensor:
+            with torch.no_grad():
+                return module(images.to(device))
+
+        return Deployed(about_from_texts(texts, path), segment, find=None)
+
+
+def export_program(deployable: Deployable) -> ExportedProgram:
+    """The graph of a model at any batch, height and width.
+
+    Args:
+        deployable: on the CPU.
+    """
+    sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
+    with torch.no_grad(), integer_padding():
+        program = torch.export.export(deployable, (sample_images(),), dynamic_shapes=sizes, strict=False)
+    # The shape rule of max pooling leaves guards on odd and even sizes that the graph does not need: it is checked at
+    # both (`compare`), and would refuse half of all images.
+    program._guards_code = []
+    return program

@@ -1,0 +1,50 @@
+"""TorchScript: runs where PyTorch does, C++ included; with boxes also wants torchvision's operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision  # noqa: F401, registers the operators that boxes need
+from detectron2.export.torchscript_patch import patch_builtin_len
+from torch import Tensor, nn
+
+from ..engine.checkpoint import ABOUT
+from ..errors import InputError
+from .about import about_from_texts, about_to_texts
+from .deployable import Deployable, sample_images
+from .deployed import Deployed, Found
+
+
+class TorchScript:
+    """Method `forward`: images (B, 3, H, W) float to logits; `find`: one image (1, 3, H, W) to its boxes."""
+
+    suffix = ".pt"
+    can_find = True
+
+    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+        """See `Format`."""
+        deployable, images = Deployable(model), sample_images()
+        inputs: dict[str, tuple[Tensor, ...]] = {"forward": (images,)}
+        if boxes:
+            inputs["find"] = (images[:1],)
+        # Else the number of boxes at each stage would be the sample's.
+        with torch.no_grad(), patch_builtin_len():
+            traced = torch.jit.trace_module(deployable, inputs, check_trace=False)
+        torch.jit.save(traced, str(path), _extra_files=about_to_texts(about))
+
+    def read(self, path: Path, device: str) -> Deployed:
+        """See `Format`."""
+        texts = dict.fromkeys(ABOUT, "")
+        try:
+            module = torch.jit.load(str(path), map_location=device, _extra_files=texts)
+        except RuntimeError as error:
+            raise InputError(f"{path}: is no TorchScript file; export it anew") from error
+
+        def find(images: Tensor) -> list[Found]:
+            return [Found(*module.find(image[None].to(device))) for image in images]
+
+        about = about_from_texts(texts, path)
+        return Deployed(about, lambda images: module(images.to(device)), find if hasattr(module, "find") else None)

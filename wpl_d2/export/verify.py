@@ -1,0 +1,100 @@
+"""Whether an exported file computes what the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .deployed import Deployed, Found
+
+MAX_DIFFERENCE = 1e-3
+"""Of logits, relative to the largest."""
+MIN_AGREEMENT = 0.999
+"""Share of the pixels that must have the same class."""
+MAX_SHIFT = 0.1
+"""Of a box's edges, in pixels."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How near two models are on the same images.
+
+    Attributes:
+        sizes: (height, width) of the images compared.
+        difference: largest absolute difference of two logits.
+        scale: largest absolute logit.
+        same_class: share of the pixels with the same class.
+        shift: largest difference of two box edges in pixels; infinite if other boxes were found; None without boxes.
+    """
+
+    sizes: list[tuple[int, int]]
+    difference: float
+    scale: float
+    same_class: float
+    shift: float | None
+
+    @property
+    def good(self) -> bool:
+        """Whether the two can be taken for one."""
+        logits = self.difference <= MAX_DIFFERENCE * self.scale and self.same_class >= MIN_AGREEMENT
+        return logits and (self.shift is None or self.shift <= MAX_SHIFT)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(self.sizes))
+        text = (
+            f"largest difference {self.difference:.1e} (logits up to {self.scale:.1f}), "
+            f"same class on {100 * self.same_class:.3f} % of the pixels"
+        )
+        if self.shift is not None:
+            text += f", boxes {self.shift:.1e} pixels apart"
+        return f"{text}; {len(self.sizes)} inputs of {sizes} (height x width)"
+
+
+@torch.no_grad()
+def compare(model: Deployed, exported: Deployed, images: Sequence[Tensor]) -> Agreement:
+    """Run both on views of several sizes, odd and even, and on a batch.
+
+    Args:
+        model: what the file was made of.
+        exported: the file, read again; its boxes are compared where it has some.
+        images: (3, H, W) in 0..255, at least one.
+    """
+    views = list(_views(images))
+    differences, scales, same, shifts = [0.0], [0.0], [], []
+    for view in views:
+        if model.segment is not None and exported.segment is not None:
+            ours, theirs = model.segment(view), exported.segment(view)
+            differences.append((ours - theirs).abs().max().item())
+            scales.append(ours.abs().max().item())
+            same.append((ours.argmax(dim=1) == theirs.argmax(dim=1)).float().mean().item())
+        if model.find is not None and exported.find is not None:
+            shifts += [_shift(*pair) for pair in zip(model.find(view), exported.find(view), strict=True)]
+    return Agreement(
+        sizes=[(view.shape[-2], view.shape[-1]) for view in views],
+        difference=max(differences),
+        scale=max(scales),
+        same_class=min(same, default=1.0),
+        shift=max(shifts) if shifts else None,
+    )
+
+
+def _views(images: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Batches (N, 3, h, w) float: each image whole and in parts, and the first beside its mirror image."""
+    for image in images:
+        whole = image[None].float()
+        height, width = whole.shape[-2:]
+        yield whole
+        yield whole[..., : height * 3 // 4 | 1, : width // 2]
+        yield whole[..., height // 3 :, : (width * 2 // 3) | 1]
+        yield whole[..., : (height // 2) | 3, width // 3 :]
+    first = images[0].float()
+    yield torch.stack([first, first.flip(-1)])
+
+
+def _shift(ours: Found, theirs: Found) -> float:
+    if len(ours.boxes) != len(theirs.boxes) or not torch.equal(ours.classes, theirs.classes):
+        return float("inf")
+    return (ours.boxes - theirs.boxes).abs().max().item() if len(ours.boxes) else 0.0
