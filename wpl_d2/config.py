@@ -41,7 +41,8 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.MIN_BOX_AREA = 90
 
     cfg.INPUT.FORMAT = "RGB"
-    cfg.INPUT.MASK_FORMAT = "bitmask"
+    # Images are predicted at their own size.
+    cfg.INPUT.MIN_SIZE_TEST = 0
     # (height, width) of the training crop, any size; smaller images are padded to it at the right and the bottom.
     cfg.INPUT.CROP_SIZE = (321, 321)
     # Range of the factor by which an image is resized before the crop.
@@ -80,8 +81,6 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.RESNETS.RES5_BLOCK_DILATIONS = (1, 2, 2)
     cfg.MODEL.TIMM = CN()
     cfg.MODEL.TIMM.NAME = "resnet18"
-    # Weights by timm's own download; the other way is a file in MODEL.WEIGHTS.
-    cfg.MODEL.TIMM.PRETRAINED = False
 
     cfg.MODEL.SEM_SEG_HEAD.NAME = "EmbeddingDeepLabV3PlusHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res5"]
@@ -129,7 +128,7 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.NAME = "MeanTeacher"
     # Factor of all losses on unlabeled images (paper, eq. 4).
     cfg.FRAMEWORK.ALPHA = 1.0
-    # A pseudo-label trains the student if the teacher's confidence reaches this.
+    # A pseudo-label trains the student if the labeler's confidence reaches this.
     cfg.FRAMEWORK.THRESHOLD = 0.95
     # Steps of supervised training before the first pseudo-label.
     cfg.FRAMEWORK.BURN_IN = 0
@@ -139,6 +138,14 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.CUTMIX.PROB = 0.5
     cfg.FRAMEWORK.CUTMIX.AREA = (0.02, 0.4)
     cfg.FRAMEWORK.CUTMIX.RATIO = (0.3, 1 / 0.3)
+    # UniMatch: share of the feature maps' channels that its perturbed stream lacks.
+    cfg.FRAMEWORK.FEATURE_DROPOUT = 0.5
+    # The labeled loss is the mean over the hard pixels alone: those whose true class has at most this probability,
+    # and at least MIN_KEPT of each process's batch.
+    cfg.FRAMEWORK.OHEM = CN()
+    cfg.FRAMEWORK.OHEM.ENABLED = False
+    cfg.FRAMEWORK.OHEM.THRESHOLD = 0.7
+    cfg.FRAMEWORK.OHEM.MIN_KEPT = 100_000
 
     # PPW: how far a pseudo-label's loss counts (paper, section 3.3).
     cfg.WEIGHTING = CN()
@@ -186,7 +193,7 @@ def _add_solver(cfg: CN) -> None:
     # Periodic checkpoints to keep beside the best and the last.
     cfg.SOLVER.CHECKPOINTS_TO_KEEP = 2
     # Steps between pictures of predictions, pseudo-labels and weights in TensorBoard; 0: none.
-    cfg.SOLVER.PICTURE_PERIOD = 0
+    cfg.SOLVER.PICTURE_PERIOD = 500
 
 
 def _add_evaluation(cfg: CN) -> None:

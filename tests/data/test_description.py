@@ -79,7 +79,7 @@ def test_registering_again_is_allowed_and_another_of_the_same_name_is_not(tree):
         ({"colors": [[1, 2, 300]]}, r"\[1, 2, 300\] is not a colour"),
         ({"image": "images/x.png"}, "'image' has no {id}"),
         ({"mask": "masks/x.png"}, "'mask' has no {id}"),
-        ({"generator": "digit"}, "there is no generator 'digit'; did you mean digits"),
+        ({"generator": "digit"}, "'generator': 'digit' is not known; did you mean digits"),
     ],
 )
 def test_a_wrong_description_is_refused_in_words(tree, changes, message):

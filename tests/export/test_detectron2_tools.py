@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def predicted(checkpoint, images):
     model, about = load_model(checkpoint)
     cfg = about["config"]
-    cfg.MODEL.WEIGHTS, cfg.INPUT.MIN_SIZE_TEST = checkpoint, 50
+    cfg.MODEL.WEIGHTS = checkpoint
     image = read_image(images / "val0.png")
     return image, DefaultPredictor(cfg)(image[..., ::-1]), model, cfg
 

@@ -83,7 +83,7 @@ def test_what_it_leaves_is_a_detector_of_detectron2(tree, tmp_path):
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
     own = trainer.framework.student.eval()
     cfg = about["config"]
-    cfg.MODEL.WEIGHTS, cfg.INPUT.MIN_SIZE_TEST = path, 50
+    cfg.MODEL.WEIGHTS = path
     with torch.no_grad():
         ours, theirs = (m([{**record, "image": image}])[0]["instances"] for m in (model, own))
     predicted = DefaultPredictor(cfg)(image.permute(1, 2, 0).numpy()[:, :, ::-1])["instances"]

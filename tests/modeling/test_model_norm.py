@@ -1,10 +1,12 @@
 import pytest
 import torch
 from detectron2.engine import launch
+from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils import comm
 
 from wpl_d2.errors import InputError
 from wpl_d2.modeling import TimmBackbone, resolve_norm
+from wpl_d2.modeling.norm import normalize_in_float32
 
 
 def test_one_process(monkeypatch):
@@ -39,3 +41,15 @@ def test_two_cpu_ranks_share_statistics(tmp_path):
     for key in (key for key in whole if key.endswith("running_mean")):
         assert torch.equal(first[key], second[key])
         torch.testing.assert_close(first[key], whole[key], rtol=1e-3, atol=1e-4)
+
+
+def test_two_cpu_ranks_normalize_in_float32(monkeypatch):
+    """Two ranks with the same images: their statistics are those of one."""
+    monkeypatch.setattr("detectron2.layers.batch_norm.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.layers.batch_norm.dist.get_world_size", lambda: 2)
+    monkeypatch.setattr("detectron2.layers.batch_norm.differentiable_all_reduce", lambda vector: 2 * vector)
+    synced = torch.nn.Sequential(NaiveSyncBatchNorm(16))
+    normalize_in_float32(synced)
+    images = (5 + 0.3 * torch.randn(4, 16, 32, 32, generator=torch.Generator().manual_seed(0))).bfloat16()
+    expected = torch.nn.BatchNorm2d(16)(images.float())
+    torch.testing.assert_close(synced(images).float(), expected, atol=1e-3, rtol=1e-3)

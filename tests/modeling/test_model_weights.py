@@ -1,5 +1,6 @@
 import pickle
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,7 @@ def test_framework_loads_as_any_module(make_cfg):
 
 
 def test_default_predictor(make_cfg, shared_detector, tmp_path):
-    cfg = make_cfg(*shared_detector, "INPUT.MIN_SIZE_TEST", 64)
+    cfg = make_cfg(*shared_detector)
     pair = Pair(cfg)
     nn.init.normal_(pair.teacher.sem_seg_head.predictor.weight)
     cfg.MODEL.WEIGHTS = save(pair, tmp_path / "model_final.pth")
@@ -198,6 +199,19 @@ def test_torchvision_name_is_a_download(make_cfg, tmp_path, monkeypatch):
     backbone = build_backbone(make_cfg(*RESNET, "MODEL.RESNETS.STEM_TYPE", "basic"))
     load_backbone_weights(backbone, "torchvision://resnet50")
     assert torch.equal(backbone.res5[2].conv3.weight, reference.layer4[2].conv3.weight)
+
+
+def test_timm_name_is_a_download(tmp_path, monkeypatch):
+    reference = timm.create_model("resnet18")
+    torch.save(reference.state_dict(), tmp_path / "resnet18.pth")
+    # As a mirror would be set: a file in the place of the address.
+    known = timm.models._registry._model_pretrained_cfgs
+    monkeypatch.setitem(known, "resnet18", replace(known["resnet18"], file=str(tmp_path / "resnet18.pth")))
+    backbone = TimmBackbone("resnet18")
+    load_backbone_weights(backbone, "timm://resnet18")
+    assert torch.equal(backbone.body.layer4[1].conv2.weight, reference.layer4[1].conv2.weight)
+    with pytest.raises(InputError, match="timm has no model resnt18; did you mean"):
+        load_backbone_weights(backbone, "timm://resnt18")
 
 
 def test_backbone_of_another_depth_or_stem(make_cfg, tmp_path):

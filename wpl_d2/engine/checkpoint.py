@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..errors import InputError
 from ..modeling import UnifiedSegDet, build_model
 from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
 from ..modeling.weights import check_fits, fit_backbone, fit_model, own_weights, weights_of
+
+logger = logging.getLogger(__name__)
 
 ABOUT = ("config", "classes", "colors", "objects", "preprocessing")
 """What a checkpoint and every exported file say of themselves: see `describe_run`."""
@@ -47,11 +50,12 @@ class FrameworkCheckpointer(Checkpointer):
             for stale in Path(self.save_dir).glob("*.tmp"):
                 stale.unlink()
 
-    def save(self, name: str, **kwargs: Any) -> None:
-        """Write `{name}.pth` and make it the one to resume from.
+    def save(self, name: str, resumable: bool = True, **kwargs: Any) -> None:
+        """Write `{name}.pth`.
 
         Args:
             name: file name without its ending.
+            resumable: whether it becomes the one to resume from.
             kwargs: further plain data to save.
         """
         if not self.save_to_disk:
@@ -66,7 +70,8 @@ class FrameworkCheckpointer(Checkpointer):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-        self.tag_last_checkpoint(target.name)
+        if resumable:
+            self.tag_last_checkpoint(target.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint to resume from, atomically.
@@ -212,8 +217,19 @@ def restore_cfg(text: str) -> CfgNode:
     """The config in what a checkpoint or an exported file says of itself.
 
     Args:
-        text: as `describe_run` dumped it; keys that are newer than it have their defaults.
+        text: as `describe_run` dumped it, perhaps long ago: keys that are newer than it have their defaults, those that
+            are no more are left out.
     """
     cfg = get_cfg()
-    cfg.merge_from_other_cfg(CfgNode.load_cfg(text))
+    _merge_known(cfg, CfgNode.load_cfg(text))
     return cfg
+
+
+def _merge_known(cfg: CfgNode, old: CfgNode, prefix: str = "") -> None:
+    for key, value in old.items():
+        if isinstance(value, CfgNode) and isinstance(cfg.get(key), CfgNode):
+            _merge_known(cfg[key], value, f"{prefix}{key}.")
+        elif key in cfg:
+            cfg.merge_from_other_cfg(CfgNode({key: value}))
+        else:
+            logger.info("The key %s%s of the training is no more", prefix, key)

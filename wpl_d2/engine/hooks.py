@@ -11,7 +11,8 @@ from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 
-from .checkpoint import STEP_FILE, FrameworkCheckpointer
+from ..errors import InputError
+from .checkpoint import STEP_FILE, FrameworkCheckpointer, load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,13 @@ class PeriodicCheckpointer(HookBase):
     """
 
     def __init__(self, checkpointer: FrameworkCheckpointer, periods: Iterable[int], keep: int) -> None:
-        """Save at every multiple of each of the `periods`; 0 stands for never."""
+        """Save at every multiple of each of the `periods`; 0 stands for never.
+
+        Raises:
+            InputError: none is to be kept.
+        """
+        if keep < 1:
+            raise InputError(f"SOLVER.CHECKPOINTS_TO_KEEP: {keep}; keep at least 1, the one to resume from")
         self._checkpointer = checkpointer
         self._periods = [period for period in periods if period > 0]
         self._keep = keep
@@ -66,12 +73,26 @@ class Evaluation(hooks.EvalHook):
     """Detectron2's, but a request to stop does not wait for its end: the step before it is saved."""
 
     def _do_eval(self) -> None:
+        if self.trainer.stopping:
+            return
         with self.trainer.stop_request.suspended():
             super()._do_eval()
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's, with a memory: a resumed run knows the best value so far."""
+    """Detectron2's, with a memory that is the file itself: a resumed run never puts a worse model in its place.
+
+    The checkpoint to resume from is older than the evaluation, and so is what it could know of the best one.
+    """
+
+    NAME = "model_best"
+
+    def _best_checking(self) -> None:
+        metric = self.trainer.storage.latest().get(self._val_metric)
+        if metric is None:
+            logger.warning("%s was not measured; %s stays as it is", self._val_metric, self.NAME)
+        elif (self.best_metric is None or self._compare(metric[0], self.best_metric)) and self._update_best(*metric):
+            self._checkpointer.save(self.NAME, resumable=False, iteration=metric[1])
 
     def state_dict(self) -> dict[str, Any]:
         """The best value and its step."""
@@ -79,7 +100,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
         return {"best_metric": best, "best_iter": self.best_iter}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Take them back, from the best model's file where there is one."""
+        path = Path(self._checkpointer.save_dir) / f"{self.NAME}.pth"
+        if path.is_file():
+            state_dict = load_checkpoint(str(path))["trainer"]["hooks"][type(self).__qualname__]
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
 

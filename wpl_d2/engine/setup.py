@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..config import load_cfg
 from ..data import check_training_data, setup_datasets
+from ..errors import check_name
 from ..evaluation import build_predict
 
 
@@ -36,7 +37,8 @@ def setup(args: argparse.Namespace) -> Any:
         cfg.SEED = comm.shared_random_seed() % 2**31
     setup_datasets(cfg)
     cfg.freeze()
-    _begin_log(cfg)
+    check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
+    _begin_log(cfg, args.eval_only)
     # What is wrong with its keys shall not show at the first evaluation, hours later.
     build_predict(cfg, lambda images: images)
     if not args.eval_only:
@@ -47,13 +49,14 @@ def setup(args: argparse.Namespace) -> Any:
     return cfg
 
 
-def _begin_log(cfg: Any) -> None:
+def _begin_log(cfg: Any, eval_only: bool) -> None:
     """As Detectron2's `default_setup`, but config and environment go to files instead of through the terminal."""
     output = Path(cfg.OUTPUT_DIR)
     if comm.is_main_process():
         output.mkdir(parents=True, exist_ok=True)
-        (output / "config.yaml").write_text(cfg.dump())
-        (output / "environment.txt").write_text(collect_env_info())
+        if not eval_only:  # else it would replace that of the training
+            (output / "config.yaml").write_text(cfg.dump())
+            (output / "environment.txt").write_text(collect_env_info())
     for name in ("fvcore", "detectron2", "wpl_d2"):
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
     logging.getLogger(__name__).info(

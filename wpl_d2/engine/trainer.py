@@ -48,8 +48,6 @@ class Trainer(SimpleTrainer):
         """
         self.cfg = cfg
         self.framework = build_framework(cfg)
-        load_initial_weights(self.framework.student, cfg.MODEL.WEIGHTS)
-        self.framework.reset()
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
@@ -89,13 +87,16 @@ class Trainer(SimpleTrainer):
         return [*ret, Stop()]
 
     def resume_or_load(self, resume: bool) -> None:
-        """Continue the run of the output folder if asked to and if there is one.
+        """Continue the run of the output folder if asked to and if there is one, else begin with `MODEL.WEIGHTS`.
 
         Args:
             resume: whether to look for a checkpoint.
         """
         if resume and self.checkpointer.resume():
             self.start_iter = self.iter + 1
+        else:
+            load_initial_weights(self.framework.student, self.cfg.MODEL.WEIGHTS)
+            self.framework.reset()
 
     def train(self) -> OrderedDict[str, Any]:  # type: ignore[override]
         """Train from `start_iter` to `max_iter`.

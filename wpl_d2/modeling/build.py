@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
 
-from ..errors import InputError, nearest
+from ..errors import check_name
+from .norm import normalize_in_float32
 
 if TYPE_CHECKING:
     from .meta_arch import UnifiedSegDet
@@ -19,8 +20,7 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     Raises:
         InputError: no such MODEL.META_ARCHITECTURE, or the data set's classes are not known yet.
     """
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        known = [key for key, _ in META_ARCH_REGISTRY]
-        raise InputError(f"MODEL.META_ARCHITECTURE: no architecture {name!r}; {nearest(name, known)}")
-    return build_detectron2_model(cfg)
+    check_name("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, [key for key, _ in META_ARCH_REGISTRY])
+    model = build_detectron2_model(cfg)
+    normalize_in_float32(model)
+    return model

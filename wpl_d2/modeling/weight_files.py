@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from detectron2.utils.file_io import PathManager
 from safetensors import safe_open
@@ -22,6 +23,7 @@ from ..errors import InputError, nearest
 
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
+_TIMM = "timm://"
 
 
 class DamagedFileError(InputError):
@@ -42,6 +44,8 @@ def read_file(name: str) -> Any:
         InputError: there is no such file, or it holds more than tensors, arrays and plain containers.
         DamagedFileError: it cannot be read.
     """
+    if name.startswith(_TIMM):
+        return _timm_download(name)
     path = _local_file(name)
     try:
         return _reader(path)(path)
@@ -103,6 +107,16 @@ def _local_file(name: str) -> Path:
     if not path.is_file():
         raise InputError(f"{name}: no such file; correct its path")
     return path
+
+
+def _timm_download(name: str) -> dict[str, Tensor]:
+    model = name.removeprefix(_TIMM)
+    if not timm.is_model(model):
+        raise InputError(f"{name}: timm has no model {model}; {nearest(model, timm.list_models(), 'try resnet18')}")
+    try:
+        return timm.create_model(model, pretrained=True).state_dict()
+    except (RuntimeError, OSError) as error:
+        raise InputError(f"{name}: cannot be downloaded ({error}); give MODEL.WEIGHTS a file of them") from error
 
 
 def _packaged_file(name: str) -> Path:

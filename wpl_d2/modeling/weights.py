@@ -142,6 +142,7 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
             "": the weights stay random;
             a file: a Detectron2 `.pkl`, torchvision's or timm's `.pth`, `.safetensors`;
             `torchvision://resnet50`: torchvision's download;
+            `timm://resnet18`: timm's download;
             `detectron2://...`, `https://...`: whatever Detectron2's `PathManager` knows;
             `package://NAME`: the one `.pth` in an installed Python package, its tensors taken in order.
 

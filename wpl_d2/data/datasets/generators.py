@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fvcore.common.registry import Registry
 
-from ...errors import InputError, nearest
+from ...errors import check_name
 from .folder import Description
 
 GENERATORS = Registry("GENERATORS")
@@ -55,7 +55,5 @@ def _find(description: Description) -> Callable[[Path], None]:
         except ModuleNotFoundError as error:
             if error.name != module:
                 raise
-    if name not in GENERATORS:
-        known = {"digits", *(known for known, _ in GENERATORS)}
-        raise InputError(f"{description.path}: there is no generator {name!r}; {nearest(name, known)}")
+    check_name(f"{description.path}: 'generator'", name, {"digits", *(known for known, _ in GENERATORS)})
     return GENERATORS.get(name)

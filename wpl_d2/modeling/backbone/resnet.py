@@ -9,7 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock, ResNet
 from detectron2.projects.deeplab.resnet import DeepLabStem
 
-from ...errors import InputError, nearest
+from ...errors import InputError, check_name
 from ..norm import resolve_norm
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -79,9 +79,7 @@ def _check(resnets: Any, output_stride: int) -> None:
             f"MODEL.RESNETS.DEPTH: {resnets.DEPTH} is not 50 or 101; for other depths take timm's: set "
             f"MODEL.BACKBONE.NAME build_timm_backbone and MODEL.TIMM.NAME resnet{resnets.DEPTH}"
         )
-    if resnets.STEM_TYPE not in _STEMS:
-        mend = nearest(resnets.STEM_TYPE, _STEMS)
-        raise InputError(f"MODEL.RESNETS.STEM_TYPE: no stem {resnets.STEM_TYPE!r}; {mend}")
+    check_name("MODEL.RESNETS.STEM_TYPE", resnets.STEM_TYPE, _STEMS)
     if output_stride not in _STRIDES:
         raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
     if len(resnets.RES5_BLOCK_DILATIONS) != _BLOCKS[resnets.DEPTH][-1]:

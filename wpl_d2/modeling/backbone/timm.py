@@ -26,20 +26,19 @@ class TimmBackbone(Backbone):
         body: timm's feature extractor.
     """
 
-    def __init__(self, name: str, output_stride: int = 16, pretrained: bool = False, norm: str = "BN") -> None:
+    def __init__(self, name: str, output_stride: int = 16, norm: str = "BN") -> None:
         """Create the timm model.
 
         Args:
             name: as in `timm.list_models()`.
             output_stride: stride of the last feature map, 8, 16 or 32.
-            pretrained: fetch timm's weights (its own download and cache).
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
 
         Raises:
             InputError: an unknown model, or one without feature maps at this output stride.
         """
         super().__init__()
-        body = _create(name, output_stride, pretrained)
+        body = _create(name, output_stride)
         self._out_features = list(_FEATURES)
         self._out_feature_strides = dict(zip(_FEATURES, body.feature_info.reduction(), strict=True))
         self._out_feature_channels = dict(zip(_FEATURES, body.feature_info.channels(), strict=True))
@@ -55,7 +54,7 @@ def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> TimmBackbone:
     """Build the timm model MODEL.TIMM.NAME at MODEL.BACKBONE.OUTPUT_STRIDE, normalized by MODEL.RESNETS.NORM.
 
     Args:
-        cfg: also reads MODEL.TIMM.PRETRAINED and MODEL.DEVICE.
+        cfg: also reads MODEL.DEVICE.
         input_shape: of the image, which must have 3 channels.
 
     Raises:
@@ -68,19 +67,17 @@ def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> TimmBackbone:
     return TimmBackbone(
         cfg.MODEL.TIMM.NAME,
         output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
-        pretrained=cfg.MODEL.TIMM.PRETRAINED,
         norm=resolve_norm(cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE),
     )
 
 
-def _create(name: str, output_stride: int, pretrained: bool) -> Any:
+def _create(name: str, output_stride: int) -> Any:
     if not timm.is_model(name):
         mend = nearest(name, timm.list_models(), "see timm.list_models()")
         raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
     try:
         body: Any = timm.create_model(
             name,
-            pretrained=pretrained,
             features_only=True,
             out_indices=(-4, -3, -2, -1),
             output_stride=output_stride,
