@@ -2,6 +2,7 @@
 """What a training step costs with and without the weighting, measured side by side in one process.
 
 `tools/benchmark.py --config-file configs/camvid/mean_teacher_wpl_1_30.yaml`; the last line is one JSON object.
+With UniMatch it also has the plain step as UniMatch's authors' code does it, without a detector: `published_step_s`.
 """
 
 import argparse
@@ -19,7 +20,10 @@ from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
 from wpl_d2.errors import clear_errors
-from wpl_d2.frameworks import Framework, build_framework
+from wpl_d2.frameworks import Framework, UniMatch, build_framework
+from wpl_d2.frameworks.base import Batch, Terms
+from wpl_d2.frameworks.parts import consistency_term, select, split
+from wpl_d2.structures import PseudoLabels
 from wpl_d2.weighting import rank_overlap
 
 
@@ -40,8 +44,8 @@ def main(args: argparse.Namespace) -> None:
 class Step:
     """A whole training step of a config on one fixed batch, and the seconds that its parts took."""
 
-    def __init__(self, cfg: Any, batch: Any) -> None:
-        self.framework = build_framework(cfg)
+    def __init__(self, cfg: Any, batch: Any, build: Callable[[Any], Framework] = build_framework) -> None:
+        self.framework = build(cfg).to(cfg.MODEL.DEVICE)
         self.optimizer = build_optimizer(cfg, self.framework.student)
         self.amp = cfg.SOLVER.AMP.ENABLED
         self.batch, self.device = batch, cfg.MODEL.DEVICE
@@ -71,6 +75,35 @@ class Step:
         return time.perf_counter()
 
 
+class PublishedUniMatch(UniMatch):
+    """Plain UniMatch as its authors' code does the step, to compare with.
+
+    The images to mix with are labeled in a forward of their own.
+    """
+
+    def terms(self, batch: Batch) -> Terms:
+        items, count = batch["unlabeled"], len(batch["labeled"])
+        images, valid = self.images([*batch["labeled"], *items], "image"), self.stack(items, "valid")
+        size = (images.shape[-2], images.shape[-1])
+        # The batch in reverse stands for the second views that the authors' loader would give.
+        self.student.eval()
+        with torch.no_grad():
+            partners = self.student.decode(self.student.encode(images[count:].flip(0)), size)
+        self.student.train()
+        theirs = PseudoLabels.from_logits(partners.logits, valid.flip(0))
+        features = self.student.encode(images)
+        output = self.student.decode(features, size, perturb=self._append_perturbed)
+        labeled, weak, _, perturbed = split(output, *[count, len(items)] * 2)
+        ours = PseudoLabels.from_logits(weak.logits.detach(), valid)
+        terms, losses = self.supervised(batch["labeled"], select(features, slice(count)), labeled, coefficient=0.5)
+        terms.append(consistency_term("loss_perturbed", perturbed.logits, ours, self.threshold, self.alpha / 4))
+        mixed = []
+        for view in self.stack(items, "strong").unbind(1):
+            mask = self.cutmix_boxes(view)
+            mixed.append((torch.where(mask[:, None], view.flip(0), view), ours.where(mask, theirs)))
+        return terms + self._strong_terms(mixed), losses
+
+
 def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[], float]) -> None:
     """Add up in `parts` the seconds spent in the weigher and in the teacher's detector."""
 
@@ -93,14 +126,19 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
 
 
 def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
-    """Step time and memory of the plain and of the weighted config, the two taking turns."""
+    """Step time and memory of the plain, the weighted and, for UniMatch, the published step, all taking turns."""
     plain_cfg = cfg.clone()
     plain_cfg.WEIGHTING.ENABLED = plain_cfg.RPPI.ENABLED = False
     cfg.WEIGHTING.ENABLED = True
     plain, weighted = Step(plain_cfg, batch), Step(cfg, batch)
+    kinds = {"plain": plain, "weighted": weighted}
+    if isinstance(plain.framework, UniMatch):
+        bare_cfg = plain_cfg.clone()
+        bare_cfg.MODEL.DETECTOR.MODE = "none"
+        kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch)
     on_gpu, memory = cfg.MODEL.DEVICE != "cpu", {}
     for number in range(steps + 2):
-        for name, step in (("plain", plain), ("weighted", weighted)):
+        for name, step in kinds.items():
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
             step()
@@ -109,13 +147,16 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
             if number < 2:
                 step.times.clear()  # warm-up
     own = weighted.median("weighting")
+    published = {}
+    if "published" in kinds:
+        published = {"weighted_to_published": weighted.median("step") / kinds["published"].median("step")}
     return {
-        "plain_step_s": plain.median("step"),
-        "weighted_step_s": weighted.median("step"),
+        **{f"{name}_step_s": step.median("step") for name, step in kinds.items()},
         "weighting_s": own,
         "detector_forward_s": weighted.median("detector"),
         "weighting_overhead": own / plain.median("step"),
         "step_ratio": weighted.median("step") / plain.median("step"),
+        **published,
         # Of both kinds of step together; on a GPU each has its own figure.
         "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         **memory,

@@ -3,7 +3,9 @@ from dataclasses import fields
 import pytest
 import torch
 
+from wpl_d2 import get_cfg
 from wpl_d2.data import cutmix, cutmix_masks
+from wpl_d2.data.augmentation import CutMixBoxes
 from wpl_d2.structures import PseudoLabels
 
 
@@ -45,6 +47,16 @@ def test_probability_and_seed():
 def test_a_box_that_cannot_fit_is_cut_off():
     torch.manual_seed(0)
     masks = cutmix_masks(20, (10, 100), 1.0, (0.5, 0.5), (8, 8))
+    assert masks.flatten(1).any(1).all()
+
+
+def test_a_config_says_which_boxes_are_drawn():
+    cfg = get_cfg()
+    cfg.merge_from_list(["FRAMEWORK.CUTMIX.PROB", 1.0, "FRAMEWORK.CUTMIX.AREA", (0.1, 0.3)])
+    torch.manual_seed(3)
+    masks = CutMixBoxes(cfg)(torch.zeros(5, 3, 20, 30))
+    torch.manual_seed(3)
+    assert torch.equal(masks, cutmix_masks(5, (20, 30), 1.0, (0.1, 0.3), (0.3, 1 / 0.3)))
     assert masks.flatten(1).any(1).all()
 
 

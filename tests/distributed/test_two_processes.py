@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils import comm
-from helpers import SMALL, SMALL_DETECTOR, Tree
+from helpers import SMALL, SMALL_DETECTOR, UNIMATCH, Tree
 
 from wpl_d2.engine import Trainer, launch
 from wpl_d2.engine.checkpoint import load_checkpoint
@@ -16,7 +16,8 @@ ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
 
 def train(args):
     """In each process: train, and check that every rank ended with the same framework."""
-    cfg = Tree(args.root, args.name).cfg(*SMALL, *SMALL_DETECTOR, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 0)
+    opts = [*SMALL, *SMALL_DETECTOR, *args.own, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 0]
+    cfg = Tree(args.root, args.name).cfg(*opts)
     cfg.OUTPUT_DIR = str(args.output)
     cfg.TEST.EVAL_PERIOD = args.eval_period
     cfg.freeze()
@@ -42,24 +43,25 @@ def train(args):
         assert 0 <= trainer.last_results["sem_seg"]["mIoU"] <= 100
 
 
-def run(tree, output, resume=False, stop_at=-1, eval_period=0):
+def run(tree, output, own, resume=False, stop_at=-1, eval_period=0):
     output.mkdir(exist_ok=True)
-    own = {"root": tree.root, "name": tree.name, "output": output, "eval_period": eval_period}
+    args = {"root": tree.root, "name": tree.name, "output": output, "own": own, "eval_period": eval_period}
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
     try:
-        launch(train, SimpleNamespace(**ARGS, **own, resume=resume, stop_at=stop_at))
+        launch(train, SimpleNamespace(**ARGS, **args, resume=resume, stop_at=stop_at))
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
 
-def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path):
-    run(tree, tmp_path / "straight", eval_period=4)
+@pytest.mark.parametrize("own", [[], UNIMATCH], ids=["MeanTeacher", "UniMatch"])
+def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path, own):
+    run(tree, tmp_path / "straight", own, eval_period=4)
     with pytest.raises(SystemExit) as status:
-        run(tree, tmp_path / "stopped", stop_at=1)
+        run(tree, tmp_path / "stopped", own, stop_at=1)
     assert status.value.code == 128 + signal.SIGTERM
     assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_0000001.pth"
-    run(tree, tmp_path / "stopped", resume=True)
+    run(tree, tmp_path / "stopped", own, resume=True)
     straight, resumed = (
         load_checkpoint(str(tmp_path / name / "model_final.pth"))["model"] for name in ("straight", "stopped")
     )

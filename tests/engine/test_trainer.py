@@ -4,12 +4,14 @@ import signal
 
 import pytest
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
-from helpers import SMALL, SMALL_DETECTOR
+from helpers import SMALL, SMALL_DETECTOR, UNIMATCH
 
+from wpl_d2 import get_cfg
 from wpl_d2.engine import Trainer, checkpoint, load_model
-from wpl_d2.engine.checkpoint import describe_run, load_checkpoint
+from wpl_d2.engine.checkpoint import describe_run, load_checkpoint, restore_cfg
 from wpl_d2.errors import InputError
 from wpl_d2.modeling.weight_files import read_file
 
@@ -54,10 +56,13 @@ class StopAfter:
         trainer.framework.forward = interrupted
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("detector", [[], SMALL_DETECTOR], ids=["ppw", "wpl"])
-def test_resume_after_a_signal_is_exact(tree, tmp_path, workers, detector):
-    opts = [*detector, "DATALOADER.NUM_WORKERS", workers]
+@pytest.mark.parametrize(
+    ("own", "workers"),
+    [([], 0), ([], 2), (SMALL_DETECTOR, 0), (SMALL_DETECTOR, 2), ([*SMALL_DETECTOR, *UNIMATCH], 0)],
+    ids=["ppw-0", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0"],
+)
+def test_resume_after_a_signal_is_exact(tree, tmp_path, own, workers):
+    opts = [*own, "DATALOADER.NUM_WORKERS", workers]
     run(tree, tmp_path / "straight", *opts)
     stopped = trainer_of(tree, tmp_path / "stopped", *opts)
     StopAfter(stopped, 3)
@@ -147,6 +152,30 @@ def test_evaluation_best_and_kept_checkpoints(tree, tmp_path):
     assert isinstance(best["best_metric"], float)
 
 
+def test_a_resumed_run_keeps_a_better_model_than_its_own(tree, tmp_path, monkeypatch):
+    values = iter([60.0, 70.0, 65.0, 80.0])
+    monkeypatch.setattr("wpl_d2.engine.trainer.evaluate", lambda *_: {"sem_seg": {"mIoU": next(values)}})
+    opts = ["TEST.EVAL_PERIOD", 1, "SOLVER.CHECKPOINTS_TO_KEEP", 9]
+
+    def best():
+        content = load_checkpoint(str(tmp_path / "out" / "model_best.pth"))
+        return content["trainer"]["hooks"]["BestCheckpointer"], content["iteration"]
+
+    stopped = trainer_of(tree, tmp_path / "out", *opts)
+    StopAfter(stopped, 3)
+    with pytest.raises(SystemExit):
+        stopped.train()
+    assert best() == ({"best_metric": 70.0, "best_iter": 1}, 1)
+    # As if it had been killed during its second evaluation.
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000001.pth")
+    resumed = trainer_of(tree, tmp_path / "out", *opts, "SOLVER.MAX_ITER", 4)
+    resumed.resume_or_load(True)
+    assert resumed.start_iter == 2
+    resumed.train()
+    assert best() == ({"best_metric": 80.0, "best_iter": 4}, 4)
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_final.pth"
+
+
 def test_a_checkpoint_alone_rebuilds_its_model(tree, tmp_path):
     trainer = run(tree, tmp_path / "out", *SMALL_DETECTOR, "SOLVER.MAX_ITER", 1)
     model, about = load_model(str(tmp_path / "out" / "model_final.pth"))
@@ -159,10 +188,21 @@ def test_a_checkpoint_alone_rebuilds_its_model(tree, tmp_path):
     assert torch.equal(ours, theirs)
     cfg = about["config"]
     cfg.MODEL.WEIGHTS = str(tmp_path / "out" / "model_final.pth")
-    cfg.INPUT.MIN_SIZE_TEST = 50
     predicted = DefaultPredictor(cfg)(image.permute(1, 2, 0).numpy()[:, :, ::-1])
     torch.testing.assert_close(predicted["sem_seg"], ours)
     assert MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes == about["classes"]
+
+
+def test_a_config_of_another_version_is_read():
+    cfg = get_cfg()
+    cfg.SOLVER.MAX_ITER, cfg.DATASETS.TRAIN, cfg.OUTPUT_DIR = 7, ("a", "b"), "out"
+    cfg.MODEL.TIMM.REMOVED, cfg.OLD = True, CfgNode({"KEY": 1})
+    del cfg.WEIGHTING["K"]
+    restored = restore_cfg(cfg.dump())
+    assert (restored.SOLVER.MAX_ITER, restored.DATASETS.TRAIN, restored.OUTPUT_DIR) == (7, ("a", "b"), "out")
+    assert restored.WEIGHTING.K == 5
+    assert "OLD" not in restored
+    assert "REMOVED" not in restored.MODEL.TIMM
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tree, tmp_path):
@@ -209,6 +249,7 @@ def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(checkpoint, "read_file", lambda name: opened.append(name) or read_file(name))
     tuned = trainer_of(tree, tmp_path / "tuned", "MODEL.WEIGHTS", path)
+    tuned.resume_or_load(False)
     assert opened == [path]
     own, teacher = tuned.framework.student.state_dict(), weights(tmp_path / "out")
     assert all(torch.equal(value, teacher[f"teacher.{key}"]) for key, value in own.items())

@@ -1,7 +1,7 @@
 """The protocol of a framework, that is of a semi-supervised method: how a batch becomes losses.
 
 A framework is the model that the trainer calls. It holds the student, the labeler (a teacher, or the student itself)
-and the weigher. A step runs `forward` (label, student forwards, reduction), then the optimizer, then `commit`.
+and the weigher. A step runs `forward` (terms, reduction), then the optimizer, then `commit`.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from ..data.box_cache import class_boxes
-from ..errors import InputError, check_name
-from ..losses import cross_entropy, reduce_term
+from ..errors import check_name
+from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
-from ..structures import IGNORE, ClassBoxes, LossTerm, PseudoLabels, SemSegOutput
+from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput
 from ..weighting import PixelWeigher
+from .check import check_config
+from .parts import supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -43,7 +45,7 @@ def build_framework(cfg: Any) -> Framework:
 class Framework(nn.Module):
     """What all frameworks share: the walk of a batch, the reduction of losses, the supervised part.
 
-    A subclass implements `terms`, and `labeler` if it uses unlabeled images; the rest it overrides as it needs.
+    A subclass implements `terms`; the rest it overrides as it needs.
 
     Attributes:
         student: what is trained.
@@ -66,6 +68,9 @@ class Framework(nn.Module):
         norm: str = "valid",
         embeddings: tuple[str, str] = ("student", "weak"),
         box_score: float | None = None,
+        alpha: float = 1.0,
+        burn_in: int = 0,
+        ohem: dict[str, Any] | None = None,
     ) -> None:
         """Put a framework together.
 
@@ -77,6 +82,9 @@ class Framework(nn.Module):
             embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
                 "weak" (the labeler's) or the "strong" view (the student's).
             box_score: least score of a box that RPPI believes; None switches RPPI off.
+            alpha: factor of all losses on unlabeled images.
+            burn_in: steps of supervised training first.
+            ohem: `threshold` and `min_kept` of `ohem_mask` for the labeled loss; None: it is over all pixels.
         """
         super().__init__()
         self.student = student
@@ -85,6 +93,9 @@ class Framework(nn.Module):
         self.norm = norm
         self.labeled_from, self.unlabeled_view = embeddings
         self.box_score = box_score
+        self.alpha = alpha
+        self.burn_in = burn_in
+        self.ohem = ohem
         self.iteration = 0
         self.latest: dict[str, Any] = {}
         if teacher is not None:
@@ -94,14 +105,22 @@ class Framework(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for, without the teacher, which is a framework's own matter."""
-        _check_config(cfg)
+        """The arguments that `cfg` stands for, without the teacher, which is a framework's own matter.
+
+        Raises:
+            InputError: keys that do not exist or do not go together.
+        """
+        check_config(cfg)
+        ohem = cfg.FRAMEWORK.OHEM
         return {
             "student": build_model(cfg),
             "weigher": PixelWeigher.from_config(cfg) if cfg.WEIGHTING.ENABLED else None,
             "norm": cfg.WEIGHTING.NORM,
             "embeddings": (cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.UNLAB_VIEW),
             "box_score": cfg.RPPI.BOX_SCORE if cfg.RPPI.ENABLED else None,
+            "alpha": cfg.FRAMEWORK.ALPHA,
+            "burn_in": cfg.FRAMEWORK.BURN_IN,
+            "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
         }
 
     @property
@@ -133,37 +152,21 @@ class Framework(nn.Module):
             batch: the items of both streams; "unlabeled" may be empty.
 
         Returns:
-            scalar losses by name.
+            scalar losses by name; those of terms with one name are added up.
         """
         self.latest = {}
-        labels = self.label(batch) if batch["unlabeled"] and self.semi_supervised else None
-        terms, losses = self.terms(batch, labels)
-        return {term.name: reduce_term(term, self.norm) for term in terms} | losses
+        terms, losses = self.terms(batch)
+        reduced: dict[str, Tensor] = {}
+        for term in terms:
+            loss = reduce_term(term, self.norm)
+            reduced[term.name] = reduced[term.name] + loss if term.name in reduced else loss
+        return reduced | losses
 
-    @property
-    def semi_supervised(self) -> bool:
-        """Whether the current step uses unlabeled images."""
-        return True
+    def terms(self, batch: Batch) -> Terms:
+        """Every forward of the step: the labels of weak views, before mixing, and all of the student's forwards.
 
-    @torch.no_grad()
-    def label(self, batch: Batch) -> PseudoLabels:
-        """Pseudo-labels of the weak views, with `reliable` and `weight` filled in."""
-        weak = self.stack(batch["unlabeled"], "image")
-        features = self.labeler.encode(self.student.normalize(weak))
-        size = (weak.shape[-2], weak.shape[-1])
-        output = self.labeler.decode(features, size)
-        pseudo = PseudoLabels.from_logits(output.logits, self.stack(batch["unlabeled"], "valid"))
-        boxes = self.weak_boxes(batch["unlabeled"], features)
-        pseudo = self._weigh(pseudo, output.embedding, boxes)
-        self._remember(weak, pseudo)
-        return pseudo
-
-    def terms(self, batch: Batch, labels: PseudoLabels | None) -> Terms:
-        """Every student forward of the step.
-
-        Args:
-            batch: the items of both streams.
-            labels: of the weak views, before mixing; None in a supervised step.
+        A labeler of its own labels in `label`; where the student labels in a forward that it is trained on, that
+        forward's output goes to `resolve`.
         """
         raise NotImplementedError
 
@@ -192,13 +195,45 @@ class Framework(nn.Module):
         """One image field of all items, normalized: (B, 3, H, W) float."""
         return self.student.normalize(self.stack(items, key))
 
-    def supervised(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> Terms:
+    def unlabeled(self, batch: Batch) -> list[dict[str, Any]]:
+        """The unlabeled items that the step uses: none during the burn-in."""
+        return batch["unlabeled"] if self.iteration >= self.burn_in else []
+
+    @torch.no_grad()
+    def label(self, batch: Batch) -> PseudoLabels:
+        """Pseudo-labels of the weak views, from a forward that the labeler makes for them."""
+        weak = self.images(batch["unlabeled"], "image")
+        features = self.labeler.encode(weak)
+        return self.resolve(batch["unlabeled"], features, self.labeler.decode(features, weak.shape[-2:]))
+
+    @torch.no_grad()
+    def resolve(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> PseudoLabels:
+        """Pseudo-labels, with `reliable` and `weight` filled in; they carry no gradient.
+
+        Args:
+            items: the unlabeled items.
+            features: the labeler's, of exactly their weak views.
+            output: what the labeler's head made of these.
+        """
+        pseudo = PseudoLabels.from_logits(output.logits, self.stack(items, "valid"))
+        pseudo = self._weigh(pseudo, output.embedding, self.weak_boxes(items, features))
+        self._remember(items, pseudo)
+        return pseudo
+
+    def supervised(
+        self,
+        items: list[dict[str, Any]],
+        features: dict[str, Tensor],
+        output: SemSegOutput,
+        coefficient: float = 1.0,
+    ) -> Terms:
         """The labeled images' losses, and their embeddings for the bank.
 
         Args:
             items: the labeled items.
             features: the student's features of exactly these.
             output: what the student's head made of them.
+            coefficient: factor of the segmentation loss.
         """
         target = self.stack(items, "sem_seg")
         self._stage_labeled(items, output, target)
@@ -207,7 +242,7 @@ class Framework(nn.Module):
         if self.student.has_detector:
             instances = [item["instances"].to(self.device) for item in items]
             losses = self.student.detection_losses(features, [size] * len(items), instances)
-        return [supervised_term(output.logits, target)], losses
+        return [supervised_term(output.logits, target, self.ohem, coefficient)], losses
 
     @torch.no_grad()
     def weak_boxes(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> ClassBoxes | None:
@@ -249,36 +284,11 @@ class Framework(nn.Module):
             self.weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
         return pseudo
 
-    def _remember(self, weak: Tensor, pseudo: PseudoLabels) -> None:
+    def _remember(self, items: list[dict[str, Any]], pseudo: PseudoLabels) -> None:
         share = pseudo.valid.sum().clamp(min=1)
-        self.latest |= {"weak": weak, "pseudo_labels": pseudo}
+        self.latest |= {"weak": [item["image"] for item in items], "pseudo_labels": pseudo}
         self.latest["scalars"] = {
             "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum() / share,
             "pseudo/weight": (pseudo.weight * pseudo.valid).sum() / share,
             "pseudo/reliable": pseudo.reliable.sum() / share,
         }
-
-
-def supervised_term(logits: Tensor, target: Tensor) -> LossTerm:
-    """The mean cross entropy of labeled pixels, logits (B, C, H, W), target (B, H, W) int64."""
-    labeled = target != IGNORE
-    return LossTerm("loss_sem_seg", logits, target, cross_entropy, mask=labeled, norm=labeled)
-
-
-def _check_config(cfg: Any) -> None:
-    choices = {
-        "LABELED_FROM": ("student", "labeler"),
-        "UNLAB_VIEW": ("weak", "strong"),
-        "NORM": ("valid", "weight_sum"),
-    }
-    for key, valid in choices.items():
-        check_name(f"WEIGHTING.{key}", cfg.WEIGHTING[key], valid)
-    if cfg.MODEL.DETECTOR.MODE == "alone":
-        raise InputError(
-            f"FRAMEWORK.NAME: {cfg.FRAMEWORK.NAME} trains a segmenter, but MODEL.DETECTOR.MODE is alone; "
-            "set it to Detector"
-        )
-    if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
-    if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
-        raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")

@@ -6,7 +6,6 @@ from typing import Any
 
 from ..errors import InputError
 from ..modeling import FPNDetector, build_model
-from ..structures import PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 
 
@@ -37,11 +36,6 @@ class Detector(Framework):
             )
         return {"student": student}
 
-    @property
-    def semi_supervised(self) -> bool:
-        """Never: unlabeled images, if any come, are left alone."""
-        return False
-
-    def terms(self, batch: Batch, labels: PseudoLabels | None) -> Terms:
-        """The losses of region proposals and box head on the labeled images; `labels` is None."""
+    def terms(self, batch: Batch) -> Terms:
+        """The losses of region proposals and box head on the labeled images; unlabeled ones are left alone."""
         return [], self.student(batch["labeled"])

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+from detectron2.config import CfgNode, configurable
 from torch import Tensor
 
 from ...structures import PseudoLabels
 
 _TRIES = 64
+
+
+class CutMixBoxes:
+    """Draws boxes for `cutmix` as a config asks for them."""
+
+    @configurable
+    def __init__(self, *, prob: float, area: Sequence[float], ratio: Sequence[float]) -> None:
+        """Prepare the draws; the arguments are those of `cutmix_masks`."""
+        self.prob = prob
+        self.area = area
+        self.ratio = ratio
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """Arguments of `__init__` from `FRAMEWORK.CUTMIX`."""
+        mixing = cfg.FRAMEWORK.CUTMIX
+        return {"prob": mixing.PROB, "area": tuple(mixing.AREA), "ratio": tuple(mixing.RATIO)}
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Masks (B, H, W) bool for images (B, 3, H, W), on their device."""
+        size = (images.shape[-2], images.shape[-1])
+        return cutmix_masks(len(images), size, self.prob, self.area, self.ratio, images.device)
 
 
 def cutmix_masks(

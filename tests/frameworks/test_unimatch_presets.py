@@ -1,0 +1,116 @@
+"""The presets say what is published, and the weighted ones differ from it by weighting and detector keys alone."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wpl_d2.config import load_cfg
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+UNLABELED = {
+    "voc": {"92": 10490, "183": 10399, "366": 10216, "732": 9850, "1464": 9118}
+    | {"u2pl_1_16": 9920, "u2pl_1_8": 9259, "u2pl_1_4": 7936},
+    "cityscapes": {"1_30": 2875, "1_16": 2789, "1_8": 2603, "1_4": 2231, "1_2": 1487},
+}
+EPOCHS = {"voc": 80, "cityscapes": 240}
+PUBLISHED = {
+    "FRAMEWORK.NAME": "UniMatch",
+    "FRAMEWORK.ALPHA": 1.0,
+    "FRAMEWORK.BURN_IN": 0,
+    "FRAMEWORK.FEATURE_DROPOUT": 0.5,
+    "FRAMEWORK.CUTMIX.PROB": 0.5,
+    "FRAMEWORK.CUTMIX.AREA": (0.02, 0.4),
+    "INPUT.SCALE_RANGE": (0.5, 2.0),
+    "INPUT.STRONG.VIEWS": 2,
+    "INPUT.STRONG.JITTER": (0.5, 0.5, 0.5, 0.25),
+    "MODEL.RESNETS.DEPTH": 101,
+    "MODEL.RESNETS.RES5_BLOCK_DILATIONS": (1, 2, 2),
+    "MODEL.BACKBONE.OUTPUT_STRIDE": 16,
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": [6, 12, 18],
+    "MODEL.SEM_SEG_HEAD.ASPP_DROPOUT": 0.0,
+    "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS": [48],
+    "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": True,
+    "SOLVER.IMS_PER_BATCH": 8,
+    "SOLVER.UNLABELED_IMS_PER_BATCH": 8,
+    "SOLVER.MOMENTUM": 0.9,
+    "SOLVER.WEIGHT_DECAY": 1e-4,
+    "SOLVER.POLY_LR_POWER": 0.9,
+    "SOLVER.WARMUP_ITERS": 0,
+}
+OWN = {
+    "voc": {
+        "FRAMEWORK.THRESHOLD": 0.95,
+        "FRAMEWORK.OHEM.ENABLED": False,
+        "INPUT.CROP_SIZE": (321, 321),
+        "SOLVER.BASE_LR": 0.001,
+        "SOLVER.HEAD_LR_FACTOR": 10.0,
+        "TEST.INFERENCE.MODE": "whole",
+        "RPPI.BOX_SCORE": 0.85,
+    },
+    "cityscapes": {
+        "FRAMEWORK.THRESHOLD": 0.0,
+        "FRAMEWORK.OHEM.ENABLED": True,
+        "FRAMEWORK.OHEM.THRESHOLD": 0.7,
+        "FRAMEWORK.OHEM.MIN_KEPT": 200_000,
+        "INPUT.CROP_SIZE": (801, 801),
+        "SOLVER.BASE_LR": 0.005,
+        "SOLVER.HEAD_LR_FACTOR": 1.0,
+        "TEST.INFERENCE.MODE": "slide",
+        "TEST.INFERENCE.CROP_SIZE": (801, 801),
+        "TEST.INFERENCE.STRIDE": (534, 534),
+        "TEST.INFERENCE.BORDER": "truncate",
+        "TEST.INFERENCE.AVERAGE": "probability",
+        "RPPI.BOX_SCORE": 0.95,
+    },
+}
+PRESETS = [(data, split) for data, splits in UNLABELED.items() for split in splits]
+
+
+def value(cfg, key):
+    for part in key.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def leaves(node, prefix=""):
+    """All keys of a plain config with their values."""
+    for key, inner in node.items():
+        if isinstance(inner, dict):
+            yield from leaves(inner, f"{prefix}{key}.")
+        else:
+            yield prefix + key, inner
+
+
+@pytest.mark.parametrize(("data", "split"), PRESETS)
+def test_presets_are_the_published_recipe(data, split):
+    cfg = load_cfg(str(CONFIGS / data / f"unimatch_{split}.yaml"))
+    # Each of four processes has a quarter of the images, rounded up, and drops an incomplete batch of two.
+    epoch = -(-UNLABELED[data][split] // 4) // 2
+    expected = PUBLISHED | OWN[data]
+    expected |= {"SOLVER.MAX_ITER": EPOCHS[data] * epoch, "TEST.EVAL_PERIOD": epoch, "SOLVER.CHECKPOINT_PERIOD": epoch}
+    expected["DATASETS.TRAIN"] = (f"{data}_{split}_labeled",)
+    expected["DATASETS.UNLABELED"] = (f"{data}_{split}_unlabeled",)
+    if split.startswith("u2pl"):
+        expected["INPUT.CROP_SIZE"] = (513, 513)
+    assert {key: value(cfg, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "split", "suffix"),
+    [*((*preset, "wpl") for preset in PRESETS), ("camvid", "1_30", "wpl"), ("camvid", "1_30", "ppw")],
+)
+def test_twins_differ_by_weighting_and_detector_keys_alone(data, split, suffix):
+    plain, weighted = (
+        dict(leaves(yaml.safe_load(load_cfg(str(CONFIGS / data / f"{name}_{split}.yaml")).dump())))
+        for name in ("unimatch", f"unimatch_{suffix}")
+    )
+    detector = {"MODEL.DETECTOR.MODE", "RPPI.ENABLED"} if suffix == "wpl" else set()
+    assert {key for key in plain if plain[key] != weighted[key]} == {"OUTPUT_DIR", "WEIGHTING.ENABLED"} | detector
+
+
+def test_the_readmes_command_is_the_weighted_preset_of_92_labels():
+    ours, preset = (load_cfg(str(CONFIGS / name)) for name in ("voc_1_16.yaml", "voc/unimatch_wpl_92.yaml"))
+    ours.OUTPUT_DIR = preset.OUTPUT_DIR
+    assert ours == preset

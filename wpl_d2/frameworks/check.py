@@ -1,0 +1,33 @@
+"""What can be wrong with the config of any framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InputError, check_name
+
+
+def check_config(cfg: Any) -> None:
+    """Refuse what no framework could do.
+
+    Raises:
+        InputError: a name that does not exist, a number out of its range, or keys that do not go together.
+    """
+    choices = {
+        "LABELED_FROM": ("student", "labeler"),
+        "UNLAB_VIEW": ("weak", "strong"),
+        "NORM": ("valid", "weight_sum"),
+    }
+    for key, valid in choices.items():
+        check_name(f"WEIGHTING.{key}", cfg.WEIGHTING[key], valid)
+    if cfg.FRAMEWORK.OHEM.ENABLED and cfg.FRAMEWORK.OHEM.MIN_KEPT < 1:
+        raise InputError(f"FRAMEWORK.OHEM.MIN_KEPT: {cfg.FRAMEWORK.OHEM.MIN_KEPT} is too small; set it to 1 or more")
+    if cfg.MODEL.DETECTOR.MODE == "alone":
+        raise InputError(
+            f"FRAMEWORK.NAME: {cfg.FRAMEWORK.NAME} trains a segmenter, but MODEL.DETECTOR.MODE is alone; "
+            "set it to Detector"
+        )
+    if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
+        raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
+    if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
+        raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")
