@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -100,3 +100,14 @@ class LossTerm:
 
 ClassBoxes = Sequence[tuple[Tensor, Tensor]]
 """One (boxes (N, 4) xyxy half-open in pixels, semantic class ids (N,) int64) pair for each image of a batch."""
+
+
+def class_boxes(instances: Iterable[Any], min_score: float) -> ClassBoxes:
+    """The boxes with at least a score.
+
+    Args:
+        instances: one an image, Detectron2's `Instances` with `pred_boxes`, `scores` and `class_ids`.
+        min_score: in [0, 1].
+    """
+    kept = [found[found.scores >= min_score] for found in instances]
+    return [(found.pred_boxes.tensor, found.class_ids) for found in kept]

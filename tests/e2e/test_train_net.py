@@ -119,6 +119,7 @@ VERSION: 2
         (["SOLVER.BASE_LRR", "1"], "no config key SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR"),
         (["SOLVER.BASE_LR"], "add the missing value"),
         (["DATASETS.TRAIN", '("voc_92_labelled",)'], "did you mean voc_92_labeled"),
+        (["DATASETS.UNLABELED", "()"], "learns from unlabeled images; name a list of them"),
         (["DATASETS.UNLABELED", '("voc_92_labeled",)'], "both labeled and unlabeled"),
         (["TEST.INFERENCE.MODE", "slides"], "TEST.INFERENCE.MODE: 'slides' is not known; did you mean slide?"),
         (["--eval-only"], "is no checkpoint of a training"),

@@ -5,7 +5,7 @@ from sklearn.metrics import roc_auc_score
 
 from wpl_d2.evaluation import PseudoLabelEvaluator
 from wpl_d2.evaluation.auroc import auroc, histogram, spread_confidence
-from wpl_d2.evaluation.pseudo_labels import pseudo_label_table, similarity_scores
+from wpl_d2.evaluation.pseudo_labels import pseudo_label_table
 from wpl_d2.structures import PseudoLabels
 from wpl_d2.weighting import PixelWeigher, cosine, rank_overlap
 
@@ -148,7 +148,7 @@ def test_similarity_scores_use_both_banks():
     weigher.labeled_bank.push(torch.rand(6, 16), torch.tensor([0, 0, 1, 1, 2, 2]))
     weigher.unlabeled_bank.push(torch.rand(2, 16), torch.tensor([1, 1]))
     embedding, labels = torch.rand(1, 16, 5, 6), torch.randint(0, 3, (1, 20, 24))
-    scores = similarity_scores(weigher, embedding, labels)
+    scores = weigher.similarity_maps(embedding, labels)
     plain = {"rank", "cosine", "euclidean"}
     assert set(scores) == plain | {f"{name}_centered" for name in plain}
     rows = [weigher.labeled_bank.ring, weigher.unlabeled_bank.ring]

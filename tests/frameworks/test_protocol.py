@@ -80,7 +80,7 @@ def test_reliable_pixels_reach_the_unlabeled_bank(tree, name, view, monkeypatch)
     def boxes_of_every_class(instances, min_score):
         return [(everywhere.repeat(3, 1), torch.arange(3)) for _ in instances]
 
-    monkeypatch.setattr(framework.labeler, "class_boxes", boxes_of_every_class)
+    monkeypatch.setattr("wpl_d2.frameworks.base.class_boxes", boxes_of_every_class)
     losses_of(framework, batch)
     assert framework.weigher.unlabeled_bank.counts.sum() == 0
     framework.commit()

@@ -6,6 +6,7 @@ from detectron2.utils.events import EventStorage
 
 from wpl_d2 import build_model
 from wpl_d2.errors import InputError
+from wpl_d2.structures import class_boxes
 
 SIZE = (65, 97)
 
@@ -89,16 +90,14 @@ def test_detect_in_training_mode_equals_evaluation(detecting):
     assert detecting.detector.training and not detecting.detector.roi_heads.box_head.training
 
 
-def test_class_boxes_are_semantic(detecting):
-    found = Instances(
-        SIZE,
-        pred_boxes=Boxes(torch.tensor([[0.0, 0, 9, 9], [1, 1, 5, 5], [2, 2, 7, 7]])),
-        scores=torch.tensor([0.9, 0.5, 0.85]),
-        pred_classes=torch.tensor([0, 0, 1]),
-    )
-    ((boxes, classes),) = detecting.class_boxes([found], 0.85)
-    assert boxes.tolist() == [[0, 0, 9, 9], [2, 2, 7, 7]]
-    assert classes.tolist() == [2, 4]
+def test_boxes_have_semantic_class_ids(detecting):
+    with torch.no_grad():
+        (found,) = detecting.detect(detecting.encode(torch.randn(1, 3, *SIZE)), [SIZE])
+    assert {2, 4} >= set(found.class_ids.tolist()) and len(found)
+    assert found.class_ids.tolist() == [(2, 4)[c] for c in found.pred_classes.tolist()]
+    found.scores[0], found.scores[1:] = 0.9, 0.5
+    ((boxes, classes),) = class_boxes([found], 0.9)
+    assert boxes.equal(found.pred_boxes.tensor[:1]) and classes.equal(found.class_ids[:1])
 
 
 @pytest.mark.parametrize("instances", [truth(), truth(boxes=())], ids=["boxes", "no boxes"])

@@ -79,7 +79,7 @@ def test_other_measures_are_those_of_the_maps():
     for name in ("cosine", "euclidean"):
         weigher = make(similarity=name)
         fill(weigher, [3, 3, 3, 3])
-        maps = weigher.similarity_maps(embedding, labels, ["rank", name])
+        maps = weigher.similarity_maps(embedding, labels)
         assert weigher.weight(embedding, labels).equal(maps[name])
         assert not maps["rank"].equal(maps[name])
 

@@ -17,7 +17,6 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from ..errors import InputError
-from ..structures import ClassBoxes
 
 VERSION = 1  # of the file's layout
 _ARRAYS = ("names", "sizes", "counts", "boxes", "scores", "classes")
@@ -225,14 +224,3 @@ def to_instances(boxes: Boxes, found: ImageBoxes, size: tuple[int, int]) -> Inst
     """
     scores, classes = torch.from_numpy(found.scores), torch.from_numpy(found.classes)
     return Instances(size, pred_boxes=boxes, scores=scores, class_ids=classes)
-
-
-def class_boxes(instances: Iterable[Instances], min_score: float) -> ClassBoxes:
-    """The boxes with at least `min_score`, as (xyxy, semantic class ids) pairs.
-
-    Args:
-        instances: of `to_instances`, one an image.
-        min_score: in [0, 1].
-    """
-    kept = [found[found.scores >= min_score] for found in instances]
-    return [(found.pred_boxes.tensor, found.class_ids) for found in kept]

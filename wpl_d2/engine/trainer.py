@@ -48,6 +48,11 @@ class Trainer(SimpleTrainer):
         """
         self.cfg = cfg
         self.framework = build_framework(cfg)
+        if self.framework.semi_supervised and not cfg.DATASETS.UNLABELED:
+            raise InputError(
+                f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
+                "name a list of them, or set FRAMEWORK.NAME Supervised"
+            )
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]

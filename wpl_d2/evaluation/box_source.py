@@ -59,12 +59,7 @@ class BoxSource:
             check_size(record, size)
             boxes = Boxes(torch.from_numpy(record["detections"].boxes))
             return to_instances(boxes, record["detections"], size).to(self._model.device)
-        detector = self._model.detector
-        if detector is None:
-            return None
-        (found,) = detector.detect(features, [size])
-        found.class_ids = detector.object_classes[found.pred_classes]
-        return found
+        return self._model.detect(features, [size])[0] if self._model.has_detector else None
 
     def truth(self, item: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """The boxes of the mask's components, (M, 4) xyxy in pixels of the image, and their semantic class ids."""

@@ -22,13 +22,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import build_test_loader
-from ..data.box_cache import class_boxes
 from ..data.mappers import read_labels
 from ..errors import InputError
 from ..modeling import UnifiedSegDet
-from ..structures import IGNORE, ClassBoxes, PseudoLabels
-from ..weighting import PixelWeigher, center, pooled_prototypes, reliable_mask
-from ..weighting.similarity import SIMILARITIES, build_similarity
+from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
+from ..weighting import PixelWeigher, reliable_mask
 from .auroc import auroc, histogram, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
@@ -173,7 +171,7 @@ def judge_pseudo_labels(
         loader = build_test_loader(cfg, dataset_name)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             pseudo, embedding, found = _label(cfg, model, weigher, source, item)
-            similarities = {} if weigher is None else similarity_scores(weigher, embedding, pseudo.labels)
+            similarities = {} if weigher is None else weigher.similarity_maps(embedding, pseudo.labels)
             target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
             evaluator.score_batch(pseudo, similarities, target, boxes)
@@ -183,27 +181,6 @@ def judge_pseudo_labels(
     if agreement is not None:
         _LOGGER.info("boxes and pixels, %%:\n%s", agreement_tables(agreement, cfg.RPPI.BOX_SCORE))
     return evaluator.evaluate(), agreement
-
-
-def similarity_scores(weigher: PixelWeigher, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """Every similarity that could weigh a pixel, plain and with the mean prototype subtracted (`_centered`).
-
-    Args:
-        weigher: gives the prototypes and K.
-        embedding: (B, D, h, w) float.
-        labels: (B, H, W) int64.
-
-    Returns:
-        (B, H, W) float in [0, 1] by name.
-    """
-    prototypes, counts = pooled_prototypes([weigher.labeled_bank, weigher.unlabeled_bank])
-    pairs = {"": (embedding, prototypes), "_centered": center(embedding, prototypes, counts > 0)}
-    options: dict[str, Any] = {"resolution": weigher.resolution, "align_corners": weigher.align_corners}
-    return {
-        name + suffix: build_similarity(name, weigher.k)(pixels, labels, centers, **options)
-        for suffix, (pixels, centers) in pairs.items()
-        for name in SIMILARITIES
-    }
 
 
 def _label(

@@ -53,11 +53,9 @@ class Deployable(nn.Module):
 
     def find(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes of one image (1, 3, H, W): xyxy (N, 4) in pixels, scores (N,), semantic class ids (N,)."""
-        detector = self.model.detector
-        assert detector is not None  # the formats ask first
         features = self.model.encode(self._normalize(images))
         found = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
-        return found.pred_boxes.tensor, found.scores, detector.object_classes[found.pred_classes]
+        return found.pred_boxes.tensor, found.scores, found.class_ids
 
     def _normalize(self, images: Tensor) -> Tensor:
         normalized = (images - self.model.pixel_mean) / self.model.pixel_std

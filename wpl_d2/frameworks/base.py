@@ -13,11 +13,10 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from ..data.box_cache import class_boxes
 from ..errors import check_name
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
-from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput
+from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
 from ..weighting import PixelWeigher
 from .check import check_config
 from .parts import supervised_term
@@ -54,9 +53,11 @@ class Framework(nn.Module):
         iteration: the current step, set by the trainer; all schedules are functions of it.
         latest: detached tensors of the last forward, for pictures and diagnostics; not part of the state.
         metric: what tells the best checkpoint, as in `metrics.json`.
+        semi_supervised: whether it learns from unlabeled images.
     """
 
     metric = "sem_seg/mIoU"
+    semi_supervised = True
 
     @configurable
     def __init__(
@@ -189,7 +190,8 @@ class Framework(nn.Module):
 
     def stack(self, items: list[dict[str, Any]], key: str) -> Tensor:
         """One field of all items as a tensor (B, ...) on the device."""
-        return torch.stack([item[key] for item in items]).to(self.device, non_blocking=True)
+        # Item by item, since what the loader pinned is pinned no more once it is stacked.
+        return torch.stack([item[key].to(self.device, non_blocking=True) for item in items])
 
     def images(self, items: list[dict[str, Any]], key: str) -> Tensor:
         """One image field of all items, normalized: (B, 3, H, W) float."""
@@ -257,10 +259,11 @@ class Framework(nn.Module):
         """
         if self.weigher is None or self.box_score is None:
             return None
-        if not self.labeler.has_detector:
-            return class_boxes([item["boxes"] for item in items], self.box_score)
-        sizes = [tuple(item["image"].shape[-2:]) for item in items]
-        return self.labeler.class_boxes(self.labeler.detect(features, sizes), self.box_score)
+        if self.labeler.has_detector:
+            found = self.labeler.detect(features, [tuple(item["image"].shape[-2:]) for item in items])
+        else:
+            found = [item["boxes"] for item in items]
+        return class_boxes(found, self.box_score)
 
     @torch.no_grad()
     def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:

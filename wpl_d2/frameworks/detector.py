@@ -17,6 +17,7 @@ class Detector(Framework):
     """
 
     metric = "bbox/AP"
+    semi_supervised = False
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 class Supervised(Framework):
     """Cross entropy on labeled images, and the detector's losses where there is one."""
 
+    semi_supervised = False
+
     def terms(self, batch: Batch) -> Terms:
         """The labeled images' losses; unlabeled images, if any come, are left alone."""
         images = self.images(batch["labeled"], "image")

@@ -15,7 +15,6 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..structures import ClassBoxes
 
 _FEATURE = "det"
 
@@ -88,13 +87,16 @@ class SharedDetector(nn.Module):
             sizes: (height, width) of each image in pixels.
 
         Returns:
-            for each image `Instances` with pred_boxes (pixels of the input), scores and pred_classes (int64,
-            of the detector).
+            for each image `Instances` with pred_boxes (pixels of the input), scores, pred_classes (int64, of the
+            detector) and class_ids (the same as semantic class ids).
         """
         with _mode(self, training=False):
             images, reduced = self._inputs(features, sizes)
             proposals, _ = self.proposal_generator(images, reduced)
-            return self.roi_heads(images, reduced, proposals)[0]
+            instances = self.roi_heads(images, reduced, proposals)[0]
+        for found in instances:
+            found.class_ids = self.object_classes[found.pred_classes]
+        return instances
 
     def losses(
         self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
@@ -113,11 +115,6 @@ class SharedDetector(nn.Module):
             proposals, losses = self.proposal_generator(images, reduced, instances)
             _, box_losses = self.roi_heads(images, reduced, proposals, instances)
         return {name: loss * self.loss_weight for name, loss in (losses | box_losses).items()}
-
-    def class_boxes(self, instances: list[Instances], min_score: float) -> ClassBoxes:
-        """The boxes that `detect` found with at least `min_score`, with their semantic class ids."""
-        kept = [found[found.scores >= min_score] for found in instances]
-        return [(found.pred_boxes.tensor, self.object_classes[found.pred_classes]) for found in kept]
 
     def _inputs(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> tuple[ImageList, dict[str, Tensor]]:
         reduced = self.reduction(features["res5"])

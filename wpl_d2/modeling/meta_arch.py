@@ -14,7 +14,7 @@ from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
 from ..errors import InputError, check_name
-from ..structures import IGNORE, ClassBoxes, SemSegOutput
+from ..structures import IGNORE, SemSegOutput
 from .detector import SharedDetector
 from .weights import OwnWeights
 
@@ -141,10 +141,6 @@ class UnifiedSegDet(OwnWeights):
     def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Instances]:
         """Boxes in pixels of the input, whatever `training` says: see `SharedDetector.detect`."""
         return self._detector().detect(features, sizes)
-
-    def class_boxes(self, instances: list[Instances], min_score: float) -> ClassBoxes:
-        """What `detect` found with at least `min_score`, as (xyxy, semantic class ids) pairs."""
-        return self._detector().class_boxes(instances, min_score)
 
     def detection_losses(
         self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]

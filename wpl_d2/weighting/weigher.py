@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -140,8 +139,8 @@ class PixelWeigher(nn.Module):
             (B, H, W) float32: the similarity ("paper") or the similarity + 1 ("plus_one"); 1 in both forms
             where there is no label and for classes with fewer than `min_count` embeddings.
         """
-        _, counts = self._prototypes()
-        weight = self.similarity_maps(embedding, labels, [self.similarity])[self.similarity]
+        prototypes, counts = self._prototypes()
+        weight = self._likeness(self.similarity, embedding, labels, prototypes, counts, self.centered)
         if self.weight_form == "plus_one":
             weight = weight + 1.0
         none = labels == IGNORE
@@ -149,22 +148,30 @@ class PixelWeigher(nn.Module):
         return weight.masked_fill(~known, 1.0)
 
     @torch.no_grad()
-    def similarity_maps(self, embedding: Tensor, labels: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """The bare similarities of pixels and their labels' prototypes, to compare measures.
+    def similarity_maps(self, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Every similarity that could weigh a pixel, plain and with the mean prototype subtracted, to compare them.
 
         Args:
             embedding: (B, D, h, w) float.
             labels: (B, H, W) int64 class ids or `IGNORE`.
-            names: measures, of `SIMILARITIES`.
 
         Returns:
-            (B, H, W) float32 in [0, 1] per name, 0 where there is no label.
+            (B, H, W) float32 in [0, 1], 0 where there is no label, by NAME and NAME_centered.
         """
         prototypes, counts = self._prototypes()
-        if self.centered:
+        return {
+            name + suffix: self._likeness(name, embedding, labels, prototypes, counts, centered)
+            for suffix, centered in (("", False), ("_centered", True))
+            for name in SIMILARITIES
+        }
+
+    def _likeness(
+        self, name: str, embedding: Tensor, labels: Tensor, prototypes: Tensor, counts: Tensor, centered: bool
+    ) -> Tensor:
+        if centered:
             embedding, prototypes = center(embedding, prototypes, counts > 0)
-        options: dict[str, Any] = {"resolution": self.resolution, "align_corners": self.align_corners}
-        return {name: build_similarity(name, self.k)(embedding, labels, prototypes, **options) for name in names}
+        similarity = build_similarity(name, self.k)
+        return similarity(embedding, labels, prototypes, resolution=self.resolution, align_corners=self.align_corners)
 
     @torch.no_grad()
     def stage_labeled(self, embedding: Tensor, logits: Tensor, target: Tensor) -> None:
