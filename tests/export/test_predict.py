@@ -32,10 +32,14 @@ def run(given, output, deployed, batch_size=4, opts=(), min_score=0.0):
         return predict(source, predictor, results, batch_size)
 
 
-def expected_labels(deployed, file):
+def expected_logits(deployed, file):
     image = torch.from_numpy(read_image(file).copy()).permute(2, 0, 1)[None].float()
     with torch.no_grad():
-        return deployed.segment(image)[0].argmax(dim=0).numpy()
+        return deployed.segment(image)[0]
+
+
+def expected_labels(deployed, file):
+    return expected_logits(deployed, file).argmax(dim=0).numpy()
 
 
 @pytest.fixture
@@ -66,10 +70,14 @@ def test_a_folder(folder, tmp_path, teacher):
     written = {path.relative_to(tmp_path / "out/masks").as_posix() for path in (tmp_path / "out/masks").rglob("*.png")}
     assert written == masks.keys()
     for name, file in masks.items():
-        expected = expected_labels(teacher, folder / file)
+        logits = expected_logits(teacher, folder / file)
+        expected = logits.argmax(dim=0).numpy()
         assert len(np.unique(expected)) > 1
-        # Images of a batch are not rounded as an image alone is.
-        assert (read_mask(tmp_path / "out/masks" / name) == expected).mean() > 0.995
+        # Images of a batch are not rounded as an image alone is, which may decide where two classes tie.
+        first, second = logits.topk(2, dim=0).values
+        clear = (first - second > 1e-5).numpy()
+        np.testing.assert_array_equal(read_mask(tmp_path / "out/masks" / name)[clear], expected[clear])
+        assert clear.mean() > 0.99
         drawn = read_image(tmp_path / "out/overlays" / name)
         assert drawn.shape == read_image(folder / file).shape
         assert (drawn != read_image(folder / file)).any()
