@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from ..errors import InputError
+from ..files import replace_file
 
 VERSION = 1  # of the file's layout
 _ARRAYS = ("names", "sizes", "counts", "boxes", "scores", "classes")
@@ -125,10 +125,12 @@ class BoxCache:
             "scores": np.concatenate([image.scores for image in (ImageBoxes.none(), *found)]),
             "classes": np.concatenate([image.classes for image in (ImageBoxes.none(), *found)]).astype(np.uint8),
         }
-        partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        with partial.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        os.replace(partial, path)
+
+        def write(unfinished: Path) -> None:
+            with unfinished.open("wb") as file:  # given a name, NumPy would add its own ending
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+
+        replace_file(path, write)
 
     def check(self, classes: Sequence[str], min_score: float) -> None:
         """Check that the boxes mean what a training takes them for.

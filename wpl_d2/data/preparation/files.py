@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...errors import InputError
+from ...files import replace_file
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -90,16 +90,6 @@ def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple
         return False, str(error)
     replace_file(job.target, lambda file: mask.save(file, format="PNG"))
     return True, ""
-
-
-def replace_file(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `target` that takes its place when it is complete."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        write(unfinished)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _is_whole_index_image(file: Path) -> bool:

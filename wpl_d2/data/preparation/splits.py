@@ -17,8 +17,8 @@ from urllib.request import url2pathname
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
+from ...files import replace_file
 from .benchmark import Benchmark
-from .files import replace_file
 from .published import digest_of, published_lists
 
 _EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
