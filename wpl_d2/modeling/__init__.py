@@ -8,7 +8,7 @@ from .fpn_detector import FPNDetector
 from .meta_arch import UnifiedSegDet
 from .norm import resolve_norm
 from .sem_seg_head import EmbeddingDeepLabV3PlusHead
-from .weights import load_backbone_weights, load_model_weights
+from .weights import load_backbone_weights
 
 __all__ = [
     "EmbeddingDeepLabV3PlusHead",
@@ -22,7 +22,6 @@ __all__ = [
     "copy_model",
     "ema_decay",
     "load_backbone_weights",
-    "load_model_weights",
     "resolve_norm",
     "update_ema",
 ]

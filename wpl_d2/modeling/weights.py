@@ -36,26 +36,12 @@ _DEEP_STEM = {
 }
 
 
-def load_model_weights(model: nn.Module, path: str) -> None:
-    """Load all weights of `model` from a checkpoint of its own or of a framework (`own_weights`).
-
-    Args:
-        model: filled in place.
-        path: of the checkpoint, or a name that Detectron2's `PathManager` knows.
-
-    Raises:
-        InputError: there is no such file, it holds more than tensors, or keys are missing, unexpected or of
-            another shape.
-    """
-    fit_model(model, read_weights(path), path)
-
-
 def fit_model(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """As `load_model_weights`, from a state dict that was read already.
+    """Load all weights of `model` from those of a model like it or of a framework (`own_weights`).
 
     Args:
         model: filled in place.
-        state_dict: of a model like this or of a framework.
+        state_dict: as it was read.
         source: where it comes from, for messages.
 
     Raises:
