@@ -67,7 +67,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]
 
-    # build_unified_resnet_backbone: ResNet 50/101; build_timm_backbone: any timm model with `features_only`.
+    # build_unified_resnet_backbone: ResNet 50/101; build_timm_backbone: any timm model with `features_only`;
+    # build_xception_backbone: Xception 41/65/71 as UniMatch has it.
     cfg.MODEL.BACKBONE.NAME = "build_unified_resnet_backbone"
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     # Stride of res5: 8 or 16; 32 under an FPN.
@@ -81,6 +82,8 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.RESNETS.RES5_BLOCK_DILATIONS = (1, 2, 2)
     cfg.MODEL.TIMM = CN()
     cfg.MODEL.TIMM.NAME = "resnet18"
+    # Share of a batch in BN's running statistics, of the backbone alone (UniMatch's Xception: 0.0003); 0: timm's own.
+    cfg.MODEL.TIMM.BN_MOMENTUM = 0.0
 
     cfg.MODEL.SEM_SEG_HEAD.NAME = "EmbeddingDeepLabV3PlusHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res5"]
@@ -90,11 +93,21 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 256
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18]
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.0
+    # Probability of a channel of the embedding to be dropped before the classifier; the weights see all channels.
+    cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT = 0.0
     cfg.MODEL.SEM_SEG_HEAD.NORM = "auto"
     # True with crops of the form n * stride + 1, as the published hosts; False with n * stride.
     cfg.MODEL.SEM_SEG_HEAD.ALIGN_CORNERS = False
     # Filled in from the data set.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
+
+    # A second classifier on an earlier feature map, for the labeled loss alone (U2PL on Cityscapes, AEL).
+    cfg.MODEL.AUX_HEAD = CN()
+    cfg.MODEL.AUX_HEAD.ENABLED = False
+    cfg.MODEL.AUX_HEAD.IN_FEATURE = "res4"
+    cfg.MODEL.AUX_HEAD.CHANNELS = 256
+    cfg.MODEL.AUX_HEAD.DROPOUT = 0.1
+    cfg.MODEL.AUX_HEAD.LOSS_WEIGHT = 0.4
 
     cfg.MODEL.DETECTOR = CN()
     # none: no detector; shared: on the segmenter's own backbone; cached: none in the model, a trained one's boxes come
@@ -134,6 +147,10 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.BURN_IN = 0
     # decay = min(1 - 1 / (t + 1), DECAY), t counted from the first semi-supervised step.
     cfg.FRAMEWORK.EMA_DECAY = 0.999
+    # What becomes of the teacher's BN statistics: ema: as its weights; copy: the student's; none: they are its own.
+    cfg.FRAMEWORK.EMA_BUFFERS = "ema"
+    # Semi-supervised steps in which the teacher is still a copy of the student (U2PL: an epoch).
+    cfg.FRAMEWORK.EMA_COPY_STEPS = 0
     cfg.FRAMEWORK.CUTMIX = CN()
     cfg.FRAMEWORK.CUTMIX.PROB = 0.5
     cfg.FRAMEWORK.CUTMIX.AREA = (0.02, 0.4)

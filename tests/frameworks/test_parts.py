@@ -32,9 +32,9 @@ def test_hard_labeled_pixels_alone_make_the_mean():
     hard = ohem_mask(logits, target, 0.7, min_kept=5)
     assert 5 <= hard.sum() < 42
     losses = cross_entropy(logits, target)
-    found = reduce_term(supervised_term(logits, target, {"threshold": 0.7, "min_kept": 5}, coefficient=0.5))
+    found = reduce_term(supervised_term("loss", logits, target, {"threshold": 0.7, "min_kept": 5}, coefficient=0.5))
     torch.testing.assert_close(found, losses[hard].mean() / 2)
-    torch.testing.assert_close(reduce_term(supervised_term(logits, target)), losses[1].mean())
+    torch.testing.assert_close(reduce_term(supervised_term("loss", logits, target)), losses[1].mean())
 
 
 def test_the_config_switches_ohem_on(tree):

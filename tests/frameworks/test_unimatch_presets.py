@@ -1,18 +1,10 @@
 """The presets say what is published, and the weighted ones differ from it by weighting and detector keys alone."""
 
-from pathlib import Path
-
 import pytest
-import yaml
+from presets import CONFIGS, PRESETS, UNLABELED, assert_holds, assert_twin
 
 from wpl_d2.config import load_cfg
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-UNLABELED = {
-    "voc": {"92": 10490, "183": 10399, "366": 10216, "732": 9850, "1464": 9118}
-    | {"u2pl_1_16": 9920, "u2pl_1_8": 9259, "u2pl_1_4": 7936},
-    "cityscapes": {"1_30": 2875, "1_16": 2789, "1_8": 2603, "1_4": 2231, "1_2": 1487},
-}
 EPOCHS = {"voc": 80, "cityscapes": 240}
 PUBLISHED = {
     "FRAMEWORK.NAME": "UniMatch",
@@ -65,27 +57,10 @@ OWN = {
         "RPPI.BOX_SCORE": 0.95,
     },
 }
-PRESETS = [(data, split) for data, splits in UNLABELED.items() for split in splits]
-
-
-def value(cfg, key):
-    for part in key.split("."):
-        cfg = cfg[part]
-    return cfg
-
-
-def leaves(node, prefix=""):
-    """All keys of a plain config with their values."""
-    for key, inner in node.items():
-        if isinstance(inner, dict):
-            yield from leaves(inner, f"{prefix}{key}.")
-        else:
-            yield prefix + key, inner
 
 
 @pytest.mark.parametrize(("data", "split"), PRESETS)
 def test_presets_are_the_published_recipe(data, split):
-    cfg = load_cfg(str(CONFIGS / data / f"unimatch_{split}.yaml"))
     # Each of four processes has a quarter of the images, rounded up, and drops an incomplete batch of two.
     epoch = -(-UNLABELED[data][split] // 4) // 2
     expected = PUBLISHED | OWN[data]
@@ -94,7 +69,7 @@ def test_presets_are_the_published_recipe(data, split):
     expected["DATASETS.UNLABELED"] = (f"{data}_{split}_unlabeled",)
     if split.startswith("u2pl"):
         expected["INPUT.CROP_SIZE"] = (513, 513)
-    assert {key: value(cfg, key) for key in expected} == expected
+    assert_holds(f"{data}/unimatch_{split}.yaml", expected)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +77,7 @@ def test_presets_are_the_published_recipe(data, split):
     [*((*preset, "wpl") for preset in PRESETS), ("camvid", "1_30", "wpl"), ("camvid", "1_30", "ppw")],
 )
 def test_twins_differ_by_weighting_and_detector_keys_alone(data, split, suffix):
-    plain, weighted = (
-        dict(leaves(yaml.safe_load(load_cfg(str(CONFIGS / data / f"{name}_{split}.yaml")).dump())))
-        for name in ("unimatch", f"unimatch_{suffix}")
-    )
-    detector = {"MODEL.DETECTOR.MODE", "RPPI.ENABLED"} if suffix == "wpl" else set()
-    assert {key for key in plain if plain[key] != weighted[key]} == {"OUTPUT_DIR", "WEIGHTING.ENABLED"} | detector
+    assert_twin(data, "unimatch", suffix, split)
 
 
 def test_the_readmes_command_is_the_weighted_preset_of_92_labels():

@@ -1,44 +1,56 @@
 """UniMatch's step written again from its description, one image after the other; only the network is the product's."""
 
+import copy
+
 import numpy as np
 import torch
 from toy import BOXES, kept_channels, mix_box
 
 
-def unimatch_losses(student, batch, step, threshold, weigher=None):
-    """The three losses of a step; `weigher`, a `PlainWeigher`, also gets the step's embeddings."""
-    labeled, unlabeled = batch["labeled"], batch["unlabeled"]
-    size = labeled[0]["image"].shape[1:]
-    images = torch.stack([_normal(student, item["image"]) for item in [*labeled, *unlabeled]])
-    features = student.backbone(images)
-    doubled = {name: torch.cat([maps, _perturb(maps, step)]) for name, maps in features.items()}
-    logits, embedding = student.sem_seg_head(doubled, size)
-    supervised, pixels = 0.0, 0
-    for number, item in enumerate(labeled):
-        target = item["sem_seg"].numpy()
-        supervised = supervised + _cross_entropy(logits[number], target, (target != 255).astype(float))
-        pixels += (target != 255).sum()
-        if weigher is not None:
-            probability = logits[number].detach().softmax(0).numpy()
-            weigher.remember_labeled(embedding[number].detach().numpy(), probability, target)
-    known = [
-        _pseudo(item, logits[len(labeled) + i], embedding[len(labeled) + i], weigher)
-        for i, item in enumerate(unlabeled)
-    ]
-    # The labeled images' perturbed features were in the decoder's batch, but nothing is learned from them.
-    perturbed = logits[2 * len(labeled) + len(unlabeled) :]
-    losses = {
-        "loss_sem_seg": supervised / pixels / 2,
-        "loss_unsup": 0.0,
-        "loss_perturbed": _consistency(perturbed, known, threshold) * 0.5 / 2,
-    }
-    mixed = [[_mix(unlabeled, known, i, view, step) for i in range(len(unlabeled))] for view in range(2)]
-    images = torch.stack([_normal(student, image) for view in mixed for image, _ in view])
-    logits, _ = student.sem_seg_head(student.backbone(images), size)
-    for view, part in zip(mixed, logits.split(len(unlabeled)), strict=True):
-        part_loss = _consistency(part, [pseudo for _, pseudo in view], threshold)
-        losses["loss_unsup"] = losses["loss_unsup"] + part_loss * 0.25 / 2
-    return losses
+class PlainUniMatch:
+    """UniMatch on a copy of a student; `weigher`, a `PlainWeigher` or None, also gets each step's embeddings."""
+
+    def __init__(self, student, threshold, weigher):
+        self.student, self.threshold, self.weigher = copy.deepcopy(student), threshold, weigher
+
+    def commit(self, step):
+        """Nothing follows the student."""
+
+    def losses(self, batch, step):
+        """The three losses of a step."""
+        student, threshold, weigher = self.student, self.threshold, self.weigher
+        labeled, unlabeled = batch["labeled"], batch["unlabeled"]
+        size = labeled[0]["image"].shape[1:]
+        images = torch.stack([_normal(student, item["image"]) for item in [*labeled, *unlabeled]])
+        features = student.backbone(images)
+        doubled = {name: torch.cat([maps, _perturb(maps, step)]) for name, maps in features.items()}
+        logits, embedding = student.sem_seg_head(doubled, size)
+        supervised, pixels = 0.0, 0
+        for number, item in enumerate(labeled):
+            target = item["sem_seg"].numpy()
+            supervised = supervised + _cross_entropy(logits[number], target, (target != 255).astype(float))
+            pixels += (target != 255).sum()
+            if weigher is not None:
+                probability = logits[number].detach().softmax(0).numpy()
+                weigher.remember_labeled(embedding[number].detach().numpy(), probability, target)
+        known = [
+            _pseudo(item, logits[len(labeled) + i], embedding[len(labeled) + i], weigher)
+            for i, item in enumerate(unlabeled)
+        ]
+        # The labeled images' perturbed features were in the decoder's batch, but nothing is learned from them.
+        perturbed = logits[2 * len(labeled) + len(unlabeled) :]
+        losses = {
+            "loss_sem_seg": supervised / pixels / 2,
+            "loss_unsup": 0.0,
+            "loss_perturbed": _consistency(perturbed, known, threshold) * 0.5 / 2,
+        }
+        mixed = [[_mix(unlabeled, known, i, view, step) for i in range(len(unlabeled))] for view in range(2)]
+        images = torch.stack([_normal(student, image) for view in mixed for image, _ in view])
+        logits, _ = student.sem_seg_head(student.backbone(images), size)
+        for view, part in zip(mixed, logits.split(len(unlabeled)), strict=True):
+            part_loss = _consistency(part, [pseudo for _, pseudo in view], threshold)
+            losses["loss_unsup"] = losses["loss_unsup"] + part_loss * 0.25 / 2
+        return losses
 
 
 def _normal(student, image):

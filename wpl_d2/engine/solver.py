@@ -16,11 +16,11 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
 
     Args:
         cfg: its `SOLVER` keys.
-        student: a `UnifiedSegDet`; its backbone learns at BASE_LR, its segmentation head at HEAD_LR_FACTOR times and
+        student: a `UnifiedSegDet`; its backbone learns at BASE_LR, its segmentation heads at HEAD_LR_FACTOR times and
             its detector at DETECTOR_LR_FACTOR times that. Of an `FPNDetector` all but the backbone is the detector.
     """
     solver = cfg.SOLVER
-    factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR}
+    factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR, "aux_head": solver.HEAD_LR_FACTOR}
     factors |= dict.fromkeys(("detector", "proposal_generator", "roi_heads"), solver.DETECTOR_LR_FACTOR)
     params = get_default_optimizer_params(
         student,

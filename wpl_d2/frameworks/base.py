@@ -69,6 +69,7 @@ class Framework(nn.Module):
         norm: str = "valid",
         embeddings: tuple[str, str] = ("student", "weak"),
         box_score: float | None = None,
+        threshold: float = 0.95,
         alpha: float = 1.0,
         burn_in: int = 0,
         ohem: dict[str, Any] | None = None,
@@ -83,6 +84,7 @@ class Framework(nn.Module):
             embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
                 "weak" (the labeler's) or the "strong" view (the student's).
             box_score: least score of a box that RPPI believes; None switches RPPI off.
+            threshold: least confidence of a pseudo-label that trains.
             alpha: factor of all losses on unlabeled images.
             burn_in: steps of supervised training first.
             ohem: `threshold` and `min_kept` of `ohem_mask` for the labeled loss; None: it is over all pixels.
@@ -94,6 +96,7 @@ class Framework(nn.Module):
         self.norm = norm
         self.labeled_from, self.unlabeled_view = embeddings
         self.box_score = box_score
+        self.threshold = threshold
         self.alpha = alpha
         self.burn_in = burn_in
         self.ohem = ohem
@@ -119,6 +122,7 @@ class Framework(nn.Module):
             "norm": cfg.WEIGHTING.NORM,
             "embeddings": (cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.UNLAB_VIEW),
             "box_score": cfg.RPPI.BOX_SCORE if cfg.RPPI.ENABLED else None,
+            "threshold": cfg.FRAMEWORK.THRESHOLD,
             "alpha": cfg.FRAMEWORK.ALPHA,
             "burn_in": cfg.FRAMEWORK.BURN_IN,
             "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
@@ -235,7 +239,7 @@ class Framework(nn.Module):
             items: the labeled items.
             features: the student's features of exactly these.
             output: what the student's head made of them.
-            coefficient: factor of the segmentation loss.
+            coefficient: factor of the segmentation losses.
         """
         target = self.stack(items, "sem_seg")
         self._stage_labeled(items, output, target)
@@ -244,7 +248,11 @@ class Framework(nn.Module):
         if self.student.has_detector:
             instances = [item["instances"].to(self.device) for item in items]
             losses = self.student.detection_losses(features, [size] * len(items), instances)
-        return [supervised_term(output.logits, target, self.ohem, coefficient)], losses
+        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient)]
+        if (aux_head := self.student.aux_head) is not None:
+            share = coefficient * aux_head.loss_weight
+            terms.append(supervised_term("loss_aux", aux_head(features, size), target, self.ohem, share))
+        return terms, losses
 
     @torch.no_grad()
     def weak_boxes(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> ClassBoxes | None:

@@ -20,6 +20,7 @@ def check_config(cfg: Any) -> None:
     }
     for key, valid in choices.items():
         check_name(f"WEIGHTING.{key}", cfg.WEIGHTING[key], valid)
+    check_name("FRAMEWORK.EMA_BUFFERS", cfg.FRAMEWORK.EMA_BUFFERS, ("ema", "copy", "none"))
     if cfg.FRAMEWORK.OHEM.ENABLED and cfg.FRAMEWORK.OHEM.MIN_KEPT < 1:
         raise InputError(f"FRAMEWORK.OHEM.MIN_KEPT: {cfg.FRAMEWORK.OHEM.MIN_KEPT} is too small; set it to 1 or more")
     if cfg.MODEL.DETECTOR.MODE == "alone":

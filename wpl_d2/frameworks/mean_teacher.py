@@ -8,13 +8,13 @@ import torch
 from detectron2.config import configurable
 
 from ..data.augmentation import CutMixBoxes, cutmix
-from ..modeling import build_model, ema_decay, update_ema
-from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .parts import consistency_term, select, split
+from .teacher_student import TeacherStudent
 
 
 @FRAMEWORK_REGISTRY.register()
-class MeanTeacher(Framework):
+class MeanTeacher(TeacherStudent):
     """The teacher-student scheme of the paper's section 3.1, eq. 1-4, with CutMix.
 
     L = Ls + alpha * Lu, where Lu is the mean of W * 1[confidence >= threshold] * CE over the valid pixels of the
@@ -22,29 +22,20 @@ class MeanTeacher(Framework):
     """
 
     @configurable
-    def __init__(self, *, threshold: float, ema_max_decay: float, cutmix: CutMixBoxes, **framework: Any) -> None:
+    def __init__(self, *, cutmix: CutMixBoxes, **framework: Any) -> None:
         """Put the framework together.
 
         Args:
-            threshold: least confidence of a pseudo-label that trains.
-            ema_max_decay: bound of the teacher's decay.
             cutmix: draws where strong views are mixed.
-            framework: the arguments of `Framework`.
+            framework: the arguments of `TeacherStudent`.
         """
         super().__init__(**framework)
-        self.threshold = threshold
-        self.ema_max_decay = ema_max_decay
         self.cutmix_boxes = cutmix
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         """The arguments that `cfg` stands for."""
-        return super().from_config(cfg) | {
-            "teacher": build_model(cfg),
-            "threshold": cfg.FRAMEWORK.THRESHOLD,
-            "ema_max_decay": cfg.FRAMEWORK.EMA_DECAY,
-            "cutmix": CutMixBoxes(cfg),
-        }
+        return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
 
     def terms(self, batch: Batch) -> Terms:
         """The teacher's labels, then one student forward over the labeled images and all strong views."""
@@ -65,10 +56,3 @@ class MeanTeacher(Framework):
             share = self.alpha / len(mixed)
             terms.append(consistency_term("loss_unsup", output.logits, pseudo, self.threshold, share))
         return terms, losses
-
-    @torch.no_grad()
-    def commit(self) -> None:
-        """Move the teacher towards the student, and the staged embeddings into the bank."""
-        super().commit()
-        steps = max(self.iteration - self.burn_in, 0)
-        update_ema(self.labeler, self.student, ema_decay(steps, self.ema_max_decay))

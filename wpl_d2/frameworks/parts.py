@@ -12,18 +12,19 @@ from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 
 
 def supervised_term(
-    logits: Tensor, target: Tensor, ohem: Mapping[str, Any] | None = None, coefficient: float = 1.0
+    name: str, logits: Tensor, target: Tensor, ohem: Mapping[str, Any] | None = None, coefficient: float = 1.0
 ) -> LossTerm:
     """The mean cross entropy of labeled pixels.
 
     Args:
+        name: key of the loss in the metrics.
         logits: (B, C, H, W) float.
         target: (B, H, W) int64 class ids, `IGNORE` where there is none.
         ohem: `threshold` and `min_kept` of `ohem_mask`, to which the mean is restricted; None: all labeled pixels.
         coefficient: factor of the loss.
     """
     kept = target != IGNORE if ohem is None else ohem_mask(logits.detach(), target, **ohem)
-    return LossTerm("loss_sem_seg", logits, target, cross_entropy, mask=kept, norm=kept, coefficient=coefficient)
+    return LossTerm(name, logits, target, cross_entropy, mask=kept, norm=kept, coefficient=coefficient)
 
 
 def consistency_term(

@@ -28,17 +28,15 @@ class UniMatch(Framework):
     """
 
     @configurable
-    def __init__(self, *, threshold: float, feature_dropout: float, cutmix: CutMixBoxes, **framework: Any) -> None:
+    def __init__(self, *, feature_dropout: float, cutmix: CutMixBoxes, **framework: Any) -> None:
         """Put the framework together.
 
         Args:
-            threshold: least confidence of a pseudo-label that trains.
             feature_dropout: probability of a channel to be dropped in the perturbed stream.
             cutmix: draws where strong views are mixed.
             framework: the arguments of `Framework`.
         """
         super().__init__(**framework)
-        self.threshold = threshold
         self.feature_dropout = feature_dropout
         self.cutmix_boxes = cutmix
 
@@ -52,7 +50,6 @@ class UniMatch(Framework):
         if cfg.INPUT.STRONG.VIEWS != 2:
             raise InputError(f"INPUT.STRONG.VIEWS: {cfg.INPUT.STRONG.VIEWS}, but UniMatch learns from two; set it to 2")
         return super().from_config(cfg) | {
-            "threshold": cfg.FRAMEWORK.THRESHOLD,
             "feature_dropout": cfg.FRAMEWORK.FEATURE_DROPOUT,
             "cutmix": CutMixBoxes(cfg),
         }

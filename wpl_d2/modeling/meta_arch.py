@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, check_name
 from ..structures import IGNORE, SemSegOutput
+from .aux_head import AuxHead
 from .detector import SharedDetector
 from .weights import OwnWeights
 
@@ -32,6 +33,7 @@ class UnifiedSegDet(OwnWeights):
         backbone: image to feature maps.
         sem_seg_head: feature maps to `SemSegOutput`.
         detector: None unless MODEL.DETECTOR.MODE is shared.
+        aux_head: None unless MODEL.AUX_HEAD.ENABLED; for training alone.
         pixel_mean, pixel_std: (3, 1, 1) float, of pixels in 0..255.
     """
 
@@ -45,6 +47,7 @@ class UnifiedSegDet(OwnWeights):
         backbone: Backbone,
         sem_seg_head: nn.Module,
         detector: SharedDetector | None = None,
+        aux_head: AuxHead | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
@@ -54,6 +57,7 @@ class UnifiedSegDet(OwnWeights):
             backbone: with features that the heads read.
             sem_seg_head: called with (features, size), returns a `SemSegOutput`.
             detector: on the backbone's features.
+            aux_head: on the backbone's features.
             pixel_mean: of each channel, in 0..255.
             pixel_std: of each channel.
         """
@@ -61,6 +65,7 @@ class UnifiedSegDet(OwnWeights):
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.detector = detector
+        self.aux_head = aux_head
         # Not in the state, as in Detectron2: they belong to the config.
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -88,6 +93,7 @@ class UnifiedSegDet(OwnWeights):
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, shape),
             "detector": SharedDetector(cfg, shape) if mode == "shared" else None,
+            "aux_head": AuxHead(cfg, shape) if cfg.MODEL.AUX_HEAD.ENABLED else None,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }

@@ -29,7 +29,13 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
     @configurable
     def __init__(
-        self, input_shape: dict[str, ShapeSpec], *, num_classes: int, align_corners: bool, **decoder: Any
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        num_classes: int,
+        align_corners: bool,
+        embedding_dropout: float = 0.0,
+        **decoder: Any,
     ) -> None:
         """Build decoder and classifier.
 
@@ -37,11 +43,13 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             input_shape: of the feature maps; that of the largest stride goes into ASPP, the others are skips.
             num_classes: of the segmentation.
             align_corners: of the bilinear resize of the logits.
+            embedding_dropout: probability of a channel to be dropped, in training, on its way to the classifier.
             decoder: the other arguments of `DeepLabV3PlusHead`.
         """
         # The parent's classifier resizes by a factor (321 becomes 324): it builds the decoder alone.
         super().__init__(input_shape, num_classes=None, **decoder)
         self.align_corners = align_corners
+        self.dropout = nn.Dropout2d(embedding_dropout) if embedding_dropout else nn.Identity()
         width = decoder["decoder_channels"][0]
         self.predictor = Conv2d(width, num_classes, kernel_size=1)
         nn.init.normal_(self.predictor.weight, std=0.001)
@@ -56,7 +64,10 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         cfg.INPUT.CROP.ENABLED = False
         head = cfg.MODEL.SEM_SEG_HEAD
         head.NORM = resolve_norm(head.NORM, cfg.MODEL.DEVICE)
-        return super().from_config(cfg, input_shape) | {"align_corners": head.ALIGN_CORNERS}
+        return super().from_config(cfg, input_shape) | {
+            "align_corners": head.ALIGN_CORNERS,
+            "embedding_dropout": head.EMBEDDING_DROPOUT,
+        }
 
     def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> SemSegOutput:
         """Decode feature maps.
@@ -69,6 +80,6 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             logits (B, num_classes, H, W) and the embedding (B, CONVS_DIM, h, w).
         """
         embedding = self.layers(features)
-        logits = self.predictor(embedding)
+        logits = self.predictor(self.dropout(embedding))
         logits = F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners)
         return SemSegOutput(logits, embedding)

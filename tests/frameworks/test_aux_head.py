@@ -1,0 +1,55 @@
+import torch
+from helpers import SMALL
+from steps import losses_of, make
+
+from wpl_d2.engine.solver import build_optimizer
+from wpl_d2.structures import IGNORE
+
+AUX = ["MODEL.AUX_HEAD.ENABLED", True]
+
+
+def test_the_labeled_loss_has_a_second_part(tree):
+    framework, batch = make(tree, *SMALL, *AUX, "MODEL.AUX_HEAD.DROPOUT", 0.0)
+    losses = losses_of(framework, batch)
+    assert losses.keys() == {"loss_sem_seg", "loss_aux", "loss_unsup"}
+    images = framework.images(batch["labeled"], "image")
+    target = framework.stack(batch["labeled"], "sem_seg")
+    student = framework.student
+    # A batch of the labeled images alone has other BN statistics: the whole step's are needed.
+    student.eval()
+    framework.iteration = 0
+    framework.burn_in = 1
+    found = losses_of(framework, batch)["loss_aux"]
+    logits = student.aux_head(student.encode(images), target.shape[-2:])
+    assert logits.shape == (2, 3, 48, 64)
+    expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORE)
+    torch.testing.assert_close(found, 0.4 * expected)
+
+
+def test_its_gradient_reaches_the_backbone_but_not_behind_its_feature(tree):
+    framework, batch = make(tree, *SMALL, *AUX)
+    losses_of(framework, batch)["loss_aux"].backward()
+    body = framework.student.backbone.body
+    assert body.layer3[0].downsample[0].weight.grad.abs().sum() > 0
+    assert body.layer4[0].conv1.weight.grad is None
+
+
+def test_it_learns_at_the_heads_rate(tree):
+    framework, _ = make(tree, *SMALL, *AUX)
+    cfg = tree.cfg(*SMALL, *AUX)
+    optimizer = build_optimizer(cfg, framework.student)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {rates[id(p)] for p in framework.student.aux_head.parameters()} == {0.01}
+
+
+def test_the_classifier_sees_fewer_channels_than_the_weights(tree):
+    framework, batch = make(tree, *SMALL, "MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT", 0.5)
+    images = framework.images(batch["labeled"], "image")
+    head = framework.student.sem_seg_head
+    features = framework.student.encode(images)
+    torch.manual_seed(0)
+    first, second = head(features, (48, 64)), head(features, (48, 64))
+    assert torch.equal(first.embedding, second.embedding)
+    assert not torch.equal(first.logits, second.logits)
+    head.eval()
+    assert torch.equal(head(features, (48, 64)).logits, head(features, (48, 64)).logits)

@@ -1,0 +1,78 @@
+"""An auxiliary classifier on an earlier feature map, which gives the backbone a second, shorter way to learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from detectron2.config import configurable
+from detectron2.layers import Conv2d, ShapeSpec, get_norm
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+
+from .norm import resolve_norm
+
+
+class AuxHead(nn.Module):
+    """A 3x3 convolution, channel dropout and a classifier (PSPNet's auxiliary branch, as in U2PL and AEL).
+
+    Attributes:
+        loss_weight: factor of its loss.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        in_feature: str,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        norm: str,
+        dropout: float,
+        align_corners: bool,
+        loss_weight: float,
+    ) -> None:
+        """Build the layers.
+
+        Args:
+            in_feature: name of the feature map.
+            in_channels: its channels.
+            channels: width of the convolution.
+            num_classes: of the segmentation.
+            norm: normalization of the convolution, as in Detectron2's `get_norm`.
+            dropout: probability of a channel to be dropped in training.
+            align_corners: of the bilinear resize of the logits.
+            loss_weight: factor of its loss.
+        """
+        super().__init__()
+        self.in_feature = in_feature
+        self.align_corners = align_corners
+        self.loss_weight = loss_weight
+        conv = Conv2d(
+            in_channels, channels, 3, padding=1, bias=not norm, norm=get_norm(norm, channels), activation=F.relu
+        )
+        weight_init.c2_msra_fill(conv)
+        drop = nn.Dropout2d(dropout) if dropout else nn.Identity()
+        self.layers = nn.Sequential(conv, drop, Conv2d(channels, num_classes, kernel_size=1))
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
+        """The arguments that `cfg.MODEL.AUX_HEAD` stands for, with classes and resize of the segmentation head."""
+        aux, head = cfg.MODEL.AUX_HEAD, cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "in_feature": aux.IN_FEATURE,
+            "in_channels": input_shape[aux.IN_FEATURE].channels,
+            "channels": aux.CHANNELS,
+            "num_classes": head.NUM_CLASSES,
+            "norm": resolve_norm(head.NORM, cfg.MODEL.DEVICE),
+            "dropout": aux.DROPOUT,
+            "align_corners": head.ALIGN_CORNERS,
+            "loss_weight": aux.LOSS_WEIGHT,
+        }
+
+    def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> Tensor:
+        """Logits (B, num_classes, *size) of the backbone's features."""
+        logits = self.layers(features[self.in_feature])
+        return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners)
