@@ -47,6 +47,10 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CROP_SIZE = (321, 321)
     # Range of the factor by which an image is resized before the crop.
     cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
+    # False: the factor is uniform; True: below 1 in half of the draws and above 1 in the others (U2PL, AEL).
+    cfg.INPUT.SCALE_BALANCED = False
+    # Long side in pixels that factor 1 stands for (AugSeg on VOC: 500); 0: the image's own.
+    cfg.INPUT.SCALE_BASE = 0
     # The strong view (methods: UniMatch's, which most successors share).
     cfg.INPUT.STRONG = CN()
     cfg.INPUT.STRONG.VIEWS = 1
@@ -59,6 +63,9 @@ def _add_data(cfg: CN) -> None:
     # Images of one step over all GPUs: SOLVER.IMS_PER_BATCH labeled ones and this many unlabeled ones.
     cfg.SOLVER.IMS_PER_BATCH = 8
     cfg.SOLVER.UNLABELED_IMS_PER_BATCH = 8
+    # The IMS_PER_BATCH that learning rate and numbers of steps are meant for: at another one they are scaled (see
+    # engine/scaling.py), but for what the command line sets; 0: never.
+    cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
 
 
 def _add_model(cfg: CN) -> None:

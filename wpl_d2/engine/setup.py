@@ -19,6 +19,7 @@ from ..config import load_cfg
 from ..data import check_training_data, setup_datasets
 from ..errors import check_name
 from ..evaluation import build_predict
+from .scaling import scale_schedule
 
 
 def setup(args: argparse.Namespace) -> Any:
@@ -35,10 +36,16 @@ def setup(args: argparse.Namespace) -> Any:
         cfg.MODEL.DEVICE = "cpu"
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
+    scaled = scale_schedule(cfg, given=args.opts[::2])
     setup_datasets(cfg)
     cfg.freeze()
     check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
     _begin_log(cfg, args.eval_only)
+    if scaled:
+        logging.getLogger(__name__).info(
+            "schedule scaled to a batch of %d images: SOLVER.BASE_LR %g, SOLVER.MAX_ITER %d",
+            *(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER),
+        )
     # What is wrong with its keys shall not show at the first evaluation, hours later.
     build_predict(cfg, lambda images: images)
     if not args.eval_only:
