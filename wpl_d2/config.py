@@ -51,14 +51,23 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.SCALE_BALANCED = False
     # Long side in pixels that factor 1 stands for (AugSeg on VOC: 500); 0: the image's own.
     cfg.INPUT.SCALE_BASE = 0
-    # The strong view (methods: UniMatch's, which most successors share).
+    # The strong view. jitter: colour jitter, greyscale and blur (UniMatch and most of its successors); intensity: 1 to
+    # MAX_OPERATIONS random operations, each of a random strength, with JITTER and the probabilities unused (AugSeg).
     cfg.INPUT.STRONG = CN()
+    cfg.INPUT.STRONG.KIND = "jitter"
     cfg.INPUT.STRONG.VIEWS = 1
+    cfg.INPUT.STRONG.MAX_OPERATIONS = 3
     cfg.INPUT.STRONG.JITTER = (0.5, 0.5, 0.5, 0.25)  # brightness, contrast, saturation, hue
     cfg.INPUT.STRONG.JITTER_PROB = 0.8
     cfg.INPUT.STRONG.GRAY_PROB = 0.2
     cfg.INPUT.STRONG.BLUR_PROB = 0.5
     cfg.INPUT.STRONG.BLUR_SIGMA = (0.1, 2.0)
+
+    # A second labeled image that comes with a labeled one, for a framework to paste from (AEL): how probable it is, and
+    # the range of its resize.
+    cfg.INPUT.PASTE = CN()
+    cfg.INPUT.PASTE.PROB = 0.0
+    cfg.INPUT.PASTE.SCALE_RANGE = (0.1, 2.0)
 
     # Images of one step over all GPUs: SOLVER.IMS_PER_BATCH labeled ones and this many unlabeled ones.
     cfg.SOLVER.IMS_PER_BATCH = 8
@@ -102,6 +111,9 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.0
     # Probability of a channel of the embedding to be dropped before the classifier; the weights see all channels.
     cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT = 0.0
+    # Length of the pixels' representation for contrastive losses, a second output of the decoder in training, with the
+    # same dropout (U2PL: 256); 0: none.
+    cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM = 0
     cfg.MODEL.SEM_SEG_HEAD.NORM = "auto"
     # True with crops of the form n * stride + 1, as the published hosts; False with n * stride.
     cfg.MODEL.SEM_SEG_HEAD.ALIGN_CORNERS = False
@@ -170,6 +182,44 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.OHEM.ENABLED = False
     cfg.FRAMEWORK.OHEM.THRESHOLD = 0.7
     cfg.FRAMEWORK.OHEM.MIN_KEPT = 100_000
+
+    # U2PL (frameworks/u2pl.py, frameworks/pixel_contrast.py).
+    cfg.FRAMEWORK.U2PL = CN()
+    # Percent of the pixels, those of highest entropy, that train as negatives alone; falls linearly to 0 at MAX_ITER.
+    cfg.FRAMEWORK.U2PL.UNRELIABLE = 20.0
+    # Factor of the contrastive loss: published configs 1, paper 0.1.
+    cfg.FRAMEWORK.U2PL.CONTRAST_WEIGHT = 1.0
+    cfg.FRAMEWORK.U2PL.TEMPERATURE = 0.5
+    # Anchors of a class, and negatives of each anchor. Their product is what the loss costs in time and memory.
+    cfg.FRAMEWORK.U2PL.ANCHORS = 256
+    cfg.FRAMEWORK.U2PL.NEGATIVES = 50
+    # An anchor's class has more than this probability.
+    cfg.FRAMEWORK.U2PL.ANCHOR_PROB = 0.3
+    # Ranks (from 0, the last exclusive) of the classes that an unreliable pixel is a negative of.
+    cfg.FRAMEWORK.U2PL.NEGATIVE_RANKS = (3, 20)
+    # Negatives kept of each class, and of class 0. A row is 2 * REPRESENTATION_DIM bytes, in checkpoints too.
+    cfg.FRAMEWORK.U2PL.QUEUE_SIZE = 30_000
+    cfg.FRAMEWORK.U2PL.QUEUE_SIZE_FIRST = 50_000
+    # Negatives of each class that each process adds in one step.
+    cfg.FRAMEWORK.U2PL.KEYS_PER_STEP = 256
+    # The published code's choice of anchors and negatives, with its faults.
+    cfg.FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED = False
+    # AEL: it favours the classes of which the student is not sure.
+    cfg.FRAMEWORK.AEL = CN()
+    # Of the mean probability of each class on its labeled pixels.
+    cfg.FRAMEWORK.AEL.MOMENTUM = 0.999
+    # Draws, with replacement, of the classes that a step pastes from second labeled images (see INPUT.PASTE).
+    cfg.FRAMEWORK.AEL.PASTE_CLASSES = 1
+    # Ids of the classes that are never pasted.
+    cfg.FRAMEWORK.AEL.HEAD_CLASSES = ()
+    # An unlabeled image is remembered to have the classes that cover at least this share of its view.
+    cfg.FRAMEWORK.AEL.PRESENCE_AREA = 0.03
+    # What is cut out of it for CutMix is the box around a connected part of a class that covers more than this share.
+    cfg.FRAMEWORK.AEL.COMPONENT_AREA = 0.03
+
+    # AugSeg (frameworks/augseg.py): paste patches of labeled images, the likelier the less the teacher is sure.
+    cfg.FRAMEWORK.AUGSEG = CN()
+    cfg.FRAMEWORK.AUGSEG.INJECTION = True
 
     # PPW: how far a pseudo-label's loss counts (paper, section 3.3).
     cfg.WEIGHTING = CN()

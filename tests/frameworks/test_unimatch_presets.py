@@ -5,7 +5,14 @@ from presets import CONFIGS, PRESETS, UNLABELED, assert_holds, assert_twin
 
 from wpl_d2.config import load_cfg
 
-EPOCHS = {"voc": 80, "cityscapes": 240}
+# UniMatch alone is published on COCO.
+COCO = {
+    split: 118287 - labeled
+    for split, labeled in zip(("1_512", "1_256", "1_128", "1_64", "1_32"), (232, 463, 925, 1849, 3697), strict=True)
+}
+UNLABELED = {**UNLABELED, "coco": COCO}
+PRESETS = [*PRESETS, *(("coco", split) for split in COCO)]
+EPOCHS = {"voc": 80, "cityscapes": 240, "coco": 30}
 PUBLISHED = {
     "FRAMEWORK.NAME": "UniMatch",
     "FRAMEWORK.ALPHA": 1.0,
@@ -16,8 +23,6 @@ PUBLISHED = {
     "INPUT.SCALE_RANGE": (0.5, 2.0),
     "INPUT.STRONG.VIEWS": 2,
     "INPUT.STRONG.JITTER": (0.5, 0.5, 0.5, 0.25),
-    "MODEL.RESNETS.DEPTH": 101,
-    "MODEL.RESNETS.RES5_BLOCK_DILATIONS": (1, 2, 2),
     "MODEL.BACKBONE.OUTPUT_STRIDE": 16,
     "MODEL.BACKBONE.FREEZE_AT": 0,
     "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": [6, 12, 18],
@@ -31,8 +36,16 @@ PUBLISHED = {
     "SOLVER.POLY_LR_POWER": 0.9,
     "SOLVER.WARMUP_ITERS": 0,
 }
+RESNET = {
+    "MODEL.BACKBONE.NAME": "build_unified_resnet_backbone",
+    "MODEL.WEIGHTS": "detectron2://DeepLab/R-103.pkl",
+    "MODEL.RESNETS.DEPTH": 101,
+    "MODEL.RESNETS.STEM_TYPE": "deeplab",
+    "MODEL.RESNETS.RES5_BLOCK_DILATIONS": (1, 2, 2),
+}
 OWN = {
-    "voc": {
+    "voc": RESNET
+    | {
         "FRAMEWORK.THRESHOLD": 0.95,
         "FRAMEWORK.OHEM.ENABLED": False,
         "INPUT.CROP_SIZE": (321, 321),
@@ -41,7 +54,8 @@ OWN = {
         "TEST.INFERENCE.MODE": "whole",
         "RPPI.BOX_SCORE": 0.85,
     },
-    "cityscapes": {
+    "cityscapes": RESNET
+    | {
         "FRAMEWORK.THRESHOLD": 0.0,
         "FRAMEWORK.OHEM.ENABLED": True,
         "FRAMEWORK.OHEM.THRESHOLD": 0.7,
@@ -55,6 +69,20 @@ OWN = {
         "TEST.INFERENCE.BORDER": "truncate",
         "TEST.INFERENCE.AVERAGE": "probability",
         "RPPI.BOX_SCORE": 0.95,
+    },
+    "coco": {
+        "MODEL.BACKBONE.NAME": "build_xception_backbone",
+        "MODEL.TIMM.NAME": "xception65",
+        "MODEL.TIMM.BN_MOMENTUM": 3e-4,
+        "MODEL.WEIGHTS": "timm://xception65.tf_in1k",
+        "FRAMEWORK.THRESHOLD": 0.95,
+        "FRAMEWORK.OHEM.ENABLED": False,
+        "INPUT.CROP_SIZE": (513, 513),
+        "SOLVER.BASE_LR": 0.004,
+        "SOLVER.HEAD_LR_FACTOR": 10.0,
+        "TEST.INFERENCE.MODE": "whole",
+        # Not published.
+        "RPPI.BOX_SCORE": 0.85,
     },
 }
 

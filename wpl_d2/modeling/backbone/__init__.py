@@ -2,5 +2,12 @@
 
 from .resnet import build_unified_resnet_backbone
 from .timm import TimmBackbone, build_timm_backbone
+from .xception import XceptionBackbone, build_xception_backbone
 
-__all__ = ["TimmBackbone", "build_timm_backbone", "build_unified_resnet_backbone"]
+__all__ = [
+    "TimmBackbone",
+    "XceptionBackbone",
+    "build_timm_backbone",
+    "build_unified_resnet_backbone",
+    "build_xception_backbone",
+]

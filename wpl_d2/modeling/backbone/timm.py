@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import timm
+from detectron2.config import configurable
 from detectron2.layers import NaiveSyncBatchNorm, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from ...errors import InputError, nearest
 from ..norm import resolve_norm
 
-_FEATURES = ("res2", "res3", "res4", "res5")
+FEATURES = ("res2", "res3", "res4", "res5")
+OUT_INDICES = (-4, -3, -2, -1)
+"""Those of timm's feature maps that they are."""
 
 
 class TimmBackbone(Backbone):
@@ -26,75 +29,106 @@ class TimmBackbone(Backbone):
         body: timm's feature extractor.
     """
 
-    def __init__(self, name: str, output_stride: int = 16, norm: str = "BN") -> None:
+    @configurable
+    def __init__(self, name: str, output_stride: int = 16, norm: str = "BN", bn_momentum: float = 0.0) -> None:
         """Create the timm model.
 
         Args:
             name: as in `timm.list_models()`.
             output_stride: stride of the last feature map, 8, 16 or 32.
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
+            bn_momentum: share of a batch's statistics in the running ones; 0: the model's own.
 
         Raises:
             InputError: an unknown model, or one without feature maps at this output stride.
         """
         super().__init__()
-        body = _create(name, output_stride)
-        self._out_features = list(_FEATURES)
-        self._out_feature_strides = dict(zip(_FEATURES, body.feature_info.reduction(), strict=True))
-        self._out_feature_channels = dict(zip(_FEATURES, body.feature_info.channels(), strict=True))
+        if output_stride not in (8, 16, 32):
+            raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
+        body = self.create_body(name, output_stride)
+        strides = body.feature_info.reduction()
+        _check_strides(name, strides, output_stride)
+        self._out_features = list(FEATURES)
+        self._out_feature_strides = dict(zip(FEATURES, strides, strict=True))
+        self._out_feature_channels = dict(zip(FEATURES, body.feature_info.channels(), strict=True))
+        if bn_momentum:
+            _set_momentum(body, bn_momentum)
         self.body: nn.Module = _convert_norm(body, norm)
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: ShapeSpec) -> dict[str, Any]:
+        """The arguments that MODEL.TIMM, MODEL.BACKBONE.OUTPUT_STRIDE and MODEL.RESNETS.NORM stand for.
+
+        Args:
+            cfg: also reads MODEL.DEVICE.
+            input_shape: of the image, which must have 3 channels.
+
+        Raises:
+            InputError: FREEZE_AT is set, which has no common meaning over timm's models; or another number of channels.
+        """
+        if cfg.MODEL.BACKBONE.FREEZE_AT:
+            raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
+        if input_shape.channels != 3:
+            raise InputError(f"MODEL.PIXEL_MEAN: {input_shape.channels} channels; timm backbones take 3")
+        return {
+            "name": cfg.MODEL.TIMM.NAME,
+            "output_stride": cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
+            "norm": resolve_norm(cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE),
+            "bn_momentum": cfg.MODEL.TIMM.BN_MOMENTUM,
+        }
+
+    @staticmethod
+    def create_body(name: str, output_stride: int) -> Any:
+        """The module that computes the feature maps; its `feature_info` is timm's and knows these maps alone."""
+        return create_timm_model(name, output_stride, features_only=True, out_indices=OUT_INDICES)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """Feature maps by name of a normalized image (B, 3, H, W)."""
-        return dict(zip(_FEATURES, self.body(image), strict=True))
+        return dict(zip(FEATURES, self.body(image), strict=True))
 
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> TimmBackbone:
-    """Build the timm model MODEL.TIMM.NAME at MODEL.BACKBONE.OUTPUT_STRIDE, normalized by MODEL.RESNETS.NORM.
+    """Build the timm model MODEL.TIMM.NAME; see `TimmBackbone.from_config`."""
+    return TimmBackbone(cfg, input_shape)
+
+
+def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
+    """`timm.create_model` with errors in words.
 
     Args:
-        cfg: also reads MODEL.DEVICE.
-        input_shape: of the image, which must have 3 channels.
+        name: as in `timm.list_models()`.
+        output_stride: of its last feature map.
+        options: more of its arguments.
 
     Raises:
-        InputError: see `TimmBackbone`; or FREEZE_AT is set, which has no common meaning over timm's models.
+        InputError: an unknown model, or one that has no such feature maps.
     """
-    if cfg.MODEL.BACKBONE.FREEZE_AT:
-        raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
-    if input_shape.channels != 3:
-        raise InputError(f"MODEL.PIXEL_MEAN: {input_shape.channels} channels; timm backbones take 3")
-    return TimmBackbone(
-        cfg.MODEL.TIMM.NAME,
-        output_stride=cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
-        norm=resolve_norm(cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE),
-    )
-
-
-def _create(name: str, output_stride: int) -> Any:
     if not timm.is_model(name):
         mend = nearest(name, timm.list_models(), "see timm.list_models()")
         raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
     try:
-        body: Any = timm.create_model(
-            name,
-            features_only=True,
-            out_indices=(-4, -3, -2, -1),
-            output_stride=output_stride,
-        )
+        return timm.create_model(name, output_stride=output_stride, **options)
     except (TypeError, RuntimeError, IndexError) as error:
         raise InputError(
             f"MODEL.TIMM.NAME: {name} gives no four feature maps at output stride {output_stride} ({error}); "
             "choose a convolutional model such as resnet18 or tf_efficientnet_lite0"
         ) from error
-    strides = body.feature_info.reduction()
+
+
+def _check_strides(name: str, strides: list[int], output_stride: int) -> None:
     wanted = [4, 8, min(16, output_stride), output_stride]
     if strides != wanted:
         raise InputError(
             f"MODEL.TIMM.NAME: {name} has feature maps of strides {strides} where {wanted} are needed; "
             "choose another model or MODEL.BACKBONE.OUTPUT_STRIDE"
         )
-    return body
+
+
+def _set_momentum(body: nn.Module, momentum: float) -> None:
+    for module in body.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = momentum
 
 
 class _NaiveSyncBatchNormAct(NaiveSyncBatchNorm):
