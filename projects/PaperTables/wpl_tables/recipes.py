@@ -1,0 +1,112 @@
+"""The runs behind the paper's figures, made by rules from their names: which preset, and what over it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from wpl_d2.data.preparation import published_lists
+from wpl_d2.errors import InputError
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+_HOSTS = ("unimatch", "augseg", "u2pl", "ael", "mean_teacher")
+_NAME = re.compile(
+    rf"(?P<data>voc|cityscapes|coco)_(?P<split>\w+)/(?P<network>r50|r101|xception)/(?P<host>{'|'.join(_HOSTS)}|supervised)"
+    r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
+)
+_KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
+_RESNET50 = ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl")
+_EPOCHS = {"voc": 80, "cityscapes": 240}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A run: a preset of configs/ and overrides.
+
+    Attributes:
+        name: such as "voc_92/r101/unimatch_wpl"; also the run's folder.
+        data: "voc", "cityscapes" or "coco".
+        split: as in the names of the data set's lists.
+        network: "r50", "r101" or "xception".
+        host: a semi-supervised method, or "supervised".
+        weights: "", "_ppw" or "_wpl", as in the presets' names.
+        knob: "alpha", "box_score", "bank_size", or "" where nothing is varied.
+        value: the knob's.
+        judged: whether the run judges the pseudo-labels of the training that has the rest of the name.
+    """
+
+    name: str
+    data: str
+    split: str
+    network: str
+    host: str
+    weights: str = ""
+    knob: str = ""
+    value: str = ""
+    judged: bool = False
+
+    @classmethod
+    def from_name(cls, name: str) -> Recipe:
+        """What a name stands for.
+
+        Raises:
+            InputError: it follows no rule.
+        """
+        if not (parts := _NAME.fullmatch(name)):
+            raise InputError(f"{name}: is no run; names are such as voc_92/r101/unimatch_wpl, see `list`")
+        found = {key: value or "" for key, value in parts.groupdict().items()}
+        return cls(name, **{**found, "judged": bool(found["judged"])})  # type: ignore[arg-type]
+
+    @property
+    def config(self) -> Path:
+        """The preset."""
+        host = "unimatch" if self.host == "supervised" else self.host
+        return REPOSITORY / "configs" / self.data / f"{host}{self.weights}_{self.split}.yaml"
+
+    @property
+    def training(self) -> Recipe:
+        """The training that is judged, or the run itself."""
+        return Recipe.from_name(self.name.removesuffix("_judged"))
+
+    @property
+    def lists(self) -> str:
+        """The lists' names without "_labeled" and "_unlabeled"."""
+        return f"{self.data}_{self.split}"
+
+    def boxes(self, root: Path) -> Path:
+        """The file of the split's cached boxes, one for all runs that use them."""
+        return root / "detector" / self.lists / "boxes.npz"
+
+    def folder(self, root: Path, seed: int) -> Path:
+        """Where the run leaves its files."""
+        return root / self.name / f"seed_{seed}"
+
+    def overrides(self, root: Path) -> tuple[str, ...]:
+        """KEY VALUE pairs over the preset.
+
+        Args:
+            root: of all runs.
+        """
+        opts: tuple[str, ...] = _RESNET50 if self.network == "r50" else ()
+        if self.host == "supervised":
+            opts += self._supervised()
+        if self.weights == "_wpl" or self.judged:
+            opts += ("MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(self.boxes(root)))
+        # The figures of the paper's first table are those of its ablation at this alpha.
+        if (self.data, self.host, self.weights) == ("voc", "unimatch", "_wpl") and self.knob != "alpha":
+            opts += ("FRAMEWORK.ALPHA", "0.4")
+        if self.knob:
+            opts += (_KNOBS[self.knob], self.value)
+        return opts
+
+    def _supervised(self) -> tuple[str, ...]:
+        """UniMatch's baseline: twice its labeled images in a step, epochs over the labeled images alone."""
+        images = published_lists(self.data)[f"{self.split}_labeled"].images
+        # Each of four processes has a quarter of the images, rounded up, and drops an incomplete batch of four.
+        steps = -(-images // 4) // 4 * _EPOCHS[self.data]
+        opts = ("FRAMEWORK.NAME", "Supervised", "DATASETS.UNLABELED", "()", "SOLVER.IMS_PER_BATCH", "16")
+        opts += ("SOLVER.REFERENCE_IMS_PER_BATCH", "0")  # the learning rate stays
+        # Evaluations of every epoch would take longer than the training.
+        periods = ("SOLVER.CHECKPOINT_PERIOD", str(steps // 20), "TEST.EVAL_PERIOD", str(steps // 20))
+        return (*opts, "SOLVER.MAX_ITER", str(steps), *periods)

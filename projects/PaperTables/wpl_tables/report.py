@@ -1,0 +1,81 @@
+"""Measured beside published figures, in the paper's layout or as one row for each figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from .results import Measured, measure
+from .tables import Table
+
+KINDS = ("best", "last")
+
+
+def table_text(table: Table, root: Path) -> str:
+    """A table in Markdown: each row as published, then what its runs gave: mean, spread and number of seeds.
+
+    Args:
+        table: of the paper.
+        root: of all runs.
+    """
+    lines: list[list[str]] = []
+    remarks: dict[str, None] = {}
+    for name, cells in table.rows.items():
+        measured = [measure(cell, root) for cell in cells]
+        lines.append([name, "published", *("" if cell.published is None else str(cell.published) for cell in cells)])
+        if cells[0].run:
+            lines += [["", kind, *(describe(getattr(found, kind)) for found in measured)] for kind in KINDS]
+        remarks |= dict.fromkeys(f"{name}: {text}" for text in (cells[0].why_not, cells[0].note) if text)
+        remarks |= dict.fromkeys(f"{path}: not finished, left out" for found in measured for path in found.unfinished)
+    body = tabulate(lines, ["", "", *table.columns], tablefmt="pipe", disable_numparse=True)
+    parts = [f"## {table.name}: {table.title}", body, "\n".join(f"- {remark}" for remark in remarks)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def tables_csv(tables: Iterable[Table], root: Path) -> str:
+    """All published figures, a row for each.
+
+    Args:
+        tables: of the paper.
+        root: of all runs.
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    figures = [f"{kind}_{figure}" for kind in KINDS for figure in ("mean", "spread", "seeds")]
+    writer.writerow(["name", "published", "run", "metric", *figures])
+    for cell in (cell for table in tables for cell in table.cells):
+        writer.writerow([cell.name, cell.published, cell.run, cell.metric, *_numbers(measure(cell, root))])
+    return file.getvalue()
+
+
+def describe(values: Mapping[int, float]) -> str:
+    """Mean, standard deviation where there are several, and number of values."""
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values.values()):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values.values()):.2f}{spread} ({len(values)})"
+
+
+def _numbers(measured: Measured) -> list[str]:
+    numbers = []
+    for values in (measured.best, measured.last):
+        some = list(values.values())
+        numbers.append(f"{statistics.mean(some):.4f}" if some else "")
+        numbers.append(f"{statistics.stdev(some):.4f}" if len(some) > 1 else "")
+        numbers.append(str(len(some)) if some else "")
+    return numbers
+
+
+def list_text(tables: Iterable[Table]) -> str:
+    """Every published figure with its name, and the run that gives it or the reason why there is none."""
+    rows = [
+        [cell.name, str(cell.published), cell.run or f"published only: {cell.why_not}"]
+        for table in tables
+        for cell in table.cells
+    ]
+    return tabulate(rows, ["name", "published", "run"], disable_numparse=True)

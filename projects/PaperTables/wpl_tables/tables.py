@@ -1,0 +1,116 @@
+"""The paper's tables, and where each of their figures comes from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wpl_d2.errors import InputError, check_name, nearest
+
+_PUBLISHED = Path(__file__).resolve().parents[1] / "published"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure of a table.
+
+    Attributes:
+        name: such as "table1/voc_92/r101/unimatch_wpl".
+        published: in percent; None where the paper has none.
+        run: name of the `Recipe` that gives it, "" where this project cannot.
+        metric: what to take from the run's result.
+        why_not: why there is no run.
+        note: what is to be known about its row.
+    """
+
+    name: str
+    published: float | None
+    run: str
+    metric: str
+    why_not: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper.
+
+    Attributes:
+        name: such as "table1" or "supp_table2".
+        title: what is measured on what.
+        columns: their names.
+        rows: "BLOCK/ROW" to its cells, one a column.
+    """
+
+    name: str
+    title: str
+    columns: list[str]
+    rows: dict[str, list[Cell]]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Those that are published."""
+        return [cell for row in self.rows.values() for cell in row if cell.published is not None]
+
+
+@cache
+def load_tables() -> dict[str, Table]:
+    """All tables by name, in the paper's order."""
+    files = sorted(_PUBLISHED.glob("*.yaml"), key=lambda file: (file.stem.startswith("supp"), file.stem))
+    return {file.stem: _read_table(file) for file in files}
+
+
+def select_tables(name: str | None) -> list[Table]:
+    """One table, or all of them.
+
+    Args:
+        name: None for all.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    tables = load_tables()
+    return list(tables.values()) if name is None else [tables[check_name("TABLE", name, tables)]]
+
+
+def find_cells(name: str) -> list[Cell]:
+    """The published figure of a name, or all that a run of that name gives.
+
+    Raises:
+        InputError: there is none.
+    """
+    cells = [cell for table in load_tables().values() for cell in table.cells]
+    if found := [cell for cell in cells if name in (cell.name, cell.run)]:
+        return found
+    known = {word for cell in cells for word in (cell.name, cell.run) if word}
+    raise InputError(f"{name}: no figure and no run; {nearest(name, known, otherwise='see `list`')}")
+
+
+def _read_table(file: Path) -> Table:
+    raw = yaml.safe_load(file.read_text())
+    rows = {
+        f"{block}/{row}": [
+            _cell(file.stem, raw, {"block": block, "row": row, "column": column}, value)
+            for column, value in zip(raw["columns"], values, strict=True)
+        ]
+        for block, block_rows in raw["blocks"].items()
+        for row, values in block_rows.items()
+    }
+    return Table(file.stem, raw["title"], raw["columns"], rows)
+
+
+def _cell(table: str, raw: Mapping[str, Any], place: Mapping[str, str], value: float | None) -> Cell:
+    row = place["row"]
+    why_not = raw.get("published_only", {}).get(row, "")
+    run = "" if why_not else raw.get("runs", {}).get(row, raw["run"])
+    # Names of classes have blanks and slashes.
+    own = {key: re.sub(r"[ /]", "_", part) for key, part in place.items()}
+    note = raw.get("notes", {}).get(f"{place['block']}/{row}", "")
+    name = f"{table}/{raw['cell'].format(**own)}"
+    return Cell(name, value, run.format(**own), raw["metric"].format(**place), why_not, note)
