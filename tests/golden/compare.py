@@ -13,6 +13,8 @@ WEIGHTED = [
     *("MODEL.DETECTOR.MODE", "cached", "RPPI.ENABLED", True, "RPPI.CONF", 0.5, "RPPI.BOX_SCORE", 0.5),
     *("WEIGHTING.K", 40, "WEIGHTING.PUSH_PER_IMAGE", 192, "WEIGHTING.BANK_SIZE", 1920, "WEIGHTING.LABELED_CONF", 0.5),
 ]
+# Two models that differ in a last bit may disagree on whether a pixel is confident, and on the ranks of channels.
+TOLERANCE = 2e-3
 RUNS = {"plain": ["WEIGHTING.ENABLED", False], "weighted": WEIGHTED}
 
 
@@ -45,8 +47,7 @@ def assert_five_steps_equal(name, run, opts, make_reference, monkeypatch):
         found, expected = framework(batch), reference.losses(batch, step)
         assert found.keys() == expected.keys()
         for key in found:
-            # Two models that differ in a last bit may disagree on whether a pixel is confident.
-            assert found[key].item() == pytest.approx(expected[key].item(), rel=2e-4)
+            assert found[key].item() == pytest.approx(expected[key].item(), rel=TOLERANCE)
         for losses, optimizer in ((found, optimizers[0]), (expected, optimizers[1])):
             optimizer.zero_grad()
             sum(losses.values()).backward()
@@ -58,4 +59,4 @@ def assert_five_steps_equal(name, run, opts, make_reference, monkeypatch):
         history.append({key: round(loss.item(), 6) for key, loss in expected.items()})
     assert weigher is None or weigher.reliable > 100
     for kept, own in zip(kept_figures(name)[run], history, strict=True):
-        assert own == pytest.approx(kept, rel=1e-3)
+        assert own == pytest.approx(kept, rel=TOLERANCE)

@@ -6,6 +6,8 @@ from detectron2.structures import Boxes, Instances
 from helpers import SMALL
 
 from wpl_d2 import build_framework, get_cfg
+from wpl_d2.data.augmentation.injection import InjectionDraws
+from wpl_d2.frameworks.pixel_contrast import Shares
 
 SIZE = (48, 64)
 CLASSES = 3
@@ -24,8 +26,23 @@ def toy_framework(*opts):
                 spread = 1.0 if "predictor" in name else 2.0
                 drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
                 parameter.copy_(torch.from_numpy(drawn))
+            elif name.endswith("bias"):
+                parameter.zero_()
+    _calibrate(framework.student)
     framework.reset()
     return framework
+
+
+@torch.no_grad()
+def _calibrate(student):
+    """Make BN's statistics those of the toy's images: a teacher in evaluation mode knows no others."""
+    norms = [module for module in student.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    items = [item for stream in toy_batch().values() for item in stream]
+    student.decode(student.encode(student.normalize(torch.stack([item["image"] for item in items]))), SIZE)
+    for norm in norms:
+        norm.momentum = 0.1
 
 
 def toy_batch():
@@ -68,8 +85,21 @@ def kept_channels(step, image, channels):
     return np.random.default_rng([3, step, image, channels]).random(channels) < 0.5
 
 
+def mixing_plan(step):
+    """AugSeg's draws for two images: for each its partner and chance, and a patch and a box as of `mix_box`."""
+    rng = np.random.default_rng([4, step])
+    boxes = [[mix_box(step, 10 + kind, image) or (0, 20, 0, 30) for image in range(2)] for kind in range(2)]
+    # So untrained a teacher's scores are a few percent.
+    return rng.permutation(2).tolist(), (0.07 * rng.random(2)).tolist(), *boxes
+
+
+def contrast_shares(step, *shape):
+    """U2PL's draws, numbers in [0, 1)."""
+    return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
+
+
 def fix_draws(monkeypatch):
-    """Let the product draw these boxes and channels; returns where the number of the step is to be put."""
+    """Let the product draw these boxes, channels and plans; returns where the number of the step is to be put."""
     at = {"step": 0, "view": 0}
 
     def masks(batch, size, prob, area, ratio, device="cpu"):
@@ -85,6 +115,21 @@ def fix_draws(monkeypatch):
         kept = np.stack([kept_channels(at["step"], i, features.shape[1]) for i in range(len(features))])
         return features * torch.from_numpy(kept)[:, :, None, None] * 2.0
 
+    def injection(batch, size, device):
+        partner, chance, *boxes = mixing_plan(at["step"])
+        drawn = torch.zeros(2, batch, *size, dtype=torch.bool)
+        for kind in range(2):
+            for image, (top, bottom, left, right) in enumerate(boxes[kind]):
+                drawn[kind, image, top:bottom, left:right] = True
+        return InjectionDraws(torch.tensor(partner), torch.tensor(chance), *drawn)
+
+    def shares(contrast):
+        sizes = contrast.shape[:2], contrast.shape, (contrast.shape[0], 1)
+        return Shares(*(torch.from_numpy(contrast_shares(at["step"], *size)) for size in sizes))
+
     monkeypatch.setattr("wpl_d2.data.augmentation.mixing.cutmix_masks", masks)
+    monkeypatch.setattr("wpl_d2.frameworks.u2pl.half_boxes", lambda *args: masks(*args[:3], area=None, ratio=None))
+    monkeypatch.setattr("wpl_d2.frameworks.pixel_contrast.PixelContrast.draw", shares)
+    monkeypatch.setattr("wpl_d2.frameworks.augseg.draw_injection", injection)
     monkeypatch.setattr("torch.nn.functional.dropout2d", dropout2d)
     return at
