@@ -14,10 +14,18 @@ IGNORE = 255
 
 
 class SemSegOutput(NamedTuple):
-    """What a segmentation head returns: `logits` (B, C, H, W) of the input's size, `embedding` (B, D, h, w)."""
+    """What a segmentation head returns.
+
+    Attributes:
+        logits: (B, C, H, W) of the input's size.
+        embedding: (B, D, h, w), what the classifier sees.
+        representation: (B, R, h, w), what contrastive losses compare pixels by; None in evaluation, and where there is
+            none (MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM).
+    """
 
     logits: Tensor
     embedding: Tensor
+    representation: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from wpl_d2.config import load_cfg
@@ -21,13 +22,15 @@ def complete(path):
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.UNLABELED, *cfg.DATASETS.TEST} <= lists
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(description.classes)
     cfg.MODEL.DETECTOR.CLASSES = description.object_ids
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE = "meta"  # shapes without numbers: nothing is drawn or stored
+    cfg.DATASETS.UNLABELED = ()  # what AEL remembers of each image is left out too
     return cfg
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_preset_builds(path):
-    framework = build_framework(complete(path))
+    with torch.device("meta"):
+        framework = build_framework(complete(path))
     assert type(framework).__name__ == load_cfg(str(path)).FRAMEWORK.NAME
 
 

@@ -7,7 +7,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
-from helpers import SMALL, SMALL_DETECTOR, UNIMATCH
+from helpers import AEL, SMALL, SMALL_DETECTOR, UNIMATCH
 
 from wpl_d2 import get_cfg
 from wpl_d2.engine import Trainer, checkpoint, load_model
@@ -58,8 +58,8 @@ class StopAfter:
 
 @pytest.mark.parametrize(
     ("own", "workers"),
-    [([], 0), ([], 2), (SMALL_DETECTOR, 0), (SMALL_DETECTOR, 2), ([*SMALL_DETECTOR, *UNIMATCH], 0)],
-    ids=["ppw-0", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0"],
+    [([], 0), ([], 2), (SMALL_DETECTOR, 0), (SMALL_DETECTOR, 2), ([*SMALL_DETECTOR, *UNIMATCH], 0), (AEL, 2)],
+    ids=["ppw-0", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0", "ael_ppw-2"],
 )
 def test_resume_after_a_signal_is_exact(tree, tmp_path, own, workers):
     opts = [*own, "DATALOADER.NUM_WORKERS", workers]
@@ -99,9 +99,10 @@ def test_a_signal_during_an_evaluation_ends_at_once_and_loses_nothing(tree, tmp_
     assert_same(weights(tmp_path / "straight"), weights(tmp_path / "stopped"))
 
 
-def test_workers_change_nothing(tree, tmp_path):
-    run(tree, tmp_path / "none", "SOLVER.MAX_ITER", 2)
-    run(tree, tmp_path / "two", "SOLVER.MAX_ITER", 2, "DATALOADER.NUM_WORKERS", 2)
+@pytest.mark.parametrize("own", [["SOLVER.MAX_ITER", 2], [*AEL, "SOLVER.MAX_ITER", 4]], ids=["ppw", "ael_ppw"])
+def test_workers_change_nothing(tree, tmp_path, own):
+    run(tree, tmp_path / "none", *own)
+    run(tree, tmp_path / "two", *own, "DATALOADER.NUM_WORKERS", 2)
     assert_same(weights(tmp_path / "none"), weights(tmp_path / "two"))
 
 

@@ -1,21 +1,39 @@
 """What holds for every framework that learns from pseudo-labels."""
 
+import copy
+
 import pytest
 import torch
-from helpers import SMALL, SMALL_DETECTOR, UNIMATCH, forbid_host_sync
+from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, forbid_host_sync
 from steps import fill_bank, losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.structures import IGNORE
 
-FRAMEWORKS = {"MeanTeacher": [], "UniMatch": UNIMATCH}
-UNLABELED = {"MeanTeacher": {"loss_unsup"}, "UniMatch": {"loss_unsup", "loss_perturbed"}}
+FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+UNLABELED = {
+    "AEL": {"loss_unsup"},
+    "AugSeg": {"loss_unsup"},
+    "MeanTeacher": {"loss_unsup"},
+    "U2PL": {"loss_unsup"},
+    "UniMatch": {"loss_unsup", "loss_perturbed"},
+}
+# What neither ALPHA nor weights change.
+OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}
+# Whose BN statistics a forward moves.
+MOVED = {"AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+# Under which all that is learned on unlabeled images is pseudo-labels.
+NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 
 pytestmark = pytest.mark.parametrize("name", FRAMEWORKS)
 
 
+def other_losses(name):
+    return OTHER.get(name, {"loss_sem_seg"})
+
+
 def unlabeled_losses(name, losses):
-    assert UNLABELED[name] == losses.keys() - {"loss_sem_seg"}
+    assert UNLABELED[name] == losses.keys() - other_losses(name)
     return torch.stack([losses[key] for key in UNLABELED[name]])
 
 
@@ -36,7 +54,7 @@ def test_weights_of_one_give_the_host(tree, name):
 
 
 def test_weights_of_zero_remove_the_weighted_terms(tree, name, monkeypatch):
-    framework, batch = make(tree, *FRAMEWORKS[name])
+    framework, batch = make(tree, *FRAMEWORKS[name], *NOTHING_KNOWN.get(name, []))
     monkeypatch.setattr(framework.weigher, "weight", lambda embedding, labels: torch.zeros(labels.shape))
     found = losses_of(framework, batch)
     assert (unlabeled_losses(name, found) == 0).all()
@@ -62,7 +80,9 @@ def test_the_bank_lowers_the_losses(tree, name):
 
 def test_a_class_that_is_not_in_the_bank_keeps_its_host(tree, name):
     framework, batch = make(tree, *FRAMEWORKS[name])
+    start = copy.deepcopy(framework.state_dict())
     losses_of(framework, batch)
+    framework.load_state_dict(start)
     kinds = framework.latest["pseudo_labels"].labels
     present = int(kinds[kinds != IGNORE].mode().values)
     framework.weigher.labeled_bank.push(torch.rand(20, 256), torch.full((20,), present))
@@ -87,17 +107,19 @@ def test_reliable_pixels_reach_the_unlabeled_bank(tree, name, view, monkeypatch)
     assert framework.weigher.unlabeled_bank.counts.sum() > 0
 
 
-def test_forward_changes_nothing_but_the_students_bn_statistics(tree, name):
+def test_forward_changes_nothing_but_bn_statistics(tree, name):
     framework, batch = make(tree, *FRAMEWORKS[name])
     before = {key: value.clone() for key, value in framework.state_dict().items()}
     losses_of(framework, batch)
     changed = {key for key, value in framework.state_dict().items() if not torch.equal(value, before[key])}
     assert changed
-    assert all(key.startswith("student.") and ("running_" in key or "num_batches" in key) for key in changed)
+    assert all(
+        key.startswith(MOVED.get(name, "student.")) and ("running_" in key or "num_batches" in key) for key in changed
+    )
 
 
 def test_padding_does_not_train(tree, name):
-    framework, batch = make(tree, *FRAMEWORKS[name])
+    framework, batch = make(tree, *FRAMEWORKS[name], *NOTHING_KNOWN.get(name, []))
     for item in batch["unlabeled"]:
         item["valid"][:] = False
     losses = losses_of(framework, batch)
@@ -106,6 +128,8 @@ def test_padding_does_not_train(tree, name):
 
 
 def test_no_pixel_is_confident(tree, name):
+    if name == "U2PL":
+        pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
     framework, batch = make(tree, *FRAMEWORKS[name], "FRAMEWORK.THRESHOLD", 1.5)
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
@@ -115,7 +139,8 @@ def test_no_pixel_is_confident(tree, name):
 def test_labels_that_are_void_everywhere_give_zero(tree, name):
     framework, batch = make(tree, *FRAMEWORKS[name])
     for item in batch["labeled"]:
-        item["sem_seg"][:] = IGNORE
+        for image in (item, item.get("paste", item)):
+            image["sem_seg"][:] = IGNORE
     losses = losses_of(framework, batch)
     assert losses["loss_sem_seg"] == 0
     train_on(losses, framework)
@@ -131,7 +156,8 @@ def test_one_image_of_two_classes(tree, name):
     single = {stream: items[:1] for stream, items in batch.items()}
     single["labeled"][0]["sem_seg"][single["labeled"][0]["sem_seg"] == 2] = IGNORE
     losses = losses_of(framework, single)
-    assert all(loss > 0 for loss in losses.values())
+    # U2PL has no negatives yet.
+    assert all(loss > 0 for key, loss in losses.items() if key != "loss_contrast")
     train_on(losses, framework)
     fill_bank(framework, single)
     assert framework.weigher.labeled_bank.counts.sum() > 0
@@ -140,7 +166,8 @@ def test_one_image_of_two_classes(tree, name):
 
 def test_unlabeled_images_wait_for_the_end_of_the_burn_in(tree, name):
     framework, batch = make(tree, *FRAMEWORKS[name], "FRAMEWORK.BURN_IN", 1)
-    assert losses_of(framework, batch).keys() == {"loss_sem_seg"}
+    losses = losses_of(framework, batch).keys()
+    assert "loss_sem_seg" in losses <= other_losses(name)
     framework.iteration = 1
     assert (unlabeled_losses(name, losses_of(framework, batch)) > 0).all()
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, TypedDict
 
 import torch
@@ -16,17 +17,21 @@ from torch.utils.data import DataLoader
 from ..errors import InputError
 from .box_cache import load_box_cache
 from .boxes import cached_boxes
-from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
-from .sampler import CountedDataset, CountSampler, counted_seed
+from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
+from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
 
 Records = list[dict[str, Any]]
 
 
 class TrainBatch(TypedDict):
-    """What one step gets: samples of `LabeledMapper` and of `UnlabeledMapper`."""
+    """What one step gets: samples of `LabeledMapper` (or `PasteMapper`) and of `UnlabeledMapper`.
+
+    `requested` are further unlabeled images, those that the framework asked for (see `Framework.requests`).
+    """
 
     labeled: Records
     unlabeled: Records
+    requested: Records
 
 
 def labeled_records(cfg: CfgNode) -> Records:
@@ -65,7 +70,9 @@ def missing_mask(record: dict[str, Any]) -> str:
 
 def labeled_dataset(cfg: CfgNode) -> CountedDataset:
     """The labeled stream's samples by counter."""
-    return CountedDataset(labeled_records(cfg), LabeledMapper(cfg), cfg.SEED, "labeled")
+    records = labeled_records(cfg)
+    mapper = PasteMapper(cfg, records) if cfg.INPUT.PASTE.PROB else LabeledMapper(cfg)
+    return CountedDataset(records, mapper, cfg.SEED, "labeled")
 
 
 def unlabeled_dataset(cfg: CfgNode) -> CountedDataset:
@@ -97,21 +104,46 @@ def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     return _build_loader(cfg, unlabeled_dataset(cfg), "UNLABELED_IMS_PER_BATCH", start_iter)
 
 
-def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterator[TrainBatch]:
-    """Both streams side by side.
+def build_requested_loader(cfg: CfgNode, requests: deque[list[int]], start_iter: int = 0) -> DataLoader:
+    """The unlabeled images that this process asks for, step by step.
+
+    With workers, one of them makes the next step's samples while this step runs: when a step's samples are fetched,
+    `requests` must already hold the next one's indices.
+
+    Args:
+        cfg: the config, after `setup_datasets`.
+        requests: places in the unlabeled list for `start_iter` and the steps after it; who trains appends to it.
+        start_iter: the step to begin with.
+
+    Returns:
+        An endless iterable of lists of samples.
+    """
+    dataset = RequestedDataset(unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "requested", skip=True)
+    total = cfg.SOLVER.UNLABELED_IMS_PER_BATCH
+    sampler = RequestSampler(requests, start_iter, total, comm.get_rank(), comm.get_world_size())
+    workers = min(1, cfg.DATALOADER.NUM_WORKERS)
+    return _data_loader(cfg, dataset, workers, batch_sampler=sampler, prefetch_factor=1 if workers else None)
+
+
+def build_train_loader(
+    cfg: CfgNode, start_iter: int = 0, requests: deque[list[int]] | None = None
+) -> Iterator[TrainBatch]:
+    """All streams side by side.
 
     Args:
         cfg: the config, after `setup_datasets`.
         start_iter: the step to begin with.
+        requests: see `build_requested_loader`; None or empty: no image is ever asked for.
 
     Returns:
         An endless iterator, to be kept for the whole run; `unlabeled` is empty where `DATASETS.UNLABELED` is.
     """
     labeled = iter(build_labeled_loader(cfg, start_iter))
-    if not cfg.DATASETS.UNLABELED:
-        return (TrainBatch(labeled=batch, unlabeled=[]) for batch in labeled)
-    unlabeled = iter(build_unlabeled_loader(cfg, start_iter))
-    return (TrainBatch(labeled=ours, unlabeled=others) for ours, others in zip(labeled, unlabeled, strict=True))
+    nothing: Iterator[Records] = repeat([])
+    unlabeled = iter(build_unlabeled_loader(cfg, start_iter)) if cfg.DATASETS.UNLABELED else nothing
+    requested = iter(build_requested_loader(cfg, requests, start_iter)) if requests else nothing
+    batches = zip(labeled, unlabeled, requested, strict=True)
+    return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
@@ -133,11 +165,14 @@ def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: i
     total, world = cfg.SOLVER[key], comm.get_world_size()
     if total < 1 or total % world:
         raise InputError(f"SOLVER.{key}: {total} images do not divide among {world} processes; take a multiple")
-    workers = cfg.DATALOADER.NUM_WORKERS
+    sampler = CountSampler(start_iter * total, comm.get_rank(), world)
+    return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=total // world, sampler=sampler)
+
+
+def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching: Any) -> DataLoader:
     return DataLoader(
         dataset,
-        batch_size=total // world,
-        sampler=CountSampler(start_iter * total, comm.get_rank(), world),
+        **batching,
         num_workers=workers,
         collate_fn=_as_list,
         pin_memory=torch.cuda.is_available(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError, check_name
 from ..structures import IGNORE
-from .augmentation import RandomView, StrongView, View
+from .augmentation import IntensityView, RandomView, StrongView, View
 from .box_cache import check_size, to_instances
 from .masks import read_image, read_mask
 
@@ -26,8 +26,8 @@ class LabeledMapper:
 
     Detectron2's calling convention: a dataset dict in, a dict for the model out:
     `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, `sem_seg` (H, W)
-    int64 class ids with `IGNORE` in the padding, and `instances` with `gt_boxes` and `gt_classes` (detector
-    class ids).
+    int64 class ids with `IGNORE` in the padding, `valid` (H, W) bool, False in the padding, and `instances` with
+    `gt_boxes` and `gt_classes` (detector class ids).
     """
 
     @configurable
@@ -60,11 +60,41 @@ class LabeledMapper:
         sample = _identity(dataset_dict, image)
         sample["image"] = _to_tensor(view.image)
         sample["sem_seg"] = torch.from_numpy(view.transform.apply_segmentation(mask).astype(np.int64))
+        sample["valid"] = _valid(view)
         if "boxes" in dataset_dict:
             boxes, keep = _move_boxes(dataset_dict["boxes"], view)
             classes = torch.from_numpy(dataset_dict["box_classes"])
             size = (view.image.shape[0], view.image.shape[1])
             sample["instances"] = Instances(size, gt_boxes=boxes[keep], gt_classes=classes[keep])
+        return sample
+
+
+class PasteMapper:
+    """`LabeledMapper`, with a second image of the list to paste from (`copy_paste`) in some of the samples.
+
+    It comes as `paste`: a sample of its own, in a view of the same size but of another range of scales.
+    """
+
+    def __init__(self, cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
+        """Prepare the mapper.
+
+        Args:
+            cfg: as for `LabeledMapper`, with the keys of `INPUT.PASTE`.
+            records: the labeled dataset dicts, of which the second one is drawn.
+        """
+        self.mapper = LabeledMapper(cfg)
+        second = cfg.clone()
+        second.defrost()
+        second.INPUT.SCALE_RANGE = cfg.INPUT.PASTE.SCALE_RANGE
+        self.second = LabeledMapper(second)
+        self.records = records
+        self.prob = cfg.INPUT.PASTE.PROB
+
+    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
+        """Read and augment one image, and perhaps a second one; errors are those of `LabeledMapper`."""
+        sample = self.mapper(dataset_dict)
+        if np.random.rand() < self.prob:
+            sample["paste"] = self.second(self.records[np.random.randint(len(self.records))])
         return sample
 
 
@@ -77,12 +107,12 @@ class UnlabeledMapper:
     """
 
     @configurable
-    def __init__(self, *, view: RandomView, strong: StrongView, views: int) -> None:
+    def __init__(self, *, view: RandomView, strong: Callable[[Tensor], Tensor], views: int) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry, which the strong views share.
-            strong: changes the colours.
+            strong: changes the colours of an image (3, H, W) uint8.
             views: number of strong views.
         """
         self.view = view
@@ -92,9 +122,7 @@ class UnlabeledMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of `__init__` from `INPUT`."""
-        keys = cfg.INPUT.STRONG
-        strong = StrongView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
-        return {"view": build_view(cfg), "strong": strong, "views": keys.VIEWS}
+        return {"view": build_view(cfg), "strong": build_strong_view(cfg), "views": cfg.INPUT.STRONG.VIEWS}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read and augment one image.
@@ -106,11 +134,9 @@ class UnlabeledMapper:
         image = read_image(dataset_dict["file_name"])
         view = self.view(image)
         weak = _to_tensor(view.image)
-        valid = torch.zeros(weak.shape[1:], dtype=torch.bool)
-        valid[: view.content[0], : view.content[1]] = True
         strong = [self.strong(weak) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
-        sample.update(image=weak, valid=valid, strong=torch.stack(strong) if strong else weak[None][:0])
+        sample.update(image=weak, valid=_valid(view), strong=torch.stack(strong) if strong else weak[None][:0])
         if "detections" in dataset_dict:
             check_size(dataset_dict, (image.shape[0], image.shape[1]))
             boxes, keep = _move_boxes(dataset_dict["detections"].boxes, view)
@@ -130,8 +156,29 @@ class EvalMapper:
 
 def build_view(cfg: CfgNode) -> RandomView:
     """The geometry that `INPUT` asks for; padding has the colour that normalisation makes zero."""
-    flip = check_name("INPUT.RANDOM_FLIP", cfg.INPUT.RANDOM_FLIP, ("horizontal", "none")) == "horizontal"
-    return RandomView(cfg.INPUT.SCALE_RANGE, cfg.INPUT.CROP_SIZE, cfg.MODEL.PIXEL_MEAN, flip)
+    keys = cfg.INPUT
+    return RandomView(
+        keys.SCALE_RANGE,
+        keys.CROP_SIZE,
+        cfg.MODEL.PIXEL_MEAN,
+        check_name("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "none")) == "horizontal",
+        scale_base=keys.SCALE_BASE,
+        scale_balanced=keys.SCALE_BALANCED,
+    )
+
+
+def build_strong_view(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
+    """The change of colours that `INPUT.STRONG` asks for: (3, H, W) uint8 to the same.
+
+    Raises:
+        InputError: there is no such kind, or it would be of no operation.
+    """
+    keys = cfg.INPUT.STRONG
+    if check_name("INPUT.STRONG.KIND", keys.KIND, ("jitter", "intensity")) == "jitter":
+        return StrongView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
+    if keys.MAX_OPERATIONS < 1:
+        raise InputError(f"INPUT.STRONG.MAX_OPERATIONS: {keys.MAX_OPERATIONS} is too small; set it to 1 or more")
+    return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
 
 
 def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: int) -> np.ndarray:
@@ -162,6 +209,12 @@ def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: 
             f"mend the mask, or 'classes' and 'ignore' of the data set's YAML"
         )
     return mask
+
+
+def _valid(view: View) -> Tensor:
+    valid = torch.zeros(view.image.shape[:2], dtype=torch.bool)
+    valid[: view.content[0], : view.content[1]] = True
+    return valid
 
 
 def _move_boxes(boxes: np.ndarray, view: View) -> tuple[Boxes, Tensor]:

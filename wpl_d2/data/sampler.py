@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import logging
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,6 +67,28 @@ class CountSampler(Sampler[int]):
         yield from itertools.count(self.start + self.rank, self.world)
 
 
+class RequestSampler(Sampler[list[tuple[int, int]]]):
+    """What a process asks for, step by step without end: (counter, index) of each image, for `RequestedDataset`."""
+
+    def __init__(self, requests: deque[list[int]], start: int, total: int, rank: int = 0, world: int = 1) -> None:
+        """Begin with a step.
+
+        Args:
+            requests: the indices for the steps to come, of which each call takes the first; others append.
+            start: the first step.
+            total: images that all processes together may ask for in a step; at most `total // world` a process.
+            rank: this process.
+            world: number of processes.
+        """
+        self.requests, self.start, self.total = requests, start, total
+        self.offset = rank * (total // world)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in itertools.count(self.start):
+            first = step * self.total + self.offset
+            yield [(first + place, index) for place, index in enumerate(self.requests.popleft())]
+
+
 class CountedDataset(Dataset[dict[str, Any]]):
     """Samples by counter: a new permutation of the list in every epoch, and a seed for every sample."""
 
@@ -101,18 +124,28 @@ class CountedDataset(Dataset[dict[str, Any]]):
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, counter: int) -> dict[str, Any]:
-        """The sample of a counter >= 0.
+        """The sample of a counter >= 0; see `sample`."""
+        return self.sample(counter, self._scheduled(counter))
+
+    def sample(self, counter: int, index: int) -> dict[str, Any]:
+        """A sample of one image, with `index`: which image of the list it is.
+
+        Args:
+            counter: seeds the sample.
+            index: of the image; where it cannot be read and `skip` is on, another one takes its place.
 
         Raises:
             UnreadableImageError: if the image cannot be read and `skip` is off.
             RuntimeError: if too many images cannot be read.
         """
         for attempt in itertools.count():
-            index = self._index(counter, attempt)
+            if attempt:
+                other = counted_seed(self.seed, self.stream, counter, attempt, "other image")
+                index = other % len(self.records)
             if not self.unreadable[index]:
                 try:
                     with seeded(counted_seed(self.seed, self.stream, counter, attempt)):
-                        return self.mapper(self.records[index])
+                        return {**self.mapper(self.records[index]), "index": index}
                 except UnreadableImageError as error:
                     if not self.skip:
                         raise
@@ -120,9 +153,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
             self._check_limit(index)
         raise AssertionError("unreachable")
 
-    def _index(self, counter: int, attempt: int) -> int:
-        if attempt:
-            return counted_seed(self.seed, self.stream, counter, attempt, "other image") % len(self.records)
+    def _scheduled(self, counter: int) -> int:
         epoch, position = divmod(counter, len(self.records))
         if epoch != self._epoch:
             generator = np.random.default_rng(counted_seed(self.seed, self.stream, "epoch", epoch))
@@ -140,3 +171,11 @@ class CountedDataset(Dataset[dict[str, Any]]):
                 f"{self.stream} stream: {count} of {total} images cannot be read, such as "
                 f"{self.records[index]['file_name']}; restore them or take them out of the list"
             )
+
+
+class RequestedDataset(CountedDataset):
+    """Samples of images that somebody asks for: a key is (counter, index)."""
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:  # type: ignore[override]
+        """The sample of an image of the list; see `sample`."""
+        return self.sample(*key)

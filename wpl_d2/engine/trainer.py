@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Any
 
 import torch
@@ -60,6 +60,8 @@ class Trainer(SimpleTrainer):
         # The loader comes in `train`, when it is known where to start.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0
+        # What the framework wants of the unlabeled list in the steps to come, for the loader.
+        self._requests: deque[list[int]] = deque()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self._precision = _precision(cfg)
         self._scaler = torch.amp.GradScaler(
@@ -110,7 +112,8 @@ class Trainer(SimpleTrainer):
             the last evaluation's results, empty where there was none.
         """
         self.last_results: OrderedDict[str, Any] = OrderedDict()
-        self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter))
+        self._requests.extend(self.framework.requests())
+        self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
         with self.stop_request:
             super().train(self.start_iter, self.max_iter)
         return self.last_results
@@ -134,6 +137,8 @@ class Trainer(SimpleTrainer):
         self.optimizer.zero_grad()
         self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self._agree(losses, data_time)
+        # Read now, when the device has nothing left to do that it would have to finish first.
+        self._requests.extend(self.framework.requests()[-1:])
         self._scaler.step(self.optimizer)
         self._scaler.update()
 

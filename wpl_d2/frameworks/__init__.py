@@ -1,9 +1,23 @@
 """Semi-supervised methods, one file each, on one protocol."""
 
+from .ael import AEL
+from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
 from .detector import Detector
 from .mean_teacher import MeanTeacher
 from .supervised import Supervised
+from .u2pl import U2PL
 from .unimatch import UniMatch
 
-__all__ = ["FRAMEWORK_REGISTRY", "Detector", "Framework", "MeanTeacher", "Supervised", "UniMatch", "build_framework"]
+__all__ = [
+    "AEL",
+    "FRAMEWORK_REGISTRY",
+    "U2PL",
+    "AugSeg",
+    "Detector",
+    "Framework",
+    "MeanTeacher",
+    "Supervised",
+    "UniMatch",
+    "build_framework",
+]

@@ -25,7 +25,7 @@ FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
 
 Batch = dict[str, list[dict[str, Any]]]
-"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`}."""
+"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "requested": likewise}."""
 
 Terms = tuple[list[LossTerm], dict[str, Tensor]]
 """The per-pixel terms of a step, and the losses that have no pixels (the detector's), ready as scalars."""
@@ -181,8 +181,15 @@ class Framework(nn.Module):
         if self.weigher is not None:
             self.weigher.commit()
 
-    def requests(self) -> list[int]:
-        """Indices of images that the next step wants from the unlabeled list; part of the state where not empty."""
+    def requests(self) -> list[list[int]]:
+        """Places in the unlabeled list of the images that this process wants in `batch["requested"]`; its state.
+
+        Asked before the first step and after each forward, when the device is idle. Two steps ahead, so that an image
+        is made while the step before its own runs.
+
+        Returns:
+            the lists for the next step and for the one after it; empty for a framework that never asks.
+        """
         return []
 
     def deployables(self) -> dict[str, UnifiedSegDet]:
@@ -208,9 +215,14 @@ class Framework(nn.Module):
     @torch.no_grad()
     def label(self, batch: Batch) -> PseudoLabels:
         """Pseudo-labels of the weak views, from a forward that the labeler makes for them."""
-        weak = self.images(batch["unlabeled"], "image")
+        return self.resolve(batch["unlabeled"], *self.look(batch["unlabeled"]))
+
+    @torch.no_grad()
+    def look(self, items: list[dict[str, Any]]) -> tuple[dict[str, Tensor], SemSegOutput]:
+        """The labeler's features of the items' weak views, and what its head makes of them."""
+        weak = self.images(items, "image")
         features = self.labeler.encode(weak)
-        return self.resolve(batch["unlabeled"], features, self.labeler.decode(features, weak.shape[-2:]))
+        return features, self.labeler.decode(features, (weak.shape[-2], weak.shape[-1]))
 
     @torch.no_grad()
     def resolve(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> PseudoLabels:
@@ -232,6 +244,7 @@ class Framework(nn.Module):
         features: dict[str, Tensor],
         output: SemSegOutput,
         coefficient: float = 1.0,
+        labelers: SemSegOutput | None = None,
     ) -> Terms:
         """The labeled images' losses, and their embeddings for the bank.
 
@@ -240,9 +253,10 @@ class Framework(nn.Module):
             features: the student's features of exactly these.
             output: what the student's head made of them.
             coefficient: factor of the segmentation losses.
+            labelers: what the labeler's head made of them, where that is known already.
         """
         target = self.stack(items, "sem_seg")
-        self._stage_labeled(items, output, target)
+        self._stage_labeled(items, output, target, labelers)
         size = (target.shape[-2], target.shape[-1])
         losses: dict[str, Tensor] = {}
         if self.student.has_detector:
@@ -280,11 +294,13 @@ class Framework(nn.Module):
             self.weigher.stage_reliable(embedding, labels.labels, labels.reliable)
 
     @torch.no_grad()
-    def _stage_labeled(self, items: list[dict[str, Any]], output: SemSegOutput, target: Tensor) -> None:
+    def _stage_labeled(
+        self, items: list[dict[str, Any]], output: SemSegOutput, target: Tensor, labelers: SemSegOutput | None
+    ) -> None:
         if self.weigher is None:
             return
         if self.labeled_from == "labeler" and self.teacher is not None:
-            output = self.teacher.decode(self.teacher.encode(self.images(items, "image")), target.shape[-2:])
+            output = self.look(items)[1] if labelers is None else labelers
         self.weigher.stage_labeled(output.embedding, output.logits, target)
 
     def _weigh(self, pseudo: PseudoLabels, embedding: Tensor, boxes: ClassBoxes | None) -> PseudoLabels:

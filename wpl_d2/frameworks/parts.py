@@ -58,4 +58,5 @@ def select(features: Mapping[str, Tensor], images: slice) -> dict[str, Tensor]:
 
 def split(output: SemSegOutput, *sizes: int) -> list[SemSegOutput]:
     """What belongs to each of several kinds of images; `sizes` are their numbers, in the order of the batch."""
-    return [SemSegOutput(*pair) for pair in zip(output.logits.split(sizes), output.embedding.split(sizes), strict=True)]
+    parts = (field.split(sizes) for field in output if field is not None)
+    return [SemSegOutput(*part) for part in zip(*parts, strict=True)]

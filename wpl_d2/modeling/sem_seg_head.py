@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..structures import SemSegOutput
 from .norm import resolve_norm
+from .representation import RepresentationFork, representation_head
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -25,6 +26,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
     Attributes:
         predictor: 1x1 convolution from the embedding to the logits.
+        has_representation: whether the decoder has a second output (`RepresentationFork`).
     """
 
     @configurable
@@ -35,6 +37,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         num_classes: int,
         align_corners: bool,
         embedding_dropout: float = 0.0,
+        representation_dim: int = 0,
         **decoder: Any,
     ) -> None:
         """Build decoder and classifier.
@@ -44,6 +47,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             num_classes: of the segmentation.
             align_corners: of the bilinear resize of the logits.
             embedding_dropout: probability of a channel to be dropped, in training, on its way to the classifier.
+            representation_dim: length of the pixels' representation, parallel to the embedding; 0: there is none.
             decoder: the other arguments of `DeepLabV3PlusHead`.
         """
         # The parent's classifier resizes by a factor (321 becomes 324): it builds the decoder alone.
@@ -54,6 +58,20 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         self.predictor = Conv2d(width, num_classes, kernel_size=1)
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
+        self.has_representation = representation_dim > 0
+        if self.has_representation:
+            finest = self.decoder[self.in_features[0]]
+            finest["fuse_conv"] = RepresentationFork(
+                finest["fuse_conv"],
+                representation_head(
+                    in_channels=decoder["project_channels"][0] + decoder["decoder_channels"][1],
+                    channels=width,
+                    dim=representation_dim,
+                    norm=decoder["norm"],
+                    dropout=embedding_dropout,
+                    separable=decoder["use_depthwise_separable_conv"],
+                ),
+            )
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
@@ -67,6 +85,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         return super().from_config(cfg, input_shape) | {
             "align_corners": head.ALIGN_CORNERS,
             "embedding_dropout": head.EMBEDDING_DROPOUT,
+            "representation_dim": head.REPRESENTATION_DIM,
         }
 
     def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> SemSegOutput:
@@ -77,9 +96,11 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             size: (H, W) of the logits wanted, that is of the image.
 
         Returns:
-            logits (B, num_classes, H, W) and the embedding (B, CONVS_DIM, h, w).
+            logits (B, num_classes, H, W), the embedding (B, CONVS_DIM, h, w) and, in training and if there is one,
+            the representation (B, representation_dim, h, w).
         """
-        embedding = self.layers(features)
+        decoded = self.layers(features)
+        embedding, representation = decoded if self.has_representation else (decoded, None)
         logits = self.predictor(self.dropout(embedding))
         logits = F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners)
-        return SemSegOutput(logits, embedding)
+        return SemSegOutput(logits, embedding, representation)

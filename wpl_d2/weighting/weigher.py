@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..errors import InputError, check_name
 from ..structures import IGNORE, ClassBoxes, PseudoLabels
+from .gather import gathered
 from .memory_bank import MemoryBank, pooled_prototypes
 from .reliability import reliable_mask
 from .sampling import at_cells, sample_per_class
@@ -209,7 +209,7 @@ class PixelWeigher(nn.Module):
         for name, bank in (("labeled", self.labeled_bank), ("unlabeled", self.unlabeled_bank)):
             if self._staged[name]:
                 features, labels = (torch.cat(rows) for rows in zip(*self._staged[name], strict=True))
-                bank.push(_gathered(features), _gathered(labels))
+                bank.push(gathered(features), gathered(labels))
         self.discard()
 
     def discard(self) -> None:
@@ -235,12 +235,3 @@ def _check_counts(k: int, push_per_image: int, min_count: int, bank_size: int) -
             f"WEIGHTING.MIN_COUNT: the banks never hold {min_count} embeddings of a class; "
             f"set it to at most {2 * bank_size}, twice WEIGHTING.BANK_SIZE"
         )
-
-
-def _gathered(rows: Tensor) -> Tensor:
-    """`rows` of all ranks in rank order; of this one alone where nothing is distributed."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return rows
-    parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, rows)
-    return torch.cat(parts)

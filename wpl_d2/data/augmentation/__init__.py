@@ -1,7 +1,20 @@
 """What is drawn at random about a training image: geometry, colours, mixing."""
 
 from .geometry import RandomView, View
-from .mixing import CutMixBoxes, cutmix, cutmix_masks
-from .photometric import StrongView
+from .injection import draw_injection, inject_and_mix, known_labels
+from .mixing import CutMixBoxes, cutmix, cutmix_masks, half_boxes
+from .photometric import IntensityView, StrongView
 
-__all__ = ["CutMixBoxes", "RandomView", "StrongView", "View", "cutmix", "cutmix_masks"]
+__all__ = [
+    "CutMixBoxes",
+    "IntensityView",
+    "RandomView",
+    "StrongView",
+    "View",
+    "cutmix",
+    "cutmix_masks",
+    "draw_injection",
+    "half_boxes",
+    "inject_and_mix",
+    "known_labels",
+]

@@ -9,22 +9,44 @@ import detectron2.data.transforms as T
 import numpy as np
 from fvcore.transforms.transform import CropTransform, PadTransform
 
+from ...errors import InputError
 from ...structures import IGNORE
 
 
 class RandomScale(T.Augmentation):
-    """Resize by a factor that is uniform in a range; the aspect ratio stays."""
+    """Resize by a random factor; the aspect ratio stays."""
 
-    def __init__(self, scale_range: Sequence[float]) -> None:
-        """Draw from `scale_range`, the smallest and the largest factor."""
+    def __init__(self, scale_range: Sequence[float], base: int = 0, balanced: bool = False) -> None:
+        """Prepare the draws.
+
+        Args:
+            scale_range: smallest and largest factor.
+            base: long side in pixels that factor 1 stands for; 0: the image's own.
+            balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
+                above 1 in the others (U2PL, AEL).
+
+        Raises:
+            InputError: balanced, and 1 is not in the range.
+        """
         super().__init__()
         self.low, self.high = scale_range
+        self.base = base
+        self.balanced = balanced
+        if balanced and not self.low <= 1 <= self.high:
+            raise InputError(
+                f"INPUT.SCALE_BALANCED: 1 is not inside INPUT.SCALE_RANGE {tuple(scale_range)}; widen it, or set False"
+            )
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """Draw the factor for `image` (H, W, 3)."""
         height, width = image.shape[:2]
-        factor = self._rand_range(self.low, self.high)
+        factor = self._draw() * (self.base / max(height, width) if self.base else 1.0)
         return T.ResizeTransform(height, width, max(1, round(height * factor)), max(1, round(width * factor)))
+
+    def _draw(self) -> float:
+        if not self.balanced:
+            return self._rand_range(self.low, self.high)
+        return self._rand_range(self.low, 1.0) if self._rand_range() < 0.5 else self._rand_range(1.0, self.high)
 
 
 class ColorPadTransform(PadTransform):
@@ -96,7 +118,14 @@ class RandomView:
     """Scale, flip and crop an image: the labeled view, and the weak view of an unlabeled image."""
 
     def __init__(
-        self, scale_range: Sequence[float], crop_size: Sequence[int], color: Sequence[float], flip: bool = True
+        self,
+        scale_range: Sequence[float],
+        crop_size: Sequence[int],
+        color: Sequence[float],
+        flip: bool = True,
+        *,
+        scale_base: int = 0,
+        scale_balanced: bool = False,
     ) -> None:
         """Prepare the augmentations, which draw from numpy's global generator.
 
@@ -105,11 +134,14 @@ class RandomView:
             crop_size: (height, width) of the view in pixels.
             color: colour of the padding, a value in 0..255 for each channel.
             flip: whether to mirror every other view, left to right.
+            scale_base: long side that factor 1 stands for, see `RandomScale`.
+            scale_balanced: whether to shrink as often as to enlarge, see `RandomScale`.
         """
         # The flip comes before the crop so that padding is always at the right and the bottom.
-        crop = PaddedCrop(crop_size, color)
+        scale = RandomScale(scale_range, scale_base, scale_balanced)
         mirror = T.RandomFlip(prob=0.5 if flip else 0.0)
-        self.augmentations = T.AugmentationList([RandomScale(scale_range), mirror, crop])
+        crop = PaddedCrop(crop_size, color)
+        self.augmentations = T.AugmentationList([scale, mirror, crop])
 
     def __call__(self, image: np.ndarray) -> View:
         """Draw a view of `image` (H, W, 3) uint8."""

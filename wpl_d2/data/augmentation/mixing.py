@@ -70,10 +70,59 @@ def cutmix_masks(
     y, x = (draws[2] * height).long(), (draws[3] * width).long()
     first = ((y + h <= height) & (x + w <= width)).int().argmax(dim=1, keepdim=True)
     mixed = torch.rand(batch, 1) < prob
-    edges = torch.stack([side.gather(1, first) for side in (y, y + h * mixed, x, x + w)]).to(device, non_blocking=True)
-    top, bottom, left, right = edges
-    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
-    return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None, :]
+    top, bottom, left, right = (side.gather(1, first) for side in (y, y + h * mixed, x, x + w))
+    return _boxes(top, bottom, left, right, size, device)
+
+
+def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.device | str = "cpu") -> Tensor:
+    """Draw one box of half the image's area for each image of a batch (the recipe of U2PL and AEL).
+
+    The width is uniform between half of the image's and all of it, and so is the place. Either all images of the
+    batch get a box or none. Drawn as in `cutmix_masks`: from torch's global CPU generator, waiting for no device.
+
+    Args:
+        batch: number of images.
+        size: (height, width) of the images.
+        prob: probability that the batch is mixed at all.
+        device: where the masks shall be.
+
+    Returns:
+        (batch, H, W) bool, True inside the boxes.
+    """
+    height, width = size
+    draws = torch.rand(3, batch, 1)
+    w = (width * (1 + draws[0]) / 2).long()
+    h = (height * width / 2 / w).round().long().clamp(max=height)
+    y, x = (draws[1] * (height - h + 1)).long(), (draws[2] * (width - w + 1)).long()
+    mixed = torch.rand(()) < prob
+    return _boxes(y, y + h * mixed, x, x + w, size, device)
+
+
+def beta_boxes(
+    batch: int, size: Sequence[int], beta: tuple[float, float], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw one box for each image of a batch (AugSeg's recipe).
+
+    The boxes of a batch are of one size, the image's times sqrt(1 - s), s ~ Beta(*beta); their centres are uniform from
+    an eighth of the image on, and what leaves the image is cut off. Drawn as in `cutmix_masks`: from torch's global
+    CPU generator, waiting for no device.
+
+    Args:
+        batch: number of images.
+        size: (height, width) of the images.
+        beta: the distribution's parameters.
+        device: where the masks shall be.
+
+    Returns:
+        (batch, H, W) bool, True inside the boxes.
+    """
+    height, width = size
+    # Unchecked, since checks read tensors back, which no step shall.
+    share = (1 - torch.distributions.Beta(*beta, validate_args=False).sample()).sqrt()
+    draws = torch.rand(2, batch, 1)
+    y, x = (side // 8 + ((side - side // 8) * drawn).long() for side, drawn in zip(size, draws, strict=True))
+    half_h, half_w = (height * share).long() // 2, (width * share).long() // 2
+    return _boxes(y - half_h, y + half_h, x - half_w, x + half_w, size, device)
 
 
 def cutmix(
@@ -92,5 +141,31 @@ def cutmix(
     """
     if partner is None:
         partner = torch.arange(len(images), device=images.device).roll(1)
-    mixed = torch.where(masks[:, None], images[partner], images)
-    return mixed, pseudo.where(masks, pseudo.map(lambda field: field[partner]))
+    return paste(images, pseudo, masks, images[partner], pseudo.map(lambda field: field[partner]))
+
+
+def paste(
+    images: Tensor, pseudo: PseudoLabels, masks: Tensor, others: Tensor, known: PseudoLabels
+) -> tuple[Tensor, PseudoLabels]:
+    """Show other images, and everything known about their pixels, where a mask says so.
+
+    Args:
+        images: (B, 3, H, W).
+        pseudo: the pseudo-labels of the images.
+        masks: (B, H, W) bool, True where the others are shown.
+        others: (B, 3, H, W), of the dtype of `images`.
+        known: the (pseudo-)labels of the others.
+
+    Returns:
+        The mixed images and their pseudo-labels.
+    """
+    return torch.where(masks[:, None], others, images), pseudo.where(masks, known)
+
+
+def _boxes(
+    top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: Sequence[int], device: torch.device | str
+) -> Tensor:
+    """Masks (B, *size) bool on `device`, True inside half-open boxes whose edges are (B, 1) int64 on the CPU."""
+    top, bottom, left, right = torch.stack([top, bottom, left, right]).to(device, non_blocking=True)
+    rows, columns = torch.arange(size[0], device=device), torch.arange(size[1], device=device)
+    return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None, :]

@@ -1,0 +1,79 @@
+import itertools
+from collections import deque
+
+import pytest
+import torch
+from test_streams import same, take
+
+from wpl_d2.data import build_train_loader
+from wpl_d2.data.loader import build_requested_loader
+
+ASKED = [[4, 0], [2, 2], [], [1, 3], [0, 0]]
+
+
+def requests(start=0):
+    return deque([list(step) for step in ASKED[start:]])
+
+
+def asked(cfg, start=0, count=4):
+    return take(build_requested_loader(cfg, requests(start), start), count)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_asked_for_images_come_in_their_steps(tree, workers):
+    cfg = tree.cfg("DATALOADER.NUM_WORKERS", workers)
+    batches = take(build_train_loader(cfg, 0, requests()), 4)
+    assert [[item["index"] for item in batch["requested"]] for batch in batches] == ASKED[:4]
+    for item in itertools.chain(*(batch["requested"] for batch in batches)):
+        assert item["image_id"] == f"unlabeled{item['index']}"
+        assert item["valid"].shape == (40, 48) and "sem_seg" not in item
+    # Twice the same image, but not the same view.
+    first, second = batches[1]["requested"]
+    assert not torch.equal(first["image"], second["image"])
+
+
+def test_the_number_of_workers_changes_nothing(tree):
+    assert same(asked(tree.cfg()), asked(tree.cfg("DATALOADER.NUM_WORKERS", 2)))
+
+
+def test_starting_later_gives_what_would_have_come(tree):
+    assert same(asked(tree.cfg())[1:], asked(tree.cfg(), start=1, count=3))
+    assert not same(asked(tree.cfg()), asked(tree.cfg("SEED", 4)))
+
+
+def test_a_worker_is_at_most_one_step_ahead(tree):
+    # The request for the step after the next one is not there yet when a step's images are fetched.
+    queue = deque([[0], [1]])
+    loader = iter(build_requested_loader(tree.cfg("DATALOADER.NUM_WORKERS", 1), queue))
+    for step in range(4):
+        (item,) = next(loader)
+        assert item["index"] == step
+        queue.append([step + 2])
+
+
+def test_two_ranks_see_together_what_one_sees(tree, monkeypatch):
+    expected = asked(tree.cfg())
+    monkeypatch.setattr("wpl_d2.data.loader.comm.get_world_size", lambda: 2)
+    halves = []
+    for rank in range(2):
+        monkeypatch.setattr("wpl_d2.data.loader.comm.get_rank", lambda rank=rank: rank)
+        own = deque([step[rank : rank + 1] for step in ASKED])
+        halves.append(take(build_requested_loader(tree.cfg(), own), 4))
+    assert same(expected, [a + b for a, b in zip(*halves, strict=True)])
+
+
+def test_they_are_other_views_than_the_unlabeled_streams(tree):
+    cfg = tree.cfg()
+    (plain,) = take(build_train_loader(cfg), 1)
+    assert plain["requested"] == []
+    places = [item["index"] for item in plain["unlabeled"]]
+    (batch,) = take(build_train_loader(cfg, 0, deque([places, places])), 1)
+    for own, requested in zip(batch["unlabeled"], batch["requested"], strict=True):
+        assert own["image_id"] == requested["image_id"] == f"unlabeled{own['index']}"
+        assert not torch.equal(own["image"], requested["image"])
+
+
+def test_the_index_is_that_of_the_image_in_place_of_an_unreadable_one(tree):
+    tree.image("unlabeled2").write_bytes(b"broken")
+    for item in asked(tree.cfg(), count=2)[1]:
+        assert item["index"] != 2 and item["image_id"] == f"unlabeled{item['index']}"

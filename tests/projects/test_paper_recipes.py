@@ -1,0 +1,176 @@
+"""Every run behind the paper's figures is a config that trains, after the commands that it needs."""
+
+import csv
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from helpers import CLASSES
+from wpl_tables.commands import next_step, steps_of
+from wpl_tables.recipes import Recipe
+from wpl_tables.tables import load_tables
+
+from wpl_d2.config import load_cfg
+from wpl_d2.data import load_description, setup_datasets
+from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.engine import Trainer
+
+RUNS = sorted({cell.run for table in load_tables().values() for cell in table.cells if cell.run})
+FRAMEWORKS = {
+    "unimatch": "UniMatch",
+    "augseg": "AugSeg",
+    "u2pl": "U2PL",
+    "ael": "AEL",
+    "mean_teacher": "MeanTeacher",
+    "supervised": "Supervised",
+}
+ROOT = Path("output/paper")
+description_of = functools.cache(load_description)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_is_a_preset_with_valid_overrides(name):
+    recipe = Recipe.from_name(name)
+    cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
+    description = description_of(cfg.DATASETS.DESCRIPTION)
+    assert description.name == recipe.data
+    assert (f"{recipe.lists}_labeled",) == cfg.DATASETS.TRAIN
+    assert (() if recipe.host == "supervised" else (f"{recipe.lists}_unlabeled",)) == cfg.DATASETS.UNLABELED
+    lists = {f"{description.name}_{stem}" for stem in description.lists}
+    assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.UNLABELED, *cfg.DATASETS.TEST} <= lists
+    assert FRAMEWORKS[recipe.host] == cfg.FRAMEWORK.NAME
+    assert bool(recipe.weights) == cfg.WEIGHTING.ENABLED
+    assert (recipe.weights == "_wpl") == cfg.RPPI.ENABLED
+    assert ("cached" if recipe.weights == "_wpl" or recipe.judged else "none") == cfg.MODEL.DETECTOR.MODE
+    if recipe.network != "xception":
+        assert f"r{cfg.MODEL.RESNETS.DEPTH}" == recipe.network
+        assert ("R-52" if recipe.network == "r50" else "R-103") in cfg.MODEL.WEIGHTS
+
+
+@pytest.mark.parametrize("data", ["voc_183", "cityscapes_1_8", "coco_1_32"])
+def test_the_detector_learns_the_same_split_and_its_boxes_are_what_the_run_reads(data):
+    network = "xception" if data.startswith("coco") else "r101"
+    train, keep, run = steps_of(Recipe.from_name(f"{data}/{network}/unimatch_wpl"), ROOT, seed=1, processes=4)
+    assert [Path(step.command[0]).name for step in (train, keep, run)] == [
+        *("train_net.py", "cache_boxes.py", "train_net.py")
+    ]
+    detector, trained = (load_cfg(step.command[2], step.command[5:]) for step in (train, run))
+    assert detector.FRAMEWORK.NAME == "Detector"
+    assert detector.DATASETS.TRAIN == trained.DATASETS.TRAIN
+    assert detector.DATASETS.DESCRIPTION == trained.DATASETS.DESCRIPTION
+    assert str(train.leaves) == f"{detector.OUTPUT_DIR}/model_final.pth"
+    kept = {flag: keep.command[keep.command.index(flag) + 1] for flag in ("--weights", "--dataset", "--output")}
+    assert kept["--weights"] == str(train.leaves)
+    assert list(trained.DATASETS.UNLABELED) == [kept["--dataset"]]
+    assert trained.MODEL.DETECTOR.CACHE == str(keep.leaves) == kept["--output"]
+    assert trained.SEED == 1
+    assert Path(trained.OUTPUT_DIR) == ROOT / data / network / "unimatch_wpl" / "seed_1"
+
+
+def test_what_is_missing_comes_first(tmp_path):
+    def next_tool(name):
+        todo = next_step(steps_of(Recipe.from_name(name), tmp_path, seed=0))
+        return Path(todo.command[0]).name, str(todo.leaves.relative_to(tmp_path))
+
+    weighted, judged = "voc_92/r101/unimatch_wpl", "voc_92/r101/unimatch_judged"
+    boxes = tmp_path / "detector" / "voc_92" / "boxes.npz"
+    boxes.parent.mkdir(parents=True)
+    assert next_tool("voc_92/r101/unimatch") == ("train_net.py", "voc_92/r101/unimatch/seed_0/model_final.pth")
+    assert next_tool(weighted) == ("train_net.py", "detector/voc_92/model_final.pth")
+    boxes.with_name("model_final.pth").touch()
+    assert next_tool(weighted) == ("cache_boxes.py", "detector/voc_92/boxes.npz")
+    boxes.touch()
+    boxes.with_name("model_final.pth").unlink()  # of no use any more
+    assert next_tool(weighted) == ("train_net.py", "voc_92/r101/unimatch_wpl/seed_0/model_final.pth")
+    assert next_tool(judged) == ("train_net.py", "voc_92/r101/unimatch/seed_0/model_final.pth")
+    (tmp_path / "voc_92" / "r101" / "unimatch" / "seed_0").mkdir(parents=True)
+    (tmp_path / "voc_92" / "r101" / "unimatch" / "seed_0" / "model_final.pth").touch()
+    assert next_tool(judged) == ("judge_pseudo_labels.py", "voc_92/r101/unimatch_judged/seed_0/judged.json")
+
+
+def test_the_supervised_baseline_has_unimatchs_schedule():
+    def schedule(data):
+        recipe = Recipe.from_name(f"{data}/r101/supervised")
+        cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
+        return cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR
+
+    # 80 epochs of 5 steps (23 images a process, 4 a step); 240 of 11.
+    assert schedule("voc_92") == (16, 400, 0.001)
+    assert schedule("cityscapes_1_16") == (16, 2640, 0.005)
+
+
+TOY = [
+    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
+    *("MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", "True", "INPUT.CROP_SIZE", "(65, 65)"),
+    *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.UNLABELED_IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
+    *("SOLVER.PICTURE_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "0"),
+]
+
+
+def toy(tree, **opts):
+    """Overrides that put the made-up data set and a small network in a recipe's place."""
+    lists = {key: f'("{tree.name}_{stem}",)' for key, stem in (("TRAIN", "labeled"), ("UNLABELED", "unlabeled"))}
+    if opts.pop("supervised", False):
+        lists["UNLABELED"] = "()"
+    data = {"DESCRIPTION": str(tree.yaml), "TEST": f'("{tree.name}_val",)', **lists}
+    own = {f"DATASETS.{key}": value for key, value in data.items()} | opts
+    return [*TOY, *(word for pair in own.items() for word in pair)]
+
+
+def cached_boxes(tree):
+    tree.cfg()
+    found = ImageBoxes((50, 60), np.array([[5, 5, 30, 30]], np.float32), np.array([0.99], np.float32), np.array([1]))
+    records = DatasetCatalog.get(f"{tree.name}_unlabeled")
+    path = tree.root / "boxes.npz"
+    BoxCache(Origin("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"voc_92/r101/{host}_wpl" for host in ("unimatch", "augseg", "u2pl", "ael", "mean_teacher")),
+        *(f"cityscapes_1_16/r101/{host}_wpl" for host in ("unimatch", "augseg", "u2pl", "ael")),
+        *("voc_92/r101/mean_teacher_ppw", "voc_92/r101/supervised", "coco_1_512/xception/unimatch_wpl"),
+    ],
+)
+def test_each_host_takes_a_step_on_each_data_set(tree, tmp_path, monkeypatch, name):
+    assert name in RUNS
+    recipe = Recipe.from_name(name)
+    opts = {"SOLVER.MAX_ITER": "1", "TEST.EVAL_PERIOD": "0", "supervised": recipe.host == "supervised"}
+    if recipe.weights == "_wpl":
+        opts["MODEL.DETECTOR.CACHE"] = cached_boxes(tree)
+    cfg = load_cfg(str(recipe.config), [*recipe.overrides(ROOT), *toy(tree, OUTPUT_DIR=str(tmp_path / "run"), **opts)])
+    # Whatever the host does first, it learns from unlabeled images in this step.
+    cfg.FRAMEWORK.BURN_IN = 0
+    setup_datasets(cfg)
+    cfg.freeze()
+    torch.manual_seed(0)
+    trainer = Trainer(cfg)
+    monkeypatch.setattr(trainer.checkpointer, "save", lambda *args, **kwargs: None)
+    before = {key: value.clone() for key, value in trainer.framework.student.state_dict().items()}
+    trainer.train()
+    after = trainer.framework.student.state_dict()
+    assert all(value.isfinite().all() for value in after.values())
+    assert any(not torch.equal(before[key], value) for key, value in after.items() if "predictor" in key)
+    if recipe.host != "supervised":
+        assert trainer.framework.latest["pseudo_labels"].labels.shape == (2, 65, 65)
+
+
+@pytest.mark.slow
+def test_what_run_trains_is_what_collect_reads(paper_tables, tree, tmp_path):
+    root, table = tmp_path / "paper", tmp_path / "tables" / "table1.csv"
+    opts = toy(tree, **{"SOLVER.MAX_ITER": "6", "TEST.EVAL_PERIOD": "3"})
+    printed = paper_tables("run", "table1/voc_92/r101/unimatch", "--output", root, "--seed", 3, "--", *opts)
+    assert "configs/voc/unimatch_92.yaml" in printed.splitlines()[0]
+    paper_tables("collect", root, "--table", "table1", "--output", table)
+    (row,) = (row for row in csv.DictReader(table.open()) if row["run"] == "voc_92/r101/unimatch")
+    rows = map(json.loads, (root / "voc_92/r101/unimatch/seed_3/metrics.json").read_text().splitlines())
+    scores = [row["sem_seg/mIoU"] for row in rows if "sem_seg/mIoU" in row]
+    assert len(scores) == 2
+    assert (float(row["best_mean"]), float(row["last_mean"])) == pytest.approx((max(scores), scores[-1]), abs=1e-4)
+    assert (row["last_seeds"], row["last_spread"]) == ("1", "")
