@@ -1,4 +1,9 @@
+import os
 from pathlib import Path
+
+# Before torch is imported, and for every process that a test starts: pytest-xdist already keeps the cores busy, and
+# threads that wait for a core which they share with others spin.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from helpers import make_tree

@@ -1,69 +1,116 @@
 import os
 import signal
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 from detectron2.utils import comm
-from helpers import SMALL, SMALL_DETECTOR, UNIMATCH, Tree
+from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
 
 from wpl_d2.engine import Trainer, launch
 from wpl_d2.engine.checkpoint import load_checkpoint
+from wpl_d2.errors import InputError
 
 pytestmark = pytest.mark.slow
 ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
+FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
 
 
-def train(args):
-    """In each process: train, and check that every rank ended with the same framework."""
-    opts = [*SMALL, *SMALL_DETECTOR, *args.own, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 0]
-    cfg = Tree(args.root, args.name).cfg(*opts)
-    cfg.OUTPUT_DIR = str(args.output)
-    cfg.TEST.EVAL_PERIOD = args.eval_period
+def trainer_of(args, name, run, eval_period=0, resume=False):
+    opts = [*SMALL, *SMALL_DETECTOR, *FRAMEWORKS[name], "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 0]
+    cfg = Tree(args.root, args.name).cfg(*opts, "TEST.EVAL_PERIOD", eval_period)
+    output = args.output / name / run
+    output.mkdir(parents=True, exist_ok=True)
+    cfg.OUTPUT_DIR = str(output)
     cfg.freeze()
     torch.manual_seed(comm.get_rank())  # what differs at the start must not last
     trainer = Trainer(cfg)
-    trainer.resume_or_load(args.resume)
+    trainer.resume_or_load(resume)
+    return trainer
+
+
+def stop(args, name, ask):
+    """Train until rank 1 asks for an end in the second step."""
+    trainer = trainer_of(args, name, "stopped")
     forward = trainer.framework.forward
 
     def interrupted(batch):
-        # One rank alone is asked to stop; all of them have to.
-        if trainer.iter == args.stop_at and comm.get_rank() == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if trainer.iter == 1:
+            ask(trainer)
         return forward(batch)
 
     trainer.framework.forward = interrupted
     trainer.train()
-    states = comm.all_gather(
-        {key: value.double().sum().item() for key, value in trainer.framework.state_dict().items()}
-    )
-    assert states[0] == states[1]
-    assert trainer.framework.weigher.labeled_bank.counts.sum() > 0
-    if args.eval_period and comm.is_main_process():
-        assert 0 <= trainer.last_results["sem_seg"]["mIoU"] <= 100
 
 
-def run(tree, output, own, resume=False, stop_at=-1, eval_period=0):
-    output.mkdir(exist_ok=True)
-    args = {"root": tree.root, "name": tree.name, "output": output, "own": own, "eval_period": eval_period}
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        launch(train, SimpleNamespace(**ARGS, **args, resume=resume, stop_at=stop_at))
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+def ask_one_rank(trainer):
+    if comm.get_rank() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("own", [[], UNIMATCH], ids=["MeanTeacher", "UniMatch"])
-def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path, own):
-    run(tree, tmp_path / "straight", own, eval_period=4)
+def ask_the_launcher(trainer):
+    if comm.get_rank() == 1:
+        os.kill(os.getppid(), signal.SIGTERM)
+    deadline = time.monotonic() + 60
+    while not trainer.stop_request.signum and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert trainer.stop_request.signum == signal.SIGTERM
+
+
+def stop_all(args):
+    """In each process: all ranks stop when one alone is asked to, and when the launcher is, which ends the run."""
+    *others, last = FRAMEWORKS
+    for name in others:
+        with pytest.raises(SystemExit):
+            stop(args, name, ask_one_rank)
+    stop(args, last, ask_the_launcher)
+
+
+def resume_all_and_train_straight(args):
+    """In each process: train, and check that every rank ended with the same framework."""
+    for name in FRAMEWORKS:
+        for run, eval_period, resume in (("stopped", 0, True), ("straight", 4, False)):
+            trainer = trainer_of(args, name, run, eval_period, resume)
+            assert trainer.start_iter == (2 if resume else 0)
+            trainer.train()
+            states = comm.all_gather(
+                {key: value.double().sum().item() for key, value in trainer.framework.state_dict().items()}
+            )
+            assert states[0] == states[1]
+            assert trainer.framework.weigher.labeled_bank.counts.sum() > 0
+            if eval_period and comm.is_main_process():
+                assert 0 <= trainer.last_results["sem_seg"]["mIoU"] <= 100
+
+
+def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path):
+    args = SimpleNamespace(**ARGS, root=tree.root, name=tree.name, output=tmp_path / "runs")
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(SystemExit) as status:
-        run(tree, tmp_path / "stopped", own, stop_at=1)
+        launch(stop_all, args)
     assert status.value.code == 128 + signal.SIGTERM
-    assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_0000001.pth"
-    run(tree, tmp_path / "stopped", own, resume=True)
-    straight, resumed = (
-        load_checkpoint(str(tmp_path / name / "model_final.pth"))["model"] for name in ("straight", "stopped")
-    )
-    assert straight.keys() == resumed.keys()
-    assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
+    assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)] == handlers
+    for name in FRAMEWORKS:
+        assert (args.output / name / "stopped" / "last_checkpoint").read_text() == "model_0000001.pth"
+    launch(resume_all_and_train_straight, args)
+    for name in FRAMEWORKS:
+        straight, resumed = (
+            load_checkpoint(str(args.output / name / run / "model_final.pth"))["model"]
+            for run in ("straight", "stopped")
+        )
+        assert straight.keys() == resumed.keys()
+        assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
+
+
+def refuse(args):
+    """In each process: the main one finds something wrong while the other waits for it."""
+    if comm.is_main_process():
+        raise InputError("data: wrong; mend it")
+    comm.synchronize()
+
+
+def test_what_one_rank_refuses_ends_the_run_with_its_status(capfd):
+    with pytest.raises(SystemExit) as status:
+        launch(refuse, SimpleNamespace(**ARGS))
+    assert status.value.code == 2
+    assert "error: data: wrong; mend it\n" in capfd.readouterr().err

@@ -109,7 +109,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
 
 class Stop(HookBase):
-    """Ends the process after the step in which a signal asked for it, once the checkpoint is written."""
+    """Ends the process after the step in which a signal asked for it, once the checkpoint is written.
+
+    It must be the last of the hooks.
+    """
 
     def after_step(self) -> None:
         """Leave with the status that shells give to a process ended by that signal."""
@@ -119,6 +122,9 @@ class Stop(HookBase):
                 self.trainer.stopping,
                 self.trainer.iter,
             )
-            # The launcher ends all ranks once one has left: none may leave before the main process has saved.
-            comm.synchronize()
             raise SystemExit(128 + self.trainer.stopping)
+
+    def after_train(self) -> None:
+        """Wait for the other ranks: the launcher ends all once one has left, and the main one still writes."""
+        if self.trainer.stopping:
+            comm.synchronize()

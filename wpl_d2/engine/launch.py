@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import torch
@@ -37,27 +41,57 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     gpus = torch.cuda.device_count()
     if 0 < gpus < args.num_gpus:
         raise InputError(f"--num-gpus: {args.num_gpus} asked for, the machine has {gpus}; ask for at most that")
-    url = "auto" if args.num_machines == 1 else args.dist_url
-    if args.num_gpus * args.num_machines > 1:
-        _forward_signals()
+    if args.num_gpus * args.num_machines <= 1:
+        _worker(main, args)
+        return
     machines = {"num_machines": args.num_machines, "machine_rank": args.machine_rank}
     try:
-        detectron2_launch(_worker, args.num_gpus, dist_url=url, args=(main, args), **machines)
+        with _meeting_place(args) as url, _forwarded_signals():
+            detectron2_launch(_rank, args.num_gpus, dist_url=url, args=(main, args), **machines)
     except mp.ProcessExitedException as ended:
         # A negative one is a signal's number, to which shells add 128.
         raise SystemExit(ended.exit_code if ended.exit_code >= 0 else 128 - ended.exit_code) from ended
 
 
-def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+@contextmanager
+def _meeting_place(args: argparse.Namespace) -> Iterator[str]:
+    """Where ranks find each other: on one machine a file, since a free port may be taken before it is used."""
+    if args.num_machines > 1:
+        yield args.dist_url
+        return
+    with tempfile.TemporaryDirectory(prefix="wpl_d2_") as folder:
+        yield f"file://{folder}/ranks"
+
+
+def _rank(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """As `_worker`, in a process that was started for it and ends here.
+
+    It ends at once, as a forked process of Python's does. The interpreter's own end takes a second and more, in which
+    threads of a process group that a traceback keeps alive still run: ranks were aborted there, with all done.
+    """
     # A started process inherits that its parent leaves Ctrl-C to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = 0
+    try:
+        _worker(main, args)
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    # The loaders' workers would notice only after seconds that they are alone.
+    for child in mp.active_children():
+        child.terminate()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     _share_cores()
     try:
         with clear_errors():
             main(args)
         comm.synchronize()
     finally:
-        # A gloo rank whose peer is gone before its own connections are closed is aborted at its exit.
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -73,11 +107,13 @@ def _join_torchrun() -> None:
 def _share_cores() -> None:
     local = comm.get_local_size()
     if local > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // local))
+        # Fewer where OMP_NUM_THREADS asks for fewer.
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // local)))
 
 
-def _forward_signals() -> None:
-    """Pass SIGTERM and SIGINT on to the workers, which save and leave; their end ends this process."""
+@contextmanager
+def _forwarded_signals() -> Iterator[None]:
+    """Inside, SIGTERM and SIGINT go to the ranks, which save and leave; their end ends this process."""
 
     def forward(signum: int, frame: FrameType | None) -> None:
         for process in mp.active_children():
@@ -88,5 +124,10 @@ def _forward_signals() -> None:
             signal.signal(known, signal.SIG_IGN)
 
     # SIGINT is not forwarded for the same reason.
-    signal.signal(signal.SIGTERM, forward)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
+    previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for known, handler in previous.items():
+            signal.signal(known, handler)

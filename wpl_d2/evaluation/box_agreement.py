@@ -13,7 +13,6 @@ from tabulate import tabulate
 from torch import Tensor
 
 from ..structures import IGNORE, PseudoLabels
-from ..weighting import reliable_mask
 from .counts import count_by_class, percent
 from .reduce import sum_over_ranks
 
@@ -68,12 +67,11 @@ class BoxAgreement:
         """
         self.classes = list(classes)
         self.objects = list(objects)
-        self.scores = sorted(set(scores), reverse=True)
+        self.scores = sorted(set(scores))
         self.min_confidence = min_confidence
         self.min_iou = min_iou
-        shape = (len(self.scores), len(self.classes), 2)
-        self._boxes, self._inside = torch.zeros(2, *shape, dtype=torch.int64)
-        self._pixels = torch.zeros(shape[1:], dtype=torch.int64)
+        # Row 0 is for any score, even for pixels in no box; row i + 1 for `scores[i]`.
+        self._boxes, self._pixels = torch.zeros(2, len(self.scores) + 1, len(self.classes), 2, dtype=torch.int64)
 
     @torch.no_grad()
     def score_image(self, pseudo: PseudoLabels, found: Instances, target: Tensor, truth: tuple[Tensor, Tensor]) -> None:
@@ -85,34 +83,29 @@ class BoxAgreement:
             target: (1, H, W) integer true classes, `IGNORE` where there is none.
             truth: true boxes (M, 4) xyxy in the same pixels and their semantic class ids (M,).
         """
-        count = len(self.classes)
         judged = pseudo.valid & (target != IGNORE) & (pseudo.labels != IGNORE)
         judged &= pseudo.confidence >= self.min_confidence
-        right = pseudo.labels == target
-        right_boxes = self._right_boxes(found, truth)
-        inside = torch.zeros_like(judged)
-        rows, boxes, above = [], [], float("inf")
-        for score in self.scores:
-            band = found[(found.scores >= score) & (found.scores < above)]
-            pair = (band.pred_boxes.tensor, band.class_ids)
-            inside |= reliable_mask(pseudo.labels, pseudo.confidence, [pair], self.min_confidence)
-            rows.append(count_by_class(pseudo.labels, right, judged & inside, count))
-            boxes.append(count_by_class(found.class_ids, right_boxes, found.scores >= score, count))
-            above = score
-        self._inside += torch.stack(rows).cpu()
-        self._boxes += torch.stack(boxes).cpu()
-        self._pixels += count_by_class(pseudo.labels, right, judged, count).cpu()
+        best = best_scores(pseudo.labels[0], found)
+        self._pixels += self._count(best, pseudo.labels[0], (pseudo.labels == target)[0], judged[0])
+        right = self._right_boxes(found, truth)
+        self._boxes += self._count(found.scores, found.class_ids, right, torch.ones_like(right))
 
     def evaluate(self) -> Agreement | None:
         """What was found on all processes' images: on the main one, None on the others."""
-        counts = [sum_over_ranks(part) for part in (self._boxes, self._inside, self._pixels)]
-        boxes, inside, pixels = counts
-        if boxes is None or inside is None or pixels is None:
+        boxes, pixels = sum_over_ranks(self._boxes), sum_over_ranks(self._pixels)
+        if boxes is None or pixels is None:
             return None
         return {
-            score: {name: _row(boxes[i, ids], inside[i, ids], pixels[ids]) for name, ids in self._rows()}
-            for i, score in reversed(list(enumerate(self.scores)))
+            score: {name: _row(boxes[i, ids], pixels[i, ids], pixels[0, ids]) for name, ids in self._rows()}
+            for i, score in enumerate(self.scores, start=1)
         }
+
+    def _count(self, scores: Tensor, classes: Tensor, right: Tensor, mask: Tensor) -> Tensor:
+        """Wrong and right ones by class from each score on: (S + 1, C, 2) on the CPU."""
+        count, rows = len(self.classes), len(self.scores) + 1
+        reached = torch.bucketize(scores, scores.new_tensor(self.scores), right=True)
+        counts = count_by_class(reached * count + classes, right, mask, rows * count).view(rows, count, 2)
+        return counts.flip(0).cumsum(0).flip(0).cpu()
 
     def _right_boxes(self, found: Instances, truth: tuple[Tensor, Tensor]) -> Tensor:
         true_boxes, true_ids = (part.to(found.scores.device) for part in truth)
@@ -124,6 +117,27 @@ class BoxAgreement:
 
     def _rows(self) -> list[tuple[str, list[int]]]:
         return [(OBJECTS, self.objects), *((name, [index]) for index, name in enumerate(self.classes))]
+
+
+def best_scores(labels: Tensor, found: Instances) -> Tensor:
+    """Of each pixel the best score of a box of its own class that covers its centre.
+
+    Args:
+        labels: (H, W) int64 class ids.
+        found: boxes of the image: `pred_boxes`, `scores` and `class_ids`.
+
+    Returns:
+        (H, W) float, -inf where no such box is.
+    """
+    best = torch.full(labels.shape, -torch.inf, dtype=found.scores.dtype, device=labels.device)
+    found = found[found.scores.argsort()]
+    # From the first row or column whose centre is inside to the first one behind.
+    edges = (found.pred_boxes.tensor - 0.5).ceil().clamp(min=0).long().tolist()
+    # The later ones paint over those of lower scores.
+    for (x0, y0, x1, y1), score, own in zip(edges, found.scores, found.class_ids, strict=True):
+        window = (slice(y0, y1), slice(x0, x1))
+        best[window] = torch.where(labels[window] == own, score, best[window])
+    return best
 
 
 def _row(boxes: NDArray[np.int64], inside: NDArray[np.int64], pixels: NDArray[np.int64]) -> AgreementRow:
