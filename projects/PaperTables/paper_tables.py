@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> None:
     cell = find_cells(args.name)[0]
     if not cell.run:
         raise InputError(f"{cell.name}: is published only ({cell.why_not}); `list` names what can be run")
-    steps = steps_of(Recipe.from_name(cell.run), args.output, args.seed, args.num_gpus)
+    recipe = Recipe.from_name(cell.run)
+    if args.resume and recipe.judged:
+        raise InputError(f"{args.name}: judging takes no --resume; leave it out")
+    steps = steps_of(recipe, args.output, args.seed, args.num_gpus)
     if (todo := next_step(steps)) is not steps[-1]:
         raise InputError(f"{todo.leaves}: is missing; first run\n{shlex.join(todo.command)}")
     resume = ["--resume"] if args.resume else []

@@ -12,6 +12,7 @@ from helpers import AEL, SMALL, SMALL_DETECTOR, UNIMATCH
 from wpl_d2 import get_cfg
 from wpl_d2.engine import Trainer, checkpoint, load_model
 from wpl_d2.engine.checkpoint import describe_run, load_checkpoint, restore_cfg
+from wpl_d2.engine.report import load_framework
 from wpl_d2.errors import InputError
 from wpl_d2.modeling.weight_files import read_file
 
@@ -306,3 +307,14 @@ def test_learning_rates_of_the_parts(tree, tmp_path, optimizer):
             assert group["initial_lr"] == pytest.approx(0.01 * factors[part])
             seen.add(id(parameter))
     assert seen == names.keys()
+
+
+def test_what_is_kept_of_training_images_is_not_asked_for_in_evaluation(tree, tmp_path):
+    trained = run(tree, tmp_path / "run", *AEL, "SOLVER.MAX_ITER", 1)
+    elsewhere = ["DATASETS.UNLABELED", (), "SOLVER.UNLABELED_IMS_PER_BATCH", 4]
+    cfg = tree.cfg(*SMALL, *AEL, *elsewhere, "MODEL.WEIGHTS", str(tmp_path / "run" / "model_final.pth"))
+    loaded = load_framework(cfg)
+    assert_same(loaded.teacher.state_dict(), trained.framework.teacher.state_dict())
+    assert_same(loaded.weigher.state_dict(), trained.framework.weigher.state_dict())
+    with pytest.raises(InputError, match="of another model"):
+        run(tree, tmp_path / "run", *AEL, "SOLVER.UNLABELED_IMS_PER_BATCH", 4, resume=True)

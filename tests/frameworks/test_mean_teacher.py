@@ -104,6 +104,9 @@ def test_teacher_stays_in_evaluation_mode(tree):
         (["RPPI.ENABLED", True], "set MODEL.DETECTOR.MODE shared"),
         (["WEIGHTING.NORM", "valdi"], "did you mean valid"),
         (["WEIGHTING.UNLAB_VIEW", "strng"], "did you mean strong"),
+        (["INPUT.STRONG.VIEWS", 0], "learns from strong views; set it to 1"),
+        (["FRAMEWORK.EMA_BUFFERS", "none"], "would never move; set ema or copy"),
+        (["MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 8], "trains no representation; set it to 0"),
     ],
 )
 def test_wrong_settings_name_the_mend(tree, opts, message):

@@ -86,6 +86,7 @@ class PasteMapper:
         second = cfg.clone()
         second.defrost()
         second.INPUT.SCALE_RANGE = cfg.INPUT.PASTE.SCALE_RANGE
+        second.INPUT.SCALE_BALANCED = False
         self.second = LabeledMapper(second)
         self.records = records
         self.prob = cfg.INPUT.PASTE.PROB

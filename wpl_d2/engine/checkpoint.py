@@ -20,7 +20,7 @@ from ..data.datasets.folder import default_colors
 from ..errors import InputError
 from ..modeling import UnifiedSegDet, build_model
 from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
-from ..modeling.weights import check_fits, fit_backbone, fit_model, own_weights, weights_of
+from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
 
 logger = logging.getLogger(__name__)
 
@@ -114,6 +114,9 @@ class FrameworkCheckpointer(Checkpointer):
         weights = checkpoint.pop("model")
         check_fits(self.model.student, own_weights(weights))
         wanted = self.model.state_dict()
+        if "trainer" not in self.checkpointables:
+            # What a framework keeps of the training images is of no use but to train on.
+            wanted, weights = _evaluated(wanted), _evaluated(weights)
         wrong = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
         wrong += [key for key in weights if key not in wanted]
         if wrong:
@@ -121,7 +124,11 @@ class FrameworkCheckpointer(Checkpointer):
                 f"{self.save_dir}: the checkpoint is of another model, {len(wrong)} keys differ ({wrong[0]}, ...); "
                 "resume with the config that began the run, or start in another OUTPUT_DIR"
             )
-        self.model.load_state_dict(weights)
+        self.model.load_state_dict(weights, strict="trainer" in self.checkpointables)
+
+
+def _evaluated(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key.partition(".")[0] in (*OWNERS, "weigher")}
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:

@@ -76,6 +76,8 @@ def _rank(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) 
         _worker(main, args)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
     # The loaders' workers would notice only after seconds that they are alone.
     for child in mp.active_children():
         child.terminate()

@@ -26,7 +26,7 @@ Items = list[dict[str, Any]]
 
 
 class Draws(NamedTuple):
-    """All of a step's random numbers but the kept pixels', drawn before the weigher's so that twins draw alike.
+    """All of a step's random numbers but the kept pixels', drawn before the weigher's so that twins mix alike.
 
     Attributes:
         pasted: shares that choose the classes to be pasted.
@@ -65,6 +65,7 @@ class AEL(TeacherStudent):
     their batch. Connected parts are found by a limited number of sweeps (`connected_components`).
     """
 
+    teacher_trains = True
     barred: Tensor
 
     @configurable

@@ -13,7 +13,7 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from ..errors import check_name
+from ..errors import InputError, check_name
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
@@ -54,10 +54,12 @@ class Framework(nn.Module):
         latest: detached tensors of the last forward, for pictures and diagnostics; not part of the state.
         metric: what tells the best checkpoint, as in `metrics.json`.
         semi_supervised: whether it learns from unlabeled images.
+        has_representation: whether it trains the pixels' representation.
     """
 
     metric = "sem_seg/mIoU"
     semi_supervised = True
+    has_representation = False
 
     @configurable
     def __init__(
@@ -115,6 +117,10 @@ class Framework(nn.Module):
             InputError: keys that do not exist or do not go together.
         """
         check_config(cfg)
+        if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM and not cls.has_representation:
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {cfg.FRAMEWORK.NAME} trains no representation; set it to 0"
+            )
         ohem = cfg.FRAMEWORK.OHEM
         return {
             "student": build_model(cfg),

@@ -8,6 +8,7 @@ import torch
 from detectron2.config import configurable
 
 from ..data.augmentation import CutMixBoxes, cutmix
+from ..errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .parts import consistency_term, select, split
 from .teacher_student import TeacherStudent
@@ -34,7 +35,13 @@ class MeanTeacher(TeacherStudent):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for."""
+        """The arguments that `cfg` stands for.
+
+        Raises:
+            InputError: the data has no strong view.
+        """
+        if cfg.INPUT.STRONG.VIEWS < 1:
+            raise InputError("INPUT.STRONG.VIEWS: 0, but MeanTeacher learns from strong views; set it to 1")
         return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
 
     def terms(self, batch: Batch) -> Terms:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from detectron2.config import configurable
 
+from ..errors import InputError
 from ..modeling import build_model, ema_decay, update_ema
 from .base import Framework
 
@@ -16,7 +17,12 @@ class TeacherStudent(Framework):
 
     Its decay is min(1 - 1 / (t + 1), ema_max_decay), t counted from the first semi-supervised step; until then, and
     for `ema_copy_steps` steps more, the teacher is the student's copy.
+
+    Attributes:
+        teacher_trains: whether the teacher also computes in training mode, and so has BN statistics of its own.
     """
+
+    teacher_trains = False
 
     @configurable
     def __init__(
@@ -42,7 +48,15 @@ class TeacherStudent(Framework):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for."""
+        """The arguments that `cfg` stands for.
+
+        Raises:
+            InputError: nothing would ever move the teacher's BN statistics.
+        """
+        if cfg.FRAMEWORK.EMA_BUFFERS == "none" and not cls.teacher_trains:
+            raise InputError(
+                "FRAMEWORK.EMA_BUFFERS: none, but this teacher's BN statistics would never move; set ema or copy"
+            )
         return super().from_config(cfg) | {
             "teacher": build_model(cfg),
             "ema_max_decay": cfg.FRAMEWORK.EMA_DECAY,

@@ -37,6 +37,9 @@ class U2PL(TeacherStudent):
     negatives are kept.
     """
 
+    teacher_trains = True
+    has_representation = True
+
     @configurable
     def __init__(
         self,
@@ -95,7 +98,7 @@ class U2PL(TeacherStudent):
         labeled, items = batch["labeled"], self.unlabeled(batch)
         images = self.images(labeled, "image")
         if items:
-            # Drawn before the weigher draws anything, so that a weighted training draws as its plain twin.
+            # Drawn before the weigher draws anything, so that a weighted training mixes as its plain twin.
             shares = self.contrast.draw()
             mixed, pseudo = self._mix(batch)
             images = torch.cat([images, mixed])
