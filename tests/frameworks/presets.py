@@ -15,6 +15,24 @@ UNLABELED = {
 """Unlabeled images of each split: what an epoch is."""
 
 PRESETS = [(data, split) for data, splits in UNLABELED.items() for split in splits]
+TWINS = [*((*preset, "wpl") for preset in PRESETS), ("camvid", "1_30", "wpl"), ("camvid", "1_30", "ppw")]
+"""Data, split and suffix of every weighted preset."""
+
+
+def split_keys(data, split, epochs, epoch):
+    """What the presets of a split hold in common: its lists, and `epochs` of `epoch` steps, judged after each."""
+    return {
+        "DATASETS.TRAIN": (f"{data}_{split}_labeled",),
+        "DATASETS.UNLABELED": (f"{data}_{split}_unlabeled",),
+        "SOLVER.MAX_ITER": epochs * epoch,
+        "SOLVER.CHECKPOINT_PERIOD": epoch,
+        "TEST.EVAL_PERIOD": epoch,
+    }
+
+
+def steps_of_epoch(images, gpus, batch):
+    """Each process has its share of the images, rounded up, and drops an incomplete batch."""
+    return -(-images // gpus) // batch
 
 
 def assert_holds(path, expected):

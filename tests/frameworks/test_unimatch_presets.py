@@ -1,7 +1,7 @@
 """The presets say what is published, and the weighted ones differ from it by weighting and detector keys alone."""
 
 import pytest
-from presets import CONFIGS, PRESETS, UNLABELED, assert_holds, assert_twin
+from presets import CONFIGS, PRESETS, TWINS, UNLABELED, assert_holds, assert_twin, split_keys, steps_of_epoch
 
 from wpl_d2.config import load_cfg
 
@@ -12,6 +12,7 @@ COCO = {
 }
 UNLABELED = {**UNLABELED, "coco": COCO}
 PRESETS = [*PRESETS, *(("coco", split) for split in COCO)]
+TWINS = [*TWINS, *(("coco", split, "wpl") for split in COCO)]
 EPOCHS = {"voc": 80, "cityscapes": 240, "coco": 30}
 PUBLISHED = {
     "FRAMEWORK.NAME": "UniMatch",
@@ -90,21 +91,15 @@ OWN = {
 
 @pytest.mark.parametrize(("data", "split"), PRESETS)
 def test_presets_are_the_published_recipe(data, split):
-    # Each of four processes has a quarter of the images, rounded up, and drops an incomplete batch of two.
-    epoch = -(-UNLABELED[data][split] // 4) // 2
+    epoch = steps_of_epoch(UNLABELED[data][split], 4, 2)
     expected = PUBLISHED | OWN[data]
-    expected |= {"SOLVER.MAX_ITER": EPOCHS[data] * epoch, "TEST.EVAL_PERIOD": epoch, "SOLVER.CHECKPOINT_PERIOD": epoch}
-    expected["DATASETS.TRAIN"] = (f"{data}_{split}_labeled",)
-    expected["DATASETS.UNLABELED"] = (f"{data}_{split}_unlabeled",)
+    expected |= split_keys(data, split, EPOCHS[data], epoch)
     if split.startswith("u2pl"):
         expected["INPUT.CROP_SIZE"] = (513, 513)
     assert_holds(f"{data}/unimatch_{split}.yaml", expected)
 
 
-@pytest.mark.parametrize(
-    ("data", "split", "suffix"),
-    [*((*preset, "wpl") for preset in PRESETS), ("camvid", "1_30", "wpl"), ("camvid", "1_30", "ppw")],
-)
+@pytest.mark.parametrize(("data", "split", "suffix"), TWINS)
 def test_twins_differ_by_weighting_and_detector_keys_alone(data, split, suffix):
     assert_twin(data, "unimatch", suffix, split)
 

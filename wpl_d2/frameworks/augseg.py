@@ -10,9 +10,9 @@ from detectron2.config import configurable
 from torch import Tensor
 
 from ..data.augmentation import draw_injection, inject_and_mix, known_labels
-from ..errors import InputError
 from ..structures import PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
+from .check import check_views
 from .entropy import entropy
 from .parts import consistency_term, select, split
 from .teacher_student import TeacherStudent
@@ -49,8 +49,7 @@ class AugSeg(TeacherStudent):
         Raises:
             InputError: the data has another number of strong views than one.
         """
-        if cfg.INPUT.STRONG.VIEWS != 1:
-            raise InputError(f"INPUT.STRONG.VIEWS: {cfg.INPUT.STRONG.VIEWS}, but AugSeg learns from one; set it to 1")
+        check_views(cfg, 1)
         return super().from_config(cfg) | {"injection": cfg.FRAMEWORK.AUGSEG.INJECTION}
 
     def terms(self, batch: Batch) -> Terms:

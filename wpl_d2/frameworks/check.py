@@ -7,6 +7,23 @@ from typing import Any
 from ..errors import InputError, check_name
 
 
+def check_views(cfg: Any, views: int) -> None:
+    """Refuse another number of strong views than a framework learns from.
+
+    Args:
+        cfg: the config of the framework.
+        views: 1 or 2.
+
+    Raises:
+        InputError: INPUT.STRONG.VIEWS is not that.
+    """
+    found, words = cfg.INPUT.STRONG.VIEWS, {1: "one", 2: "two"}
+    if found != views:
+        raise InputError(
+            f"INPUT.STRONG.VIEWS: {found}, but {cfg.FRAMEWORK.NAME} learns from {words[views]}; set it to {views}"
+        )
+
+
 def check_config(cfg: Any) -> None:
     """Refuse what no framework could do.
 

@@ -14,6 +14,7 @@ from ..losses import cross_entropy
 from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 from ..weighting.sampling import at_cells
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
+from .check import check_views
 from .entropy import entropy, percentiles
 from .parts import select, split
 from .pixel_contrast import Cells, PixelContrast
@@ -75,8 +76,7 @@ class U2PL(TeacherStudent):
         Raises:
             InputError: the data has another number of strong views than one, or a key is out of its range.
         """
-        if cfg.INPUT.STRONG.VIEWS != 1:
-            raise InputError(f"INPUT.STRONG.VIEWS: {cfg.INPUT.STRONG.VIEWS}, but U2PL learns from one; set it to 1")
+        check_views(cfg, 1)
         unreliable = cfg.FRAMEWORK.U2PL.UNRELIABLE
         if not 0 <= unreliable < 50:
             raise InputError(f"FRAMEWORK.U2PL.UNRELIABLE: {unreliable} percent; set it from 0 to below 50")

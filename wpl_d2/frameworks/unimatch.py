@@ -10,9 +10,9 @@ from detectron2.config import configurable
 from torch import Tensor
 
 from ..data.augmentation import CutMixBoxes, cutmix
-from ..errors import InputError
 from ..structures import LossTerm, PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+from .check import check_views
 from .parts import consistency_term, select, split
 
 
@@ -47,8 +47,7 @@ class UniMatch(Framework):
         Raises:
             InputError: the data does not have two strong views.
         """
-        if cfg.INPUT.STRONG.VIEWS != 2:
-            raise InputError(f"INPUT.STRONG.VIEWS: {cfg.INPUT.STRONG.VIEWS}, but UniMatch learns from two; set it to 2")
+        check_views(cfg, 2)
         return super().from_config(cfg) | {
             "feature_dropout": cfg.FRAMEWORK.FEATURE_DROPOUT,
             "cutmix": CutMixBoxes(cfg),
