@@ -15,7 +15,10 @@ UNLABELED = {
 """Unlabeled images of each split: what an epoch is."""
 
 PRESETS = [(data, split) for data, splits in UNLABELED.items() for split in splits]
-TWINS = [*((*preset, "wpl") for preset in PRESETS), ("camvid", "1_30", "wpl"), ("camvid", "1_30", "ppw")]
+TWINS = [
+    *((*preset, "wpl") for preset in PRESETS),
+    *(("camvid", "1_30", suffix) for suffix in ("ppw", "wpl", "wpl_cached")),
+]
 """Data, split and suffix of every weighted preset."""
 
 
@@ -48,10 +51,14 @@ def differing_keys(*paths):
 
 
 def assert_twin(data, host, suffix, split):
-    """A weighted preset (suffix wpl or ppw) differs from its host's by weighting and detector keys alone."""
-    detector = {"MODEL.DETECTOR.MODE", "RPPI.ENABLED"} if suffix == "wpl" else set()
+    """A weighted preset (suffix ppw, wpl or wpl_cached) differs from its host's by weighting and detector alone."""
+    detector = {
+        "ppw": set(),
+        "wpl": {"MODEL.DETECTOR.MODE", "RPPI.ENABLED"},
+        "wpl_cached": {"MODEL.DETECTOR.MODE", "MODEL.DETECTOR.CACHE", "RPPI.ENABLED"},
+    }
     twins = f"{data}/{host}_{split}.yaml", f"{data}/{host}_{suffix}_{split}.yaml"
-    assert differing_keys(*twins) == {"OUTPUT_DIR", "WEIGHTING.ENABLED"} | detector
+    assert differing_keys(*twins) == {"OUTPUT_DIR", "WEIGHTING.ENABLED"} | detector[suffix]
 
 
 def _value(cfg, key):
