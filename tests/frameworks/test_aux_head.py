@@ -1,8 +1,11 @@
+import pytest
 import torch
 from helpers import SMALL
 from steps import losses_of, make
 
+from wpl_d2 import build_framework
 from wpl_d2.engine.solver import build_optimizer
+from wpl_d2.errors import InputError
 from wpl_d2.structures import IGNORE
 
 AUX = ["MODEL.AUX_HEAD.ENABLED", True]
@@ -32,6 +35,12 @@ def test_its_gradient_reaches_the_backbone_but_not_behind_its_feature(tree):
     body = framework.student.backbone.body
     assert body.layer3[0].downsample[0].weight.grad.abs().sum() > 0
     assert body.layer4[0].conv1.weight.grad is None
+
+
+def test_a_feature_that_the_backbone_lacks_is_refused(tree):
+    cfg = tree.cfg(*SMALL, *AUX, "MODEL.AUX_HEAD.IN_FEATURE", "res6")
+    with pytest.raises(InputError, match="the backbone has no res6; set it to one of res2, res3, res4, res5"):
+        build_framework(cfg)
 
 
 def test_it_learns_at_the_heads_rate(tree):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -81,6 +83,27 @@ def test_teacher_copies_through_the_burn_in_and_then_averages(tree):
     assert not any(parameter.requires_grad for parameter in framework.teacher.parameters())
 
 
+def test_without_decay_the_labels_are_those_of_the_student_that_the_last_step_left(tree):
+    framework, batch = make(tree, "FRAMEWORK.EMA_DECAY", 0.0, "WEIGHTING.ENABLED", False)
+    optimizer = torch.optim.SGD(framework.student.parameters(), lr=0.01)
+    for iteration in range(3):
+        framework.iteration = iteration
+        left = copy.deepcopy(framework.student).eval()
+        losses = losses_of(framework, batch)
+        weak = framework.images(batch["unlabeled"], "image")
+        with torch.no_grad():
+            expected = left.decode(left.encode(weak), weak.shape[-2:]).logits.softmax(dim=1).argmax(dim=1)
+        pseudo = framework.latest["pseudo_labels"]
+        assert torch.equal(pseudo.labels[pseudo.valid], expected[pseudo.valid])
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+        framework.commit()
+        student, teacher = framework.student.state_dict(), framework.teacher.state_dict()
+        assert all(torch.equal(value, student[key]) for key, value in teacher.items())
+        assert not torch.equal(student["sem_seg_head.predictor.weight"], left.sem_seg_head.predictor.weight)
+
+
 def test_several_strong_views_share_the_coefficient(tree):
     framework, batch = make(tree, "INPUT.STRONG.VIEWS", 2, "FRAMEWORK.ALPHA", 0.5)
     torch.manual_seed(5)
@@ -106,6 +129,9 @@ def test_teacher_stays_in_evaluation_mode(tree):
         (["WEIGHTING.UNLAB_VIEW", "strng"], "did you mean strong"),
         (["INPUT.STRONG.VIEWS", 0], "learns from strong views; set it to 1"),
         (["FRAMEWORK.EMA_BUFFERS", "none"], "would never move; set ema or copy"),
+        (["FRAMEWORK.CUTMIX.PROB", 1.01], r"FRAMEWORK\.CUTMIX\.PROB: 1\.01 is out of its range; set it from 0 to 1"),
+        (["FRAMEWORK.EMA_DECAY", -0.1], r"FRAMEWORK\.EMA_DECAY: -0\.1 is out of its range; set it from 0 to 1"),
+        (["INPUT.PASTE.PROB", 0.5], r"INPUT\.PASTE\.PROB: 0\.5, but MeanTeacher pastes nothing; set it to 0"),
         (["MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 8], "trains no representation; set it to 0"),
     ],
 )

@@ -189,6 +189,15 @@ def test_it_never_waits_for_the_device():
     ("key", "value", "message"),
     [
         ("FRAMEWORK.U2PL.NEGATIVES", 0, r"FRAMEWORK\.U2PL\.NEGATIVES: 0 is too small"),
+        ("FRAMEWORK.U2PL.TEMPERATURE", 0.0, r"FRAMEWORK\.U2PL\.TEMPERATURE: 0\.0 is too small; set it above 0"),
+        *(
+            (
+                "FRAMEWORK.U2PL.NEGATIVE_RANKS",
+                ranks,
+                r"FRAMEWORK\.U2PL\.NEGATIVE_RANKS: .* is no range of ranks; set the",
+            )
+            for ranks in [(3,), (3, 20, 30), (3, 3), (20, 3), (-1, 3)]
+        ),
         ("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 0, r"REPRESENTATION_DIM: 0, but U2PL needs .* set it to 256"),
     ],
 )

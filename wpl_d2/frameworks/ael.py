@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..losses import cross_entropy
 from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
+from .check import check_share, check_views
 from .class_banks import ConfidenceBank, PresenceBank
 from .components import component_boxes
 from .draws import choose_classes, uniform
@@ -63,9 +64,13 @@ class AEL(TeacherStudent):
     with one that was asked for: the presets load one a process, where the published code loads two and drops one. c
     and the images that were asked for are a step and two steps old; the first images of a run are mixed with others of
     their batch. Connected parts are found by a limited number of sweeps (`connected_components`).
+    The half of an image is as wide as U2PL draws it, uniform in [W / 2, W] (published: as high as H * 0.5^U(0, 1)).
+    Losses are averaged over processes once: the published code divides them by their number and leaves it to DDP to
+    average them again. Its steps on 8 GPUs are those of SOLVER.BASE_LR 0.00125 SOLVER.WEIGHT_DECAY 0.0008 here.
     """
 
     teacher_trains = True
+    pastes = True
     barred: Tensor
 
     @configurable
@@ -106,9 +111,17 @@ class AEL(TeacherStudent):
         """The arguments that `cfg` stands for, the length of the unlabeled list being read.
 
         Raises:
-            InputError: the head classes are not among the classes, or there are no others.
+            InputError: the head classes are not among the classes, or there are no others; the data has strong views;
+                or a key is out of its range.
         """
         keys, classes = cfg.FRAMEWORK.AEL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        check_views(cfg, 0)
+        check_share("FRAMEWORK.AEL.MOMENTUM", keys.MOMENTUM)
+        if keys.PASTE_CLASSES < 1:
+            raise InputError(
+                f"FRAMEWORK.AEL.PASTE_CLASSES: {keys.PASTE_CLASSES} is too small; set it to 1 or more, or "
+                "INPUT.PASTE.PROB to 0, so that nothing is pasted"
+            )
         arguments = super().from_config(cfg)
         if not set(keys.HEAD_CLASSES) < set(range(classes)):
             raise InputError(

@@ -18,7 +18,7 @@ from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
 from ..weighting import PixelWeigher
-from .check import check_config
+from .check import check_config, check_paste
 from .parts import supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
@@ -55,11 +55,13 @@ class Framework(nn.Module):
         metric: what tells the best checkpoint, as in `metrics.json`.
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains the pixels' representation.
+        pastes: whether it pastes from the second labeled images of INPUT.PASTE.
     """
 
     metric = "sem_seg/mIoU"
     semi_supervised = True
     has_representation = False
+    pastes = False
 
     @configurable
     def __init__(
@@ -117,6 +119,7 @@ class Framework(nn.Module):
             InputError: keys that do not exist or do not go together.
         """
         check_config(cfg)
+        check_paste(cfg, cls.pastes)
         if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM and not cls.has_representation:
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {cfg.FRAMEWORK.NAME} trains no representation; set it to 0"
@@ -157,7 +160,9 @@ class Framework(nn.Module):
         return self
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """The losses of a step. Changes no lasting state but the student's BN statistics.
+        """The losses of a step. Changes no lasting state but the BN statistics of whoever computes in training mode.
+
+        That is the student, and a teacher with `teacher_trains`.
 
         Args:
             batch: the items of both streams; "unlabeled" may be empty.

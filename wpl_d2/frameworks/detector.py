@@ -7,6 +7,7 @@ from typing import Any
 from ..errors import InputError
 from ..modeling import FPNDetector, build_model
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+from .check import check_paste
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -24,8 +25,9 @@ class Detector(Framework):
         """The arguments that `cfg` stands for.
 
         Raises:
-            InputError: the model is no detector, or pixels are to be weighted.
+            InputError: the model is no detector, or pixels are to be weighted or pasted.
         """
+        check_paste(cfg, cls.pastes)
         for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
             if on:
                 raise InputError(f"{key}.ENABLED: True, but a detector labels no pixels; set it to False")

@@ -20,6 +20,9 @@ class MeanTeacher(TeacherStudent):
 
     L = Ls + alpha * Lu, where Lu is the mean of W * 1[confidence >= threshold] * CE over the valid pixels of the
     strong views. With several strong views of an image it is the mean over them.
+
+    With FRAMEWORK.EMA_DECAY 0 the teacher is a copy of the student as the last step left it, at every step, and this is
+    FixMatch (Sohn et al., NeurIPS 2020): the student's own labels, made in evaluation mode.
     """
 
     @configurable

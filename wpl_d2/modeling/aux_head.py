@@ -11,6 +11,7 @@ from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
+from ..errors import InputError
 from .norm import resolve_norm
 
 
@@ -59,8 +60,17 @@ class AuxHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments that `cfg.MODEL.AUX_HEAD` stands for, with classes and resize of the segmentation head."""
+        """The arguments that `cfg.MODEL.AUX_HEAD` stands for, with classes and resize of the segmentation head.
+
+        Raises:
+            InputError: the backbone does not have the feature.
+        """
         aux, head = cfg.MODEL.AUX_HEAD, cfg.MODEL.SEM_SEG_HEAD
+        if aux.IN_FEATURE not in input_shape:
+            raise InputError(
+                f"MODEL.AUX_HEAD.IN_FEATURE: the backbone has no {aux.IN_FEATURE}; set it to one of "
+                f"{', '.join(input_shape)}"
+            )
         return {
             "in_feature": aux.IN_FEATURE,
             "in_channels": input_shape[aux.IN_FEATURE].channels,

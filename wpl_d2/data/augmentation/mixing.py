@@ -75,7 +75,7 @@ def cutmix_masks(
 
 
 def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.device | str = "cpu") -> Tensor:
-    """Draw one box of half the image's area for each image of a batch (the recipe of U2PL and AEL).
+    """Draw one box of half the image's area for each image of a batch (U2PL's recipe, which AEL borrows).
 
     The width is uniform between half of the image's and all of it, and so is the place. Either all images of the
     batch get a box or none. Drawn as in `cutmix_masks`: from torch's global CPU generator, waiting for no device.
