@@ -9,8 +9,8 @@ import yaml
 from PIL import Image
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wpl_d2 import get_cfg
-from wpl_d2.data import setup_datasets
+from wpl_d2 import build_framework, get_cfg
+from wpl_d2.data import load_description, setup_datasets
 
 _SYNCS = {
     "_local_scalar_dense",
@@ -110,6 +110,18 @@ def make_tree(folder):
             made.write_mask(name, mask)
     made.describe()
     return made
+
+
+def build_on_meta(cfg):
+    """The framework of a config whose data is not there: shapes without numbers, so that nothing is drawn or stored."""
+    description = load_description(cfg.DATASETS.DESCRIPTION)
+    cfg = cfg.clone()
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(description.classes)
+    cfg.MODEL.DETECTOR.CLASSES = description.object_ids
+    cfg.MODEL.DEVICE = "meta"
+    cfg.DATASETS.UNLABELED = ()  # what AEL remembers of each image is left out
+    with torch.device("meta"):
+        return build_framework(cfg)
 
 
 # A model and a schedule that a test can afford: resnet18, small crops, detector and weighting on.

@@ -3,35 +3,34 @@
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
+from helpers import build_on_meta
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description
-from wpl_d2.frameworks import build_framework
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("_base_", "datasets"))
 
 
-def complete(path):
-    """The config, with what the description of its data set says, the data itself not being there."""
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_preset_builds(path):
     cfg = load_cfg(str(path))
     description = load_description(cfg.DATASETS.DESCRIPTION)
     lists = {f"{description.name}_{name}" for name in description.lists}
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.UNLABELED, *cfg.DATASETS.TEST} <= lists
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(description.classes)
-    cfg.MODEL.DETECTOR.CLASSES = description.object_ids
-    cfg.MODEL.DEVICE = "meta"  # shapes without numbers: nothing is drawn or stored
-    cfg.DATASETS.UNLABELED = ()  # what AEL remembers of each image is left out too
-    return cfg
+    assert type(build_on_meta(cfg)).__name__ == cfg.FRAMEWORK.NAME
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_preset_builds(path):
-    with torch.device("meta"):
-        framework = build_framework(complete(path))
-    assert type(framework).__name__ == load_cfg(str(path)).FRAMEWORK.NAME
+def differing_keys(*names):
+    """The keys of one or two words in which two presets of CamVid differ."""
+    first, second = (yaml.safe_load(load_cfg(str(CONFIGS / "camvid" / f"{name}.yaml")).dump()) for name in names)
+    return {
+        f"{key}.{inner}" if inner else key
+        for key in first
+        for inner in (first[key] if isinstance(first[key], dict) else [""])
+        if (first[key][inner] != second[key][inner] if inner else first[key] != second[key])
+    }
 
 
 @pytest.mark.parametrize(
@@ -39,16 +38,19 @@ def test_preset_builds(path):
     [*((split, suffix) for split in ("1_30", "1_8") for suffix in ("ppw", "wpl")), ("1_30", "wpl_cached")],
 )
 def test_twins_differ_by_weighting_and_detector_alone(split, suffix):
-    plain, weighted = (
-        yaml.safe_load(load_cfg(str(CONFIGS / "camvid" / f"{name}_{split}.yaml")).dump())
-        for name in ("mean_teacher", f"mean_teacher_{suffix}")
-    )
-    differing = {
-        f"{key}.{inner}" if isinstance(plain[key], dict) else key
-        for key in plain
-        for inner in (plain[key] if isinstance(plain[key], dict) else [""])
-        if (plain[key][inner] != weighted[key][inner] if inner else plain[key] != weighted[key])
-    }
-    allowed = {"OUTPUT_DIR", "WEIGHTING.ENABLED", "RPPI.ENABLED", "MODEL.DETECTOR"}
+    differing = differing_keys(f"mean_teacher_{split}", f"mean_teacher_{suffix}_{split}")
     assert "WEIGHTING.ENABLED" in differing
-    assert differing <= allowed
+    assert differing <= {"OUTPUT_DIR", "WEIGHTING.ENABLED", "RPPI.ENABLED", "MODEL.DETECTOR"}
+
+
+@pytest.mark.parametrize("host", ["mean_teacher", "unimatch"])
+def test_the_official_weighting_is_that_of_the_published_code(host):
+    official = f"{host}_wpl_official_1_30"
+    keys = ("K", "WEIGHT_FORM", "NORM", "TOPK_RES", "UNLAB_VIEW", "LABELED_FROM", "MIN_COUNT")
+    assert differing_keys(f"{host}_wpl_1_30", official) == {
+        *("OUTPUT_DIR", "FRAMEWORK.ALPHA", "RPPI.BOX_SCORE"),
+        *(f"WEIGHTING.{key}" for key in keys),
+    }
+    cfg = load_cfg(str(CONFIGS / "camvid" / f"{official}.yaml"))
+    assert (cfg.FRAMEWORK.ALPHA, cfg.RPPI.BOX_SCORE, cfg.RPPI.CONF) == (1.0, 0.95, 0.95)
+    assert [cfg.WEIGHTING[key] for key in keys] == [5, "plus_one", "weight_sum", "full", "strong", "student", 1]

@@ -42,6 +42,13 @@ def test_what_the_user_sets_is_left_alone():
     assert values(cfg) == pytest.approx((16, 0.002, 70, 50, 25, 5))
 
 
+def test_what_the_user_sets_for_a_batch_is_scaled_from_that_batch():
+    given = ["SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.BASE_LR", "SOLVER.REFERENCE_IMS_PER_BATCH"]
+    cfg = schedule("SOLVER.IMS_PER_BATCH", 16, "SOLVER.MAX_ITER", 70)
+    assert scale_schedule(cfg, given)
+    assert values(cfg) == pytest.approx((16, 0.002, 35, 50, 25, 5))
+
+
 def test_without_a_reference_nothing_is_scaled():
     cfg = schedule("SOLVER.IMS_PER_BATCH", 16, "SOLVER.REFERENCE_IMS_PER_BATCH", 0)
     scale_schedule(cfg)

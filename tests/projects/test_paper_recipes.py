@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from helpers import CLASSES
+from helpers import CLASSES, build_on_meta
 from wpl_tables.commands import next_step, steps_of
 from wpl_tables.recipes import Recipe
 from wpl_tables.tables import load_tables
@@ -18,6 +18,7 @@ from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description, setup_datasets
 from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.engine import Trainer
+from wpl_d2.engine.scaling import scale_schedule
 
 RUNS = sorted({cell.run for table in load_tables().values() for cell in table.cells if cell.run})
 FRAMEWORKS = {
@@ -49,6 +50,19 @@ def test_a_run_is_a_preset_with_valid_overrides(name):
     if recipe.network != "xception":
         assert f"r{cfg.MODEL.RESNETS.DEPTH}" == recipe.network
         assert ("R-52" if recipe.network == "r50" else "R-103") in cfg.MODEL.WEIGHTS
+
+
+def test_every_model_and_framework_of_a_run_builds():
+    distinct = {}
+    for name in RUNS:
+        recipe = Recipe.from_name(name)
+        cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
+        # Splits differ in these, and in no shape.
+        cfg.MODEL.DETECTOR.CACHE = ""
+        cfg.FRAMEWORK.BURN_IN = cfg.FRAMEWORK.EMA_COPY_STEPS = 0
+        shape = cfg.DATASETS.DESCRIPTION, *(cfg[node].dump() for node in ("MODEL", "FRAMEWORK", "WEIGHTING", "RPPI"))
+        distinct[shape] = cfg
+    assert {type(build_on_meta(cfg)).__name__ for cfg in distinct.values()} == set(FRAMEWORKS.values())
 
 
 @pytest.mark.parametrize("data", ["voc_183", "cityscapes_1_8", "coco_1_32"])
@@ -103,12 +117,32 @@ def test_the_supervised_baseline_has_unimatchs_schedule():
     assert schedule("cityscapes_1_16") == (16, 2640, 0.005)
 
 
+@pytest.mark.parametrize(
+    ("batch", "expected"), [(16, (400, 20, 0.001)), (4, (1600, 80, 0.00025)), (5, (1280, 64, 0.0003125))]
+)
+def test_the_supervised_baselines_epochs_stay_at_another_batch(batch, expected):
+    recipe = Recipe.from_name("voc_92/r101/supervised")
+    opts = [*recipe.overrides(ROOT), "SOLVER.IMS_PER_BATCH", str(batch)]
+    cfg = load_cfg(str(recipe.config), opts)
+    scale_schedule(cfg, given=opts[::2])
+    found = cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.BASE_LR
+    assert found == pytest.approx(expected)
+
+
 TOY = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
     *("MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", "True", "INPUT.CROP_SIZE", "(65, 65)"),
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.UNLABELED_IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
     *("SOLVER.PICTURE_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "0", "FRAMEWORK.AEL.HEAD_CLASSES", "()"),
 ]
+
+
+# A row of each ablation, and where its value ends up.
+KNOBS = {
+    "alpha_0.2": lambda framework: framework.alpha,
+    "box_score_0.80": lambda framework: framework.box_score,
+    "bank_size_32": lambda framework: framework.weigher.labeled_bank.ring.shape[1],
+}
 
 
 def toy(tree, **opts):
@@ -136,9 +170,10 @@ def cached_boxes(tree):
         *(f"voc_92/r101/{host}_wpl" for host in ("unimatch", "augseg", "u2pl", "ael", "mean_teacher")),
         *(f"cityscapes_1_16/r101/{host}_wpl" for host in ("unimatch", "augseg", "u2pl", "ael")),
         *("voc_92/r101/mean_teacher_ppw", "voc_92/r101/supervised", "coco_1_512/xception/unimatch_wpl"),
+        *(f"voc_92/r101/unimatch_wpl_{knob}" for knob in KNOBS),
     ],
 )
-def test_each_host_takes_a_step_on_each_data_set(tree, tmp_path, monkeypatch, name):
+def test_each_host_and_knob_takes_a_step_on_each_data_set(tree, tmp_path, monkeypatch, name):
     assert name in RUNS
     recipe = Recipe.from_name(name)
     opts = {"SOLVER.MAX_ITER": "1", "TEST.EVAL_PERIOD": "0", "supervised": recipe.host == "supervised"}
@@ -152,6 +187,8 @@ def test_each_host_takes_a_step_on_each_data_set(tree, tmp_path, monkeypatch, na
     torch.manual_seed(0)
     trainer = Trainer(cfg)
     monkeypatch.setattr(trainer.checkpointer, "save", lambda *args, **kwargs: None)
+    if recipe.knob:
+        assert KNOBS[f"{recipe.knob}_{recipe.value}"](trainer.framework) == float(recipe.value)
     before = {key: value.clone() for key, value in trainer.framework.student.state_dict().items()}
     trainer.train()
     after = trainer.framework.student.state_dict()

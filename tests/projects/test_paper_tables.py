@@ -140,6 +140,15 @@ def test_a_damaged_file_is_named(tmp_path):
         measure(CELLS["table1/voc_92/r101/unimatch"], tmp_path)
 
 
+def test_a_note_is_of_a_row_or_of_one_of_its_figures(measured, paper_tables):
+    noted = {name for name, cell in CELLS.items() if cell.note.startswith("voc_92 is published with a forward more")}
+    assert noted == {"table1/voc_92/r50/augseg", "table1/voc_92/r50/augseg_wpl"}
+    text = table_text(*select_tables("table1"), measured)
+    assert text.count("- r50/augseg: voc_92 is published with a forward more") == 1
+    assert text.count("- r50/pseudoseg: all but equal to PC2Seg's") == 1
+    assert "which this project leaves out)" in paper_tables("show", "table1/voc_92/r50/augseg")
+
+
 def test_names_are_listed_and_shown_with_their_commands(paper_tables):
     listed = [line.split(maxsplit=2) for line in paper_tables("list").splitlines()[2:]]
     assert [line[0] for line in listed] == list(CELLS)

@@ -22,10 +22,13 @@ def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:
 
     With n = IMS_PER_BATCH / REFERENCE_IMS_PER_BATCH, BASE_LR is multiplied by n (the linear rule of Goyal et al.,
     arXiv:1706.02677, as in Detectron2), UNLABELED_IMS_PER_BATCH too, and all that counts steps is divided by n.
+    FRAMEWORK.OHEM.MIN_KEPT counts pixels of each process's batch and is left as it is: with half of the images on a
+    process, the same number is a larger share of them.
 
     Args:
         cfg: not frozen; nothing is done where REFERENCE_IMS_PER_BATCH is 0.
-        given: keys that the user has set for this very run; they are left as they are.
+        given: keys that the user has set for this very run; they are left as they are. But if REFERENCE_IMS_PER_BATCH
+            is among them, the others are meant for that batch, and are scaled too.
 
     Returns:
         whether anything was changed.
@@ -37,6 +40,8 @@ def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:
     reference, batch = solver.REFERENCE_IMS_PER_BATCH, solver.IMS_PER_BATCH
     if reference in (0, batch):
         return False
+    if "SOLVER.REFERENCE_IMS_PER_BATCH" in given:
+        given = ()
     unlabeled, rest = divmod(solver.UNLABELED_IMS_PER_BATCH * batch, reference)
     if "SOLVER.UNLABELED_IMS_PER_BATCH" not in given:
         if rest:

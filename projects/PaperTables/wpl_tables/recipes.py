@@ -105,8 +105,9 @@ class Recipe:
         images = published_lists(self.data)[f"{self.split}_labeled"].images
         # Each of four processes has a quarter of the images, rounded up, and drops an incomplete batch of four.
         steps = -(-images // 4) // 4 * _EPOCHS[self.data]
-        opts = ("FRAMEWORK.NAME", "Supervised", "DATASETS.UNLABELED", "()", "SOLVER.IMS_PER_BATCH", "16")
-        opts += ("SOLVER.REFERENCE_IMS_PER_BATCH", "0")  # the learning rate stays
+        host = ("FRAMEWORK.NAME", "Supervised", "DATASETS.UNLABELED", "()", "SOLVER.UNLABELED_IMS_PER_BATCH", "0")
+        # The learning rate stays UniMatch's; at another batch than 16 it is scaled, and the steps below are too.
+        batch = ("SOLVER.IMS_PER_BATCH", "16", "SOLVER.REFERENCE_IMS_PER_BATCH", "16")
         # Evaluations of every epoch would take longer than the training.
         periods = ("SOLVER.CHECKPOINT_PERIOD", str(steps // 20), "TEST.EVAL_PERIOD", str(steps // 20))
-        return (*opts, "SOLVER.MAX_ITER", str(steps), *periods)
+        return (*host, *batch, "SOLVER.MAX_ITER", str(steps), *periods)

@@ -30,7 +30,7 @@ def table_text(table: Table, root: Path) -> str:
         lines.append([name, "published", *("" if cell.published is None else str(cell.published) for cell in cells)])
         if cells[0].run:
             lines += [["", kind, *(describe(getattr(found, kind)) for found in measured)] for kind in KINDS]
-        remarks |= dict.fromkeys(f"{name}: {text}" for text in (cells[0].why_not, cells[0].note) if text)
+        remarks |= dict.fromkeys(f"{name}: {text}" for cell in cells for text in (cell.why_not, cell.note) if text)
         remarks |= dict.fromkeys(f"{path}: not finished, left out" for found in measured for path in found.unfinished)
     body = tabulate(lines, ["", "", *table.columns], tablefmt="pipe", disable_numparse=True)
     parts = [f"## {table.name}: {table.title}", body, "\n".join(f"- {remark}" for remark in remarks)]

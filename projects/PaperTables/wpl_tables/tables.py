@@ -26,7 +26,7 @@ class Cell:
         run: name of the `Recipe` that gives it, "" where this project cannot.
         metric: what to take from the run's result.
         why_not: why there is no run.
-        note: what is to be known about its row.
+        note: what is to be known about it or its row.
     """
 
     name: str
@@ -111,6 +111,7 @@ def _cell(table: str, raw: Mapping[str, Any], place: Mapping[str, str], value: f
     run = "" if why_not else raw.get("runs", {}).get(row, raw["run"])
     # Names of classes have blanks and slashes.
     own = {key: re.sub(r"[ /]", "_", part) for key, part in place.items()}
-    note = raw.get("notes", {}).get(f"{place['block']}/{row}", "")
+    notes, of_row = raw.get("notes", {}), f"{place['block']}/{row}"
+    note = notes.get(f"{of_row}/{place['column']}", notes.get(of_row, ""))
     name = f"{table}/{raw['cell'].format(**own)}"
     return Cell(name, value, run.format(**own), raw["metric"].format(**place), why_not, note)
