@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from .errors import InputError, nearest
+# Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
+from . import modeling  # noqa: F401
+from .config_check import check_values
+from .config_values import read_values, set_value
+from .errors import InputError
 
 
 def get_cfg() -> CN:
@@ -64,7 +66,7 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.STRONG.BLUR_SIGMA = (0.1, 2.0)
 
     # A second labeled image that comes with a labeled one, for a framework to paste from (AEL): how probable it is, and
-    # the range of its resize.
+    # the range of its resize. Frameworks that paste nothing refuse a probability above 0.
     cfg.INPUT.PASTE = CN()
     cfg.INPUT.PASTE.PROB = 0.0
     cfg.INPUT.PASTE.SCALE_RANGE = (0.1, 2.0)
@@ -73,7 +75,7 @@ def _add_data(cfg: CN) -> None:
     cfg.SOLVER.IMS_PER_BATCH = 8
     cfg.SOLVER.UNLABELED_IMS_PER_BATCH = 8
     # The IMS_PER_BATCH that learning rate and numbers of steps are meant for: at another one they are scaled (see
-    # engine/scaling.py), but for what the command line sets; 0: never.
+    # engine/scaling.py), but for what the command line sets without setting this key too; 0: never.
     cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
 
 
@@ -160,11 +162,13 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.NAME = "MeanTeacher"
     # Factor of all losses on unlabeled images (paper, eq. 4).
     cfg.FRAMEWORK.ALPHA = 1.0
-    # A pseudo-label trains the student if the labeler's confidence reaches this.
+    # A pseudo-label trains the student if the labeler's confidence reaches this; without effect in U2PL, where entropy
+    # selects.
     cfg.FRAMEWORK.THRESHOLD = 0.95
     # Steps of supervised training before the first pseudo-label.
     cfg.FRAMEWORK.BURN_IN = 0
-    # decay = min(1 - 1 / (t + 1), DECAY), t counted from the first semi-supervised step.
+    # decay = min(1 - 1 / (t + 1), DECAY), t counted from the first semi-supervised step. 0: the teacher is the student
+    # as the last step left it, which makes the mean teacher FixMatch.
     cfg.FRAMEWORK.EMA_DECAY = 0.999
     # What becomes of the teacher's BN statistics: ema: as its weights; copy: the student's; none: they are its own.
     cfg.FRAMEWORK.EMA_BUFFERS = "ema"
@@ -177,7 +181,7 @@ def _add_framework(cfg: CN) -> None:
     # UniMatch: share of the feature maps' channels that its perturbed stream lacks.
     cfg.FRAMEWORK.FEATURE_DROPOUT = 0.5
     # The labeled loss is the mean over the hard pixels alone: those whose true class has at most this probability,
-    # and at least MIN_KEPT of each process's batch.
+    # and at least MIN_KEPT of each process's batch. That number is not scaled with the batch.
     cfg.FRAMEWORK.OHEM = CN()
     cfg.FRAMEWORK.OHEM.ENABLED = False
     cfg.FRAMEWORK.OHEM.THRESHOLD = 0.7
@@ -187,7 +191,8 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.U2PL = CN()
     # Percent of the pixels, those of highest entropy, that train as negatives alone; falls linearly to 0 at MAX_ITER.
     cfg.FRAMEWORK.U2PL.UNRELIABLE = 20.0
-    # Factor of the contrastive loss: published configs 1, paper 0.1.
+    # Factor of the contrastive loss: published configs 1, which counts as 0.25 (Cityscapes: 0.125) in the published
+    # code (see frameworks/u2pl.py); paper 0.1.
     cfg.FRAMEWORK.U2PL.CONTRAST_WEIGHT = 1.0
     cfg.FRAMEWORK.U2PL.TEMPERATURE = 0.5
     # Anchors of a class, and negatives of each anchor. Their product is what the loss costs in time and memory.
@@ -195,7 +200,7 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.U2PL.NEGATIVES = 50
     # An anchor's class has more than this probability.
     cfg.FRAMEWORK.U2PL.ANCHOR_PROB = 0.3
-    # Ranks (from 0, the last exclusive) of the classes that an unreliable pixel is a negative of.
+    # First and last rank (from 0, the last exclusive) of the classes that an unreliable pixel is a negative of.
     cfg.FRAMEWORK.U2PL.NEGATIVE_RANKS = (3, 20)
     # Negatives kept of each class, and of class 0. A row is 2 * REPRESENTATION_DIM bytes, in checkpoints too.
     cfg.FRAMEWORK.U2PL.QUEUE_SIZE = 30_000
@@ -208,7 +213,8 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.AEL = CN()
     # Of the mean probability of each class on its labeled pixels.
     cfg.FRAMEWORK.AEL.MOMENTUM = 0.999
-    # Draws, with replacement, of the classes that a step pastes from second labeled images (see INPUT.PASTE).
+    # Draws, with replacement, of the classes that a step pastes from second labeled images (see INPUT.PASTE, whose PROB
+    # 0 turns pasting off); 1 or more.
     cfg.FRAMEWORK.AEL.PASTE_CLASSES = 1
     # Ids of the classes that are never pasted.
     cfg.FRAMEWORK.AEL.HEAD_CLASSES = ()
@@ -310,17 +316,14 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: an unknown key (the message names the nearest valid ones), or a YAML tag that would run code.
+        InputError: a file that cannot be read, an unknown key (the message names the nearest valid ones), or a value of
+            another type than the key's or out of its range.
     """
     cfg = get_cfg()
-    try:
-        if config_file:
-            cfg.merge_from_file(config_file, allow_unsafe=False)
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(f"{config_file}: {error.problem}; only plain YAML is read, remove the tag") from error
-    except KeyError as error:
-        raise InputError(f"{config_file}: {_explain_key(cfg, error)}") from error
+    for key, value in read_values(config_file) if config_file else ():
+        set_value(cfg, key, value, config_file)
     override(cfg, opts)
+    check_values(cfg)
     return cfg
 
 
@@ -332,24 +335,9 @@ def override(cfg: CN, opts: Sequence[str]) -> None:
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: an unknown key, or a key without a value.
+        InputError: an unknown key, a key without a value, or a value of another type than the key's.
     """
     if len(opts) % 2:
         raise InputError(f"overrides: {' '.join(opts)} is not a list of KEY VALUE pairs; add the missing value")
-    try:
-        cfg.merge_from_list(list(opts))
-    except (AssertionError, KeyError) as error:
-        raise InputError(f"overrides: {_explain_key(cfg, error)}") from error
-
-
-def _explain_key(cfg: CN, error: Exception) -> str:
-    key = re.sub(r"^Non-existent (config )?key: ", "", str(error.args[0]) if error.args else str(error))
-    return f"no config key {key}; {nearest(key, _leaf_keys(cfg), otherwise='see wpl_d2/config.py')}"
-
-
-def _leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
-    for key, value in node.items():
-        if isinstance(value, CN):
-            yield from _leaf_keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        set_value(cfg, key, value, "overrides")

@@ -15,10 +15,11 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ..config import load_cfg
+from ..config import get_cfg, load_cfg
+from ..config_check import warn_unused
 from ..data import check_training_data, setup_datasets
 from ..errors import check_name
-from ..evaluation import build_predict
+from ..evaluation import build_predict, check_evaluator
 from .scaling import scale_schedule
 
 
@@ -41,12 +42,14 @@ def setup(args: argparse.Namespace) -> Any:
     cfg.freeze()
     check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
     _begin_log(cfg, args.eval_only)
+    warn_unused(cfg, get_cfg())
     if scaled:
         logging.getLogger(__name__).info(
             "schedule scaled to a batch of %d images: SOLVER.BASE_LR %g, SOLVER.MAX_ITER %d",
             *(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER),
         )
     # What is wrong with its keys shall not show at the first evaluation, hours later.
+    check_evaluator(cfg)
     build_predict(cfg, lambda images: images)
     if not args.eval_only:
         check_training_data(cfg)

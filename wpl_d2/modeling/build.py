@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detectron2.modeling import META_ARCH_REGISTRY
+import torch
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
 
-from ..errors import check_name
+from ..errors import InputError, check_name
 from .norm import normalize_in_float32
 
 if TYPE_CHECKING:
@@ -18,9 +19,34 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     """Build the model of `cfg` on `cfg.MODEL.DEVICE`, with random weights: it does not read MODEL.WEIGHTS.
 
     Raises:
-        InputError: no such MODEL.META_ARCHITECTURE, or the data set's classes are not known yet.
+        InputError: no such MODEL.META_ARCHITECTURE, backbone, head or MODEL.DEVICE, or the data set's classes are not
+            known yet.
     """
+    check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     check_name("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, [key for key, _ in META_ARCH_REGISTRY])
+    check_name("MODEL.BACKBONE.NAME", cfg.MODEL.BACKBONE.NAME, [key for key, _ in BACKBONE_REGISTRY])
+    # Detectron2's own heads return no embedding.
+    heads = [key for key, head in SEM_SEG_HEADS_REGISTRY if not head.__module__.startswith("detectron2.")]
+    check_name("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, heads)
     model = build_detectron2_model(cfg)
     normalize_in_float32(model)
     return model
+
+
+def check_device(key: str, device: str) -> None:
+    """Check that a model can be put on a device.
+
+    Args:
+        key: what the user set, for the message.
+        device: the value set, such as "cuda:1".
+
+    Raises:
+        InputError: PyTorch knows no such device, or it is a GPU that is not there.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
+    count = torch.cuda.device_count()
+    if kind.type == "cuda" and (kind.index or 0) >= count:
+        raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")

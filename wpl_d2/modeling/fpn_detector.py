@@ -10,6 +10,7 @@ from detectron2.modeling.meta_arch import GeneralizedRCNN
 
 from ..errors import InputError
 from .detector import with_object_classes
+from .metadata import name_classes
 from .norm import resolve_norm
 from .weights import OwnWeights
 
@@ -36,6 +37,7 @@ class FPNDetector(OwnWeights, GeneralizedRCNN):
             raise InputError(
                 f"MODEL.BACKBONE.OUTPUT_STRIDE: {cfg.MODEL.BACKBONE.OUTPUT_STRIDE} under an FPN; set it to 32"
             )
+        name_classes(cfg)
         cfg = with_object_classes(cfg)
         pyramid = cfg.MODEL.FPN
         backbone = FPN(

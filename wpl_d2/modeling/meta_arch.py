@@ -17,6 +17,7 @@ from ..errors import InputError, check_name
 from ..structures import IGNORE, SemSegOutput
 from .aux_head import AuxHead
 from .detector import SharedDetector
+from .metadata import name_classes
 from .weights import OwnWeights
 
 _DETECTOR_MODES = ("none", "shared", "cached")
@@ -87,6 +88,7 @@ class UnifiedSegDet(OwnWeights):
                 "MODEL.META_ARCHITECTURE: UnifiedSegDet, but MODEL.DETECTOR.MODE is alone; set it to FPNDetector"
             )
         mode = check_name("MODEL.DETECTOR.MODE", cfg.MODEL.DETECTOR.MODE, _DETECTOR_MODES)
+        name_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {

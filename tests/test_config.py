@@ -1,0 +1,143 @@
+"""What users write in configs, wrong in all likely ways: each is refused with the file or key, and how to mend it."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from helpers import SMALL
+
+from wpl_d2.config import get_cfg, load_cfg
+from wpl_d2.config_check import warn_unused
+from wpl_d2.errors import InputError
+from wpl_d2.modeling import build_model
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+FITTING = [
+    ("FRAMEWORK.ALPHA", "1", 1.0),
+    ("SOLVER.BASE_LR", 1, 1.0),
+    ("SOLVER.BASE_LR", "1e-3", 0.001),
+    ("SOLVER.MAX_ITER", "7", 7),
+    ("INPUT.CROP_SIZE", "[64, 96]", (64, 96)),
+    ("DATASETS.TRAIN", "('a_labeled',)", ("a_labeled",)),
+    ("SOLVER.WEIGHT_DECAY_NORM", "0.0", 0.0),
+    ("MODEL.WEIGHTS", "path/of.pth", "path/of.pth"),
+]
+
+
+@pytest.mark.parametrize(("key", "given", "value"), FITTING)
+def test_what_fits_is_taken_with_the_type_of_the_key(tmp_path, key, given, value):
+    file = tmp_path / "config.yaml"
+    *path, name = key.split(".")
+    file.write_text("".join(f"{'  ' * depth}{part}:\n" for depth, part in enumerate(path)) + f"    {name}: {given}\n")
+    for cfg in (load_cfg("", [key, given]), load_cfg(str(file))):
+        for part in path:
+            cfg = cfg[part]
+        assert cfg[name] == value and type(cfg[name]) is type(value)
+
+
+WRONG = [
+    ("INPUT.CROP_SIZE", "321", 'INPUT.CROP_SIZE cannot be 321 of type int; give it several .* "(321, 321)"'),
+    (
+        "DATASETS.TRAIN",
+        "fields_labeled",
+        "DATASETS.TRAIN cannot be 'fields_labeled' .*; give .* \"('fields_labeled',)\"",
+    ),
+    ("DATASETS.TRAIN", "(a, b)", "such as \"('a', 'b')\""),
+    ("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", "48", 'such as "[48]"'),
+    ("WEIGHTING.ENABLED", "true", "WEIGHTING.ENABLED cannot be 'true' of type str; give it True or False"),
+    ("SOLVER.MAX_ITER", "1000.0", "SOLVER.MAX_ITER cannot be 1000.0 of type float; give it a whole number"),
+    ("SOLVER.BASE_LR", "fast", "SOLVER.BASE_LR cannot be 'fast' of type str; give it a number"),
+    ("OUTPUT_DIR", "2024", "OUTPUT_DIR cannot be 2024 of type int; give it text, such as \"'2024'\""),
+    ("WEIGHTING", "3", "WEIGHTING is a section; set keys of it, such as WEIGHTING.ENABLED"),
+    ("SOLVER.MAX_ITER.X", "3", "no config key SOLVER.MAX_ITER.X; did you mean SOLVER.MAX_ITER"),
+    ("FRAMEWORK.THRESHOLD", "95.0", "FRAMEWORK.THRESHOLD: 95.0 is out of its range; set it from 0 to 1"),
+    ("RPPI.BOX_SCORE", "85.0", "RPPI.BOX_SCORE: 85.0 is out of its range; set it from 0 to 1"),
+    ("INPUT.CROP_SIZE", "(192,)", "INPUT.CROP_SIZE: (192,) is out of its range; give (height, width)"),
+    ("INPUT.CROP_SIZE", "(192, 192, 3)", "give (height, width) in pixels"),
+    ("INPUT.CROP_SIZE", "(0, 192)", "give (height, width) in pixels"),
+    ("INPUT.SCALE_RANGE", "(2.0, 0.5)", "INPUT.SCALE_RANGE: (2.0, 0.5) is out of its range; give (lowest, highest)"),
+    ("INPUT.SCALE_RANGE", "('a', 2.0)", "give (lowest, highest)"),
+    ("INPUT.STRONG.JITTER", "(0.5, 0.5)", "INPUT.STRONG.JITTER: .* give brightness, contrast, saturation and hue"),
+    ("INPUT.STRONG.JITTER", "(0.5, 0.5, 0.5, 0.6)", "hue up to 0.5"),
+    ("INPUT.STRONG.BLUR_SIGMA", "(2.0, 0.1)", "INPUT.STRONG.BLUR_SIGMA: .* give (lowest, highest)"),
+    ("FRAMEWORK.CUTMIX.AREA", "(2, 4)", "FRAMEWORK.CUTMIX.AREA: (2, 4) .* above 0 and up to 1"),
+    ("SOLVER.MAX_ITER", "0", "SOLVER.MAX_ITER: 0 is out of its range; set it above 0"),
+    ("FRAMEWORK.BURN_IN", "-1", "FRAMEWORK.BURN_IN: -1 is out of its range; set it to 0 or more"),
+    ("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly", "'WarmupPoly' is not known; did you mean WarmupPolyLR"),
+    ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS: GN has 32 groups, into which [48]"),
+]
+
+
+def pattern(message):
+    """A message as a regular expression in which `.*` alone is special."""
+    for special in "()[]?":
+        message = message.replace(special, "\\" + special)
+    return message
+
+
+@pytest.mark.parametrize(("key", "given", "message"), WRONG)
+def test_what_does_not_fit_is_refused_in_words(key, given, message):
+    with pytest.raises(InputError, match=pattern(message)):
+        load_cfg("", [key, given])
+
+
+FILES = [
+    ("{", "config.yaml: is no YAML"),
+    ("- a\n- b\n", "config.yaml: it, or a _BASE_ of it, does not consist of `KEY: value`"),
+    ("", "does not consist of `KEY: value`"),
+    ("_BASE_: nowhere.yaml\n", "nowhere.yaml: No such file"),
+    ("_BASE_: config.yaml\n", "config.yaml: it, or a _BASE_ of it"),
+    ("_BASE_: list.yaml\nSEED: 1\n", "it, or a _BASE_ of it"),
+    ("SEED: !!python/object/apply:os.getcwd []\n", "only plain YAML is read, remove the tag"),
+    ("SOLVER:\n  MAX_ITERS: 3\n", "config.yaml: no config key SOLVER.MAX_ITERS; did you mean SOLVER.MAX_ITER"),
+    ("SOLVER: 3\n", "config.yaml: SOLVER is a section"),
+    ("INPUT:\n  CROP_SIZE: 321\n", "config.yaml: INPUT.CROP_SIZE cannot be 321"),
+    ("FRAMEWORK:\n  THRESHOLD: 95\n", "FRAMEWORK.THRESHOLD: 95.0 is out of its range"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), FILES)
+def test_wrong_files_are_refused_in_words(tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(InputError, match=pattern(message)):
+        load_cfg(str(tmp_path / "config.yaml"))
+
+
+def test_a_missing_file_a_folder_and_a_checkpoint_are_no_configs(tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"PK\x03\x04\xff\xfe\x00")
+    for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is no YAML")):
+        with pytest.raises(InputError, match=message):
+            load_cfg(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "proposed"),
+    [
+        ("MODEL.SEM_SEG_HEAD.NAME", "DeepLabV3PlusHead", "EmbeddingDeepLabV3PlusHead"),
+        ("MODEL.BACKBONE.NAME", "build_tim_backbone", "build_timm_backbone"),
+    ],
+)
+def test_parts_that_the_model_cannot_have_are_refused_with_the_nearest(key, value, proposed):
+    cfg = load_cfg("", [*map(str, SMALL), "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3", key, value])
+    with pytest.raises(InputError, match=f"{key}: '{value}' is not known; did you mean .*{proposed}"):
+        build_model(cfg)
+
+
+def test_keys_of_detectron2_without_effect_are_named_with_what_to_set_instead(caplog):
+    cfg = load_cfg("", ["TEST.AUG.ENABLED", "True", "INPUT.MIN_SIZE_TRAIN", "(640,)", "SOLVER.MAX_ITER", "3"])
+    with caplog.at_level(logging.WARNING):
+        warn_unused(cfg, get_cfg())
+    assert [record.getMessage() for record in caplog.records] == [
+        "INPUT.MIN_SIZE_TRAIN: has no effect here; set INPUT.CROP_SIZE and INPUT.SCALE_RANGE",
+        "TEST.AUG.ENABLED: has no effect here; set TEST.INFERENCE.FLIP and TEST.INFERENCE.SCALES",
+    ]
+
+
+def test_no_preset_sets_a_key_without_effect(caplog):
+    default = get_cfg()
+    for path in CONFIGS.rglob("*.yaml"):
+        if path.parent.name not in ("_base_", "datasets"):
+            warn_unused(load_cfg(str(path)), default)
+    assert not caplog.records
