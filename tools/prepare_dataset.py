@@ -17,27 +17,34 @@ from wpl_d2.data.preparation import (
     BENCHMARKS,
     complete_unlabeled,
     import_lists,
+    list_file,
     lists_table,
     new_split,
     parse_fraction,
     prepare_images,
 )
-from wpl_d2.errors import clear_errors
+from wpl_d2.errors import InputError, clear_errors
 
 
 def main() -> int:
     args = _parse()
     benchmark = BENCHMARKS[args.dataset]
     root = args.root or load_description(benchmark.description).root
+    fraction = parse_fraction(args.fraction) if args.fraction else None
+    problems: list[str] = []
     if args.splits:
-        for item in import_lists(benchmark, root, args.splits):
+        imported, problems = import_lists(benchmark, root, args.splits)
+        for item in imported:
             print(f"{item.file}: {item.name}, {'byte for byte' if item.exact else 'the same images'} as published")
     prepared = prepare_images(benchmark, load_description(benchmark.description, root), args.workers)
-    problems = prepared.problems + complete_unlabeled(benchmark, root)
-    if args.fraction:
-        fraction = parse_fraction(args.fraction)
+    problems += prepared.problems + complete_unlabeled(benchmark, root)
+    if fraction:
         description = load_description(benchmark.description, root)
-        print(f"new: {new_split(benchmark, description, fraction, args.seed, args.balanced, args.workers)}")
+        try:
+            name = new_split(benchmark, description, fraction, args.seed, args.balanced, args.workers)
+            print(f"new: {name}, {fraction} of all images in {list_file(root, 'train')}")
+        except InputError as error:  # the table says why
+            problems.append(str(error))
     description = load_description(benchmark.description, root)
     if root.resolve() != (expected := load_description(benchmark.description).root).resolve():
         print(f"note: {benchmark.description} looks in {expected}; set DETECTRON2_DATASETS, or link {root} there")

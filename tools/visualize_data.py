@@ -1,5 +1,9 @@
 #!/usr/bin/env python
-"""Draw what training is fed: labeled views with masks and boxes, and the unlabeled views, weak to mixed."""
+"""Draw what training is fed: labeled views with masks, boxes and second images, and unlabeled views, weak to mixed.
+
+Mixing is shown as CutMix alone, in every picture, whatever FRAMEWORK.NAME and FRAMEWORK.CUTMIX.PROB are: AEL and AugSeg
+mix by what the model knows.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,8 @@ from wpl_d2.config import load_cfg
 from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
 from wpl_d2.errors import clear_errors
-from wpl_d2.structures import IGNORE, PseudoLabels
+from wpl_d2.structures import IGNORE, PseudoLabels, class_boxes
+from wpl_d2.visualization.layers import draw_boxes
 
 
 def main() -> None:
@@ -35,12 +40,15 @@ def main() -> None:
     unlabeled = unlabeled_dataset(cfg)
     for counter in tqdm(range(args.num), desc="unlabeled", unit="image"):
         with seeded(counted_seed(cfg.SEED, "visualize", counter)):
-            panels = draw_unlabeled(unlabeled[counter], unlabeled[counter + 1], cfg.FRAMEWORK.CUTMIX)
+            panels = draw_unlabeled(unlabeled[counter], unlabeled[counter + 1], cfg, metadata)
         _save(panels, args.output / f"unlabeled_{counter:04d}.png")
 
 
 def draw_labeled(sample: dict[str, Any], metadata: Any) -> list[np.ndarray]:
-    """Panels (H, W, 3) uint8: the image, its mask over it, its boxes over it."""
+    """Panels (H, W, 3) uint8: the image, its mask over it, its boxes over it, its valid mask.
+
+    With INPUT.PASTE the same follows of the second image, where there is one.
+    """
     image = _to_array(sample["image"])
     panels = [image, Visualizer(image, metadata).draw_sem_seg(sample["sem_seg"]).get_image()]
     if "instances" in sample:
@@ -48,22 +56,34 @@ def draw_labeled(sample: dict[str, Any], metadata: Any) -> list[np.ndarray]:
         names = [metadata.thing_classes[i] for i in instances.gt_classes]
         drawing = Visualizer(image, metadata).overlay_instances(boxes=instances.gt_boxes, labels=names)
         panels.append(drawing.get_image())
-    return panels
+    panels.append(_to_array(_mask_panel(sample["valid"])))
+    return panels + draw_labeled(sample["paste"], metadata) if "paste" in sample else panels
 
 
-def draw_unlabeled(sample: dict[str, Any], partner: dict[str, Any], keys: Any) -> list[np.ndarray]:
+def draw_unlabeled(sample: dict[str, Any], partner: dict[str, Any], cfg: Any, metadata: Any) -> list[np.ndarray]:
     """Panels (H, W, 3) uint8: weak view, strong views, valid mask, then each strong view mixed with another.
 
-    A mixed view is followed by its valid mask, which moved with the pixels.
+    The weak view is followed by its cached boxes from RPPI.BOX_SCORE on, over it, if there are some; a mixed view by
+    its valid mask, which moved with the pixels.
     """
+    keys = cfg.FRAMEWORK.CUTMIX
     strong = torch.stack([sample["strong"], partner["strong"]], dim=1)
     valid = torch.stack([sample["valid"], partner["valid"]])
-    panels = [sample["image"], *sample["strong"], _mask_panel(sample["valid"])]
+    weak = [sample["image"]]
+    if "boxes" in sample:
+        weak.append(_box_panel(sample["image"], sample["boxes"], cfg.RPPI.BOX_SCORE, metadata))
+    panels = [*weak, *sample["strong"], _mask_panel(sample["valid"])]
     for views in strong:
         boxes = cutmix_masks(2, valid.shape[1:], 1.0, keys.AREA, keys.RATIO)
         images, pseudo = cutmix(views, _blank(valid), boxes)
         panels += [images[0], _mask_panel(pseudo.valid[0])]
     return [_to_array(panel) for panel in panels]
+
+
+def _box_panel(image: torch.Tensor, found: Any, min_score: float, metadata: Any) -> torch.Tensor:
+    ((boxes, classes),) = class_boxes([found], min_score)
+    names = [metadata.stuff_classes[index] for index in classes]
+    return torch.from_numpy(draw_boxes(image, boxes, names, [metadata.stuff_colors[index] for index in classes]))
 
 
 def _blank(valid: torch.Tensor) -> PseudoLabels:

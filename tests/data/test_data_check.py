@@ -2,11 +2,15 @@ import os
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from detectron2.structures import Boxes, Instances
 from PIL import Image
 
+from wpl_d2 import get_cfg
 from wpl_d2.data import check_training_data, load_description
 from wpl_d2.data.survey import survey
 
@@ -50,7 +54,7 @@ def test_unlabeled_images_need_no_masks(tree):
 @pytest.mark.parametrize(
     ("list_name", "line", "message"),
     [
-        ("unlabeled", "labeled1", r"labeled1\.png: is both labeled and unlabeled, as 1 images are; make"),
+        ("unlabeled", "labeled1", r"labeled1\.png: is both labeled and unlabeled; make"),
         ("val", "labeled1", r"labeled1\.png: is trained and tested on"),
         ("val", "unlabeled1", r"unlabeled1\.png: is trained and tested on"),
         ("labeled", "nowhere", r"nowhere\.png: is in DATASETS\.TRAIN, but missing; restore"),
@@ -62,6 +66,66 @@ def test_wrong_lists_are_refused(tree, list_name, line, message):
     with pytest.raises(ValueError, match=message):
         check_training_data(tree.cfg())
     assert problems(tree)
+
+
+def test_the_number_of_shared_images_is_told(tree):
+    add_to(tree, "val", "labeled1\nlabeled2")
+    with pytest.raises(ValueError, match=r"labeled1\.png: is trained and tested on, and so are 1 more; make"):
+        check_training_data(tree.cfg())
+
+
+LISTS = {"labeled": "labeled.txt", "unlabeled": "unlabeled.txt", "val": "val.txt"}
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ({"dev": "labeled0"}, ["labeled0.png: is in both the lists 'dev' and 'labeled'"]),
+        ({"own_dev": "unlabeled0"}, ["unlabeled0.png: is in both the lists 'own_dev' and 'unlabeled'"]),
+        ({"dev": "val0"}, ["val0.png: is in both the lists 'dev' and 'val'"]),
+        ({"small_val": "val0"}, []),
+        (
+            {"train": "labeled0\nunlabeled1"},
+            ["unlabeled1.png: is in both the lists 'train' and 'unlabeled', which holds 4"],
+        ),
+        ({"train": "\n".join(["labeled0", *(f"unlabeled{i}" for i in range(5))])}, []),
+        ({"train": "labeled0"}, []),
+    ],
+)
+def test_lists_that_share_images_are_problems_unless_one_is_the_union(tree, more, found):
+    for name, lines in more.items():
+        (tree.root / f"{name}.txt").write_text(lines)
+    told = problems(tree, lists=LISTS | {name: f"{name}.txt" for name in more})
+    assert len(told) == len(found)
+    assert all(text in problem for text, problem in zip(found, told, strict=True))
+
+
+def test_a_mask_without_a_labeled_pixel_is_a_problem(tree):
+    tree.write_mask("labeled1", np.full((50, 60), 255, dtype=np.uint8))
+    (problem,) = problems(tree)
+    assert problem == f"{tree.mask('labeled1')}: labels no pixel; draw it, or take its image out of the list 'labeled'"
+
+
+def test_a_file_name_in_place_of_an_id_is_told_with_the_id(tree):
+    add_to(tree, "labeled", "unlabeled0.png")
+    message = (
+        r"labeled\.txt: lists 'unlabeled0\.png', .*; write 'unlabeled0', from which 'image' \(images/\{id\}\.png\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        check_training_data(tree.cfg())
+
+
+def test_an_id_with_a_space_is_told_and_taken_before_a_tab(tree):
+    os.symlink(tree.image("labeled0"), tree.image("im 11"))
+    text = (tree.root / "unlabeled.txt").read_text()
+    add_to(tree, "unlabeled", "im 11")
+    with pytest.raises(
+        ValueError, match=r"unlabeled\.txt, line 6: 'im 11' is no image 'im' and its mask '11'; write a"
+    ):
+        check_training_data(tree.cfg())
+    (tree.root / "unlabeled.txt").write_text(f"{text}\nim 11\t\n")
+    with pytest.raises(ValueError, match=r"images/im 11\.png: is both labeled and unlabeled"):
+        check_training_data(tree.cfg())
 
 
 def test_the_same_image_under_another_name_is_found(tree):
@@ -169,5 +233,26 @@ def test_the_pictures_of_the_data_are_drawn(tree):
     output = tree.root / "out"
     size = ("INPUT.CROP_SIZE", "(64, 96)", "INPUT.STRONG.VIEWS", "2")
     assert run_tool("visualize_data.py", "--config-file", config, "--output", output, "--num", 1, *size) == 0
-    assert Image.open(output / "labeled_0000.png").size == (3 * 96, 64)
+    # Image, mask, boxes, valid; weak, two strong, valid, two mixed with theirs.
+    assert Image.open(output / "labeled_0000.png").size == (4 * 96, 64)
     assert Image.open(output / "unlabeled_0000.png").size == (8 * 96, 64)
+    paste = ("INPUT.PASTE.PROB", "1.0", "MODEL.DETECTOR.MODE", "none")
+    assert run_tool("visualize_data.py", "--config-file", config, "--output", output, "--num", 1, *size, *paste) == 0
+    assert Image.open(output / "labeled_0000.png").size == (2 * 3 * 96, 64)
+
+
+def test_the_boxes_of_a_cache_are_drawn_where_the_view_shows_them():
+    tool = runpy.run_path(str(TOOLS / "visualize_data.py"))
+    view = torch.zeros(3, 40, 48, dtype=torch.uint8)
+    found = Instances(
+        (40, 48),
+        pred_boxes=Boxes(torch.tensor([[10.0, 20.0, 30.0, 38.0], [0.0, 0.0, 48.0, 10.0]])),
+        scores=torch.tensor([0.9, 0.5]),
+        class_ids=torch.tensor([2, 1]),
+    )
+    sample = {"image": view, "strong": view[None][:0], "valid": torch.ones(40, 48, dtype=torch.bool), "boxes": found}
+    metadata = SimpleNamespace(stuff_classes=["a", "b", "c"], stuff_colors=[(1, 1, 1), (2, 2, 2), (0, 200, 0)])
+    weak, boxes, valid = tool["draw_unlabeled"](sample, sample, get_cfg(), metadata)
+    assert not weak.any() and valid.all()
+    assert boxes[37, 20].tolist() == [0, 200, 0]  # the lower edge of the sure box
+    assert not boxes[:10, 31:].any()  # nothing of the other

@@ -57,3 +57,12 @@ def test_images_are_rgb_and_turned_by_exif(tmp_path):
     assert image[0, 3].tolist() == [255, 10, 0]
     Image.new("L", (3, 2), 9).save(tmp_path / "gray.png")
     assert read_image(tmp_path / "gray.png").tolist() == [[[9] * 3] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    "values", [np.uint16([[300]]), np.int32([[70000]]), np.float32([[0.5]])], ids=["16", "32", "f"]
+)
+def test_images_of_more_than_eight_bits_are_refused(tmp_path, values):
+    Image.fromarray(values).save(tmp_path / "deep.tif")
+    with pytest.raises(UnreadableImageError, match=r"deep\.tif: has more than 8 bits .* convert it to 8-bit"):
+        read_image(tmp_path / "deep.tif")

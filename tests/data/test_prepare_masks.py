@@ -13,11 +13,15 @@ from wpl_d2.data.preparation import BENCHMARKS, prepare_images
 from wpl_d2.data.preparation.benchmark import read_ids
 from wpl_d2.files import replace_file
 
+VOC = BENCHMARKS["voc"]
 OWN_TRAIN, OWN_VAL, SBD_ONLY = "2007_000001", "2007_000002", "2008_000003"
 
 
 def prepare(name, root):
-    return prepare_images(BENCHMARKS[name], load_description(BENCHMARKS[name].description, root), workers=2)
+    """Prepare; that these trees have fewer images than published goes without saying."""
+    done = prepare_images(BENCHMARKS[name], load_description(BENCHMARKS[name].description, root), workers=2)
+    done.problems = [problem for problem in done.problems if "published images of" not in problem]
+    return done
 
 
 def write(file, array, mode=None):
@@ -43,7 +47,7 @@ def make_voc(root, place="benchmark_RELEASE/dataset"):
         sbd.parent.mkdir(parents=True, exist_ok=True)
         savemat(sbd, {"GTcls": {"Boundaries": np.zeros((20, 1)), "Segmentation": filled(15)}})
     write(root / f"SegmentationClass/{OWN_TRAIN}.png", filled(1), mode="P")
-    write(root / f"SegmentationClass/{OWN_VAL}.png", [[2, 255]], mode="P")
+    write(root / f"SegmentationClass/{OWN_VAL}.png", [[2, 2, 2, 2, 255, 255]] * 4, mode="P")
     lists = root / "ImageSets/Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text(f"{OWN_TRAIN}\n")
@@ -116,7 +120,10 @@ def test_wrong_sbd_masks_are_named_and_the_others_made(tmp_path, mat, message):
     done = prepare("voc", tmp_path)
     assert masks(tmp_path)[SBD_ONLY] == 15
     assert done.problems[0].startswith(f"{file}: {message}")
-    assert done.problems[1].startswith(f"{tmp_path / 'JPEGImages/2008_000009.jpg'}: is missing, as 1 of 3")
+    assert done.problems[1] == (
+        f"{tmp_path / 'splits/train.txt'}: names 1 of 3 images that are not there, such as JPEGImages/2008_000009.jpg; "
+        "unpack the archive again"
+    )
 
 
 def test_vocs_own_masks_are_never_replaced(tmp_path):
@@ -149,12 +156,45 @@ def test_more_archives_complete_the_training_list_and_other_lists_are_respected(
     prepare("voc", tmp_path)
     assert read_ids(tmp_path / "splits/train.txt") == {OWN_TRAIN, SBD_ONLY}
     larger = f"{OWN_TRAIN}\n{SBD_ONLY}\n2009_000001\n"
-    (tmp_path / "splits/train.txt").write_text(larger)
-    prepare("voc", tmp_path)
+    for name in ("train", "92_unlabeled"):  # what a list before it named is told once
+        (tmp_path / f"splits/{name}.txt").write_text(larger)
+    (problem,) = prepare("voc", tmp_path).problems
+    assert "train.txt: names 1 of 3 images that are not there, such as JPEGImages/2009_000001.jpg; unpack" in problem
     assert (tmp_path / "splits/train.txt").read_text() == larger
     (tmp_path / "splits/train.txt").write_text("2009_000001\n")
     with pytest.raises(ValueError, match=r"train\.txt: has 1 images, and not just those of the 2"):
         prepare("voc", tmp_path)
+
+
+def test_fewer_images_than_published_are_told(tmp_path):
+    make_voc(tmp_path)
+    problems = prepare_images(VOC, load_description(VOC.description, tmp_path), workers=1).problems
+    assert [problem.partition("; ")[0] for problem in problems] == [
+        f"{tmp_path}: has 2 of the 10582 published images of 'train'",
+        f"{tmp_path}: has 1 of the 1449 published images of 'val'",
+    ]
+
+
+def test_a_mask_is_as_large_as_its_image_as_it_is_shown(tmp_path):
+    make_voc(tmp_path)
+    prepare("voc", tmp_path)
+    own, made = (tmp_path / f"SegmentationClass/{key}.png" for key in (OWN_TRAIN, SBD_ONLY))
+    for file in (own, made):
+        write(file, [[1, 1]])
+    done = prepare("voc", tmp_path)
+    (problem,) = done.problems
+    assert problem.startswith(f"{own}: the mask is 2x1 (width x height), its image 6x4; unpack its archive again")
+    assert (read_mask(made).shape, done.masks["train"]) == ((4, 6), (1, 0))
+    image(tmp_path / f"JPEGImages/{SBD_ONLY}.jpg", 5, 5)
+    made.unlink()
+    assert f"{made}: the mask is 6x4 (width x height), its image 5x5, so it was not made" in (
+        "\n".join(prepare("voc", tmp_path).problems)
+    )
+    assert not made.exists()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by a quarter
+    Image.new("RGB", (4, 6)).save(tmp_path / f"JPEGImages/{SBD_ONLY}.jpg", exif=exif)
+    assert prepare("voc", tmp_path).masks["train"] == (1, 0)
 
 
 CITY_IDS = np.array([[7, 8, 11, 33, 0, 6, 18, 29]], dtype=np.uint8)
@@ -181,6 +221,20 @@ def test_cityscapes_label_ids_become_train_ids(tmp_path):
     mask = Image.open(tmp_path / "gtFine/val/lindau/lindau_000000_000019_gtFine_labelTrainIds.png")
     assert mask.mode == "L"
     assert np.asarray(mask).tolist() == [[0, 1, 2, 18, 255, 255, 255, 255]]
+
+
+def test_cityscapes_test_images_get_a_list_and_no_masks(tmp_path):
+    make_cityscapes(tmp_path)
+    stem = "test/bonn/bonn_000000_000019"
+    image(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", 1, 8)
+    write(tmp_path / f"gtFine/{stem}_gtFine_labelIds.png", np.zeros((1, 8)))
+    done = prepare("cityscapes", tmp_path)
+    assert (done.masks, done.problems) == ({"train": (2, 0), "val": (1, 0)}, [])
+    assert not list((tmp_path / "gtFine/test").rglob("*TrainIds*"))
+    description = load_description(BENCHMARKS["cityscapes"].description, tmp_path)
+    (record,) = description.records("test_unlabeled")
+    assert record["file_name"] == str(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png")
+    assert "sem_seg_file_name" not in record
 
 
 def test_cityscapes_masks_that_are_missing_or_something_else_are_named(tmp_path):

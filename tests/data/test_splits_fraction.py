@@ -17,11 +17,13 @@ KEYS = [f"2007_{i:06d}" for i in range(40)]
 def root(tmp_path):
     """40 images, all with masks, the last of them the only one with class 9."""
     (tmp_path / "SegmentationClass").mkdir()
+    (tmp_path / "JPEGImages").mkdir()
     (tmp_path / "splits").mkdir()
     (tmp_path / "splits/train.txt").write_text("\n".join(KEYS))
     for key in KEYS:
         mask = np.array([[0, 255, 9 if key == KEYS[-1] else 1]], dtype=np.uint8)
         Image.fromarray(mask).save(tmp_path / f"SegmentationClass/{key}.png")
+        (tmp_path / f"JPEGImages/{key}.jpg").touch()
     return tmp_path
 
 
@@ -47,11 +49,12 @@ def test_the_choice_is_the_same_for_ever_and_nested(root):
     assert make(root)[1] != make(root, seed=1)[1]
 
 
-def test_only_images_with_masks_are_labeled(root):
+@pytest.mark.parametrize("absent", ["SegmentationClass/{}.png", "JPEGImages/{}.jpg"])
+def test_only_images_with_masks_are_labeled(root, absent):
     for key in KEYS[2:]:
-        (root / f"SegmentationClass/{key}.png").unlink()
+        (root / absent.format(key)).unlink()
     assert make(root, "1/20")[1] == set(KEYS[:2])
-    with pytest.raises(ValueError, match="1/10 of 40 images is 4, but 2 have masks"):
+    with pytest.raises(ValueError, match="1/10 of 40 images is 4, but 2 are there with masks"):
         make(root, "1/10")
 
 
@@ -59,6 +62,16 @@ def test_an_existing_split_with_other_images_is_not_overwritten(root):
     (root / "splits/1_13_seed0_labeled.txt").write_text("2007_000001\n2010_000001\n")
     with pytest.raises(ValueError, match=r"1_13_seed0_labeled\.txt: has 2 images"):
         make(root)
+
+
+def test_a_split_of_fewer_images_stays_whole(root):
+    """The data set grew: the labeled list would be a larger one, but the unlabeled one has images of it."""
+    name, labeled, unlabeled = make(root)
+    grown = [*KEYS, *(f"2008_{i:06d}" for i in range(20))]
+    (root / "splits/train.txt").write_text("\n".join(grown))
+    with pytest.raises(ValueError, match=r"1_13_seed0_unlabeled\.txt: has 36 images, and not just those of the 55"):
+        make(root)
+    assert [read_list_keys(VOC, root, f"{name}_{kind}") for kind in ("labeled", "unlabeled")] == [labeled, unlabeled]
 
 
 def test_a_balanced_split_shows_the_rare_class(root):

@@ -23,13 +23,13 @@ def read(benchmark, root, name):
     ids=lambda value: getattr(value, "name", value),
 )
 def test_every_published_list_is_imported_and_its_split_completed(shared, tmp_path, benchmark, folder, count):
-    imported = import_lists(benchmark, tmp_path, str(shared / "splits" / folder))
-    assert len(imported) == count
+    imported, unknown = import_lists(benchmark, tmp_path, str(shared / "splits" / folder))
+    assert (len(imported), unknown) == (count, [])
     assert all(item.exact for item in imported)
     problems = complete_unlabeled(benchmark, tmp_path)
     description = load_description(benchmark.description, tmp_path)
     for name, known in published_lists(benchmark.name).items():
-        file = tmp_path / description.lists[name]
+        file = tmp_path / f"splits/{name}.txt"
         if file.exists():
             keys = [record["image_id"] for record in description.records(name)]
             assert len(keys) == len(set(keys)) == known.images
@@ -73,7 +73,7 @@ def test_another_format_gives_the_same_list(shared, tmp_path, style):
     source.mkdir()
     (source / "any_name.txt").write_bytes("".join(reversed(list(in_other_format(published, style)))).encode())
     (source / "notes.txt").write_text("nothing of this\n")
-    (item,) = import_lists(CITYSCAPES, tmp_path / "other", str(source))
+    ((item,), _) = import_lists(CITYSCAPES, tmp_path / "other", str(source))
     assert (item.name, item.file, item.exact) == ("u2pl_1_16_labeled", "any_name.txt", False)
     import_lists(CITYSCAPES, tmp_path / "own", str(shared / "splits/u2pl"))
     written = [tmp_path / name / "splits/u2pl_1_16_labeled.txt" for name in ("other", "own")]
@@ -96,6 +96,27 @@ def test_a_changed_list_is_refused_and_nothing_written(source, tmp_path):
     with pytest.raises(ValueError, match=r"pascal/92/labeled\.txt: is not the list published .* 92 images"):
         import_lists(VOC, tmp_path, str(source))
     assert not (tmp_path / "splits").exists()
+
+
+def test_a_changed_list_below_another_path_is_named(source, shared, tmp_path):
+    cut = source / "183.txt"
+    lines = (shared / "splits/u2pl/pascal/183/labeled.txt").read_text().splitlines()
+    cut.write_text("\n".join(lines[:-1]))
+    (source / "notes.txt").write_text("nothing of this\n")
+    imported, (problem,) = import_lists(VOC, tmp_path, str(source))
+    assert [item.name for item in imported] == ["92_labeled"]
+    assert problem.startswith(f"{cut}: its 182 images are no published list; fetch it again")
+    (source / "pascal/92/labeled.txt").unlink()
+    with pytest.raises(ValueError, match=r"has no published list of voc(.|\n)*183\.txt: its 182 images"):
+        import_lists(VOC, tmp_path, str(source))
+
+
+def test_labeled_images_in_the_unlabeled_list_are_told(source, tmp_path):
+    import_lists(VOC, tmp_path, str(source))
+    labeled = sorted(read(VOC, tmp_path, "92_labeled"))
+    (tmp_path / "splits/92_unlabeled.txt").write_text("\n".join(["2008_000009", *labeled[:2]]))
+    (problem,) = complete_unlabeled(VOC, tmp_path)
+    assert f"92_unlabeled.txt: has 2 images of 92_labeled.txt too, such as {labeled[0]}; take it away" in problem
 
 
 def test_an_own_list_is_not_overwritten_and_a_cut_one_completed(source, tmp_path):
@@ -149,7 +170,7 @@ def address(source, tmp_path, monkeypatch):
 
 
 def test_lists_come_from_an_address_too(address, source, tmp_path):
-    (item,) = import_lists(VOC, tmp_path / "http", address)
+    ((item,), _) = import_lists(VOC, tmp_path / "http", address)
     assert (item.name, item.file, item.exact) == ("92_labeled", "pascal/92/labeled.txt", True)
     import_lists(VOC, tmp_path / "file", source.as_uri())
     assert read(VOC, tmp_path / "http", "92_labeled") == read(VOC, tmp_path / "file", "92_labeled")

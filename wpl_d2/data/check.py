@@ -61,7 +61,8 @@ def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
     common = [record["file_name"] for record in theirs if os.path.realpath(record["file_name"]) in known]
     if not common:
         return []
-    return [f"{common[0]}: is {fault}, as {len(common)} images are; make the lists disjoint"]
+    more = f", and so are {len(common) - 1} more" if len(common) > 1 else ""
+    return [f"{common[0]}: is {fault}{more}; make the lists disjoint"]
 
 
 def _load(cfg: CfgNode, key: str) -> Records:

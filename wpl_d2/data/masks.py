@@ -12,6 +12,8 @@ from ..errors import InputError
 from ..structures import IGNORE
 
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+# Of more than eight bits: Pillow would cut their values off at 255.
+_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -26,12 +28,17 @@ def read_image(path: str | Path) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        UnreadableImageError: if the file is missing or broken.
+        UnreadableImageError: if the file is missing or broken, or grey with more than eight bits: nothing says which of
+            its values is white.
     """
     try:
-        return detection_utils.read_image(str(path), format="RGB")
+        with Image.open(path) as image:
+            mode = image.mode
+        if mode not in _DEEP_MODES:
+            return detection_utils.read_image(str(path), format="RGB")
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
+    raise UnreadableImageError(f"{path}: has more than 8 bits a channel (mode {mode}); convert it to 8-bit grey or RGB")
 
 
 def read_raw_mask(path: str | Path) -> np.ndarray:

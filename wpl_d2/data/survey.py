@@ -20,7 +20,7 @@ from .mappers import read_labels
 from .masks import read_image
 
 Records = list[dict[str, Any]]
-_HELD_OUT = ("val", "test")
+_HELD_OUT = ("val", "test", "dev")
 _MAX_SHOWN = 5
 
 
@@ -73,9 +73,9 @@ class Survey:
 def survey(description: Description, min_area: int) -> Survey:
     """Read a whole data set, with a progress bar.
 
-    A list whose name contains "unlabeled" may lack masks; X_labeled and X_unlabeled must be disjoint; a list
-    named val or test must share no image with any other; every class must be seen in every list named
-    "labeled".
+    A list whose name contains "unlabeled" may lack masks; X_labeled and X_unlabeled must be disjoint, and a list named
+    train may hold all of an unlabeled list or nothing of it; a list named val, test or dev, or X_val and so on, must
+    share no image with one that is not; every class must be seen in every list named "labeled".
 
     Args:
         description: the data set.
@@ -134,11 +134,35 @@ def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
     problems = [f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]]
     if "unlabeled" not in name:
         problems += _label_problems(name, records, result)
-    held_out = name in _HELD_OUT
     for other, theirs in result.lists.items():
-        if other != name and (held_out or other == name.replace("labeled", "unlabeled")):
+        if other != name and _must_differ(name, other):
             problems += find_overlap(records, theirs, f"in both the lists {name!r} and {other!r}")
+        elif "train" in name and "labeled" not in name and "unlabeled" in other:
+            problems += _partial_overlap(name, records, other, theirs)
     return problems
+
+
+def _must_differ(name: str, other: str) -> bool:
+    """Whether two lists may share no image; of two held-out ones, only the first by name says so."""
+    if _held_out(name):
+        return not _held_out(other) or (name in _HELD_OUT and other in _HELD_OUT and name < other)
+    return other == name.replace("labeled", "unlabeled")
+
+
+def _held_out(name: str) -> bool:
+    return name.rpartition("_")[2] in _HELD_OUT
+
+
+def _partial_overlap(name: str, records: Records, other: str, theirs: Records) -> list[str]:
+    """A problem where an unlabeled list is neither apart from a list of all training images nor a part of it."""
+    known = {record["file_name"] for record in records}
+    common = [record["file_name"] for record in theirs if record["file_name"] in known]
+    if len(common) in (0, len(theirs)):
+        return []
+    return [
+        f"{common[0]}: is in both the lists {name!r} and {other!r}, which holds {len(theirs) - len(common)} images "
+        f"that {name!r} does not; make the lists disjoint, or the one a part of the other"
+    ]
 
 
 def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
@@ -147,6 +171,11 @@ def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
     problems = [
         f"{r['file_name']}: is in the list {name!r}, but has no {r.get('sem_seg_missing', 'mask')}; add it"
         for r in lacking[:_MAX_SHOWN]
+    ]
+    blank = [r for r in records if r["file_name"] in result.pixels and not result.pixels[r["file_name"]].any()]
+    problems += [
+        f"{r['sem_seg_file_name']}: labels no pixel; draw it, or take its image out of the list {name!r}"
+        for r in blank[:_MAX_SHOWN]
     ]
     unseen = np.zeros(len(result.description.classes))
     seen = unseen + sum(result.pixels.get(r["file_name"], unseen) for r in records)

@@ -26,7 +26,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -35,7 +35,7 @@ from detectron2.utils.colormap import colormap
 from ...errors import InputError, nearest
 from ...structures import IGNORE
 from .keys import SPLIT, convert, read_yaml
-from .lists import SLOT, extract, fill, read_list
+from .lists import SLOT, Entry, extract, fill, read_list
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
@@ -126,7 +126,7 @@ class Description:
 
         Raises:
             InputError: the list file is missing.
-            InputError: a line cannot be read.
+            InputError: a line cannot be read, or names a file where the template wants an id.
         """
         file = self.root / self.lists[name]
         if not file.is_file():
@@ -137,6 +137,7 @@ class Description:
             )
         records = []
         for entry in read_list(file, self.image, self.mask):
+            self._check_path(file, entry)
             record: dict[str, Any] = {"file_name": str(self.root / entry.image), "image_id": entry.id}
             if entry.mask:
                 mask = str(self.root / entry.mask)
@@ -144,6 +145,17 @@ class Description:
                 record["sem_seg_ignore"] = self.ignore
             records.append(record)
         return records
+
+    def _check_path(self, file: Path, entry: Entry) -> None:
+        """Refuse `x.jpg` where `images/{id}.jpg` wants `x`; other missing files are told later, all at once."""
+        if entry.mask or extract(self.image, entry.image) or (self.root / entry.image).is_file():
+            return
+        wanted = PurePosixPath(entry.image).stem
+        if (self.root / fill(self.image, wanted)).is_file():
+            raise InputError(
+                f"{file}: lists {entry.image!r}, which is not below {self.root}; write {wanted!r}, from which "
+                f"'image' ({self.image}) makes the path of the file"
+            )
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:

@@ -8,7 +8,8 @@ A line is one of:
   the id is what the image template leaves open, and the mask follows from the id;
 - the paths of an image and of its mask, with a tab or a space between them.
 
-Blank lines are skipped and the last line may lack its newline.
+A line with a tab is divided there alone, so that what is before it may have spaces. Blank lines are skipped and the
+last line may lack its newline.
 """
 
 from __future__ import annotations
@@ -53,13 +54,22 @@ def parse_line(line: str, image: str, mask: str) -> Entry:
         mask: template of mask paths, "" where the data set has none.
 
     Raises:
-        InputError: the line has more than two fields.
+        InputError: the line has more than two fields, or two of which the first is no image.
     """
-    fields = [field.strip() for field in line.split("\t")] if "\t" in line else line.split()
+    fields = [field.strip() for field in line.split("\t") if field.strip()] if "\t" in line else line.split()
     if len(fields) > 2:
-        raise InputError(f"{line.strip()!r} has {len(fields)} fields; write an id, an image or an image and its mask")
+        raise InputError(
+            f"{line.strip()!r} has {len(fields)} fields; write an id, an image or an image and its mask, with a tab "
+            "between paths that have spaces"
+        )
     name = fields[0]
-    if len(fields) == 1 and PurePosixPath(name).suffix.lower() not in _IMAGE_SUFFIXES:
+    is_image = PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES
+    if len(fields) == 2 and not is_image:
+        raise InputError(
+            f"{line.strip()!r} is no image {name!r} and its mask {fields[1]!r}; write a tab between paths that have "
+            "spaces, and after an id that has some"
+        )
+    if len(fields) == 1 and not is_image:
         return Entry(name, fill(image, name), fill(mask, name))
     image_id = extract(image, name)
     if len(fields) == 2:

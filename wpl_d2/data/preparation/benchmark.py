@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from ...errors import InputError
 
 Sources = dict[str, dict[str, Any]]
-"""By list ("train", "val") and image key: what a mask is made from; None where the archive holds the mask itself."""
+"""By list ("train", "val", perhaps `UNMASKED`) and image key: what a mask is made from; None where the archive holds
+the mask itself."""
+
+UNMASKED = "test_unlabeled"
+"""The list of test images, whose masks the benchmark's server keeps."""
 
 
 class Archive(NamedTuple):
@@ -74,8 +78,8 @@ class Benchmark:
 
 
 def part_of(list_name: str) -> str:
-    """The part of the data set that a list is about, "train" or "val"."""
-    return "val" if list_name == "val" else "train"
+    """The part of the data set that a list is about, "train", "val" or "test"."""
+    return {"val": "val", UNMASKED: "test"}.get(list_name, "train")
 
 
 def read_ids(file: Path) -> set[str]:

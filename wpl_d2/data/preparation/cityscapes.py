@@ -1,4 +1,4 @@
-"""Cityscapes, fine annotations: 2975 training and 500 validation images, 19 classes."""
+"""Cityscapes, fine annotations: 2975 training, 500 validation and 1525 test images, 19 classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...errors import InputError
 from ...structures import IGNORE
 from ..masks import read_raw_mask
-from .benchmark import Archive, Benchmark, Sources, part_of
+from .benchmark import UNMASKED, Archive, Benchmark, Sources, part_of
 
 _LARGEST_ID = 33  # of labelIds; the number plate's -1 is in no image
 _IMAGE = "_leftImg8bit.png"
@@ -24,16 +24,17 @@ for _category in CITYSCAPES_CATEGORIES:
 
 
 def find_sources(root: Path) -> Sources:
-    """The images and their `labelIds` masks.
+    """The images and their `labelIds` masks; those of the test images, if they are there, are nothing but void.
 
     Args:
-        root: holds `leftImg8bit/{train,val}/CITY/` and `gtFine/{train,val}/CITY/`.
+        root: holds `leftImg8bit/{train,val,test}/CITY/` and `gtFine/{train,val}/CITY/`.
     """
     sources: Sources = {}
-    for part in ("train", "val"):
+    for name in ("train", "val", UNMASKED):
+        part = part_of(name)
         images = (root / "leftImg8bit" / part).glob(f"*/*{_IMAGE}")
         keys = {file.name.removesuffix(_IMAGE): file.parent.name for file in images}
-        sources[part] = {
+        sources[name] = {
             key: root / "gtFine" / part / city / f"{key}_gtFine_labelIds.png" for key, city in keys.items()
         }
     return sources

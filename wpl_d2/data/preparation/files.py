@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from ...errors import InputError
@@ -19,13 +19,17 @@ from ...files import replace_file
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Size = tuple[int, int]  # width and height in pixels
+_QUARTER_TURNS = 5
+"""The first of EXIF's orientations in which width and height change places."""
 
 
 class MaskJob(NamedTuple):
-    """A mask that must be at `target`; `source` is what it can be made from, or None."""
+    """A mask that must be at `target`, as large as `image`; `source` is what it can be made from, or None."""
 
     target: Path
     source: Any
+    image: Path
 
 
 @dataclass
@@ -40,7 +44,7 @@ class MaskCounts:
 def write_masks(
     jobs: Sequence[MaskJob], read: Callable[[Any], NDArray[np.uint8]], workers: int, title: str
 ) -> MaskCounts:
-    """Make the masks that are not there yet, or broken, as 8-bit grey PNG.
+    """Make the masks that are not there yet, broken or of another size than their images, as 8-bit grey PNG.
 
     Args:
         jobs: the masks; their folders are made where they are missing.
@@ -80,22 +84,42 @@ def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], worke
 
 
 def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple[bool, str]:
-    if _is_whole_index_image(job.target):
+    there, wanted = _size_of_index_image(job.target), _size_of(job.image)
+    if there and wanted in (None, there):
         return False, ""
     if job.source is None:
-        return False, f"{job.target}: is missing, broken or a colour image; unpack its archive again"
+        wrong = _of_sizes(there, wanted) if there and wanted else "is missing, broken or a colour image"
+        return False, f"{job.target}: {wrong}; unpack its archive again"
     try:
         mask = Image.fromarray(read(job.source))
     except InputError as error:
         return False, str(error)
+    if wanted and wanted != mask.size:
+        return False, f"{job.target}: {_of_sizes(mask.size, wanted)}, so it was not made; unpack the archives again"
     replace_file(job.target, lambda file: mask.save(file, format="PNG"))
     return True, ""
 
 
-def _is_whole_index_image(file: Path) -> bool:
+def _of_sizes(mask: _Size, image: _Size) -> str:
+    return f"the mask is {mask[0]}x{mask[1]} (width x height), its image {image[0]}x{image[1]}"
+
+
+def _size_of_index_image(file: Path) -> _Size | None:
+    """None where there is no such image, whole."""
     try:
         with Image.open(file) as image:
             image.verify()  # the checksums, without decoding
-            return image.mode in ("L", "P")
+            return image.size if image.mode in ("L", "P") else None
     except (OSError, SyntaxError, ValueError):
-        return False
+        return None
+
+
+def _size_of(file: Path) -> _Size | None:
+    """Of an image turned as its EXIF orientation says, from its header alone; None where there is no image."""
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _QUARTER_TURNS
+            return (height, width) if turned else (width, height)
+    except (OSError, SyntaxError, ValueError):
+        return None

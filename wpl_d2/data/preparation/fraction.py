@@ -16,7 +16,7 @@ from ..datasets.folder import Description
 from ..masks import read_mask
 from .benchmark import Benchmark
 from .files import in_processes
-from .splits import read_list_keys, write_list
+from .splits import check_list, read_list_keys, write_list
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -37,9 +37,10 @@ def parse_fraction(text: str) -> Fraction:
 def new_split(
     benchmark: Benchmark, description: Description, fraction: Fraction, seed: int, balanced: bool, workers: int
 ) -> str:
-    """Write the labeled and the unlabeled list of a new split.
+    """Write the labeled and the unlabeled list of a new split, both or none.
 
-    The number of labeled images is rounded up, as in the published splits.
+    The number of labeled images is rounded up, as in the published splits. It is a share of all images of the training
+    list; those that are labeled have an image and a mask on the disk.
 
     Args:
         benchmark: the data set.
@@ -59,13 +60,13 @@ def new_split(
     masks = {
         next(iter(benchmark.keys(record["image_id"]) or [])): Path(record["sem_seg_file_name"])
         for record in description.records("train")
-        if "sem_seg_file_name" in record
+        if "sem_seg_file_name" in record and Path(record["file_name"]).is_file()
     }
     train = read_list_keys(benchmark, root, "train")
     count = math.ceil(len(train) * fraction)
     if not 0 < count <= len(masks):
         raise InputError(
-            f"--fraction: {fraction} of {len(train)} images is {count}, but {len(masks)} have masks; "
+            f"--fraction: {fraction} of {len(train)} images is {count}, but {len(masks)} are there with masks; "
             f"complete the data set"
         )
     if balanced:
@@ -75,8 +76,12 @@ def new_split(
     else:
         labeled = in_random_order(masks, seed)[:count]
     name = f"{fraction.numerator}_{fraction.denominator}_{'balanced_' if balanced else ''}seed{seed}"
-    write_list(benchmark, root, f"{name}_labeled", labeled)
-    write_list(benchmark, root, f"{name}_unlabeled", train - set(labeled))
+    lists = {f"{name}_labeled": set(labeled), f"{name}_unlabeled": train - set(labeled)}
+    # All before the first is written: a new list beside an old one would share images with it.
+    for list_name, images in lists.items():
+        check_list(benchmark, root, list_name, images)
+    for list_name, images in lists.items():
+        write_list(benchmark, root, list_name, images)
     return name
 
 

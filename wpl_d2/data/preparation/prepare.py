@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
 from ...errors import InputError
-from ..datasets.folder import Description
-from ..datasets.lists import Entry, parse_line
-from .benchmark import Benchmark
+from ..datasets.folder import Description, load_description
+from ..datasets.lists import parse_line, read_list
+from .benchmark import UNMASKED, Benchmark, Sources
 from .files import MaskJob, write_masks
 from .published import digest_of, published_lists
 from .splits import read_list_keys, write_list
@@ -27,7 +29,7 @@ class Prepared:
 
 
 def prepare_images(benchmark: Benchmark, description: Description, workers: int) -> Prepared:
-    """Make the masks that are missing, and the lists "train" and "val" of what is there.
+    """Make the masks that are missing, and the lists "train", "val" and `UNMASKED` of what is there.
 
     Args:
         benchmark: the data set.
@@ -39,21 +41,19 @@ def prepare_images(benchmark: Benchmark, description: Description, workers: int)
         sources = benchmark.find_sources(description.root)
     except InputError as error:
         return Prepared(problems=[*benchmark.missing_archives(description.root), str(error)])
-    published = published_lists(benchmark.name)
-    if any(len(found) < published[name].images for name, found in sources.items()):
-        result.problems += benchmark.missing_archives(description.root)
+    few = _fewer_than_published(benchmark, description.root, sources)
+    result.problems += (benchmark.missing_archives(description.root) if few else []) + few
     for name, found in sources.items():
-        entries = {
-            key: parse_line(benchmark.line(key, name), description.image, description.mask) for key in sorted(found)
-        }
-        jobs = [MaskJob(description.root / entry.mask, found[key]) for key, entry in entries.items()]
-        if not jobs:
+        if not found:
             continue
-        counts = write_masks(jobs, benchmark.read_source, workers, f"{benchmark.name} {name}")
-        result.masks[name] = (counts.made, counts.kept)
-        result.problems += _shorten(counts.problems) + _missing_images(description.root, name, list(entries.values()))
+        if name != UNMASKED:
+            jobs = _mask_jobs(benchmark, description, name, found)
+            counts = write_masks(jobs, benchmark.read_source, workers, f"{benchmark.name} {name}")
+            result.masks[name] = (counts.made, counts.kept)
+            result.problems += _shorten(counts.problems)
         if not set(found) <= read_list_keys(benchmark, description.root, name):
             write_list(benchmark, description.root, name, found)
+    result.problems += _missing_images(load_description(description.path, description.root))
     return result
 
 
@@ -72,14 +72,41 @@ def lists_table(benchmark: Benchmark, description: Description, masks: dict[str,
     return tabulate(rows, headers=("data set", "images", "published", "", "masks made", "there already"))
 
 
-def _missing_images(root: Path, name: str, entries: list[Entry]) -> list[str]:
-    missing = [root / entry.image for entry in entries if not (root / entry.image).is_file()]
-    if not missing:
-        return []
+def _fewer_than_published(benchmark: Benchmark, root: Path, sources: Sources) -> list[str]:
+    published = published_lists(benchmark.name)
     return [
-        f"{missing[0]}: is missing, as {len(missing)} of {len(entries)} images of {name!r} are; "
-        f"unpack the archive again"
+        f"{root}: has {len(found)} of the {published[name].images} published images of {name!r}; complete the data set"
+        for name, found in sources.items()
+        if len(found) < published[name].images and (found or name != UNMASKED)
     ]
+
+
+def _mask_jobs(benchmark: Benchmark, description: Description, name: str, found: Mapping[str, Any]) -> list[MaskJob]:
+    jobs = []
+    for key in sorted(found):
+        entry = parse_line(benchmark.line(key, name), description.image, description.mask)
+        jobs.append(MaskJob(description.root / entry.mask, found[key], description.root / entry.image))
+    return jobs
+
+
+def _missing_images(description: Description) -> list[str]:
+    """A message for each list that names images that are not there, but for those that a list before it names."""
+    problems: list[str] = []
+    seen: set[str] = set()
+    for name in description.present():
+        file = description.root / description.lists[name]
+        if not file.is_file():
+            continue
+        images = [entry.image for entry in read_list(file, description.image, description.mask)]
+        missing = [image for image in images if image not in seen and not (description.root / image).is_file()]
+        seen.update(images)
+        if missing:
+            shown = ", ".join(missing[:_MAX_SHOWN])
+            problems.append(
+                f"{file}: names {len(missing)} of {len(images)} images that are not there, such as {shown}; "
+                f"unpack the archive again"
+            )
+    return problems
 
 
 def _shorten(problems: list[str]) -> list[str]:

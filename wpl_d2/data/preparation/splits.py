@@ -33,7 +33,7 @@ class Imported:
     exact: bool
 
 
-def import_lists(benchmark: Benchmark, root: Path, source: str) -> list[Imported]:
+def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Imported], list[str]]:
     """Write the published lists found at `source` to `root/splits`.
 
     Args:
@@ -42,12 +42,16 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> list[Imported
         source: a folder, searched to its depth, or an address, `file://` too, below which the files have their
             published paths.
 
+    Returns:
+        what was imported; and a message for each file that lists images of this data set, but none as published.
+
     Raises:
         InputError: nothing is found, a file differs from the list published under its path, or a list of that name
             with other images is in the way.
     """
     files = _find(benchmark, source)
     imported: dict[str, Imported] = {}
+    unknown: list[str] = []
     found: dict[str, set[str]] = {}
     for path, file in files.items():
         data = file.read_bytes()
@@ -62,27 +66,31 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> list[Imported
                 f"{file}: is not the list published as {path}, it has {len(keys)} images and another SHA-256; "
                 f"fetch it again, or take it away"
             )
+        elif keys:
+            unknown.append(f"{file}: its {len(keys)} images are no published list; fetch it again, or take it away")
     if not found:
-        raise InputError(f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}")
+        told = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
+        raise InputError("\n".join([told, *unknown]))
     found |= _whole(benchmark, found)
     for name, images in found.items():
         write_list(benchmark, root, name, images)
-    return sorted(imported.values(), key=lambda item: item.name)
+    return sorted(imported.values(), key=lambda item: item.name), unknown
 
 
 def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
     """Write the unlabeled list of every split that has none: the training list without the labeled images.
 
     Returns:
-        what stands against it: a message if there are such splits.
+        what is wrong: a message if some cannot be written, and one for each that is there with labeled images.
     """
-    impossible = []
+    impossible, problems = [], []
     train = read_list_keys(benchmark, root, "train")
     for file in sorted((root / "splits").glob("*_labeled.txt")):
         name = f"{file.stem.removesuffix('_labeled')}_unlabeled"
-        if list_file(root, name).exists():
-            continue
         labeled = read_list_keys(benchmark, root, file.stem)
+        if list_file(root, name).exists():
+            problems += _shared_images(labeled & read_list_keys(benchmark, root, name), file, list_file(root, name))
+            continue
         known = published_lists(benchmark.name).get(name)
         rest = train - labeled
         wrong = known and (digest_of(rest) != known.digest if known.digest else len(rest) != known.images)
@@ -90,12 +98,12 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
             impossible.append(name)
         else:
             write_list(benchmark, root, name, rest)
-    if not impossible:
-        return []
-    return [
-        f"{list_file(root, 'train')}: has {len(train)} images, not all that {', '.join(impossible)} must be made of; "
-        f"complete the data set, or import those lists"
-    ]
+    if impossible:
+        problems.append(
+            f"{list_file(root, 'train')}: has {len(train)} images, not all that {', '.join(impossible)} must be "
+            f"made of; complete the data set, or import those lists"
+        )
+    return problems
 
 
 def list_file(root: Path, name: str) -> Path:
@@ -124,18 +132,37 @@ def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
     Raises:
         InputError: there is a list of that name with other images.
     """
+    check_list(benchmark, root, name, keys)
+    file = list_file(root, name)
+    if file.exists() and read_list_keys(benchmark, root, name) == set(keys):
+        return
+    text = "".join(f"{benchmark.line(key, name)}\n" for key in sorted(keys))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> None:
+    """Check that `write_list` would write a list.
+
+    Raises:
+        InputError: there is a list of that name with other images.
+    """
     file = list_file(root, name)
     old = read_list_keys(benchmark, root, name)
-    if file.exists() and old == set(keys):
-        return
     if not old <= set(keys):
         raise InputError(
             f"{file}: has {len(old)} images, and not just those of the {len(keys)} to be written; "
             f"take it away to have it written anew"
         )
-    text = "".join(f"{benchmark.line(key, name)}\n" for key in sorted(keys))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def _shared_images(shared: set[str], labeled: Path, unlabeled: Path) -> list[str]:
+    if not shared:
+        return []
+    return [
+        f"{unlabeled}: has {len(shared)} images of {labeled.name} too, such as {min(shared)}; "
+        f"take it away to have it written anew"
+    ]
 
 
 def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
