@@ -3,7 +3,8 @@
 
 MODEL is a training's checkpoint or a file of tools/export_model.py. Written are DIR/masks (a pixel's value is its class
 id), DIR/overlays and, with a detector, DIR/boxes.json (COCO's format). Trailing KEY VALUE pairs set keys below
-TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`. The exit status is 1 if an image could not be read.
+TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`. The exit status is 1 if an image could not be read or a
+video breaks off.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Detectron2's own tools on what a training left: its predictor, its visualizer, its counts."""
 
+import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +14,29 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
 
+from wpl_d2 import build_model
 from wpl_d2.data import read_image
 from wpl_d2.engine import load_model
 
+# What a user of Detectron2 writes, in a process that registers no data set and knows no folder of the training's.
+NATURAL = """
+import sys
+import cv2
+from wpl_d2 import get_cfg
+from detectron2.engine import DefaultPredictor
+from detectron2.utils.visualizer import Visualizer
+
+cfg = get_cfg()
+cfg.merge_from_file("config.yaml")
+cfg.MODEL.WEIGHTS = "model_final.pth"
+predictor = DefaultPredictor(cfg)
+image = cv2.imread(sys.argv[1])
+outputs = predictor(image)
+drawing = Visualizer(image[..., ::-1], predictor.metadata)
+drawing.draw_sem_seg(outputs["sem_seg"].argmax(dim=0))
+drawing.draw_instance_predictions(outputs["instances"][:2])
+print(predictor.metadata.as_dict())
+"""
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -67,3 +89,25 @@ def test_counts_of_a_checkpoint(checkpoint, predicted):
         sum(float(rows[part][1]) for part in ("backbone", "sem_seg_head", "detector")), abs=2e-3
     )
     assert float(re.search(r"Activations: (\d+\.\d) M", done.stdout)[1]) > 0
+
+
+def test_detectron2s_lines_do_in_a_fresh_process(checkpoint, images, predicted, tmp_path):
+    shutil.copy(checkpoint, tmp_path)
+    cfg = predicted[3].clone()
+    known = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    cfg.DATASETS.DESCRIPTION = "the YAML is on another machine"
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    command = [sys.executable, "-W", "ignore", "-c", NATURAL, str(images / "val0.png")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = ast.literal_eval(done.stdout.splitlines()[-1])
+    keys = ("stuff_classes", "stuff_colors", "thing_classes", "thing_colors")
+    # Of the same types too: to register the data set afterwards is no contradiction.
+    assert {key: said[key] for key in keys} == {key: getattr(known, key) for key in keys}
+
+
+def test_a_checkpoint_of_another_data_set_names_no_classes(checkpoint, predicted):
+    cfg = predicted[3].clone()
+    cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = checkpoint, ("another_val",)
+    build_model(cfg)
+    assert MetadataCatalog.get("another_val").get("stuff_classes") is None

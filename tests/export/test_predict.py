@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -9,10 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
 from PIL import Image
 from pycocotools.coco import COCO
 
-from wpl_d2.data import read_image, read_mask
+from wpl_d2.data import UnreadableImageError, read_image, read_mask
 from wpl_d2.errors import InputError
 from wpl_d2.evaluation.windows import SlidingWindow
 from wpl_d2.export import Predictor, Results, open_model, open_source, predict
@@ -109,6 +111,15 @@ def test_the_output_may_lie_in_the_input(images, tmp_path, teacher):
     assert len(list((tmp_path / "in/out/masks").rglob("*.png"))) == len(list(images.iterdir()))
 
 
+def test_the_output_may_be_the_input(images, tmp_path, teacher):
+    shutil.copytree(images, tmp_path / "in")
+    count = len(list(images.iterdir()))
+    for _ in range(2):
+        assert run(tmp_path / "in", tmp_path / "in", teacher) == []
+        assert len(list((tmp_path / "in/masks").rglob("*.png"))) == count
+        assert len(list((tmp_path / "in/overlays").rglob("*.png"))) == count
+
+
 @pytest.mark.parametrize(
     "pattern, names",
     [("*/val*.png", {"a/val0", "b/val0", "b/val1"}), ("b/lab*", {"labeled0"}), ("b/val1.png", {"val1"})],
@@ -136,6 +147,46 @@ def test_windows(folder, tmp_path, teacher):
     assert (mask != expected_labels(teacher, folder / "a/val0.png")).any()
     with pytest.raises(InputError, match=r"MODEL.DEVICE cannot change a trained model"):
         Predictor(teacher, "cpu", opts=["MODEL.DEVICE", "cuda"])
+    with pytest.raises(InputError, match=r"TEST.INFERENCE.FLIP cannot be .*; give it True or False"):
+        Predictor(teacher, "cpu", opts=["TEST.INFERENCE.FLIP", "yes"])
+
+
+def test_the_centre_alone_is_predicted_on_request_alone(folder, teacher):
+    image = read_image(folder / "a/val0.png")
+    config = CfgNode.load_cfg(teacher.about["config"])
+    config.TEST.INFERENCE.MODE, config.TEST.INFERENCE.CROP_SIZE = "crop", (20, 20)
+    judged = dataclasses.replace(teacher, about={**teacher.about, "config": config.dump()})
+    (whole,) = Predictor(judged, "cpu")([image])
+    np.testing.assert_array_equal(whole.labels, expected_labels(teacher, folder / "a/val0.png"))
+    (centre,) = Predictor(judged, "cpu", opts=["TEST.INFERENCE.MODE", "crop"])([image])
+    assert not centre.labels[:15].any() and whole.labels[:15].any()
+
+
+def write_video(file, frames):
+    writer = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"MJPG"), 12, (64, 48))
+    rng = np.random.default_rng(0)  # noise: else a file is mostly its header
+    for _ in range(frames):
+        writer.write(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+
+
+def test_a_cut_video_is_told(tmp_path):
+    write_video(tmp_path / "whole.avi", 12)
+    assert [type(frame.image) for frame in open_source(str(tmp_path / "whole.avi"))] == [np.ndarray] * 12
+    data = (tmp_path / "whole.avi").read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) * 2 // 3])
+    *frames, last = open_source(str(tmp_path / "cut.avi"))
+    assert 0 < len(frames) < 11
+    assert isinstance(last.image, UnreadableImageError)
+    assert f"cut.avi: breaks off after {len(frames)} frames, its header names 12" in str(last.image)
+
+
+@pytest.mark.parametrize(("named", "told"), [(0, False), (11, False), (13, False), (14, True)])
+def test_a_header_may_be_off_by_a_frame(tmp_path, monkeypatch, named, told):
+    write_video(tmp_path / "drive.avi", 12)
+    source = open_source(str(tmp_path / "drive.avi"))
+    monkeypatch.setattr(type(source), "__len__", lambda _: named)
+    assert isinstance(list(source)[-1].image, UnreadableImageError) == told
 
 
 def test_a_video(images, tmp_path, exported):

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..engine import load_model
 from ..errors import InputError
+from ..modeling.build import check_device
 from .deployed import Deployed, deploy
 from .onnx import Onnx
 from .torch_export import TorchExport
@@ -68,8 +69,9 @@ def open_model(path: str | Path, which: str = "", device: str = "cpu") -> Deploy
         device: to run on.
 
     Raises:
-        InputError: there is no such file, it cannot be read, or there is nothing to choose in it.
+        InputError: there is no such file or device, it cannot be read, or there is nothing to choose in it.
     """
+    check_device("--device", device)
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; give a checkpoint or an exported model")

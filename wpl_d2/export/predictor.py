@@ -41,7 +41,8 @@ class Predictor:
             deployed: of `open_model`, on the same device.
             device: to put images on.
             min_score: boxes with a lower score are left out.
-            opts: keys below TEST.INFERENCE and values in turn; the rest is as in the training's config.
+            opts: keys below TEST.INFERENCE and values in turn; the rest is as in the training's config. Its mode crop,
+                which judges the centre and leaves the rest of the image without a prediction, becomes whole.
 
         Raises:
             InputError: a key is another, or has a value that does not do.
@@ -50,6 +51,8 @@ class Predictor:
             if not key.startswith(_KEYS):
                 raise InputError(f"overrides: {key} cannot change a trained model; set keys that begin with {_KEYS}")
         cfg = restore_cfg(deployed.about["config"])
+        if cfg.TEST.INFERENCE.MODE == "crop":
+            cfg.TEST.INFERENCE.MODE = "whole"
         override(cfg, opts)
         self.segment = build_predict(cfg, deployed.segment) if deployed.segment else None
         self.find = deployed.find

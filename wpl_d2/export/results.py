@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..visualization import draw_boxes, overlay
 from .deployed import Found
 from .predictor import Prediction
-from .sources import Frame
+from .sources import MASKS, OVERLAYS, Frame
 
 
 class Results:
@@ -74,14 +74,14 @@ class Results:
         """
         picture = image.transpose(2, 0, 1)
         if prediction.labels is not None:
-            _save(prediction.labels, self.folder / "masks" / f"{frame.name}.png")
+            _save(prediction.labels, self.folder / MASKS / f"{frame.name}.png")
             picture = overlay(picture, prediction.labels, self.about["colors"])
         if prediction.found is not None:
             picture = self._draw(picture, prediction.found)
             self._note(frame.file, image.shape[:2], prediction.found)
         pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
         if self.video is None:
-            _save(pixels, self.folder / "overlays" / f"{frame.name}.png")
+            _save(pixels, self.folder / OVERLAYS / f"{frame.name}.png")
         else:
             self._append(pixels, *self.video)
         self.count += 1
@@ -111,7 +111,7 @@ class Results:
 
     def _append(self, pixels: np.ndarray, name: PurePath, rate: float) -> None:
         if self._writer is None:
-            file = self.folder / "overlays" / f"{name}.mp4"
+            file = self.folder / OVERLAYS / f"{name}.mp4"
             file.parent.mkdir(parents=True, exist_ok=True)
             code = cv2.VideoWriter.fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(file), code, rate, (pixels.shape[1], pixels.shape[0]))

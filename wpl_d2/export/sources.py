@@ -17,6 +17,8 @@ from ..errors import InputError
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
+MASKS, OVERLAYS = "masks", "overlays"
+"""Folders of results, which are no input."""
 
 
 class Frame(NamedTuple):
@@ -87,6 +89,7 @@ class Video:
         Raises:
             InputError: OpenCV cannot read it.
         """
+        self._file = file
         self._capture = cv2.VideoCapture(str(file))
         if not self._capture.isOpened():
             raise InputError(f"{file}: cannot be read as a video; convert it to MP4 (H.264)")
@@ -97,13 +100,18 @@ class Video:
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[Frame]:
-        """Decode one after the other, once."""
+        """Decode one after the other, once; where the video breaks off, the last one has no image."""
         for number in itertools.count():
             there, pixels = self._capture.read()
-            if not there:
-                return
             name = self.video[0] / f"{number:06d}"
+            if not there:
+                break
             yield Frame(name, name, np.ascontiguousarray(pixels[..., ::-1]))
+        # Many a header is off by a frame, or guesses from duration and rate.
+        missing = len(self) - number
+        if number == 0 or missing > max(1, len(self) // 100):
+            told = f"{self._file}: breaks off after {number} frames, its header names {len(self)}; copy it anew"
+            yield Frame(name, name, UnreadableImageError(told))
 
 
 def open_source(given: str, without: Path | None = None) -> Source:
@@ -111,7 +119,7 @@ def open_source(given: str, without: Path | None = None) -> Source:
 
     Args:
         given: a folder (searched with its subfolders), a pattern such as "data/*/left.png", an image or a video.
-        without: a folder whose files are left out, such as the output's.
+        without: the output's folder, whose earlier results are left out.
 
     Raises:
         InputError: there is nothing of that kind.
@@ -120,7 +128,8 @@ def open_source(given: str, without: Path | None = None) -> Source:
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return Video(path)
     files, root = image_files(given)
-    kept = [file for file in files if without is None or without.resolve() not in file.resolve().parents]
+    results = [] if without is None else [without.resolve() / name for name in (MASKS, OVERLAYS)]
+    kept = [file for file in files if not any(folder in file.resolve().parents for folder in results)]
     if not kept:
         raise InputError(f"{given}: no images there; name a folder, a pattern in quotes, or a video")
     return ImageFiles(kept, root)
