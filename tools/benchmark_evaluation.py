@@ -3,7 +3,8 @@
 
 `tools/benchmark_evaluation.py [--height 1024 --width 2048 --classes 19]`; the last line is one JSON object. Both
 evaluators take turns in one process, and each reads the mask from its PNG file. The network is not part of it, nor are
-the numbers at the end of a data set and the files that `SemSegEvaluator` then writes.
+the numbers at the end of a data set and the files that `SemSegEvaluator` then writes. `ratio` is of the elapsed time,
+`cpu_ratio` of the CPU time of all threads, which other programs on the machine hardly disturb.
 """
 
 import argparse
@@ -54,8 +55,9 @@ def main(args: argparse.Namespace) -> None:
         seconds = take_turns(calls, args.rounds, args.device)
         own, theirs = (evaluator.evaluate()["sem_seg"]["mIoU"] for evaluator in evaluators.values())
     result = {key: getattr(args, key) for key in ("height", "width", "classes", "rounds", "threads", "device")}
-    result |= {f"{name}_ms": round(1000 * value, 2) for name, value in seconds.items()}
-    result |= {"ratio": round(seconds["own"] / seconds["detectron2"], 4), "miou_difference": abs(own - theirs)}
+    result |= {f"{name}_ms": round(1000 * elapsed, 2) for name, (elapsed, _) in seconds.items()}
+    ratio, cpu_ratio = (ours / other for ours, other in zip(seconds["own"], seconds["detectron2"], strict=True))
+    result |= {"ratio": round(ratio, 4), "cpu_ratio": round(cpu_ratio, 4), "miou_difference": abs(own - theirs)}
     print(json.dumps(result))
 
 
@@ -74,17 +76,21 @@ def make_image(folder: Path, classes: int, height: int, width: int) -> tuple[dic
     return item, scores + 0.2 * torch.randn(scores.shape, generator=generator)
 
 
-def take_turns(calls: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, float]:
-    """Median seconds of each call; the first round is a warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
+def take_turns(calls: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, tuple[float, float]]:
+    """Median seconds of each call, elapsed and of CPU time; the first round is a warm-up."""
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds + 1):
         for name, call in calls.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             call()
             if device != "cpu":
                 torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+            times[name].append((time.perf_counter() - start, time.process_time() - cpu_start))
+    medians = {}
+    for name, values in times.items():
+        elapsed, cpu = zip(*values[1:], strict=True)
+        medians[name] = (statistics.median(elapsed), statistics.median(cpu))
+    return medians
 
 
 if __name__ == "__main__":

@@ -46,30 +46,37 @@ def assert_same(ours, theirs):
 class StopAfter:
     """A signal that arrives during the step after `steps` others."""
 
-    def __init__(self, trainer, steps):
+    def __init__(self, trainer, steps, signum=signal.SIGTERM):
         forward = trainer.framework.forward
 
         def interrupted(batch):
             if trainer.iter == steps - 1:
-                os.kill(os.getpid(), 15)
+                os.kill(os.getpid(), signum)
             return forward(batch)
 
         trainer.framework.forward = interrupted
 
 
 @pytest.mark.parametrize(
-    ("own", "workers"),
-    [([], 0), ([], 2), (SMALL_DETECTOR, 0), (SMALL_DETECTOR, 2), ([*SMALL_DETECTOR, *UNIMATCH], 0), (AEL, 2)],
-    ids=["ppw-0", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0", "ael_ppw-2"],
+    ("own", "workers", "signum"),
+    [
+        ([], 0, signal.SIGINT),
+        ([], 2, signal.SIGTERM),
+        (SMALL_DETECTOR, 0, signal.SIGTERM),
+        (SMALL_DETECTOR, 2, signal.SIGTERM),
+        ([*SMALL_DETECTOR, *UNIMATCH], 0, signal.SIGTERM),
+        (AEL, 2, signal.SIGTERM),
+    ],
+    ids=["ppw-0-ctrl_c", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0", "ael_ppw-2"],
 )
-def test_resume_after_a_signal_is_exact(tree, tmp_path, own, workers):
+def test_resume_after_a_signal_is_exact(tree, tmp_path, own, workers, signum):
     opts = [*own, "DATALOADER.NUM_WORKERS", workers]
     run(tree, tmp_path / "straight", *opts)
     stopped = trainer_of(tree, tmp_path / "stopped", *opts)
-    StopAfter(stopped, 3)
+    StopAfter(stopped, 3, signum)
     with pytest.raises(SystemExit) as status:
         stopped.train()
-    assert status.value.code == 128 + 15
+    assert status.value.code == 128 + signum
     assert (tmp_path / "stopped" / "last_checkpoint").read_text() == "model_0000002.pth"
     resumed = run(tree, tmp_path / "stopped", *opts, resume=True)
     assert resumed.start_iter == 3
@@ -176,6 +183,41 @@ def test_a_resumed_run_keeps_a_better_model_than_its_own(tree, tmp_path, monkeyp
     resumed.train()
     assert best() == ({"best_metric": 80.0, "best_iter": 4}, 4)
     assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_final.pth"
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What evaluations will measure, one after the other."""
+    values = []
+    monkeypatch.setattr("wpl_d2.engine.trainer.evaluate", lambda *_: {"sem_seg": {"mIoU": values.pop(0)}})
+    return values
+
+
+def test_a_damaged_best_model_stands_in_no_way_and_is_written_anew(tree, tmp_path, measured, caplog):
+    out, opts = tmp_path / "out", ["TEST.EVAL_PERIOD", 1, "SOLVER.MAX_ITER", 2]
+    measured += [60.0, 70.0]
+    run(tree, out, *opts)
+    (out / "model_best.pth").write_bytes((out / "model_best.pth").read_bytes()[:1000])
+    measured += [50.0]
+    assert run(tree, out, *opts[:2], "SOLVER.MAX_ITER", 3, resume=True).start_iter == 2
+    assert load_checkpoint(str(out / "model_best.pth"))["iteration"] == 3
+    assert "model_best.pth" in caplog.text and "writes it anew" in caplog.text
+
+
+def test_an_earlier_runs_best_model_is_put_aside_and_is_no_record(tree, tmp_path, measured):
+    out, opts = tmp_path / "out", ["TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER", 2]
+    measured += [90.0]
+    run(tree, out, *opts)
+    earlier = (out / "model_best.pth").read_bytes()
+    stopped = trainer_of(tree, out, *opts)
+    StopAfter(stopped, 1)
+    with pytest.raises(SystemExit):
+        stopped.train()
+    assert (out / "model_best_earlier.pth").read_bytes() == earlier
+    measured += [50.0]
+    assert run(tree, out, *opts, resume=True).start_iter == 1
+    hooks = load_checkpoint(str(out / "model_best.pth"))["trainer"]["hooks"]
+    assert hooks["BestCheckpointer"]["best_metric"] == 50.0
 
 
 def test_a_checkpoint_alone_rebuilds_its_model(tree, tmp_path):

@@ -3,9 +3,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
-from helpers import CLASSES
+from helpers import CLASSES, SMALL, SMALL_DETECTOR, SMALL_FPN
 from torch import nn
 
+from wpl_d2 import build_model
 from wpl_d2.data.box_cache import BoxCache, Origin
 from wpl_d2.errors import InputError
 from wpl_d2.evaluation import cache_boxes
@@ -108,6 +109,14 @@ def test_an_image_that_cannot_be_read_has_no_boxes(records, tree, tmp_path):
     cache = run(Brightness(), records, tmp_path / "boxes.npz")
     assert cache.images["unlabeled1"].size == (0, 0) and not len(cache.images["unlabeled1"].boxes)
     assert len(cache.images) == len(records)
+
+
+@pytest.mark.parametrize("opts", [SMALL_FPN, SMALL_DETECTOR], ids=["alone", "shared"])
+def test_every_box_above_the_score_is_kept(records, tree, tmp_path, opts):
+    limits = ["TEST.DETECTIONS_PER_IMAGE", 1, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2]
+    model = build_model(tree.cfg(*SMALL, *opts, *limits))
+    cache = run(model, records[:1], tmp_path / "boxes.npz")
+    assert all(len(image.boxes) > 1 and image.scores.min() >= 0.2 for image in cache.images.values())
 
 
 def test_masks_are_not_opened(records, tree, tmp_path):

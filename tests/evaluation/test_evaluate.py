@@ -1,12 +1,15 @@
 """The evaluation of a real, untrained model, from config to numbers and to the preview picture."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import wpl_d2
-from wpl_d2.evaluation import evaluate_pseudo_labels
+from wpl_d2.errors import InputError
+from wpl_d2.evaluation import build_evaluator, check_evaluator, evaluate_pseudo_labels
 from wpl_d2.evaluation.evaluate import evaluate
 from wpl_d2.visualization import render_preview
 from wpl_d2.visualization.preview import CELL, compose
@@ -52,6 +55,33 @@ def test_all_that_was_asked_for_is_measured(cfg, framework):
     assert {"auroc-rank-pixel", "auroc-cosine_centered-confident"} <= set(
         results["pseudo_labels"][cfg.TEST.PSEUDO_LABELS[0]]
     )
+
+
+def test_every_model_on_every_set_has_its_results(cfg, framework, monkeypatch):
+    cfg.DATASETS.TEST, cfg.TEST.PSEUDO_LABELS, cfg.TEST.STUDENT = ("first", "second"), (), True
+    module = sys.modules[evaluate.__module__]
+    monkeypatch.setattr(module, "_evaluate_one", lambda cfg, model, dataset, name: {"sem_seg": f"{name} on {dataset}"})
+    assert evaluate(cfg, framework) == {
+        "sem_seg": "teacher on first",
+        "second": {"sem_seg": "teacher on second"},
+        "student": {"sem_seg": "student on first", "second": {"sem_seg": "student on second"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "mode", "message"),
+    [
+        ("confussion", "whole", "TEST.EVALUATOR: 'confussion' is not known; did you mean confusion"),
+        ("detectron2", "crop", "TEST.EVALUATOR: detectron2 judges the whole image; set confusion"),
+        ("label_files", "crop", "TEST.EVALUATOR: label_files judges the whole image"),
+    ],
+)
+def test_an_evaluator_that_cannot_judge_is_refused(cfg, evaluator, mode, message):
+    cfg.TEST.EVALUATOR, cfg.TEST.INFERENCE.MODE = evaluator, mode
+    with pytest.raises(InputError, match=message):
+        check_evaluator(cfg)
+    with pytest.raises(InputError, match=message):
+        build_evaluator(cfg, cfg.DATASETS.TEST[0], "")
 
 
 def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):

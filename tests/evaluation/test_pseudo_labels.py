@@ -3,11 +3,11 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from wpl_d2.evaluation import PseudoLabelEvaluator
+from wpl_d2.evaluation import PseudoLabelEvaluator, pseudo_labels
 from wpl_d2.evaluation.auroc import auroc, histogram, spread_confidence
 from wpl_d2.evaluation.pseudo_labels import pseudo_label_table
 from wpl_d2.structures import PseudoLabels
-from wpl_d2.weighting import PixelWeigher, cosine, rank_overlap
+from wpl_d2.weighting import SIMILARITY_MAPS, PixelWeigher, cosine, rank_overlap
 
 CLASSES = ["sky", "car", "dog"]
 THRESHOLD = 0.8
@@ -125,7 +125,7 @@ def test_groups_match_a_loop_over_pixels():
 
 
 def test_scores_are_judged_over_all_and_over_confident_pixels():
-    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD)
+    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, ["oracle", "noisy"])
     pseudo, target, _ = batch()
     right = pseudo.labels == target
     noise = torch.rand(target.shape, generator=torch.Generator().manual_seed(9))
@@ -140,6 +140,23 @@ def test_scores_are_judged_over_all_and_over_confident_pixels():
             assert results[f"auroc-{name}-{scope}"] == pytest.approx(expected, abs=2e-3)
     assert results["coverage-outside"] == 0 and np.isnan(results["accuracy-outside"])
     assert "noisy" in pseudo_label_table(results, CLASSES)
+
+
+def test_a_process_without_an_image_takes_part_in_the_same_sums(monkeypatch):
+    summed = []
+    real = pseudo_labels.sum_over_ranks
+    monkeypatch.setattr(pseudo_labels, "sum_over_ranks", lambda counts: summed.append(counts.shape) or real(counts))
+    pseudo, target, boxes = batch()
+    weigher = PixelWeigher(num_classes=len(CLASSES), dim=16, bank_size=8)
+    maps = weigher.similarity_maps(torch.rand(len(target), 16, 5, 6), pseudo.labels)
+    names = []
+    for images in (1, 0):
+        evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, SIMILARITY_MAPS)
+        for _ in range(images):
+            evaluator.score_batch(pseudo, maps, target, boxes)
+        names.append(list(evaluator.evaluate()))
+    assert summed[: len(summed) // 2] == summed[len(summed) // 2 :]
+    assert names[0] == names[1]
 
 
 def test_similarity_scores_use_both_banks():

@@ -12,6 +12,7 @@ from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 
 from ..errors import InputError
+from ..modeling.weight_files import DamagedFileError
 from .checkpoint import STEP_FILE, FrameworkCheckpointer, load_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,17 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     NAME = "model_best"
 
+    def before_train(self) -> None:
+        """A run that begins anew puts an earlier run's best model aside: it is no record of its own."""
+        if self.trainer.start_iter == 0 and comm.is_main_process() and self._path.is_file():
+            aside = self._path.with_name(f"{self.NAME}_earlier.pth")
+            self._path.replace(aside)
+            logger.warning("%s: is of an earlier run; it is now %s", self._path, aside.name)
+
+    @property
+    def _path(self) -> Path:
+        return Path(self._checkpointer.save_dir) / f"{self.NAME}.pth"
+
     def _best_checking(self) -> None:
         metric = self.trainer.storage.latest().get(self._val_metric)
         if metric is None:
@@ -101,9 +113,13 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take them back, from the best model's file where there is one."""
-        path = Path(self._checkpointer.save_dir) / f"{self.NAME}.pth"
-        if path.is_file():
-            state_dict = load_checkpoint(str(path))["trainer"]["hooks"][type(self).__qualname__]
+        if self._path.is_file():
+            try:
+                state_dict = load_checkpoint(str(self._path))["trainer"]["hooks"][type(self).__qualname__]
+            except DamagedFileError as error:
+                # There is no best model any more, whatever the record says.
+                logger.warning("%s; the next evaluation writes it anew", error)
+                state_dict = {"best_metric": None, "best_iter": None}
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
 

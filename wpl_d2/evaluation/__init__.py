@@ -1,7 +1,7 @@
 """What a model is worth: segmentation, detection and pseudo-labels."""
 
 from .box_caching import cache_boxes
-from .build import build_evaluator
+from .build import build_evaluator, check_evaluator
 from .confusion import ConfusionMatrix, SemSegConfusionEvaluator, sem_seg_metrics, sem_seg_table
 from .detection import build_box_evaluator
 from .inference import Inference, build_inference, build_predict
@@ -21,6 +21,7 @@ __all__ = [
     "build_inference",
     "build_predict",
     "cache_boxes",
+    "check_evaluator",
     "evaluate_pseudo_labels",
     "judge_pseudo_labels",
     "sem_seg_metrics",

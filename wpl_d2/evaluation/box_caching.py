@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import inference_context
+from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
@@ -30,14 +31,15 @@ Records = Sequence[dict[str, Any]]
 def cache_boxes(
     model: nn.Module, records: Records, origin: Origin, object_ids: Sequence[int], path: str | Path, workers: int = 2
 ) -> BoxCache:
-    """Find the boxes of images and write them to a file. All processes must call it.
+    """Find all boxes of images, from the model's least score on, and write them to a file. All processes must call it.
 
     The processes share the images among them, in parts that are files of their own in the folder `PATH.parts` until
     all are there: a run that was stopped goes on where it was. Images that the file has already are not looked at
     again.
 
     Args:
-        model: gives `{"instances"}` for a dict with "image", as Detectron2's detectors do.
+        model: gives `{"instances"}` for a dict with "image", as Detectron2's detectors do. Its limit on the boxes of an
+            image, TEST.DETECTIONS_PER_IMAGE, is taken away for good.
         records: dataset dicts; images that occur twice are looked at once. No mask is opened.
         origin: of the boxes.
         object_ids: semantic class id of each of the model's classes.
@@ -53,6 +55,7 @@ def cache_boxes(
     if not records:
         raise InputError(f"{path}: there are no images to find boxes on; name a data set that has some")
     path = Path(path)
+    _take_all_boxes(model)
     known = _known(path, origin)
     new = {image_key(record): record for record in records}
     keys = sorted(new.keys() - known.keys())
@@ -66,6 +69,12 @@ def cache_boxes(
         _merge(known, files, origin, path)
     comm.synchronize()
     return BoxCache.load(path)
+
+
+def _take_all_boxes(model: nn.Module) -> None:
+    for part in model.modules():
+        if isinstance(part, FastRCNNOutputLayers):
+            part.test_topk_per_image = -1  # Detectron2's word for: no limit
 
 
 def _known(path: Path, origin: Origin) -> dict[str, ImageBoxes]:

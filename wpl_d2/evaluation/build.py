@@ -39,22 +39,34 @@ def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> Data
     """
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA)
-    name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
-    crop = judged_crop(cfg)
-    if crop and name != "confusion":
-        raise InputError(
-            f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
-        )
+    name = check_evaluator(cfg)
     if name == "label_files":
         return LabelFiles(dataset_name, output_dir)
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, crop)
+        SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, judged_crop(cfg))
         if name == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]
     if cfg.MODEL.DETECTOR.MODE == "shared":
         evaluators.append(build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA))
     return DatasetEvaluators(evaluators)
+
+
+def check_evaluator(cfg: Any) -> str:
+    """The name in `TEST.EVALUATOR`, if segmentation can be judged by it.
+
+    Args:
+        cfg: a complete config.
+
+    Raises:
+        InputError: no evaluator of that name, or one that does not go with TEST.INFERENCE.
+    """
+    name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
+    if judged_crop(cfg) and name != "confusion":
+        raise InputError(
+            f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
+        )
+    return name
 
 
 def build_detectron2_evaluator(dataset_name: str, output_dir: str | Path) -> SemSegEvaluator:

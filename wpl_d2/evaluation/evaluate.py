@@ -37,10 +37,11 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
     results: OrderedDict[str, Any] = OrderedDict()
     for dataset in cfg.DATASETS.TEST:
         for name in names:
-            own = _evaluate_one(cfg, models[name], dataset, name)
-            for part in [dataset] * (dataset != cfg.DATASETS.TEST[0]) + [name] * (name != first):
-                own = OrderedDict({part: own})
-            results.update(own)
+            # The student's results hold those of further sets, as the teacher's do.
+            nested = results if name == first else results.setdefault(name, OrderedDict())
+            if dataset != cfg.DATASETS.TEST[0]:
+                nested = nested.setdefault(dataset, OrderedDict())
+            nested.update(_evaluate_one(cfg, models[name], dataset, name))
     judged = {
         dataset: evaluate_pseudo_labels(cfg, models[first], framework.weigher, dataset)
         for dataset in cfg.TEST.PSEUDO_LABELS

@@ -26,8 +26,8 @@ from ..data.mappers import read_labels
 from ..errors import InputError
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
-from ..weighting import PixelWeigher, reliable_mask
-from .auroc import auroc, histogram, spread_confidence
+from ..weighting import SIMILARITY_MAPS, PixelWeigher, reliable_mask
+from .auroc import BINS, auroc, histogram, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
 from .counts import count_by_class, percent
@@ -49,15 +49,19 @@ class PseudoLabelEvaluator:
     Everything is counted on the device, in memory that does not grow.
     """
 
-    def __init__(self, classes: Sequence[str], objects: Sequence[int], threshold: float) -> None:
+    def __init__(
+        self, classes: Sequence[str], objects: Sequence[int], threshold: float, scores: Sequence[str] = ()
+    ) -> None:
         """Start from zero.
 
         Args:
             classes: names of all semantic classes.
             objects: ids of those that the detector knows.
             threshold: a pixel is confident from here on.
+            scores: names of those that `score_batch` gets; on all processes the same.
         """
         self.classes = list(classes)
+        self._scores = ("confidence", *scores)
         self.threshold = threshold
         self._objects = torch.zeros(IGNORE + 1, dtype=torch.bool)
         self._objects[list(objects)] = True
@@ -68,7 +72,9 @@ class PseudoLabelEvaluator:
         counts = len(self.classes)
         self._groups = torch.zeros(len(GROUPS), counts, 2, dtype=torch.int64)
         self._weights = torch.zeros(counts, 2, dtype=torch.float64)
-        self._histograms: dict[str, Tensor] = {}
+        # All of them from the start: a process without an image takes part in every sum.
+        empty = torch.zeros(len(SCOPES), 2, BINS, dtype=torch.int64)
+        self._histograms = dict.fromkeys(self._scores, empty)
 
     @torch.no_grad()
     def score_batch(
@@ -93,7 +99,7 @@ class PseudoLabelEvaluator:
         self._weights = self._weights.to(weights.device) + weights
         for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
             new = torch.stack([histogram(score, right, mask) for mask in (judged, confident)])
-            self._histograms[name] = self._histograms[name] + new if name in self._histograms else new
+            self._histograms[name] = self._histograms[name].to(new.device) + new
 
     def evaluate(self) -> dict[str, float]:
         """The numbers of all processes' images on the main one, empty on the others.
@@ -164,7 +170,8 @@ def judge_pseudo_labels(
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
     source = BoxSource(cfg, model, dataset_name)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
-    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD)
+    scored = () if weigher is None else SIMILARITY_MAPS
+    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, scored)
     scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):

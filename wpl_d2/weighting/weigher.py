@@ -16,6 +16,9 @@ from .sampling import at_cells, sample_per_class
 from .similarity import RESOLUTIONS, SIMILARITIES, build_similarity, center
 
 WEIGHT_FORMS = ("paper", "plus_one")
+_CENTERED = "_centered"
+SIMILARITY_MAPS = tuple(name + suffix for suffix in ("", _CENTERED) for name in SIMILARITIES)
+"""The names of what `PixelWeigher.similarity_maps` returns."""
 
 
 class PixelWeigher(nn.Module):
@@ -156,13 +159,14 @@ class PixelWeigher(nn.Module):
             labels: (B, H, W) int64 class ids or `IGNORE`.
 
         Returns:
-            (B, H, W) float32 in [0, 1], 0 where there is no label, by NAME and NAME_centered.
+            (B, H, W) float32 in [0, 1], 0 where there is no label, by each name in `SIMILARITY_MAPS`.
         """
         prototypes, counts = self._prototypes()
         return {
-            name + suffix: self._likeness(name, embedding, labels, prototypes, counts, centered)
-            for suffix, centered in (("", False), ("_centered", True))
-            for name in SIMILARITIES
+            name: self._likeness(
+                name.removesuffix(_CENTERED), embedding, labels, prototypes, counts, name.endswith(_CENTERED)
+            )
+            for name in SIMILARITY_MAPS
         }
 
     def _likeness(
