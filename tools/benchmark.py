@@ -7,14 +7,15 @@ With UniMatch it also has the plain step as UniMatch's authors' code does it, wi
 
 import argparse
 import json
-import resource
 import statistics
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
 from detectron2.utils.events import EventStorage
+from torch.profiler import ProfilerActivity, profile
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
@@ -34,7 +35,11 @@ def main(args: argparse.Namespace) -> None:
     cfg.FRAMEWORK.BURN_IN = 0
     cfg.MODEL.WEIGHTS = ""
     setup_datasets(cfg)
-    batch = next(build_train_loader(cfg))
+    stream = build_train_loader(cfg)
+    batch = next(stream)
+    if build_framework(cfg).requests():
+        # Any images cost what those cost that a framework asks for.
+        batch["requested"] = next(stream)["unlabeled"]
     result = {"config": args.config_file, "device": cfg.MODEL.DEVICE, "threads": args.threads, "steps": args.steps}
     result |= compare_steps(cfg, batch, args.steps)
     result |= compare_overlap(cfg, batch, args.steps)
@@ -68,6 +73,23 @@ class Step:
     def median(self, part: str) -> float:
         """Seconds of a part in the middle one of the measured steps."""
         return statistics.median(times.get(part, 0.0) for times in self.times)
+
+    def peak(self) -> int:
+        """The most bytes that the tensors of one more step took at a time, beside those that were there before it."""
+        times = len(self.times)
+        if self.device != "cpu":
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            self()
+            peak = torch.cuda.max_memory_allocated() - before
+        else:
+            with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+                self()
+            events = (event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]")
+            changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+            peak = max(accumulate(changes))
+        del self.times[times:]
+        return peak
 
     def _now(self) -> float:
         if self.device != "cpu":
@@ -136,14 +158,9 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
         bare_cfg = plain_cfg.clone()
         bare_cfg.MODEL.DETECTOR.MODE = "none"
         kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch)
-    on_gpu, memory = cfg.MODEL.DEVICE != "cpu", {}
     for number in range(steps + 2):
-        for name, step in kinds.items():
-            if on_gpu:
-                torch.cuda.reset_peak_memory_stats()
+        for step in kinds.values():
             step()
-            if on_gpu:
-                memory[f"{name}_peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
             if number < 2:
                 step.times.clear()  # warm-up
     own = weighted.median("weighting")
@@ -157,9 +174,7 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
         "weighting_overhead": own / plain.median("step"),
         "step_ratio": weighted.median("step") / plain.median("step"),
         **published,
-        # Of both kinds of step together; on a GPU each has its own figure.
-        "process_peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        **memory,
+        **{f"{name}_peak_mib": step.peak() / 2**20 for name, step in kinds.items()},
     }
 
 

@@ -40,6 +40,26 @@ def test_benchmark_ends_with_one_json_object(config):
     assert result["weighting_overhead"] == pytest.approx(result["weighting_s"] / result["plain_step_s"], rel=0.01)
     assert result["detector_forward_s"] > 0
     assert result["naive_to_overlap"] > 1
+    assert result["weighted_peak_mib"] >= result["plain_peak_mib"] > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "views", "buffers"), [("UniMatch", 2, "ema"), ("AEL", 0, "none")], ids=["UniMatch", "AEL"]
+)
+def test_benchmark_measures_frameworks_with_further_forwards(config, name, views, buffers):
+    # AEL asks for images: without them its step would fail.
+    opts = ["FRAMEWORK.NAME", name, "INPUT.STRONG.VIEWS", views, "FRAMEWORK.EMA_BUFFERS", buffers]
+    opts += ["MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", True, "MODEL.DETECTOR.MODE", "none"]
+    out = tool("benchmark.py", "--config-file", config, "--steps", 1, "--threads", 1, *opts, "RPPI.ENABLED", False)
+    result = json.loads(out.splitlines()[-1])
+    assert 0 < result["weighting_s"] < result["weighted_step_s"]
+    assert result["plain_step_s"] > 0
+    if name == "UniMatch":
+        assert result["published_step_s"] > 0
+        ratio = result["weighted_step_s"] / result["published_step_s"]
+        assert result["weighted_to_published"] == pytest.approx(ratio, rel=0.01)
+    else:
+        assert "published_step_s" not in result
 
 
 def test_runs_are_summarised_over_seeds(tmp_path):
