@@ -120,6 +120,12 @@ def test_the_output_may_be_the_input(images, tmp_path, teacher):
         assert len(list((tmp_path / "in/overlays").rglob("*.png"))) == count
 
 
+def test_masks_of_others_are_not_written_over(images, tmp_path, teacher):
+    (tmp_path / "data" / "masks").mkdir(parents=True)
+    with pytest.raises(InputError, match="masks: is no earlier result"):
+        run(images, tmp_path / "data", teacher)
+
+
 @pytest.mark.parametrize(
     "pattern, names",
     [("*/val*.png", {"a/val0", "b/val0", "b/val1"}), ("b/lab*", {"labeled0"}), ("b/val1.png", {"val1"})],
