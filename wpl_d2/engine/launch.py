@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -42,7 +43,12 @@ def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace)
     if 0 < gpus < args.num_gpus:
         raise InputError(f"--num-gpus: {args.num_gpus} asked for, the machine has {gpus}; ask for at most that")
     if args.num_gpus * args.num_machines <= 1:
-        _worker(main, args)
+        try:
+            _worker(main, args)
+        except SystemExit as end:
+            if end.code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
+                _leave(end.code)
+            raise
         return
     machines = {"num_machines": args.num_machines, "machine_rank": args.machine_rank}
     try:
@@ -64,11 +70,7 @@ def _meeting_place(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _rank(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """As `_worker`, in a process that was started for it and ends here.
-
-    It ends at once, as a forked process of Python's does. The interpreter's own end takes a second and more, in which
-    threads of a process group that a traceback keeps alive still run: ranks were aborted there, with all done.
-    """
+    """As `_worker`, in a process that was started for it and ends here."""
     # A started process inherits that its parent leaves Ctrl-C to it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     status = 0
@@ -78,6 +80,15 @@ def _rank(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) 
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         status = 128 + signal.SIGINT
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """End this process at once, as a forked process of Python's does.
+
+    The interpreter's own end takes a second and more, in which threads of a process group, or of loaders whose workers
+    got the same signal, still run: processes were aborted there, with all done.
+    """
     # The loaders' workers would notice only after seconds that they are alone.
     for child in mp.active_children():
         child.terminate()
