@@ -45,7 +45,9 @@ class Results:
             InputError: the folder has masks that no earlier prediction wrote, such as a data set's.
         """
         if (folder / MASKS).is_dir() and not (folder / OVERLAYS).is_dir():
-            raise InputError(f"{folder / MASKS}: is no earlier result, and could be written over; give another --output")
+            raise InputError(
+                f"{folder / MASKS}: is no earlier result, and could be written over; give another --output"
+            )
         self.folder, self.about, self.video = folder, about, video
         names = self.about["classes"]
         categories = [{"id": index, "name": names[index]} for index in about["objects"]]
