@@ -132,17 +132,19 @@ def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
     Raises:
         InputError: there is a list of that name with other images.
     """
-    check_list(benchmark, root, name, keys)
-    file = list_file(root, name)
-    if file.exists() and read_list_keys(benchmark, root, name) == set(keys):
+    old, file = check_list(benchmark, root, name, keys), list_file(root, name)
+    if file.exists() and old == set(keys):
         return
     text = "".join(f"{benchmark.line(key, name)}\n" for key in sorted(keys))
     file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
-def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> None:
+def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
     """Check that `write_list` would write a list.
+
+    Returns:
+        the images of the list of that name that is there.
 
     Raises:
         InputError: there is a list of that name with other images.
@@ -154,6 +156,7 @@ def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
             f"{file}: has {len(old)} images, and not just those of the {len(keys)} to be written; "
             f"take it away to have it written anew"
         )
+    return old
 
 
 def _shared_images(shared: set[str], labeled: Path, unlabeled: Path) -> list[str]:
