@@ -59,8 +59,28 @@ def ask_the_launcher(trainer):
     assert trainer.stop_request.signum == signal.SIGTERM
 
 
+def diverge(args):
+    """Train until rank 1 alone meets a loss that is not finite, of which nothing may stay on any rank."""
+    trainer = trainer_of(args, "MeanTeacher", "diverged")
+    forward, before = trainer.framework.forward, {}
+
+    def poisoned(batch):
+        losses = forward(batch)
+        if trainer.iter == 1:
+            before.update(digests(trainer.framework))
+            if comm.get_rank() == 1:
+                losses["loss_unsup"] = losses["loss_unsup"] * float("nan")
+        return losses
+
+    trainer.framework.forward = poisoned
+    with pytest.raises(FloatingPointError, match="loss_unsup not finite at iteration 1"):
+        trainer.train()
+    assert before == digests(trainer.framework)
+
+
 def stop_all(args):
-    """In each process: all ranks stop when one alone is asked to, and when the launcher is, which ends the run."""
+    """In each process: all ranks stop when one diverges, when one is asked to, and when the launcher is (the end)."""
+    diverge(args)
     *others, last = FRAMEWORKS
     for name in others:
         with pytest.raises(SystemExit):
@@ -73,6 +93,10 @@ def digest(value):
     return hashlib.sha256(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy()).hexdigest()
 
 
+def digests(framework):
+    return {key: digest(value) for key, value in framework.state_dict().items()}
+
+
 def resume_all_and_train_straight(args):
     """In each process: train, and check that every rank ended with the same framework."""
     for name in FRAMEWORKS:
@@ -80,7 +104,7 @@ def resume_all_and_train_straight(args):
             trainer = trainer_of(args, name, run, eval_period, resume)
             assert trainer.start_iter == (2 if resume else 0)
             trainer.train()
-            states = comm.all_gather({key: digest(value) for key, value in trainer.framework.state_dict().items()})
+            states = comm.all_gather(digests(trainer.framework))
             assert states[0] == states[1]
             assert trainer.framework.weigher.labeled_bank.counts.sum() > 0
             if eval_period and comm.is_main_process():
