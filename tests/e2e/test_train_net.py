@@ -92,20 +92,22 @@ DATALOADER: {{NUM_WORKERS: 2}}
 VERSION: 2
 """
     )
-    process = subprocess.Popen(
-        command("--config-file", config, "OUTPUT_DIR", out),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    said = tmp_path / "said.txt"
+    with said.open("w") as file:
+        process = subprocess.Popen(
+            command("--config-file", config, "OUTPUT_DIR", out),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
+        )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400
         while not (out / "metrics.json").exists() or not (out / "metrics.json").stat().st_size:
-            assert process.poll() is None and time.monotonic() < deadline
+            assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-5000:]
             time.sleep(0.5)
         os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM, said.read_text()[-5000:]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
