@@ -60,6 +60,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
                 "RPPI.CONF",
                 "RPPI.BOX_SCORE",
             ),
+            *("FRAMEWORK.EMA_DECAY", "FRAMEWORK.CUTMIX.PROB", "FRAMEWORK.AEL.MOMENTUM", "INPUT.PASTE.PROB"),
             *("INPUT.STRONG.JITTER_PROB", "INPUT.STRONG.GRAY_PROB", "INPUT.STRONG.BLUR_PROB", "TEST.BOX_IOU"),
         ),
     ),

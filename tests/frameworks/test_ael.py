@@ -281,8 +281,6 @@ def test_head_classes_that_do_not_exist_or_are_all_are_refused(tree, head):
             0,
             r"FRAMEWORK\.AEL\.PASTE_CLASSES: 0 is too small; .* INPUT\.PASTE\.PROB to 0",
         ),
-        ("FRAMEWORK.AEL.MOMENTUM", 1.5, r"FRAMEWORK\.AEL\.MOMENTUM: 1\.5 is out of its range; set it from 0 to 1"),
-        ("INPUT.PASTE.PROB", 1.5, r"INPUT\.PASTE\.PROB: 1\.5 is out of its range; set it from 0 to 1"),
         ("INPUT.STRONG.VIEWS", 1, r"INPUT\.STRONG\.VIEWS: 1, but AEL learns from none; set it to 0"),
     ],
 )

@@ -129,8 +129,6 @@ def test_teacher_stays_in_evaluation_mode(tree):
         (["WEIGHTING.UNLAB_VIEW", "strng"], "did you mean strong"),
         (["INPUT.STRONG.VIEWS", 0], "learns from strong views; set it to 1"),
         (["FRAMEWORK.EMA_BUFFERS", "none"], "would never move; set ema or copy"),
-        (["FRAMEWORK.CUTMIX.PROB", 1.01], r"FRAMEWORK\.CUTMIX\.PROB: 1\.01 is out of its range; set it from 0 to 1"),
-        (["FRAMEWORK.EMA_DECAY", -0.1], r"FRAMEWORK\.EMA_DECAY: -0\.1 is out of its range; set it from 0 to 1"),
         (["INPUT.PASTE.PROB", 0.5], r"INPUT\.PASTE\.PROB: 0\.5, but MeanTeacher pastes nothing; set it to 0"),
         (["MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 8], "trains no representation; set it to 0"),
     ],

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..losses import cross_entropy
 from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
-from .check import check_share, check_views
+from .check import check_views
 from .class_banks import ConfidenceBank, PresenceBank
 from .components import component_boxes
 from .draws import choose_classes, uniform
@@ -116,7 +116,6 @@ class AEL(TeacherStudent):
         """
         keys, classes = cfg.FRAMEWORK.AEL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
         check_views(cfg, 0)
-        check_share("FRAMEWORK.AEL.MOMENTUM", keys.MOMENTUM)
         if keys.PASTE_CLASSES < 1:
             raise InputError(
                 f"FRAMEWORK.AEL.PASTE_CLASSES: {keys.PASTE_CLASSES} is too small; set it to 1 or more, or "

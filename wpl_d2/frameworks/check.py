@@ -32,27 +32,12 @@ def check_paste(cfg: Any, pastes: bool) -> None:
         pastes: whether the framework pastes.
 
     Raises:
-        InputError: INPUT.PASTE.PROB is no probability, or above 0 where nothing is pasted.
+        InputError: INPUT.PASTE.PROB is above 0 where nothing is pasted.
     """
-    check_share("INPUT.PASTE.PROB", cfg.INPUT.PASTE.PROB)
     if cfg.INPUT.PASTE.PROB and not pastes:
         raise InputError(
             f"INPUT.PASTE.PROB: {cfg.INPUT.PASTE.PROB}, but {cfg.FRAMEWORK.NAME} pastes nothing; set it to 0"
         )
-
-
-def check_share(key: str, value: float) -> None:
-    """Refuse what is no share and no probability.
-
-    Args:
-        key: what the user set, such as "FRAMEWORK.CUTMIX.PROB"; for the message.
-        value: the value set.
-
-    Raises:
-        InputError: it is not in [0, 1].
-    """
-    if not 0 <= value <= 1:
-        raise InputError(f"{key}: {value} is out of its range; set it from 0 to 1")
 
 
 def check_config(cfg: Any) -> None:
@@ -69,8 +54,6 @@ def check_config(cfg: Any) -> None:
     for key, valid in choices.items():
         check_name(f"WEIGHTING.{key}", cfg.WEIGHTING[key], valid)
     check_name("FRAMEWORK.EMA_BUFFERS", cfg.FRAMEWORK.EMA_BUFFERS, ("ema", "copy", "none"))
-    check_share("FRAMEWORK.CUTMIX.PROB", cfg.FRAMEWORK.CUTMIX.PROB)
-    check_share("FRAMEWORK.EMA_DECAY", cfg.FRAMEWORK.EMA_DECAY)
     if cfg.FRAMEWORK.OHEM.ENABLED and cfg.FRAMEWORK.OHEM.MIN_KEPT < 1:
         raise InputError(f"FRAMEWORK.OHEM.MIN_KEPT: {cfg.FRAMEWORK.OHEM.MIN_KEPT} is too small; set it to 1 or more")
     if cfg.MODEL.DETECTOR.MODE == "alone":
