@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import os
 import signal
 
@@ -108,9 +109,12 @@ def test_a_signal_during_an_evaluation_ends_at_once_and_loses_nothing(tree, tmp_
 
 
 @pytest.mark.parametrize("own", [["SOLVER.MAX_ITER", 2], [*AEL, "SOLVER.MAX_ITER", 4]], ids=["ppw", "ael_ppw"])
-def test_workers_change_nothing(tree, tmp_path, own):
+def test_workers_change_nothing_and_end_with_the_training(tree, tmp_path, own):
     run(tree, tmp_path / "none", *own)
-    run(tree, tmp_path / "two", *own, "DATALOADER.NUM_WORKERS", 2)
+    before = set(multiprocessing.active_children())
+    trainer = run(tree, tmp_path / "two", *own, "DATALOADER.NUM_WORKERS", 2)
+    assert set(multiprocessing.active_children()) <= before
+    del trainer  # not before: workers end with who uses them in any case
     assert_same(weights(tmp_path / "none"), weights(tmp_path / "two"))
 
 

@@ -114,8 +114,12 @@ class Trainer(SimpleTrainer):
         self.last_results: OrderedDict[str, Any] = OrderedDict()
         self._requests.extend(self.framework.requests())
         self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
-        with self.stop_request:
-            super().train(self.start_iter, self.max_iter)
+        try:
+            with self.stop_request:
+                super().train(self.start_iter, self.max_iter)
+        finally:
+            # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
+            self.reset_data_loader(tuple)
         return self.last_results
 
     def test(self) -> OrderedDict[str, Any]:
