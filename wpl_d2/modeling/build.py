@@ -9,6 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.modeling import build_model as build_detectron2_model
 
 from ..errors import InputError, check_name
+from .depthwise import speed_up_depthwise
 from .norm import normalize_in_float32
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     check_name("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, heads)
     model = build_detectron2_model(cfg)
     normalize_in_float32(model)
-    return model
+    speed_up_depthwise(model)
+    # Convolutions are faster so on CPUs, and on GPUs with tensor cores.
+    return model.to(memory_format=torch.channels_last)
 
 
 def check_device(key: str, device: str) -> None:
