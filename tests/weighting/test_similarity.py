@@ -115,7 +115,7 @@ def test_memory_format_and_autocast_change_nothing():
 def test_top_channels_leave_their_input_alone_and_mark_what_is_missing():
     vectors = torch.tensor([[2.0, 0, 2, -1], [0, 0, 0, -0.0], [-1, 1, float("inf"), 1]])
     before = vectors.clone()
-    assert top_channels(vectors, 3).tolist() == [[0, 2, 4], [4, 4, 4], [2, 1, 3]]
+    assert top_channels(vectors, 3).sort(dim=1).values.tolist() == [[0, 2, 4], [4, 4, 4], [1, 2, 3]]
     torch.testing.assert_close(vectors, before, equal_nan=True)
 
 

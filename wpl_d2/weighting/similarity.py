@@ -164,13 +164,13 @@ def top_channels(vectors: Tensor, k: int) -> Tensor:
         k: how many.
 
     Returns:
-        (B, min(k, D), ...) int64; D where a vector has no further positive entry.
+        (B, min(k, D), ...) int64, in no order; D where a vector has no further positive entry.
     """
     dim = vectors.shape[1]
     room = 1 << dim.bit_length()
     places = torch.arange(dim - 1, -1, -1, device=vectors.device).view(-1, *[1] * (vectors.dim() - 2))
     keys = vectors.float().view(torch.int32).long().mul_(room).add_(places)
-    best = keys.topk(min(k, dim), dim=1).values
+    best = keys.topk(min(k, dim), dim=1, sorted=False).values
     # Entries of 0 have keys below `room`, and negative ones keys below 0.
     return (dim - 1 - best % room).masked_fill_(best < room, dim)
 
