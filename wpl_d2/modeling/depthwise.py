@@ -15,6 +15,9 @@ def speed_up_depthwise(model: nn.Module) -> None:
 
     Their backward pass takes several times as long in bfloat16 as in float32, and with dilation as without it on the
     sub-grids that a dilation leaves apart. On GPUs, and where no gradients are wanted, nothing changes.
+
+    Args:
+        model: of any architecture, its convolutions of any subclass of `nn.Conv2d`.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
