@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from wpl_d2.evaluation import PseudoLabelEvaluator, pseudo_labels
-from wpl_d2.evaluation.auroc import auroc, histogram, spread_confidence
+from wpl_d2.evaluation.auroc import auroc, histograms, spread_confidence
 from wpl_d2.evaluation.pseudo_labels import pseudo_label_table
 from wpl_d2.structures import PseudoLabels
 from wpl_d2.weighting import SIMILARITY_MAPS, PixelWeigher, cosine, rank_overlap
@@ -15,7 +15,7 @@ THRESHOLD = 0.8
 
 def area(score, right, mask=None):
     mask = torch.ones_like(right) if mask is None else mask
-    return auroc(histogram(score, right, mask).numpy())
+    return auroc(histograms(score, right.long(), mask, 2).numpy())
 
 
 def test_auroc_of_fine_scores_is_sklearns():
@@ -138,6 +138,10 @@ def test_scores_are_judged_over_all_and_over_confident_pixels():
         for name, score in (("noisy", noise + right), ("confidence", pseudo.confidence)):
             expected = roc_auc_score(right[mask], score[mask])
             assert results[f"auroc-{name}-{scope}"] == pytest.approx(expected, abs=2e-3)
+            for index, label in enumerate(CLASSES):
+                own = mask & (pseudo.labels == index)
+                expected = roc_auc_score(right[own], score[own])
+                assert results[f"auroc-{name}-{scope}-{label}"] == pytest.approx(expected, abs=5e-3)
     assert results["coverage-outside"] == 0 and np.isnan(results["accuracy-outside"])
     assert "noisy" in pseudo_label_table(results, CLASSES)
 

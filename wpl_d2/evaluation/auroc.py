@@ -10,21 +10,22 @@ from torch import Tensor
 BINS = 4096
 
 
-def histogram(score: Tensor, right: Tensor, mask: Tensor, bins: int = BINS) -> Tensor:
-    """Count the scores of wrong and of right pixels.
+def histograms(score: Tensor, kind: Tensor, mask: Tensor, kinds: int, bins: int = BINS) -> Tensor:
+    """Count the scores of pixels of several kinds, such as wrong and right ones.
 
     Args:
         score: float in [0, 1], any shape; what lies outside is clipped.
-        right: bool, same shape.
+        kind: int64 in 0..kinds - 1, same shape; anything outside of the mask.
         mask: bool, same shape; False is not counted.
+        kinds: number of histograms.
         bins: of each histogram.
 
     Returns:
-        (2, bins) int64, wrong and right; sums of such histograms are histograms.
+        (kinds, bins) int64; sums of such histograms are histograms.
     """
     level = (score.float().clamp(0.0, 1.0) * (bins - 1)).round().long()
-    cell = torch.where(mask, right.long() * bins + level, 2 * bins)
-    return torch.bincount(cell.flatten(), minlength=2 * bins + 1)[: 2 * bins].view(2, bins)
+    cell = torch.where(mask, kind * bins + level, kinds * bins)
+    return torch.bincount(cell.flatten(), minlength=kinds * bins + 1)[: kinds * bins].view(kinds, bins)
 
 
 def spread_confidence(confidence: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from ..errors import InputError
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
 from ..weighting import SIMILARITY_MAPS, PixelWeigher, reliable_mask
-from .auroc import BINS, auroc, histogram, spread_confidence
+from .auroc import BINS, auroc, histograms, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
 from .counts import count_by_class, percent
@@ -73,7 +73,7 @@ class PseudoLabelEvaluator:
         self._groups = torch.zeros(len(GROUPS), counts, 2, dtype=torch.int64)
         self._weights = torch.zeros(counts, 2, dtype=torch.float64)
         # All of them from the start: a process without an image takes part in every sum.
-        empty = torch.zeros(len(SCOPES), 2, BINS, dtype=torch.int64)
+        empty = torch.zeros(len(SCOPES), counts, 2, BINS, dtype=torch.int64)
         self._histograms = dict.fromkeys(self._scores, empty)
 
     @torch.no_grad()
@@ -98,8 +98,9 @@ class PseudoLabelEvaluator:
         weights = self._by_class(pseudo.labels, right, confident, pseudo.weight.double())
         self._weights = self._weights.to(weights.device) + weights
         for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
-            new = torch.stack([histogram(score, right, mask) for mask in (judged, confident)])
-            self._histograms[name] = self._histograms[name].to(new.device) + new
+            kind = pseudo.labels * 2 + right
+            new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in (judged, confident)])
+            self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
 
     def evaluate(self) -> dict[str, float]:
         """The numbers of all processes' images on the main one, empty on the others.
@@ -107,7 +108,8 @@ class PseudoLabelEvaluator:
         Returns:
             Percent: `accuracy-GROUP` and `coverage-GROUP` (its share of the labeled pixels), the same with
             `-CLASS` for the pixels labeled as that class, and `accuracy-weighted` (confident pixels, each
-            counted by its weight). In [0, 1]: `auroc-SCORE-SCOPE`. NaN where there is no pixel to tell from.
+            counted by its weight). In [0, 1]: `auroc-SCORE-SCOPE`, the same with `-CLASS` for the pixels labeled
+            as that class. NaN where there is no pixel to tell from.
         """
         groups, weights = sum_over_ranks(self._groups), sum_over_ranks(self._weights)
         histograms = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
@@ -116,8 +118,10 @@ class PseudoLabelEvaluator:
         results = _group_results(groups, weights, self.classes)
         for name, counts in histograms.items():
             assert counts is not None  # the main process gets all sums
-            for scope, part in zip(SCOPES, counts, strict=True):
-                results[f"auroc-{name}-{scope}"] = auroc(part)
+            for scope, by_class in zip(SCOPES, counts, strict=True):
+                results[f"auroc-{name}-{scope}"] = auroc(by_class.sum(axis=0))
+                for label, part in zip(self.classes, by_class, strict=True):
+                    results[f"auroc-{name}-{scope}-{label}"] = auroc(part)
         _LOGGER.info("pseudo-labels, %%:\n%s", pseudo_label_table(results, self.classes))
         return results
 
@@ -224,7 +228,7 @@ def _group_results(groups: NDArray[np.int64], weights: NDArray[np.float64], clas
 
 
 def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> str:
-    """What `PseudoLabelEvaluator.evaluate` found as text: accuracy (coverage) of the groups, then AUROC.
+    """What `PseudoLabelEvaluator.evaluate` found as text: accuracy (coverage) of the groups, AUROC, AUROC by class.
 
     Args:
         results: percent, and AUROC in [0, 1], by name.
@@ -233,12 +237,19 @@ def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> 
     rows = [["all", *(_cell(results, group) for group in GROUPS)]]
     rows += [[name, *(_cell(results, f"{group}-{name}") for group in GROUPS)] for name in classes]
     scores = dict.fromkeys(name.split("-")[1] for name in results if name.startswith("auroc-"))
-    areas = [[name, *(results[f"auroc-{name}-{scope}"] for scope in SCOPES)] for name in scores]
+    areas = [[name, *(_area(results, f"{name}-{scope}") for scope in SCOPES)] for name in scores]
     first = tabulate(rows, headers=["accuracy (coverage)", *GROUPS], tablefmt="pipe")
-    second = tabulate(areas, headers=["AUROC", *SCOPES], floatfmt=".4f", tablefmt="pipe")
-    return f"{first}\n\nconfident pixels by their weight: {results['accuracy-weighted']:.2f}\n\n{second}"
+    second = tabulate(areas, headers=["AUROC", *SCOPES], tablefmt="pipe", disable_numparse=True)
+    by_class = [[label, *(_area(results, f"{name}-confident-{label}") for name in scores)] for label in classes]
+    third = tabulate(by_class, headers=["AUROC, confident", *scores], tablefmt="pipe", disable_numparse=True)
+    return f"{first}\n\nconfident pixels by their weight: {results['accuracy-weighted']:.2f}\n\n{second}\n\n{third}"
 
 
 def _cell(results: Mapping[str, float], name: str) -> str:
     accuracy, coverage = results[f"accuracy-{name}"], results[f"coverage-{name}"]
     return "-" if np.isnan(accuracy) else f"{accuracy:.2f} ({coverage:.1f})"
+
+
+def _area(results: Mapping[str, float], name: str) -> str:
+    area = results[f"auroc-{name}"]
+    return "-" if np.isnan(area) else f"{area:.3f}"
