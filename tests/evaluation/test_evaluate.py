@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from PIL import Image
 
 import wpl_d2
@@ -90,7 +91,12 @@ def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):
     assert model.training
     assert results["coverage-confident"] > 0
     assert results["accuracy-weighted"] == results["accuracy-confident"]
-    assert {name.split("-")[1] for name in results if name.startswith("auroc-")} == {"confidence"}
+    classes = MetadataCatalog.get(tiny).stuff_classes
+    assert [name for name in results if "auroc" in name] == [
+        f"auroc-confidence-{scope}{label}"
+        for scope in ("pixel", "confident")
+        for label in ("", *(f"-{name}" for name in classes))
+    ]
 
 
 def test_preview_shows_every_image_in_every_column(cfg, framework, tmp_path):

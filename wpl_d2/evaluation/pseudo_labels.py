@@ -97,8 +97,8 @@ class PseudoLabelEvaluator:
         self._groups = self._groups.to(counts.device) + counts
         weights = self._by_class(pseudo.labels, right, confident, pseudo.weight.double())
         self._weights = self._weights.to(weights.device) + weights
+        kind = pseudo.labels * 2 + right
         for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
-            kind = pseudo.labels * 2 + right
             new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in (judged, confident)])
             self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
 
@@ -112,11 +112,11 @@ class PseudoLabelEvaluator:
             as that class. NaN where there is no pixel to tell from.
         """
         groups, weights = sum_over_ranks(self._groups), sum_over_ranks(self._weights)
-        histograms = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
+        summed = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
         if groups is None or weights is None:
             return {}
         results = _group_results(groups, weights, self.classes)
-        for name, counts in histograms.items():
+        for name, counts in summed.items():
             assert counts is not None  # the main process gets all sums
             for scope, by_class in zip(SCOPES, counts, strict=True):
                 results[f"auroc-{name}-{scope}"] = auroc(by_class.sum(axis=0))
