@@ -29,6 +29,10 @@ class InputError(ValueError):
     The command line tools print it without a traceback.
     """
 
+    def __str__(self) -> str:
+        """The message, without the traceback that a loader's worker puts before it."""
+        return super().__str__().rpartition(f"{type(self).__module__}.{type(self).__qualname__}: ")[2].rstrip()
+
 
 def check_name(key: str, name: str, valid: Iterable[str]) -> str:
     """Return `name` if it is one of `valid`.

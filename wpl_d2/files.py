@@ -1,10 +1,12 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and text files that are text."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+from .errors import InputError
 
 
 def replace_file(target: Path, write: Callable[[Path], object]) -> None:
@@ -15,3 +17,19 @@ def replace_file(target: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def read_text(file: Path) -> str:
+    """The text in a file, without the byte order mark that some editors put before it.
+
+    Raises:
+        InputError: it is not in UTF-8.
+        OSError: it cannot be opened.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    if "\0" in text:
+        raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
+    return text

@@ -14,6 +14,7 @@ from wpl_d2 import get_cfg
 from wpl_d2.data import check_training_data, load_description
 from wpl_d2.data.survey import survey
 
+EVALUATED = ("TEST.EVAL_PERIOD", 1)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
 
 
@@ -106,13 +107,13 @@ def test_a_mask_without_a_labeled_pixel_is_a_problem(tree):
     assert problem == f"{tree.mask('labeled1')}: labels no pixel; draw it, or take its image out of the list 'labeled'"
 
 
-def test_a_file_name_in_place_of_an_id_is_told_with_the_id(tree):
-    add_to(tree, "labeled", "unlabeled0.png")
-    message = (
-        r"labeled\.txt: lists 'unlabeled0\.png', .*; write 'unlabeled0', from which 'image' \(images/\{id\}\.png\)"
-    )
-    with pytest.raises(ValueError, match=message):
-        check_training_data(tree.cfg())
+@pytest.mark.parametrize("form", ["val0.png", "./images/val0.png", "/images/val0.png", "{root}/images/val0.png"])
+def test_an_image_is_found_by_its_file_name_and_by_any_path(tree, form):
+    (tree.root / "val.txt").write_text(form.format(root=tree.root))
+    check_training_data(tree.cfg())
+    (record,) = load_description(tree.yaml).records("val")
+    assert record["file_name"] == str(tree.image("val0"))
+    assert record["sem_seg_file_name"] == str(tree.mask("val0"))
 
 
 def test_an_id_with_a_space_is_told_and_taken_before_a_tab(tree):
@@ -148,12 +149,42 @@ def test_a_labeled_list_must_be_named(tree):
         check_training_data(tree.cfg("DATASETS.TRAIN", "()"))
 
 
-@pytest.mark.parametrize("name", ["labeled2", "val1"])
-def test_missing_masks_are_named(tree, name):
+@pytest.mark.parametrize(("name", "key"), [("labeled2", "TRAIN"), ("val1", "TEST")])
+def test_missing_masks_are_named(tree, name, key):
     tree.mask(name).unlink()
-    with pytest.raises(ValueError, match=rf"{name}\.png: is labeled, but has no .*masks/{name}\.png; add"):
-        check_training_data(tree.cfg())
+    message = rf"{name}\.png: is in DATASETS\.{key}, but has no .*masks/{name}\.png; add"
+    with pytest.raises(ValueError, match=message):
+        check_training_data(tree.cfg(*EVALUATED))
     assert [f"has no {tree.mask(name)}" in problem for problem in problems(tree)] == [True]
+
+
+def test_an_image_whose_path_does_not_lead_to_a_mask_is_told_so(tree):
+    os.symlink(tree.root / "images", tree.root / "elsewhere")
+    (tree.root / "labeled.txt").write_text("elsewhere/labeled0.png")
+    with pytest.raises(ValueError, match=r"labeled0\.png: is in DATASETS\.TRAIN, but nothing says where its mask is"):
+        check_training_data(tree.cfg())
+
+
+@pytest.mark.parametrize("keys", [(), (*EVALUATED, "TEST.EVALUATOR", "label_files")])
+def test_test_images_need_masks_only_where_they_are_measured_on(tree, keys):
+    tree.mask("val1").unlink()
+    check_training_data(tree.cfg(*keys))
+
+
+def test_wrong_masks_to_measure_on_are_refused_before_the_first_step(tree):
+    wrong = np.full((50, 60), 9, dtype=np.uint8)
+    tree.write_mask("unlabeled3", wrong)
+    check_training_data(tree.cfg(*EVALUATED))
+    judged = ("TEST.PSEUDO_LABELS", (f"{tree.name}_unlabeled",))
+    with pytest.raises(ValueError, match=r"unlabeled3\.png: holds the ids \[9\]"):
+        check_training_data(tree.cfg(*EVALUATED, *judged))
+    tree.mask("unlabeled3").unlink()
+    with pytest.raises(ValueError, match=r"unlabeled3\.png: is in TEST\.PSEUDO_LABELS, but has no"):
+        check_training_data(tree.cfg(*EVALUATED, *judged))
+    tree.write_mask("val1", wrong)
+    with pytest.raises(ValueError, match=r"val1\.png: holds the ids \[9\]"):
+        check_training_data(tree.cfg(*EVALUATED))
+    check_training_data(tree.cfg(*judged))
 
 
 @pytest.mark.parametrize(

@@ -96,13 +96,29 @@ def test_a_wrong_description_is_refused_in_words(tree, changes, message):
         ("name: !!python/object/apply:os.system ['true']", "python/object/apply:os.system"),
         ("name: [", "is not YAML"),
         ("- a", "is not a mapping"),
+        ("name: \xe9", "is no text in UTF-8 .*; save it as UTF-8"),
     ],
 )
 def test_unsafe_or_broken_yaml_is_refused(tree, text, message):
-    tree.yaml.write_text(text)
+    tree.yaml.write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message) as error:
         load_description(tree.yaml)
     assert str(error.value).startswith(str(tree.yaml))
+
+
+def test_a_folder_stands_for_the_images_in_it(tree):
+    (tree.root / "images/labeled1.png").rename(tree.root / "images/labeled1.JPG")
+    description = load_description(tree.describe(image="images", mask="masks/"))
+    (tree.root / "labeled.txt").write_text("labeled0\nimages/labeled1.JPG\nlabeled2.png\n")
+    records = description.records("labeled")
+    assert [Path(record["file_name"]).name for record in records] == ["labeled0.png", "labeled1.JPG", "labeled2.png"]
+    assert [record["sem_seg_file_name"] for record in records] == [str(tree.mask(f"labeled{i}")) for i in range(3)]
+    (tree.root / "labeled.txt").write_text("nowhere")
+    (record,) = description.records("labeled")
+    assert record["sem_seg_missing"] == str(tree.root / "masks/nowhere.*")
+    (tree.root / "images/val0.jpg").touch()
+    with pytest.raises(ValueError, match=r"images/val0\.\*: is val0\.jpg or val0\.png; keep one"):
+        description.records("val")
 
 
 def test_a_missing_description_or_list_is_named(tree):

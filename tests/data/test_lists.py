@@ -15,6 +15,8 @@ VOC = ("JPEGImages/{id}.jpg", "SegmentationClass/{id}.png")
         ("JPEGImages/a.jpg", Entry("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")),
         ("elsewhere/a.jpg", Entry("elsewhere/a", "elsewhere/a.jpg", "")),
         ("JPEGImages/a.jpg other/a.png", Entry("a", "JPEGImages/a.jpg", "other/a.png")),
+        ("a.jpg", Entry("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")),
+        ("a.png", Entry("a", "a.png", "")),
         ("JPEGImages/a b.jpg\tother/a b.png", Entry("a b", "JPEGImages/a b.jpg", "other/a b.png")),
     ],
 )
@@ -36,12 +38,32 @@ def test_extract_inverts_a_template():
     assert extract("{id}/{id}.jpg", "a/b.jpg") is None
     assert extract("x+{id}.jpg", "x+1.jpg") == "1"
     assert extract("x.{id}.jpg", "xy1.jpg") is None
+    assert extract("x/{id}.*", "x/a.b.JPG") == "a.b"
+    assert extract("x/{id}.*", "x/a") is None
+
+
+def test_paths_below_the_root_may_be_absolute(tmp_path):
+    other = tmp_path / "other.jpg"
+    other.touch()
+    root = tmp_path / "VOC"
+    whole = Entry("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")
+    for line in ("/JPEGImages/a.jpg", f"{root}/JPEGImages/a.jpg", "/JPEGImages/a.jpg /SegmentationClass/a.png"):
+        assert parse_line(line, *VOC, root) == whole
+    assert parse_line(str(other), *VOC, root).image == str(other)
 
 
 def test_blank_lines_windows_ends_and_a_missing_newline(tmp_path):
     file = tmp_path / "list.txt"
     file.write_bytes(b"\xef\xbb\xbfa\r\n\r\n  \nb")
     assert [entry.id for entry in read_list(file, *VOC)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1"])
+def test_a_list_in_another_encoding_is_named(tmp_path, encoding):
+    file = tmp_path / "list.txt"
+    file.write_text("a\n\xe9\n", encoding=encoding)
+    with pytest.raises(ValueError, match=r"list\.txt: is no text in UTF-8.*; save it as UTF-8"):
+        read_list(file, *VOC)
 
 
 def test_a_line_with_too_many_fields_is_named(tmp_path):

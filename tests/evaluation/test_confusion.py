@@ -109,7 +109,7 @@ def test_class_that_the_model_lacks_is_refused(tiny):
 
 def test_missing_mask_is_named_before_inference(tiny, tmp_path):
     (tmp_path / "masks/1.png").unlink()
-    with pytest.raises(ValueError, match=r"1\.png.*missing"):
+    with pytest.raises(ValueError, match=r"1\.png: is in .*, but has no .*masks/1\.png; add"):
         SemSegConfusionEvaluator(tiny, 4)
 
 

@@ -18,7 +18,7 @@ from .masks import read_image
 
 _logger = logging.getLogger(__name__)
 MASKS_TO_READ = 32
-"""Labeled masks that are read before training; a list that is not longer is read whole."""
+"""Masks of each list that are read before training; a list that is not longer is read whole."""
 _MAX_SHOWN = 5
 Records = list[dict[str, Any]]
 
@@ -27,20 +27,27 @@ def check_training_data(cfg: CfgNode) -> None:
     """Check the lists of a config, after `setup_datasets`.
 
     Lists must not be empty, their files must exist, labeled, unlabeled and test images must be different
-    ones, and the first labeled masks must fit their images and the classes. A class that a short labeled list
-    never shows gets a warning.
+    ones, and some masks of every list that is learned from or measured on must fit their images and the classes. A
+    class that a short labeled list never shows gets a warning.
 
     Raises:
         InputError: all that is wrong, a line for each: `file-or-key: what is wrong; how to mend it`.
     """
-    lists = {key: _load(cfg, key) for key in ("TRAIN", "UNLABELED", "TEST")}
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
-    problems = _missing_files(lists)
-    problems += find_overlap(lists["TRAIN"], lists["UNLABELED"], "both labeled and unlabeled")
-    problems += find_overlap(lists["TRAIN"] + lists["UNLABELED"], lists["TEST"], "trained and tested on")
+    evaluates = cfg.TEST.EVAL_PERIOD > 0
+    train = _load("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
+    unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED)
+    test = _load("DATASETS.TEST", cfg.DATASETS.TEST, optional=not evaluates)
+    judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else []
+    masked, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
+    if evaluates:
+        (bare if cfg.TEST.EVALUATOR == "label_files" else masked)["DATASETS.TEST"] = test
+    problems = [problem for key, records in (masked | bare).items() for problem in _missing(records, key, key in masked)]
+    problems += find_overlap(train, unlabeled, "both labeled and unlabeled")
+    problems += find_overlap(train + unlabeled, test, "trained and tested on")
     if not problems:
-        problems = _check_masks(lists["TRAIN"], cfg)
+        problems = _wrong_masks(masked, cfg)
     if problems:
         more = [f"... and {len(problems) - _MAX_SHOWN} more"] if len(problems) > _MAX_SHOWN else []
         raise InputError("\n".join(problems[:_MAX_SHOWN] + more))
@@ -65,45 +72,46 @@ def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
     return [f"{common[0]}: is {fault}{more}; make the lists disjoint"]
 
 
-def _load(cfg: CfgNode, key: str) -> Records:
+def _load(key: str, names: Sequence[str], optional: bool = False) -> Records:
     records: Records = []
-    for name in cfg.DATASETS[key]:
+    for name in names:
         try:
             found = DatasetCatalog.get(name)
         except InputError:
-            if key == "TEST" and cfg.TEST.EVAL_PERIOD <= 0:
-                continue  # a run that evaluates nothing does not need it
+            if optional:
+                continue
             raise
         if not found:
-            raise InputError(f"DATASETS.{key}: the list {name!r} is empty; name one with images")
+            raise InputError(f"{key}: the list {name!r} is empty; name one with images")
         records += found
     return records
 
 
-def _missing_files(lists: dict[str, Records]) -> list[str]:
+def _missing(records: Records, key: str, masks: bool) -> list[str]:
     problems = []
-    for key, records in lists.items():
-        for record in records:
-            if not os.path.isfile(record["file_name"]):
-                problems.append(f"{record['file_name']}: is in DATASETS.{key}, but missing; restore or unlist it")
-            elif key != "UNLABELED" and "sem_seg_file_name" not in record:
-                problems.append(missing_mask(record))
+    for record in records:
+        if not os.path.isfile(record["file_name"]):
+            problems.append(f"{record['file_name']}: is in {key}, but missing; restore or unlist it")
+        elif masks and "sem_seg_file_name" not in record:
+            problems.append(missing_mask(record, key))
     return problems
 
 
-def _check_masks(records: Records, cfg: CfgNode) -> list[str]:
+def _wrong_masks(lists: dict[str, Records], cfg: CfgNode) -> list[str]:
+    """What is wrong with some of the masks of each list; the classes that a short labeled one lacks get a warning."""
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    chosen = np.linspace(0, len(records) - 1, min(len(records), MASKS_TO_READ)).astype(int)
-    pixels = np.zeros(256, dtype=np.int64)
     problems = []
-    for record in (records[i] for i in chosen):
-        try:
-            mask = read_labels(record, read_image(record["file_name"]).shape[:2], num_classes)
-            pixels += np.bincount(mask.ravel(), minlength=256)
-        except InputError as error:
-            problems.append(str(error))
-    if not problems and len(chosen) == len(records):
-        _warn_of_empty_classes(pixels[:num_classes], cfg.DATASETS.TRAIN)
+    for key, records in lists.items():
+        chosen = np.linspace(0, len(records) - 1, min(len(records), MASKS_TO_READ)).astype(int)
+        pixels = np.zeros(256, dtype=np.int64)
+        for record in (records[i] for i in chosen):
+            try:
+                mask = read_labels(record, read_image(record["file_name"]).shape[:2], num_classes)
+                pixels += np.bincount(mask.ravel(), minlength=256)
+            except InputError as error:
+                problems.append(str(error))
+        if key == "DATASETS.TRAIN" and not problems and len(chosen) == len(records):
+            _warn_of_empty_classes(pixels[:num_classes], cfg.DATASETS.TRAIN)
     return problems
 
 

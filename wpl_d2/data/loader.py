@@ -43,7 +43,7 @@ def labeled_records(cfg: CfgNode) -> Records:
     records = _records(cfg.DATASETS.TRAIN)
     for record in records:
         if "sem_seg_file_name" not in record:
-            raise InputError(missing_mask(record))
+            raise InputError(missing_mask(record, "DATASETS.TRAIN"))
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return cached_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
@@ -62,10 +62,14 @@ def unlabeled_records(cfg: CfgNode) -> Records:
     return load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
 
 
-def missing_mask(record: dict[str, Any]) -> str:
-    """The message for a labeled image without a mask."""
-    expected = record.get("sem_seg_missing", "a mask")
-    return f"{record['file_name']}: is labeled, but has no {expected}; add it or unlist the image"
+def missing_mask(record: dict[str, Any], where: str) -> str:
+    """The message for an image without a mask in a list, `where`, that needs masks."""
+    if "sem_seg_missing" in record:
+        return f"{record['file_name']}: is in {where}, but has no {record['sem_seg_missing']}; add it or unlist the image"
+    return (
+        f"{record['file_name']}: is in {where}, but nothing says where its mask is; write `image mask` in its line, or "
+        "mend 'image' and 'mask' of the data set's YAML"
+    )
 
 
 def labeled_dataset(cfg: CfgNode) -> CountedDataset:

@@ -136,7 +136,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
 
         Raises:
             UnreadableImageError: if the image cannot be read and `skip` is off.
-            RuntimeError: if too many images cannot be read.
+            InputError: if too many images cannot be read.
         """
         for attempt in itertools.count():
             if attempt:
@@ -167,7 +167,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
     def _check_limit(self, index: int) -> None:
         count, total = int(self.unreadable.sum()), len(self.records)
         if count > max(1, MAX_UNREADABLE * total) or count == total:
-            raise RuntimeError(
+            raise InputError(
                 f"{self.stream} stream: {count} of {total} images cannot be read, such as "
                 f"{self.records[index]['file_name']}; restore them or take them out of the list"
             )

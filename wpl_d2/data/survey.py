@@ -16,6 +16,7 @@ from ..structures import IGNORE
 from .boxes import boxes_from_mask
 from .check import find_overlap
 from .datasets import Description
+from .loader import missing_mask
 from .mappers import read_labels
 from .masks import read_image
 
@@ -169,8 +170,7 @@ def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
     file = result.description.root / result.description.lists[name]
     lacking = [r for r in records if "sem_seg_file_name" not in r]
     problems = [
-        f"{r['file_name']}: is in the list {name!r}, but has no {r.get('sem_seg_missing', 'mask')}; add it"
-        for r in lacking[:_MAX_SHOWN]
+        missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]
     ]
     blank = [r for r in records if r["file_name"] in result.pixels and not result.pixels[r["file_name"]].any()]
     problems += [

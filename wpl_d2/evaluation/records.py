@@ -6,6 +6,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog
 
+from ..data.loader import missing_mask
 from ..errors import InputError
 
 
@@ -18,9 +19,5 @@ def records_with_masks(dataset_name: str) -> list[dict[str, Any]]:
     records = DatasetCatalog.get(dataset_name)
     for record in records:
         if "sem_seg_file_name" not in record:
-            missing = record.get("sem_seg_missing", "its mask")
-            raise InputError(
-                f"{record['file_name']}: {missing} is missing, so {dataset_name} cannot be measured on; "
-                "add it or take the image out of the list"
-            )
+            raise InputError(missing_mask(record, dataset_name))
     return records

@@ -3,8 +3,8 @@
 ```yaml
 name: camvid
 root: camvid               # under $DETECTRON2_DATASETS (default ./datasets); absolute; or ./ ../ from the YAML
-image: images/{id}.jpg     # paths below the root; {id} is what the lists name
-mask: masks/{id}.png       # optional; unlabeled images may lack the file
+image: images/{id}.jpg     # paths below the root, {id} is what the lists name; or a folder: `images` is images/{id}.*
+mask: masks/{id}.png       # the same; optional; unlabeled images may lack the file
 classes: [sky, building]   # the class ids of the masks, in this order, from 0
 objects: [building]        # optional: the classes that get boxes and a detector
 ignore: 255                # optional: the masks' value for "no class"
@@ -26,7 +26,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -35,7 +35,8 @@ from detectron2.utils.colormap import colormap
 from ...errors import InputError, nearest
 from ...structures import IGNORE
 from .keys import SPLIT, convert, read_yaml
-from .lists import SLOT, Entry, extract, fill, read_list
+from .lists import SLOT, extract, fill, read_list
+from .open_suffixes import OpenSuffixes
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
@@ -73,8 +74,9 @@ class Description:
         Raises:
             InputError: `file: what is wrong; how to mend it`.
         """
-        self._demand(SLOT in self.image, f"'image' has no {SLOT}; add it")
-        self._demand(SLOT in self.mask or not self.mask, f"'mask' has no {SLOT}; add it")
+        for key, template in (("image", self.image), ("mask", self.mask)):
+            mend = f"write a folder, or a path such as {key}s/{SLOT}.png"
+            self._demand(SLOT in template or (key, template) == ("mask", ""), f"'{key}' has no {SLOT}; {mend}")
         count = len(self.classes)
         self._demand(0 < count <= IGNORE, f"'classes' has {count} names; give 1 to {IGNORE}")
         self._demand(len(set(self.classes)) == count, "'classes' has a name twice; make them unique")
@@ -126,7 +128,7 @@ class Description:
 
         Raises:
             InputError: the list file is missing.
-            InputError: a line cannot be read, or names a file where the template wants an id.
+            InputError: a line cannot be read, or more than one file fits it.
         """
         file = self.root / self.lists[name]
         if not file.is_file():
@@ -136,26 +138,16 @@ class Description:
                 f"{'; tools/prepare_dataset.py imports published lists' if name in self.optional else ''}"
             )
         records = []
-        for entry in read_list(file, self.image, self.mask):
-            self._check_path(file, entry)
-            record: dict[str, Any] = {"file_name": str(self.root / entry.image), "image_id": entry.id}
+        suffixes = OpenSuffixes(self.root)
+        for entry in read_list(file, self.image, self.mask, self.root):
+            image = str(self.root / suffixes.find(entry.image))
+            record: dict[str, Any] = {"file_name": image, "image_id": entry.id}
             if entry.mask:
-                mask = str(self.root / entry.mask)
+                mask = str(self.root / suffixes.find(entry.mask))
                 record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
                 record["sem_seg_ignore"] = self.ignore
             records.append(record)
         return records
-
-    def _check_path(self, file: Path, entry: Entry) -> None:
-        """Refuse `x.jpg` where `images/{id}.jpg` wants `x`; other missing files are told later, all at once."""
-        if entry.mask or extract(self.image, entry.image) or (self.root / entry.image).is_file():
-            return
-        wanted = PurePosixPath(entry.image).stem
-        if (self.root / fill(self.image, wanted)).is_file():
-            raise InputError(
-                f"{file}: lists {entry.image!r}, which is not below {self.root}; write {wanted!r}, from which "
-                f"'image' ({self.image}) makes the path of the file"
-            )
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from ...errors import InputError
+from ...files import read_text
+from .lists import ANY_SUFFIX, SLOT
 
 SPLIT = "{split}"
 """The slot in the name and the file of a list that stands for many."""
@@ -18,10 +20,10 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: it is no mapping, no YAML, or YAML that would run code.
+        InputError: it is no mapping, no YAML, not in UTF-8, or YAML that would run code.
     """
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        raw = yaml.safe_load(read_text(file))
     except yaml.constructor.ConstructorError as error:
         raise InputError(
             f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
@@ -53,6 +55,14 @@ def _text(value: Any, where: str) -> str:
             f"{where}: {value!r} is not text; write text, in quotes where YAML takes it for something else"
         )
     return value
+
+
+def _template(value: Any, where: str) -> str:
+    """A template of paths; a folder stands for all the images in it."""
+    text = _text(value, where)
+    if SLOT in text or PurePosixPath(text).suffix:
+        return text
+    return (PurePosixPath(text) / f"{SLOT}{ANY_SUFFIX}").as_posix()
 
 
 def _texts(value: Any, where: str) -> tuple[str, ...]:
@@ -93,6 +103,8 @@ def _lists(value: Any, where: str) -> dict[str, str]:
 
 
 _CONVERT: dict[str, Callable[[Any, str], Any]] = {
+    "image": _template,
+    "mask": _template,
     "classes": _texts,
     "objects": _texts,
     "ignore": _integer,

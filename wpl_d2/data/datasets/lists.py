@@ -4,24 +4,28 @@ A line is one of:
 
 - an id (`2007_000032`), put into the description's templates;
 - the path of an image, relative to the data set's root
-(`leftImg8bit/train/ulm/ulm_000140_000019_leftImg8bit.png`):
+(`leftImg8bit/train/ulm/ulm_000140_000019_leftImg8bit.png`), or its name in the folder of the image template:
   the id is what the image template leaves open, and the mask follows from the id;
 - the paths of an image and of its mask, with a tab or a space between them.
 
-A line with a tab is divided there alone, so that what is before it may have spaces. Blank lines are skipped and the
-last line may lack its newline.
+A line with a tab is divided there alone, so that what is before it may have spaces. Paths may be absolute, and a slash
+at their start may stand for the root. Blank lines are skipped and the last line may lack its newline.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...errors import InputError
+from ...files import read_text
 
 SLOT = "{id}"
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
+ANY_SUFFIX = ".*"
+"""What a template ends with that leaves open which images its files are."""
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 
 
 class Entry(NamedTuple):
@@ -39,19 +43,21 @@ def fill(template: str, image_id: str) -> str:
 
 def extract(template: str, path: str) -> str | None:
     """The id with which `template` gives `path`, or None where it cannot."""
-    first, *rest = (re.escape(part) for part in template.split(SLOT))
+    ending = r"\.[^./]+" if template.endswith(ANY_SUFFIX) else ""
+    first, *rest = (re.escape(part) for part in template.removesuffix(ANY_SUFFIX).split(SLOT))
     pattern = first + "(?P<id>.+)" + "(?P=id)".join(rest) if rest else first
-    match = re.fullmatch(pattern, path)
+    match = re.fullmatch(pattern + ending, path)
     return match["id"] if match and rest else None
 
 
-def parse_line(line: str, image: str, mask: str) -> Entry:
+def parse_line(line: str, image: str, mask: str, root: Path | None = None) -> Entry:
     """Read one line that is not blank.
 
     Args:
         line: the line, without its newline.
         image: template of image paths.
         mask: template of mask paths, "" where the data set has none.
+        root: the absolute folder of the data set, by which absolute paths are understood.
 
     Raises:
         InputError: the line has more than two fields, or two of which the first is no image.
@@ -62,41 +68,56 @@ def parse_line(line: str, image: str, mask: str) -> Entry:
             f"{line.strip()!r} has {len(fields)} fields; write an id, an image or an image and its mask, with a tab "
             "between paths that have spaces"
         )
-    name = fields[0]
-    is_image = PurePosixPath(name).suffix.lower() in _IMAGE_SUFFIXES
-    if len(fields) == 2 and not is_image:
+    name, *masks = (_below(field, root) for field in fields)
+    is_image = PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
+    if masks and not is_image:
         raise InputError(
             f"{line.strip()!r} is no image {name!r} and its mask {fields[1]!r}; write a tab between paths that have "
             "spaces, and after an id that has some"
         )
-    if len(fields) == 1 and not is_image:
+    if not is_image:
         return Entry(name, fill(image, name), fill(mask, name))
-    image_id = extract(image, name)
-    if len(fields) == 2:
-        return Entry(image_id or _without_suffix(name), name, fields[1])
-    return Entry(image_id or _without_suffix(name), name, fill(mask, image_id) if image_id else "")
+    if masks:
+        return Entry(extract(image, name) or _without_suffix(name), name, masks[0])
+    folder = image.rpartition("/")[0]
+    paths = [name] if "/" in name else [name, f"{folder}/{name}"]
+    for path in paths:
+        if image_id := extract(image, path):
+            return Entry(image_id, path, fill(mask, image_id))
+    return Entry(_without_suffix(name), name, "")
 
 
-def read_list(file: Path, image: str, mask: str) -> list[Entry]:
+def read_list(file: Path, image: str, mask: str, root: Path | None = None) -> list[Entry]:
     """Read a list file.
 
     Args:
         file: a text file in any of the formats above, the formats may be mixed.
         image: template of image paths.
         mask: template of mask paths, "" where the data set has none.
+        root: the absolute folder of the data set, by which absolute paths are understood.
 
     Raises:
-        InputError: `file, line N: what is wrong; how to mend it`.
+        InputError: `file: ...` where it is no text, `file, line N: what is wrong; how to mend it`.
     """
     entries = []
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            entries.append(parse_line(line, image, mask))
+            entries.append(parse_line(line, image, mask, root))
         except InputError as error:
             raise InputError(f"{file}, line {number}: {error}") from None
     return entries
+
+
+def _below(path: str, root: Path | None) -> str:
+    """A path as it is below the root, if it is."""
+    path = path.removeprefix("./")
+    if root is None or not path.startswith("/"):
+        return path
+    if path.startswith(f"{root}/"):
+        return path.removeprefix(f"{root}/")
+    return path if os.path.exists(path) else path.lstrip("/")
 
 
 def _without_suffix(path: str) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
+from ...files import read_text
 
 Sources = dict[str, dict[str, Any]]
 """By list ("train", "val", perhaps `UNMASKED`) and image key: what a mask is made from; None where the archive holds
@@ -89,8 +90,6 @@ def read_ids(file: Path) -> set[str]:
         InputError: it is no text.
     """
     try:
-        return {line.split()[0] for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()}
+        return {line.split()[0] for line in read_text(file).splitlines() if line.strip()}
     except FileNotFoundError:
         return set()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is no text ({error}); restore it") from None

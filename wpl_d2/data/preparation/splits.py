@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
-from ...files import replace_file
+from ...files import read_text, replace_file
 from .benchmark import Benchmark
 from .published import digest_of, published_lists
 
@@ -120,7 +120,7 @@ def read_list_keys(benchmark: Benchmark, root: Path, name: str) -> set[str]:
     file = list_file(root, name)
     if not file.is_file():
         return set()
-    keys = benchmark.keys(file.read_text(encoding="utf-8-sig"))
+    keys = benchmark.keys(read_text(file))
     if keys is None:
         raise InputError(f"{file}: has a line that names no image of {benchmark.name}; mend it or take it away")
     return set(keys)
