@@ -29,7 +29,9 @@ def read_text(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        raise InputError(
+            f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
     if "\0" in text:
         raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
     return text

@@ -85,6 +85,8 @@ LISTS = {"labeled": "labeled.txt", "unlabeled": "unlabeled.txt", "val": "val.txt
         ({"own_dev": "unlabeled0"}, ["unlabeled0.png: is in both the lists 'own_dev' and 'unlabeled'"]),
         ({"dev": "val0"}, ["val0.png: is in both the lists 'dev' and 'val'"]),
         ({"small_val": "val0"}, []),
+        ({"Validation": "labeled0"}, ["labeled0.png: is in both the lists 'Validation' and 'labeled'"]),
+        ({"eval_1": "unlabeled0"}, ["unlabeled0.png: is in both the lists 'eval_1' and 'unlabeled'"]),
         (
             {"train": "labeled0\nunlabeled1"},
             ["unlabeled1.png: is in both the lists 'train' and 'unlabeled', which holds 4"],
@@ -192,7 +194,8 @@ def test_wrong_masks_to_measure_on_are_refused_before_the_first_step(tree):
     [
         (np.full((50, 60), 9, dtype=np.uint8), r"labeled1\.png: holds the ids \[9\]"),
         (np.zeros((50, 60, 3), dtype=np.uint8), r"labeled1\.png: is an RGB image"),
-        (np.zeros((60, 50), dtype=np.uint8), r"labeled1\.png: is 50x60 but its image"),
+        (np.zeros((60, 50), dtype=np.uint8), r"labeled1\.png: is 50x60 but its image .*may be turned by its EXIF"),
+        (np.zeros((60, 51), dtype=np.uint8), r"labeled1\.png: is 51x60 but its image .*; make them equal$"),
     ],
 )
 def test_wrong_masks_are_refused(tree, mask, message):
@@ -228,6 +231,25 @@ def test_a_palette_in_the_wrong_order_is_a_problem(tree):
         found = problems(tree, colors=colors)
         assert len(found) == count
     assert "its palette shows the id 1, 'box', in the colour of 'ball'" in found[0]
+
+
+def test_palettes_that_differ_are_a_problem(tree):
+    for name, colors in (("labeled0", [0, 0, 0, 200, 0, 0, 0, 200, 0]), ("val0", [0, 0, 0, 0, 0, 200, 0, 200, 0])):
+        mask = Image.fromarray(np.asarray(Image.open(tree.mask(name))), mode="P")
+        mask.putpalette(colors + [0] * (3 * 253))
+        mask.save(tree.mask(name))
+    (found,) = problems(tree)
+    assert found.startswith(f"{tree.mask('val0')}: its palette shows the id 1, 'box', in another colour than that of")
+    assert str(tree.mask("labeled0")) in found
+
+
+def test_both_masks_of_an_image_are_read(tree):
+    wrong = tree.root / "masks/wrong.png"
+    Image.fromarray(np.full((50, 60), 9, dtype=np.uint8)).save(wrong)
+    (tree.root / "labeled.txt").write_text("images/labeled0.png masks/wrong.png\nlabeled1\nlabeled2")
+    (tree.root / "train.txt").write_text("labeled0")
+    found = problems(tree, lists=LISTS | {"train": "train.txt"})
+    assert [problem.startswith(f"{wrong}: holds the ids [9]") for problem in found] == [True]
 
 
 def test_broken_images_and_repeated_or_missing_lists_are_problems(tree):

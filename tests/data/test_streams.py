@@ -14,7 +14,7 @@ from wpl_d2.data import (
     build_unlabeled_loader,
     seeded,
 )
-from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
+from wpl_d2.data.loader import unlabeled_dataset
 from wpl_d2.data.sampler import CountedDataset, CountSampler
 from wpl_d2.errors import InputError
 
@@ -182,7 +182,9 @@ def test_an_unreadable_labeled_file_is_an_error_without_a_traceback(tree, worker
 
 def test_a_labeled_image_needs_a_mask(tree):
     tree.mask("labeled1").unlink()
-    with pytest.raises(ValueError, match=r"labeled1\.png: is in DATASETS.TRAIN, but has no .*masks/labeled1\.png; add it"):
+    with pytest.raises(
+        ValueError, match=r"labeled1\.png: is in DATASETS.TRAIN, but has no .*masks/labeled1\.png; add it"
+    ):
         build_labeled_loader(tree.cfg())
 
 
@@ -190,6 +192,8 @@ def test_an_empty_list_is_an_error(tree):
     (tree.root / "unlabeled.txt").write_text("\n")
     with pytest.raises(ValueError, match="unlabeled stream: has no images"):
         build_unlabeled_loader(tree.cfg())
+    with pytest.raises(InputError, match="unlabeled' is empty; name one"):
+        build_test_loader(tree.cfg(), f"{tree.name}_unlabeled")
 
 
 def test_workers_leave_signals_to_the_trainer(tree):

@@ -43,7 +43,9 @@ def check_training_data(cfg: CfgNode) -> None:
     masked, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
     if evaluates:
         (bare if cfg.TEST.EVALUATOR == "label_files" else masked)["DATASETS.TEST"] = test
-    problems = [problem for key, records in (masked | bare).items() for problem in _missing(records, key, key in masked)]
+    problems = [
+        problem for key, records in (masked | bare).items() for problem in _missing(records, key, key in masked)
+    ]
     problems += find_overlap(train, unlabeled, "both labeled and unlabeled")
     problems += find_overlap(train + unlabeled, test, "trained and tested on")
     if not problems:

@@ -65,7 +65,9 @@ def unlabeled_records(cfg: CfgNode) -> Records:
 def missing_mask(record: dict[str, Any], where: str) -> str:
     """The message for an image without a mask in a list, `where`, that needs masks."""
     if "sem_seg_missing" in record:
-        return f"{record['file_name']}: is in {where}, but has no {record['sem_seg_missing']}; add it or unlist the image"
+        return (
+            f"{record['file_name']}: is in {where}, but has no {record['sem_seg_missing']}; add it or unlist the image"
+        )
     return (
         f"{record['file_name']}: is in {where}, but nothing says where its mask is; write `image mask` in its line, or "
         "mend 'image' and 'mask' of the data set's YAML"
@@ -156,9 +158,14 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     Args:
         cfg: the config.
         name: a name in the `DatasetCatalog`.
+
+    Raises:
+        InputError: the list is empty.
     """
-    workers = cfg.DATALOADER.NUM_WORKERS
-    return build_detection_test_loader(_records([name]), mapper=EvalMapper(), num_workers=workers)
+    records = _records([name])
+    if not records:
+        raise InputError(f"DATASETS.TEST: the list {name!r} is empty; name one with images")
+    return build_detection_test_loader(records, mapper=EvalMapper(), num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
 def _records(names: Sequence[str]) -> Records:

@@ -199,9 +199,12 @@ def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: 
     file = dataset_dict["sem_seg_file_name"]
     mask = read_mask(file, dataset_dict.get("sem_seg_ignore", IGNORE))
     if mask.shape != tuple(size):
+        turned = (
+            "; it may be turned by its EXIF orientation, as its mask must be" if mask.shape == tuple(size)[::-1] else ""
+        )
         raise InputError(
             f"{file}: is {mask.shape[1]}x{mask.shape[0]} but its image {dataset_dict['file_name']} is "
-            f"{size[1]}x{size[0]}; make them equal"
+            f"{size[1]}x{size[0]}; make them equal{turned}"
         )
     outside = mask[(mask >= num_classes) & (mask != IGNORE)]
     if outside.size:

@@ -21,7 +21,7 @@ from .mappers import read_labels
 from .masks import read_image
 
 Records = list[dict[str, Any]]
-_HELD_OUT = ("val", "test", "dev")
+_HELD_OUT = ("val", "validation", "test", "dev", "development", "eval")
 _MAX_SHOWN = 5
 
 
@@ -32,14 +32,16 @@ class Survey:
     Attributes:
         description: the data set.
         lists: the dataset dicts of each list that can be read.
-        pixels: (C,) class counts of each mask that can be read, by image file.
+        pixels: (C,) class counts of each mask that can be read, by image and mask file.
+        shown: by class id, the colour in which a mask's palette shows it, and that mask.
         boxes: for each mask with boxes, (N, 4) xyxy and (N,) semantic class ids.
         problems: what must be mended, `file: what is wrong; how to mend it`.
     """
 
     description: Description
     lists: dict[str, Records] = field(default_factory=dict)
-    pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    pixels: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    shown: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -47,7 +49,7 @@ class Survey:
         """The lists and the classes as text."""
         lists = tabulate(
             [
-                (name, len(records), sum(r["file_name"] in self.pixels for r in records))
+                (name, len(records), sum(_files(record) in self.pixels for record in records))
                 for name, records in self.lists.items()
             ],
             headers=("list", "images", "masks"),
@@ -74,9 +76,10 @@ class Survey:
 def survey(description: Description, min_area: int) -> Survey:
     """Read a whole data set, with a progress bar.
 
-    A list whose name contains "unlabeled" may lack masks; X_labeled and X_unlabeled must be disjoint, and a list named
-    train may hold all of an unlabeled list or nothing of it; a list named val, test or dev, or X_val and so on, must
-    share no image with one that is not; every class must be seen in every list named "labeled".
+    The names of lists say what they are for, in any case. One whose name contains "unlabeled" may lack masks;
+    X_labeled and X_unlabeled must be disjoint, and a list named train may hold all of an unlabeled list or nothing of
+    it; one with val, validation, test, dev, development or eval between its underscores must share no image with one
+    that has none of them; every class must be seen in every list named "labeled".
 
     Args:
         description: the data set.
@@ -88,7 +91,7 @@ def survey(description: Description, min_area: int) -> Survey:
             result.lists[name] = description.records(name)
         except InputError as error:
             result.problems.append(str(error))
-    images = {r["file_name"]: r for records in result.lists.values() for r in records}
+    images = {_files(record): record for records in result.lists.values() for record in records}
     for record in tqdm(images.values(), desc=description.name, unit="image"):
         try:
             _examine(record, result, min_area)
@@ -106,25 +109,35 @@ def _examine(record: dict[str, Any], result: Survey, min_area: int) -> None:
         return
     mask = read_labels(record, image.shape[:2], len(description.classes))
     counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(description.classes)]
-    result.pixels[record["file_name"]] = counts
+    result.pixels[_files(record)] = counts
     result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
-    _check_palette(record["sem_seg_file_name"], counts, description)
+    _check_palette(record["sem_seg_file_name"], counts, result)
 
 
-def _check_palette(file: str, counts: np.ndarray, description: Description) -> None:
-    """A palette that shows a class in another class's colour has indices that are not class ids."""
+def _files(record: dict[str, Any]) -> tuple[str, str]:
+    return record["file_name"], record.get("sem_seg_file_name", "")
+
+
+def _check_palette(file: str, counts: np.ndarray, result: Survey) -> None:
+    """A palette that shows a class as another class, or not as other masks do, has indices that are not class ids."""
     with Image.open(file) as mask:
         palette = mask.getpalette() if mask.mode == "P" else None
-    if palette is None or not description.colors:
+    if palette is None:
         return
-    for class_id in np.flatnonzero(counts):
+    classes, colors = result.description.classes, result.description.colors
+    for class_id in np.flatnonzero(counts).tolist():
         color = tuple(palette[3 * class_id : 3 * class_id + 3])
-        if color != description.colors[class_id] and color in description.colors:
-            name, shown = (description.classes[i] for i in (class_id, description.colors.index(color)))
-            raise InputError(
-                f"{file}: its palette shows the id {class_id}, {name!r}, in the colour of {shown!r}; "
-                f"save it with class ids as indices"
-            )
+        usual, first = result.shown.setdefault(class_id, (color, file))
+        if colors and color != colors[class_id] and color in colors:
+            other = f"in the colour of {classes[colors.index(color)]!r}"
+        elif color != usual:
+            other = f"in another colour than that of {first}"
+        else:
+            continue
+        raise InputError(
+            f"{file}: its palette shows the id {class_id}, {classes[class_id]!r}, {other}; "
+            f"save it with class ids as indices"
+        )
 
 
 def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
@@ -133,12 +146,12 @@ def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
         return [f"{file}: is empty; list some images"]
     repeated = [path for path, count in Counter(r["file_name"] for r in records).items() if count > 1]
     problems = [f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]]
-    if "unlabeled" not in name:
+    if not _says(name, "unlabeled"):
         problems += _label_problems(name, records, result)
     for other, theirs in result.lists.items():
         if other != name and _must_differ(name, other):
             problems += find_overlap(records, theirs, f"in both the lists {name!r} and {other!r}")
-        elif "train" in name and "labeled" not in name and "unlabeled" in other:
+        elif _says(name, "train") and not _says(name, "labeled") and _says(other, "unlabeled"):
             problems += _partial_overlap(name, records, other, theirs)
     return problems
 
@@ -146,12 +159,17 @@ def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
 def _must_differ(name: str, other: str) -> bool:
     """Whether two lists may share no image; of two held-out ones, only the first by name says so."""
     if _held_out(name):
-        return not _held_out(other) or (name in _HELD_OUT and other in _HELD_OUT and name < other)
-    return other == name.replace("labeled", "unlabeled")
+        whole = {name.casefold(), other.casefold()} <= set(_HELD_OUT)
+        return not _held_out(other) or (whole and name < other)
+    return other.casefold() == name.casefold().replace("labeled", "unlabeled")
+
+
+def _says(name: str, word: str) -> bool:
+    return word in name.casefold()
 
 
 def _held_out(name: str) -> bool:
-    return name.rpartition("_")[2] in _HELD_OUT
+    return not set(_HELD_OUT).isdisjoint(name.casefold().split("_"))
 
 
 def _partial_overlap(name: str, records: Records, other: str, theirs: Records) -> list[str]:
@@ -169,17 +187,14 @@ def _partial_overlap(name: str, records: Records, other: str, theirs: Records) -
 def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
     file = result.description.root / result.description.lists[name]
     lacking = [r for r in records if "sem_seg_file_name" not in r]
-    problems = [
-        missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]
-    ]
-    blank = [r for r in records if r["file_name"] in result.pixels and not result.pixels[r["file_name"]].any()]
+    problems = [missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]]
+    known = {files: result.pixels[files] for files in map(_files, records) if files in result.pixels}
+    blank = [mask for (_, mask), counts in known.items() if not counts.any()]
     problems += [
-        f"{r['sem_seg_file_name']}: labels no pixel; draw it, or take its image out of the list {name!r}"
-        for r in blank[:_MAX_SHOWN]
+        f"{mask}: labels no pixel; draw it, or take its image out of the list {name!r}" for mask in blank[:_MAX_SHOWN]
     ]
-    unseen = np.zeros(len(result.description.classes))
-    seen = unseen + sum(result.pixels.get(r["file_name"], unseen) for r in records)
-    if "labeled" in name:
+    seen = np.zeros(len(result.description.classes)) + sum(known.values())
+    if _says(name, "labeled"):
         empty = [label for label, count in zip(result.description.classes, seen, strict=True) if not count]
         problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in empty]
     return problems

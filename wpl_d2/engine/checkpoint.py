@@ -46,6 +46,7 @@ class FrameworkCheckpointer(Checkpointer):
         """
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **checkpointables)
         self._about = describe_run(cfg)
+        self._source = ""
         if self.save_to_disk:
             for stale in Path(self.save_dir).glob("*.tmp"):
                 stale.unlink()
@@ -108,11 +109,12 @@ class FrameworkCheckpointer(Checkpointer):
         return tagged + [path for path in steps if path not in tagged]
 
     def _load_file(self, f: str) -> dict[str, Any]:
+        self._source = f
         return load_checkpoint(f)
 
     def _load_model(self, checkpoint: Any) -> None:
         weights = checkpoint.pop("model")
-        check_fits(self.model.student, own_weights(weights))
+        check_fits(self.model.student, own_weights(weights), self._source)
         wanted = self.model.state_dict()
         if "trainer" not in self.checkpointables:
             # What a framework keeps of the training images is of no use but to train on.
@@ -121,8 +123,8 @@ class FrameworkCheckpointer(Checkpointer):
         wrong += [key for key in weights if key not in wanted]
         if wrong:
             raise InputError(
-                f"{self.save_dir}: the checkpoint is of another model, {len(wrong)} keys differ ({wrong[0]}, ...); "
-                "resume with the config that began the run, or start in another OUTPUT_DIR"
+                f"{self._source}: the checkpoint is of another model, {len(wrong)} keys differ ({wrong[0]}, ...); "
+                "use the config it was trained with, or train in another OUTPUT_DIR"
             )
         self.model.load_state_dict(weights, strict="trainer" in self.checkpointables)
 

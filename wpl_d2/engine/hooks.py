@@ -106,6 +106,12 @@ class BestCheckpointer(hooks.BestCheckpointer):
         elif (self.best_metric is None or self._compare(metric[0], self.best_metric)) and self._update_best(*metric):
             self._checkpointer.save(self.NAME, resumable=False, iteration=metric[1])
 
+    def after_train(self) -> None:
+        """Check the last model too, and say which one was the best."""
+        super().after_train()
+        if self.best_metric is not None and self.trainer.iter + 1 >= self.trainer.max_iter:
+            logger.info("Best %s: %.2f, at iteration %d", self._val_metric, self.best_metric, self.best_iter)
+
     def state_dict(self) -> dict[str, Any]:
         """The best value and its step."""
         best = None if self.best_metric is None else float(self.best_metric)

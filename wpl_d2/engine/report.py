@@ -19,7 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
-    """Evaluate a checkpoint; see `load_framework`."""
+    """Evaluate a checkpoint; see `load_framework`.
+
+    Raises:
+        InputError: there is nothing to evaluate it on.
+    """
+    if not cfg.DATASETS.TEST and not cfg.TEST.PSEUDO_LABELS:
+        raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
     return evaluate(cfg, load_framework(cfg, resume))
 
 

@@ -36,8 +36,8 @@ class OpenSuffixes:
         names = self._folders[folder].get(stem, [])
         if len(names) > 1:
             raise InputError(
-                f"{self._root / path}: is {' or '.join(sorted(names))}; keep one of them there, or write the suffix into "
-                "the template of the description, such as images/{id}.jpg"
+                f"{self._root / path}: is {' or '.join(sorted(names))}; keep one of them there, or write the "
+                "suffix into the template of the description, such as images/{id}.jpg"
             )
         return os.path.join(folder, names[0]) if names else path
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import InputError
 from ...files import read_text
 
 Sources = dict[str, dict[str, Any]]
