@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
-from wpl_d2.errors import clear_errors
+from wpl_d2.errors import InputError, clear_errors
 from wpl_d2.frameworks import Framework, UniMatch, build_framework
 from wpl_d2.frameworks.base import Batch, Terms
 from wpl_d2.frameworks.parts import consistency_term, select, split
@@ -35,6 +35,10 @@ def main(args: argparse.Namespace) -> None:
     cfg.FRAMEWORK.BURN_IN = 0
     cfg.MODEL.WEIGHTS = ""
     setup_datasets(cfg)
+    if not cfg.DATASETS.UNLABELED:
+        raise InputError(
+            "DATASETS.UNLABELED: empty, so that there is nothing to weight; name a list of unlabeled images"
+        )
     stream = build_train_loader(cfg)
     batch = next(stream)
     if build_framework(cfg).requests():
@@ -52,7 +56,7 @@ class Step:
     def __init__(self, cfg: Any, batch: Any, build: Callable[[Any], Framework] = build_framework) -> None:
         self.framework = build(cfg).to(cfg.MODEL.DEVICE)
         self.optimizer = build_optimizer(cfg, self.framework.student)
-        self.amp = cfg.SOLVER.AMP.ENABLED
+        self.amp = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
         self.batch, self.device = batch, cfg.MODEL.DEVICE
         self.parts: dict[str, float] = {}
         self.times: list[dict[str, float]] = []
@@ -61,7 +65,7 @@ class Step:
     def __call__(self) -> None:
         self.parts.clear()
         start = self._now()
-        with torch.autocast(self.device, torch.bfloat16, enabled=self.amp), EventStorage():
+        with torch.autocast(self.device, self.amp, enabled=self.amp is not None), EventStorage():
             losses = self.framework(self.batch)
         self.optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()

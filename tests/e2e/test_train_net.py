@@ -77,8 +77,13 @@ def _keys(output):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_first(tree, tmp_path):
-    """A whole process group is told to end, as by a scheduler, loader workers included."""
+@pytest.mark.parametrize(
+    ("processes", "kill", "signum"),
+    [(1, os.killpg, signal.SIGTERM), (2, os.killpg, signal.SIGTERM), (2, os.kill, signal.SIGINT)],
+    ids=["one_process", "two_processes", "the_launcher_alone"],
+)
+def test_a_signal_saves_first(tree, tmp_path, processes, kill, signum):
+    """A whole process group is told to end, as by a scheduler, loader workers included; or the launcher alone."""
     out = tmp_path / "out"
     config = tmp_path / "run.yaml"
     config.write_text(
@@ -95,7 +100,7 @@ VERSION: 2
     said = tmp_path / "said.txt"
     with said.open("w") as file:
         process = subprocess.Popen(
-            command("--config-file", config, "OUTPUT_DIR", out),
+            command("--config-file", config, "--num-gpus", processes, "OUTPUT_DIR", out),
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -106,8 +111,8 @@ VERSION: 2
         while not (out / "metrics.json").exists() or not (out / "metrics.json").stat().st_size:
             assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-5000:]
             time.sleep(0.5)
-        os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=200) == 128 + signal.SIGTERM, said.read_text()[-5000:]
+        kill(process.pid, signum)
+        assert process.wait(timeout=200) == 128 + signum, said.read_text()[-5000:]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)

@@ -9,11 +9,11 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultPredictor
-from helpers import AEL, SMALL, SMALL_DETECTOR, UNIMATCH
+from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH
 
 from wpl_d2 import get_cfg
 from wpl_d2.engine import Trainer, checkpoint, load_model
-from wpl_d2.engine.checkpoint import describe_run, load_checkpoint, restore_cfg
+from wpl_d2.engine.checkpoint import FrameworkCheckpointer, describe_run, load_checkpoint, restore_cfg
 from wpl_d2.engine.report import load_framework
 from wpl_d2.errors import InputError
 from wpl_d2.modeling.weight_files import read_file
@@ -138,6 +138,30 @@ def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(tree, tmp_pa
     assert not list((tmp_path / "out").glob("*.pth"))
 
 
+def test_a_run_that_diverges_in_its_last_step_is_not_evaluated(tree, tmp_path, measured):
+    trainer = trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 1)
+    forward = trainer.framework.forward
+    trainer.framework.forward = lambda batch: {name: loss * float("nan") for name, loss in forward(batch).items()}
+    measured += [50.0]
+    with pytest.raises(FloatingPointError):
+        trainer.train()
+    assert measured == [50.0]
+
+
+@pytest.mark.parametrize("own", [SMALL_DETECTOR, SMALL_FPN], ids=["shared", "alone"])
+def test_a_detector_that_diverges_is_named(tree, tmp_path, own):
+    trainer = trainer_of(tree, tmp_path / "out", *own, "SOLVER.MAX_ITER", 1)
+    model = trainer.framework.student
+    proposals = getattr(model, "detector", model).proposal_generator
+    torch.nn.init.constant_(proposals.rpn_head.anchor_deltas.bias, float("nan"))
+    with pytest.raises(FloatingPointError, match=r"loss_rpn_cls, .*loss_box_reg.* not finite at iteration 0"):
+        trainer.train()
+    # Others would wait for the gradients that this process did not give.
+    assert [
+        name for name, p in trainer.framework.student.named_parameters() if p.requires_grad and p.grad is None
+    ] == []
+
+
 def test_the_last_steps_losses_reach_the_metrics(tree, tmp_path):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2)
     last = [json.loads(line) for line in (tmp_path / "out" / "metrics.json").read_text().splitlines()][-1]
@@ -210,16 +234,17 @@ def test_a_damaged_best_model_stands_in_no_way_and_is_written_anew(tree, tmp_pat
     assert "model_best.pth" in caplog.text and "writes it anew" in caplog.text
 
 
-def test_an_earlier_runs_best_model_is_put_aside_and_is_no_record(tree, tmp_path, measured):
+def test_an_earlier_runs_checkpoints_are_put_aside_and_are_no_record(tree, tmp_path, measured):
     out, opts = tmp_path / "out", ["TEST.EVAL_PERIOD", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER", 2]
     measured += [90.0]
     run(tree, out, *opts)
     earlier = (out / "model_best.pth").read_bytes()
     stopped = trainer_of(tree, out, *opts)
+    stopped.resume_or_load(False)
     StopAfter(stopped, 1)
     with pytest.raises(SystemExit):
         stopped.train()
-    assert (out / "model_best_earlier.pth").read_bytes() == earlier
+    assert (out / "earlier" / "model_best.pth").read_bytes() == earlier
     measured += [50.0]
     assert run(tree, out, *opts, resume=True).start_iter == 1
     hooks = load_checkpoint(str(out / "model_best.pth"))["trainer"]["hooks"]
@@ -253,6 +278,37 @@ def test_a_config_of_another_version_is_read():
     assert restored.WEIGHTING.K == 5
     assert "OLD" not in restored
     assert "REMOVED" not in restored.MODEL.TIMM
+
+
+def test_a_run_that_begins_anew_and_saves_nothing_resumes_from_nothing(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.MAX_ITER", 2)
+    trainer_of(tree, tmp_path / "out").resume_or_load(False)
+    resumed = trainer_of(tree, tmp_path / "out")
+    resumed.resume_or_load(True)
+    assert resumed.start_iter == 0
+
+
+def test_only_a_training_clears_away_what_a_cut_save_left(tree, tmp_path):
+    trainer = trainer_of(tree, tmp_path / "out")
+    saving = tmp_path / "out" / "model_final.tmp"
+    saving.write_bytes(b"half")
+    FrameworkCheckpointer(trainer.framework, trainer.cfg)
+    assert saving.exists()
+
+
+@pytest.mark.parametrize("name", ["WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR"])
+def test_every_schedule_goes_on_where_it_was_and_as_its_config_says(tree, tmp_path, name):
+    opts = ["SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.STEPS", (4,), "SOLVER.WARMUP_ITERS", 0]
+    rates = {}
+    for out, parts in (("straight", [6]), ("longer", [2, 6])):
+        for length in parts:
+            trainer = trainer_of(tree, tmp_path / out, *opts, "SOLVER.MAX_ITER", length)
+            trainer.resume_or_load(True)
+            trainer.train()
+        lines = (tmp_path / out / "metrics.json").read_text().splitlines()
+        rates[out] = json.loads(lines[-1])["lr"]
+        assert trainer.iter == 6
+    assert rates["longer"] == rates["straight"] > 0
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tree, tmp_path):
@@ -326,7 +382,8 @@ def test_pictures_reach_the_event_file(tree, tmp_path):
 
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "SOLVER.PICTURE_PERIOD", 2)
     events = EventAccumulator(str(tmp_path / "out")).Reload()
-    assert set(events.Tags()["images"]) == {f"unlabeled/{name}" for name in ("prediction", "pseudo_label", "weight")}
+    of_unlabeled = {f"unlabeled/{name}" for name in ("prediction", "pseudo_label", "weight")}
+    assert set(events.Tags()["images"]) == {"labeled/prediction", "labeled/truth", *of_unlabeled}
     assert "total_loss" in events.Tags()["scalars"]
 
 

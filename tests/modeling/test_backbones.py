@@ -73,7 +73,8 @@ def test_resnet_output_stride(make_cfg, output_stride, res4, res5):
     }
     assert backbone.output_shape()["res5"] == ShapeSpec(channels=2048, stride=output_stride)
     assert [block.conv2.dilation for block in backbone.res5] == [(4, 4), (8, 8), (16, 16)]
-    assert {block.conv2.dilation[0] for block in backbone.res4} == {2 if output_stride == 8 else 1}
+    inner = 2 if output_stride == 8 else 1
+    assert [block.conv2.dilation[0] for block in backbone.res4] == [1] + [inner] * 5
 
 
 def test_resnet_101_freezes_stages(make_cfg):
@@ -90,6 +91,7 @@ def test_resnet_101_freezes_stages(make_cfg):
         (["MODEL.RESNETS.STEM_TYPE", "deplab"], "STEM_TYPE: .* did you mean deeplab"),
         (["MODEL.BACKBONE.OUTPUT_STRIDE", 4], "OUTPUT_STRIDE: 4 .* 8, 16 or 32"),
         (["MODEL.RESNETS.RES5_BLOCK_DILATIONS", (1, 2)], "RES5_BLOCK_DILATIONS: .* not 3 numbers"),
+        (["MODEL.BACKBONE.OUTPUT_STRIDE", 8], r"RES5_BLOCK_DILATIONS: \(1, 2, 2\) at output stride 8, .* \(4, 8, 16\)"),
         (["MODEL.RESNETS.NORM", "SynBN"], "NORM: .* SyncBN"),
     ],
 )
@@ -98,10 +100,13 @@ def test_resnet_errors(make_cfg, opts, message):
         build_backbone(make_cfg(*RESNET, *opts))
 
 
-def test_torchvision_weights_give_torchvision_features(make_cfg, tmp_path):
-    reference = randomize(ResNet(Bottleneck, [3, 4, 6, 3], replace_stride_with_dilation=[False, False, True]))
+@pytest.mark.parametrize(("output_stride", "dilations"), [(32, (1, 1, 1)), (16, (1, 2, 2)), (8, (2, 4, 4))])
+def test_torchvision_weights_give_torchvision_features(make_cfg, tmp_path, output_stride, dilations):
+    dilate = [False, output_stride <= 8, output_stride <= 16]
+    reference = randomize(ResNet(Bottleneck, [3, 4, 6, 3], replace_stride_with_dilation=dilate))
     torch.save(reference.state_dict(), tmp_path / "resnet50.pth")
-    backbone = build_backbone(make_cfg(*RESNET, "MODEL.RESNETS.STEM_TYPE", "basic")).eval()
+    stride = ["MODEL.BACKBONE.OUTPUT_STRIDE", output_stride, "MODEL.RESNETS.RES5_BLOCK_DILATIONS", dilations]
+    backbone = build_backbone(make_cfg(*RESNET, "MODEL.RESNETS.STEM_TYPE", "basic", *stride)).eval()
     load_backbone_weights(backbone, str(tmp_path / "resnet50.pth"))
     image = torch.randn(1, 3, 65, 97)
     with torch.no_grad():

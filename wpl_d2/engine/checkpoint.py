@@ -47,9 +47,22 @@ class FrameworkCheckpointer(Checkpointer):
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **checkpointables)
         self._about = describe_run(cfg)
         self._source = ""
-        if self.save_to_disk:
+        # Not in an evaluation beside a training that is about to rename its own.
+        if self.save_to_disk and "trainer" in checkpointables:
             for stale in Path(self.save_dir).glob("*.tmp"):
                 stale.unlink()
+
+    def begin_anew(self) -> None:
+        """Put the checkpoints of an earlier run in the output folder aside: none is one of the run that begins."""
+        folder = Path(self.save_dir)
+        files = [*folder.glob("model_*.pth"), *folder.glob("last_checkpoint")]
+        if not self.save_to_disk or not files:
+            return
+        aside = folder / "earlier"
+        aside.mkdir(exist_ok=True)
+        for file in files:
+            file.replace(aside / file.name)
+        self.logger.warning("%s: had checkpoints of an earlier run; they are now in %s", folder, aside)
 
     def save(self, name: str, resumable: bool = True, **kwargs: Any) -> None:
         """Write `{name}.pth`.

@@ -29,9 +29,16 @@ class Commit(HookBase):
 class LRScheduler(hooks.LRScheduler):
     """Detectron2's, but a resumed run follows its own config's schedule, not the saved one's."""
 
+    def before_train(self) -> None:
+        """Begin with the schedule's own rates: the optimizer's are those of the checkpoint."""
+        super().before_train()
+        for group, rate in zip(self.scheduler.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
+            group["lr"] = rate
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take only the position in the schedule."""
-        super().load_state_dict({key: state_dict[key] for key in ("last_epoch", "_step_count", "_last_lr")})
+        position = ("last_epoch", "_step_count")
+        super().load_state_dict({key: state_dict[key] for key in position if key in state_dict})
 
 
 class PeriodicCheckpointer(HookBase):
@@ -79,6 +86,11 @@ class Evaluation(hooks.EvalHook):
         with self.trainer.stop_request.suspended():
             super()._do_eval()
 
+    def after_train(self) -> None:
+        """Evaluate the final model, if training came to its end."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            super().after_train()
+
 
 class BestCheckpointer(hooks.BestCheckpointer):
     """Detectron2's, with a memory that is the file itself: a resumed run never puts a worse model in its place.
@@ -87,13 +99,6 @@ class BestCheckpointer(hooks.BestCheckpointer):
     """
 
     NAME = "model_best"
-
-    def before_train(self) -> None:
-        """A run that begins anew puts an earlier run's best model aside: it is no record of its own."""
-        if self.trainer.start_iter == 0 and comm.is_main_process() and self._path.is_file():
-            aside = self._path.with_name(f"{self.NAME}_earlier.pth")
-            self._path.replace(aside)
-            logger.warning("%s: is of an earlier run; it is now %s", self._path, aside.name)
 
     @property
     def _path(self) -> Path:
@@ -108,8 +113,10 @@ class BestCheckpointer(hooks.BestCheckpointer):
 
     def after_train(self) -> None:
         """Check the last model too, and say which one was the best."""
+        if self.trainer.iter < self.trainer.max_iter:
+            return
         super().after_train()
-        if self.best_metric is not None and self.trainer.iter + 1 >= self.trainer.max_iter:
+        if self.best_metric is not None:
             logger.info("Best %s: %.2f, at iteration %d", self._val_metric, self.best_metric, self.best_iter)
 
     def state_dict(self) -> dict[str, Any]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+_ONE_REQUEST = 5.0
+"""Seconds in which further signals are the same request: a launcher forwards what a whole job got already."""
+
 
 class StopRequest:
-    """While entered, the first SIGTERM or SIGINT is noted; a second one acts as usual.
+    """While entered, the first SIGTERM or SIGINT is noted; a later one acts as usual.
 
     Attributes:
         signum: the signal that came, or 0.
@@ -19,6 +23,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signum = 0
+        self._noted = 0.0
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
@@ -29,9 +34,9 @@ class StopRequest:
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Inside, a signal acts as usual: for work that can be lost, after everything else is saved."""
+        self._restore()
         if self.signum:
             signal.raise_signal(self.signum)
-        self._restore()
         yield
         self.__enter__()
 
@@ -42,8 +47,11 @@ class StopRequest:
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
         # Signal handlers are per process and run in the main thread: nothing to lock.
-        self.signum = signum
-        self._restore()
+        if not self.signum:
+            self.signum, self._noted = signum, time.monotonic()
+        elif time.monotonic() - self._noted > _ONE_REQUEST:
+            self._restore()
+            signal.raise_signal(signum)
 
     def _restore(self) -> None:
         for signum, handler in self._previous.items():

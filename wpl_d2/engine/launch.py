@@ -20,6 +20,7 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 
 from ..errors import InputError, clear_errors
+from .interrupt import StopRequest
 
 
 def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
@@ -71,8 +72,6 @@ def _meeting_place(args: argparse.Namespace) -> Iterator[str]:
 
 def _rank(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
     """As `_worker`, in a process that was started for it and ends here."""
-    # A started process inherits that its parent leaves Ctrl-C to it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     status = 0
     try:
         _worker(main, args)
@@ -132,13 +131,11 @@ def _forwarded_signals() -> Iterator[None]:
         for process in mp.active_children():
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signum)
-        # Ctrl-C reaches a terminal's whole process group by itself, and a second signal would cut the saving short.
-        for known in (signal.SIGTERM, signal.SIGINT):
+        # A second signal would cut the saving short.
+        for known in StopRequest.SIGNALS:
             signal.signal(known, signal.SIG_IGN)
 
-    # SIGINT is not forwarded for the same reason.
-    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, forward)}
-    previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    previous = {known: signal.signal(known, forward) for known in StopRequest.SIGNALS}
     try:
         yield
     finally:

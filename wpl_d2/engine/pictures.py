@@ -8,13 +8,18 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
+from torch import Tensor
 
 from ..structures import IGNORE
 from ..visualization import heatmap, overlay
 
 
 class Pictures(HookBase):
-    """Every `period` steps, of an unlabeled image: prediction, pseudo-labels that train, and their weights."""
+    """Pictures of a step's first images, every `period` steps.
+
+    Of a labeled one: the student's prediction, and the truth; of an unlabeled one: the labeler's prediction, the
+    pseudo-labels that train, and their weights.
+    """
 
     def __init__(self, period: int, cfg: Any) -> None:
         self._period = period
@@ -22,22 +27,32 @@ class Pictures(HookBase):
         self._colors = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_colors
 
     def after_step(self) -> None:
-        """Put the pictures of the step's first unlabeled image into the event storage."""
+        """Put the pictures of the step's first images into the event storage."""
         if (self.trainer.iter + 1) % self._period or not comm.is_main_process():
             return
-        framework = self.trainer.framework
-        latest = framework.latest
-        if "pseudo_labels" not in latest:
-            return
+        latest = self.trainer.framework.latest
+        pictures: dict[str, Any] = {}
+        if "labeled" in latest:
+            pictures |= self._labeled(*latest["labeled"])
+        if "pseudo_labels" in latest:
+            pictures |= self._unlabeled(latest)
+        for name, picture in pictures.items():
+            get_event_storage().put_image(name, picture)
+
+    def _labeled(self, image: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
+        return {
+            "labeled/prediction": overlay(image, logits.argmax(dim=0).cpu(), self._colors),
+            "labeled/truth": overlay(image, truth, self._colors),
+        }
+
+    def _unlabeled(self, latest: dict[str, Any]) -> dict[str, Any]:
         pseudo = latest["pseudo_labels"].map(lambda field: field[0].cpu())
         weak = latest["weak"][0].cpu()
         trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
         weight = pseudo.weight * (trained != IGNORE)
-        brightest = 1.0 if framework.weigher is None else framework.weigher.neutral_maximum
-        storage = get_event_storage()
-        for name, picture in {
-            "prediction": overlay(weak, pseudo.labels, self._colors),
-            "pseudo_label": overlay(weak, trained, self._colors),
-            "weight": heatmap(weight, brightest),
-        }.items():
-            storage.put_image(f"unlabeled/{name}", picture)
+        weigher = self.trainer.framework.weigher
+        return {
+            "unlabeled/prediction": overlay(weak, pseudo.labels, self._colors),
+            "unlabeled/pseudo_label": overlay(weak, trained, self._colors),
+            "unlabeled/weight": heatmap(weight, 1.0 if weigher is None else weigher.neutral_maximum),
+        }

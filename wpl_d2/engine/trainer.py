@@ -103,6 +103,8 @@ class Trainer(SimpleTrainer):
             self.start_iter = self.iter + 1
         else:
             load_initial_weights(self.framework.student, self.cfg.MODEL.WEIGHTS)
+            comm.synchronize()  # all have read them, if they are what is put aside now
+            self.checkpointer.begin_anew()
             self.framework.reset()
 
     def train(self) -> OrderedDict[str, Any]:  # type: ignore[override]
@@ -181,7 +183,8 @@ class Trainer(SimpleTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
         super().load_state_dict(state_dict)
-        self._scaler.load_state_dict(state_dict["scaler"])
+        if state_dict["scaler"]:  # empty after a run in another precision
+            self._scaler.load_state_dict(state_dict["scaler"])
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:

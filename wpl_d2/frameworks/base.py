@@ -267,6 +267,7 @@ class Framework(nn.Module):
             labelers: what the labeler's head made of them, where that is known already.
         """
         target = self.stack(items, "sem_seg")
+        self.latest["labeled"] = (items[0]["image"], items[0]["sem_seg"], output.logits[0].detach())
         self._stage_labeled(items, output, target, labelers)
         size = (target.shape[-2], target.shape[-1])
         losses: dict[str, Tensor] = {}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from ..errors import InputError
 from ..modeling import FPNDetector, build_model
+from ..modeling.detector import losses_or_nan
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 from .check import check_paste
 
@@ -41,4 +43,4 @@ class Detector(Framework):
 
     def terms(self, batch: Batch) -> Terms:
         """The losses of region proposals and box head on the labeled images; unlabeled ones are left alone."""
-        return [], self.student(batch["labeled"])
+        return [], losses_or_nan(self.student, partial(self.student, batch["labeled"]))

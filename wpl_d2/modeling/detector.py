@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 _FEATURE = "det"
+_LOSSES = ("loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg")
 
 
 class SharedDetector(nn.Module):
@@ -111,15 +113,38 @@ class SharedDetector(nn.Module):
             instances: for each image gt_boxes (pixels) and gt_classes (int64, of the detector), perhaps none.
         """
         with _mode(self, training=True):
-            images, reduced = self._inputs(features, sizes)
-            proposals, losses = self.proposal_generator(images, reduced, instances)
-            _, box_losses = self.roi_heads(images, reduced, proposals, instances)
-        return {name: loss * self.loss_weight for name, loss in (losses | box_losses).items()}
+            losses = losses_or_nan(self, partial(self._losses, features, sizes, instances))
+        return {name: loss * self.loss_weight for name, loss in losses.items()}
+
+    def _losses(
+        self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
+    ) -> dict[str, Tensor]:
+        images, reduced = self._inputs(features, sizes)
+        proposals, losses = self.proposal_generator(images, reduced, instances)
+        _, box_losses = self.roi_heads(images, reduced, proposals, instances)
+        return losses | box_losses
 
     def _inputs(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> tuple[ImageList, dict[str, Tensor]]:
-        reduced = self.reduction(features["res5"])
+        # Detectron2 gives boxes the type of the features: bfloat16 would move their corners by pixels.
+        reduced = self.reduction(features["res5"]).float()
         # Of the images, proposal generator and heads read the sizes alone.
         return ImageList(reduced, sizes), {_FEATURE: reduced}
+
+
+def losses_or_nan(model: nn.Module, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Detectron2's losses of a detector; NaN where it raises an error because its predictions are not finite.
+
+    With several processes an error would leave the others waiting for this one's gradients. NaN reaches all of them.
+
+    Args:
+        model: whose parameters all get a gradient.
+        compute: gives the losses.
+    """
+    try:
+        return compute()
+    except FloatingPointError:
+        diverged = torch.stack([p.sum() for p in model.parameters() if p.requires_grad]).sum() * torch.nan
+        return dict.fromkeys(_LOSSES, diverged)
 
 
 def with_object_classes(cfg: Any) -> Any:

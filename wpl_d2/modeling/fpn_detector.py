@@ -7,12 +7,20 @@ from typing import Any
 from detectron2.modeling import META_ARCH_REGISTRY, build_backbone, build_proposal_generator, build_roi_heads
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from detectron2.modeling.meta_arch import GeneralizedRCNN
+from torch import Tensor
 
 from ..errors import InputError
 from .detector import with_object_classes
 from .metadata import name_classes
 from .norm import resolve_norm
 from .weights import OwnWeights
+
+
+class _Pyramid(FPN):
+    """Detectron2's, with features in float32: boxes get their type, and bfloat16 would move corners by pixels."""
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {name: feature.float() for name, feature in super().forward(x).items()}
 
 
 @META_ARCH_REGISTRY.register()
@@ -40,7 +48,7 @@ class FPNDetector(OwnWeights, GeneralizedRCNN):
         name_classes(cfg)
         cfg = with_object_classes(cfg)
         pyramid = cfg.MODEL.FPN
-        backbone = FPN(
+        backbone = _Pyramid(
             bottom_up=build_backbone(cfg),
             in_features=pyramid.IN_FEATURES,
             out_channels=pyramid.OUT_CHANNELS,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from ...errors import InputError, check_name
-from .folder import load_description, register
+from .folder import default_colors, load_description, register
 from .generators import generate_if_missing
 
 
 def setup_datasets(cfg: CfgNode) -> None:
     """Register the data set of `DATASETS.DESCRIPTION` and fill its classes into `cfg`, in place.
 
-    Without a description only the names in the config are checked, so that data sets registered by other code
-    work. A data set with a generator is made first, by one process of each machine.
+    Without a description the names in the config are checked, and data sets that other code registered get names and
+    colours of classes if they lack them. A data set with a generator is made first, by one process of each machine.
 
     Args:
         cfg: the config, not frozen. Filled in: `MODEL.SEM_SEG_HEAD.NUM_CLASSES`, `MODEL.ROI_HEADS.NUM_CLASSES` and
@@ -42,3 +42,25 @@ def setup_datasets(cfg: CfgNode) -> None:
     for key, names in {**used, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS}.items():
         for name in names:
             check_name(key, name, DatasetCatalog)
+            _complete_metadata(name, cfg)
+
+
+def _complete_metadata(name: str, cfg: CfgNode) -> None:
+    """Names and colours for the classes of a data set that other code registered without them."""
+    metadata, count = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    classes = metadata.get("stuff_classes", [f"class {index}" for index in range(count)])
+    colors = metadata.get("stuff_colors", default_colors(count))
+    if len(classes) != count or len(colors) != count:
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: {count}, but {name} has names for {len(classes)} classes and colours for "
+            f"{len(colors)}; make them equal"
+        )
+    objects = cfg.MODEL.DETECTOR.CLASSES
+    whole = {
+        "stuff_classes": classes,
+        "stuff_colors": colors,
+        "object_ids": objects,
+        "thing_classes": [classes[index] for index in objects],
+        "thing_colors": [colors[index] for index in objects],
+    }
+    metadata.set(**{key: value for key, value in whole.items() if key not in metadata.as_dict()})

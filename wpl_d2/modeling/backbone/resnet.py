@@ -25,8 +25,8 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
 
     For the former res5 does not reduce the resolution; its blocks have the dilations RES5_BLOCK_DILATIONS, which are
     absolute: at output stride 16 those of UniMatch are 1, 2, 2 and of AugSeg 2, 4, 8; at output stride 8 those of
-    U2PL and AEL are 4, 8, 16. At output stride 8 all blocks of res4 have dilation 2. An FPN wants output stride 32,
-    dilations 1, 1, 1.
+    U2PL and AEL are 4, 8, 16. At output stride 8 all blocks of res4 but the first have dilation 2. An FPN wants output
+    stride 32, dilations 1, 1, 1.
 
     Args:
         cfg: reads MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP,
@@ -38,7 +38,8 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
         A backbone with the features OUT_FEATURES, "res2" (stride 4) to "res5" (the output stride).
 
     Raises:
-        InputError: a depth, stem, output stride or number of dilations that does not exist.
+        InputError: a depth, stem, output stride or number of dilations that does not exist, or dilations less than
+            that of res4.
     """
     resnets, output_stride = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.OUTPUT_STRIDE
     _check(resnets, output_stride)
@@ -49,7 +50,8 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
     dilations = [
         (1,) * blocks[0],
         (1,) * blocks[1],
-        (2 if output_stride == 8 else 1,) * blocks[2],
+        # The block that would have reduced the resolution has the dilation of what comes before it.
+        (1,) + (2 if output_stride == 8 else 1,) * (blocks[2] - 1),
         tuple(resnets.RES5_BLOCK_DILATIONS),
     ]
     stages = []
@@ -86,4 +88,9 @@ def _check(resnets: Any, output_stride: int) -> None:
         raise InputError(
             f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} are not 3 numbers; "
             "give one for each block of res5, such as (1, 2, 2)"
+        )
+    if output_stride == 8 and min(resnets.RES5_BLOCK_DILATIONS) < 2:
+        raise InputError(
+            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} at output stride 8, where res4 "
+            "has dilation 2; give at least that, such as (2, 4, 4) or (4, 8, 16)"
         )

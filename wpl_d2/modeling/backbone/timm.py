@@ -109,7 +109,7 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
         raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
     try:
         return timm.create_model(name, output_stride=output_stride, **options)
-    except (TypeError, RuntimeError, IndexError) as error:
+    except (TypeError, RuntimeError, IndexError, AssertionError) as error:
         raise InputError(
             f"MODEL.TIMM.NAME: {name} gives no four feature maps at output stride {output_stride} ({error}); "
             "choose a convolutional model such as resnet18 or tf_efficientnet_lite0"
