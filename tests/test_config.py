@@ -68,6 +68,8 @@ WRONG = [
     ("FRAMEWORK.CUTMIX.AREA", "(2, 4)", "FRAMEWORK.CUTMIX.AREA: (2, 4) .* above 0 and up to 1"),
     ("SOLVER.MAX_ITER", "0", "SOLVER.MAX_ITER: 0 is out of its range; set it above 0"),
     ("FRAMEWORK.BURN_IN", "-1", "FRAMEWORK.BURN_IN: -1 is out of its range; set it to 0 or more"),
+    ("DATALOADER.NUM_WORKERS", "-1", "DATALOADER.NUM_WORKERS: -1 is out of its range; set it to 0 or more"),
+    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms", "CLIP_TYPE: 'norms' is not known; did you mean norm"),
     ("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly", "'WarmupPoly' is not known; did you mean WarmupPolyLR"),
     ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS: GN has 32 groups, into which [48]"),
 ]

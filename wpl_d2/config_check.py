@@ -13,6 +13,8 @@ from .errors import InputError, check_name
 _GROUPS = 32  # of Detectron2's GN
 _SCHEDULERS = ("WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
 
+_CLIP_TYPES = ("value", "norm")
+
 
 def _numbers(value: Any, count: int) -> bool:
     return len(value) == count and all(type(number) in (int, float) for number in value)
@@ -75,6 +77,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
         (
             *("SOLVER.WARMUP_ITERS", "SOLVER.UNLABELED_IMS_PER_BATCH", "SOLVER.REFERENCE_IMS_PER_BATCH"),
             *("FRAMEWORK.ALPHA", "FRAMEWORK.BURN_IN", "FRAMEWORK.EMA_COPY_STEPS", "INPUT.SCALE_BASE"),
+            "DATALOADER.NUM_WORKERS",
         ),
     ),
     (_size, "give (height, width) in pixels, such as (321, 321)", ("INPUT.CROP_SIZE",)),
@@ -128,6 +131,7 @@ def check_values(cfg: CfgNode) -> None:
             if not holds(value):
                 raise InputError(f"{key}: {value!r} is out of its range; {mend}")
     check_name("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, _SCHEDULERS)
+    check_name("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE, _CLIP_TYPES)
     head = cfg.MODEL.SEM_SEG_HEAD
     for key in ("PROJECT_CHANNELS", "CONVS_DIM", "ASPP_CHANNELS"):
         widths = head[key] if key == "PROJECT_CHANNELS" else [head[key]]

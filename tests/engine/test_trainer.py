@@ -3,18 +3,20 @@ import logging
 import multiprocessing
 import os
 import signal
+from functools import partial
 
 import pytest
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
 from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH
 
 from wpl_d2 import get_cfg
+from wpl_d2.data import setup_datasets
 from wpl_d2.engine import Trainer, checkpoint, load_model
 from wpl_d2.engine.checkpoint import FrameworkCheckpointer, describe_run, load_checkpoint, restore_cfg
-from wpl_d2.engine.report import load_framework
+from wpl_d2.engine.report import load_framework, report
 from wpl_d2.errors import InputError
 from wpl_d2.modeling.weight_files import read_file
 
@@ -362,12 +364,24 @@ def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
     assert tuned.start_iter == 0
 
 
-def test_a_data_set_without_names_gets_some(tree):
-    cfg = tree.cfg()
-    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("somebody_elses",), ()
+def test_a_data_set_of_other_code_without_names_is_trained_on_and_shown(tree, tmp_path):
+    cfg = tree.cfg(*SMALL, *RUN, "SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 1, "OUTPUT_DIR", str(tmp_path))
+    names = []
+    for key in ("TRAIN", "UNLABELED", "TEST"):
+        names.append(f"somebody_elses_{tree.name}_{key}")
+        DatasetCatalog.register(names[-1], partial(DatasetCatalog.get, cfg.DATASETS[key][0]))
+        cfg.DATASETS[key] = (names[-1],)
+    cfg.DATASETS.DESCRIPTION = ""
+    setup_datasets(cfg)
     about = describe_run(cfg)
     assert about["classes"] == ["class 0", "class 1", "class 2"]
     assert len({tuple(color) for color in about["colors"]}) == 3
+    trainer = Trainer(cfg)
+    report(cfg, trainer.train(), trainer.framework)
+    assert (tmp_path / "preview.png").is_file()
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
+    with pytest.raises(InputError, match=r"NUM_CLASSES: 4, but somebody_elses_.* has names for 3 classes"):
+        setup_datasets(cfg)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):

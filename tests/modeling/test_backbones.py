@@ -169,6 +169,7 @@ def test_naive_sync_keeps_fused_activations():
     [
         (["MODEL.TIMM.NAME", "tf_eficientnet_lite0"], "MODEL.TIMM.NAME: .* tf_efficientnet_lite0"),
         (["MODEL.TIMM.NAME", "inception_v3"], "MODEL.TIMM.NAME: inception_v3 gives no four feature maps"),
+        (["MODEL.TIMM.NAME", "vgg11"], "MODEL.TIMM.NAME: vgg11 gives no four feature maps"),
         (["MODEL.BACKBONE.FREEZE_AT", 2], "FREEZE_AT: timm backbones cannot be frozen"),
         (["MODEL.RESNETS.NORM", "GN"], "NORM: not 'GN' for timm"),
     ],

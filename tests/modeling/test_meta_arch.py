@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
+from helpers import SMALL_FPN
 
 from wpl_d2 import build_model
 from wpl_d2.errors import InputError
@@ -199,3 +200,15 @@ def test_bfloat16(detecting):
     assert all(torch.isfinite(loss) for loss in losses.values())
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         assert detecting.eval()([{"image": image()}])[0]["sem_seg"].dtype == torch.float32
+
+
+def test_mixed_precision_moves_no_box(detecting, make_cfg):
+    """Detectron2 gives the corners of boxes the type of the features, which in bfloat16 has 8 bits."""
+    pooled = []
+    detecting.detector.roi_heads.box_pooler.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        detecting.eval()([{"image": image()}])
+        detector = build_model(make_cfg(*SMALL_FPN, "MODEL.DETECTOR.CLASSES", (2, 4)))
+        pyramid = detector.backbone(image(size=(64, 96))[None].float())
+    features = [*pooled[0], *pyramid.values()]
+    assert len(features) == 6 and {feature.dtype for feature in features} == {torch.float32}
