@@ -12,7 +12,6 @@ from .errors import InputError, check_name
 
 _GROUPS = 32  # of Detectron2's GN
 _SCHEDULERS = ("WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
-
 _CLIP_TYPES = ("value", "norm")
 
 

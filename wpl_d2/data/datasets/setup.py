@@ -56,11 +56,8 @@ def _complete_metadata(name: str, cfg: CfgNode) -> None:
             f"{len(colors)}; make them equal"
         )
     objects = cfg.MODEL.DETECTOR.CLASSES
-    whole = {
-        "stuff_classes": classes,
-        "stuff_colors": colors,
-        "object_ids": objects,
-        "thing_classes": [classes[index] for index in objects],
-        "thing_colors": [colors[index] for index in objects],
-    }
+    whole = {"stuff_classes": classes, "stuff_colors": colors}
+    if objects:
+        things = {"thing_classes": classes, "thing_colors": colors}
+        whole |= {key: [looks[index] for index in objects] for key, looks in things.items()} | {"object_ids": objects}
     metadata.set(**{key: value for key, value in whole.items() if key not in metadata.as_dict()})
