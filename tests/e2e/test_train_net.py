@@ -72,6 +72,28 @@ def test_the_readme_command_on_two_processes(voc, tmp_path):
     assert trained == evaluated
 
 
+@pytest.mark.slow
+def test_the_quickstart_makes_its_data_trains_and_draws(tmp_path):
+    short = ["SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2]
+    config, out = ROOT / "configs" / "quickstart.yaml", tmp_path / "out"
+    env = {"DETECTRON2_DATASETS": str(tmp_path), "WPL_D2_CACHE": str(tmp_path / "cache")}
+    done = train_net("--config-file", config, *short, "OUTPUT_DIR", out, env=env)
+    assert re.search(r"mIoU on digits_val: \d+\.\d\d", done.stdout)
+    for name in ("model_final.pth", "metrics.json", "preview.png"):
+        assert (out / name).is_file() and str(out / name) in done.stdout
+    assert (tmp_path / "digits" / "splits").is_dir()
+
+
+@pytest.mark.slow
+def test_a_preset_trains_on_camvid(shared, tmp_path):
+    short = ["SOLVER.MAX_ITER", 2, "FRAMEWORK.BURN_IN", 1, "TEST.EVAL_PERIOD", 0]
+    env = {"DETECTRON2_DATASETS": str(shared), "WPL_D2_CACHE": str(tmp_path / "cache")}
+    config = ROOT / "configs" / "camvid" / "mean_teacher_wpl_1_8.yaml"
+    train_net("--config-file", config, *short, "OUTPUT_DIR", tmp_path / "out", env=env)
+    keys = {"loss_sem_seg", "loss_unsup", "loss_rpn_cls", "loss_box_reg", "pseudo/reliable"}
+    assert keys <= _keys(tmp_path / "out")
+
+
 def _keys(output):
     return set().union(*(json.loads(line) for line in (output / "metrics.json").read_text().splitlines()))
 
