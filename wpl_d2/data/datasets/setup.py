@@ -48,6 +48,8 @@ def setup_datasets(cfg: CfgNode) -> None:
 def _complete_metadata(name: str, cfg: CfgNode) -> None:
     """Names and colours for the classes of a data set that other code registered without them."""
     metadata, count = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    if not count:
+        return
     classes = metadata.get("stuff_classes", [f"class {index}" for index in range(count)])
     colors = metadata.get("stuff_colors", default_colors(count))
     if len(classes) != count or len(colors) != count:
