@@ -364,6 +364,14 @@ def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
     assert tuned.start_iter == 0
 
 
+def test_a_data_set_without_names_gets_some(tree):
+    cfg = tree.cfg()
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("somebody_elses",), ()
+    about = describe_run(cfg)
+    assert about["classes"] == ["class 0", "class 1", "class 2"]
+    assert len({tuple(color) for color in about["colors"]}) == 3
+
+
 def test_a_data_set_of_other_code_without_names_is_trained_on_and_shown(tree, tmp_path):
     cfg = tree.cfg(*SMALL, *RUN, "SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 1, "OUTPUT_DIR", str(tmp_path))
     names = []

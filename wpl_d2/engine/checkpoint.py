@@ -16,7 +16,7 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from ..config import get_cfg
-from ..data.datasets.folder import default_colors
+from ..data.datasets.folder import class_looks
 from ..errors import InputError
 from ..modeling import UnifiedSegDet, build_model
 from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
@@ -192,11 +192,11 @@ def describe_run(cfg: Any) -> dict[str, Any]:
     """
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     known = MetadataCatalog.get(names[0]).as_dict() if names else {}
-    count = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    classes, colors = class_looks(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     return {
         "config": cfg.dump(),
-        "classes": list(known.get("stuff_classes") or (f"class {index}" for index in range(count))),
-        "colors": [list(color) for color in known.get("stuff_colors") or default_colors(count)],
+        "classes": classes,
+        "colors": [list(color) for color in colors],
         "objects": list(cfg.MODEL.DETECTOR.CLASSES),
         "preprocessing": {
             "format": cfg.INPUT.FORMAT,

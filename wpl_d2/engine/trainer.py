@@ -63,7 +63,7 @@ class Trainer(SimpleTrainer):
         # What the framework wants of the unlabeled list in the steps to come, for the loader.
         self._requests: deque[list[int]] = deque()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        self._precision = _precision(cfg)
+        self._precision = precision(cfg)
         self._scaler = torch.amp.GradScaler(
             torch.device(cfg.MODEL.DEVICE).type, enabled=self._precision is torch.float16
         )
@@ -95,6 +95,8 @@ class Trainer(SimpleTrainer):
 
     def resume_or_load(self, resume: bool) -> None:
         """Continue the run of the output folder if asked to and if there is one, else begin with `MODEL.WEIGHTS`.
+
+        A run that begins puts the checkpoints of an earlier one aside.
 
         Args:
             resume: whether to look for a checkpoint.
@@ -199,7 +201,12 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(digest, "little"))
 
 
-def _precision(cfg: Any) -> torch.dtype | None:
+def precision(cfg: Any) -> torch.dtype | None:
+    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off.
+
+    Raises:
+        InputError: the type is not known, or not for this device.
+    """
     amp = cfg.SOLVER.AMP
     if not amp.ENABLED:
         return None

@@ -150,6 +150,12 @@ class Description:
         return records
 
 
+def class_looks(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+    """The names and colours of `count` classes: those in a data set's metadata, or made up where it has none."""
+    names = metadata.get("stuff_classes") or [f"class {index}" for index in range(count)]
+    return list(names), [tuple(color) for color in metadata.get("stuff_colors") or default_colors(count)]
+
+
 def default_colors(count: int) -> list[tuple[int, int, int]]:
     """One (r, g, b) of Detectron2's colour map for each of `count` classes."""
     table = colormap(rgb=True, maximum=255).astype(int).tolist()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from ...errors import InputError, check_name
-from .folder import default_colors, load_description, register
+from .folder import class_looks, load_description, register
 from .generators import generate_if_missing
 
 
@@ -50,16 +52,18 @@ def _complete_metadata(name: str, cfg: CfgNode) -> None:
     metadata, count = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if not count:
         return
-    classes = metadata.get("stuff_classes", [f"class {index}" for index in range(count)])
-    colors = metadata.get("stuff_colors", default_colors(count))
+    classes, colors = class_looks(metadata.as_dict(), count)
     if len(classes) != count or len(colors) != count:
         raise InputError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: {count}, but {name} has names for {len(classes)} classes and colours for "
             f"{len(colors)}; make them equal"
         )
     objects = cfg.MODEL.DETECTOR.CLASSES
-    whole = {"stuff_classes": classes, "stuff_colors": colors}
+    whole: dict[str, Any] = {"stuff_classes": classes, "stuff_colors": colors}
     if objects:
-        things = {"thing_classes": classes, "thing_colors": colors}
-        whole |= {key: [looks[index] for index in objects] for key, looks in things.items()} | {"object_ids": objects}
+        whole |= {
+            "object_ids": objects,
+            "thing_classes": [classes[index] for index in objects],
+            "thing_colors": [colors[index] for index in objects],
+        }
     metadata.set(**{key: value for key, value in whole.items() if key not in metadata.as_dict()})
