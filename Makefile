@@ -3,7 +3,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 export VENV
 
-.PHONY: setup quickstart test lint lock
+.PHONY: setup quickstart test test-slow lint lock
 
 setup:
 	@bash requirements/setup.sh
@@ -11,8 +11,14 @@ setup:
 quickstart: setup
 	$(RUN) tools/train_net.py --config-file configs/quickstart.yaml
 
+PYTEST = $(RUN) -m pytest -q -n auto --dist loadfile
+
 test: setup lint
-	$(RUN) -m pytest -q -n auto --dist loadfile
+	$(PYTEST) -m "not slow"
+
+# What trains for more than a few steps or starts processes.
+test-slow: setup
+	$(PYTEST) -m slow
 
 lint: setup
 	$(RUN) -m ruff check .
