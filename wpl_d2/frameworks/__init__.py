@@ -5,7 +5,7 @@ from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
 from .detector import Detector
 from .mean_teacher import MeanTeacher
-from .supervised import Supervised
+from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
 
@@ -18,6 +18,7 @@ __all__ = [
     "Framework",
     "MeanTeacher",
     "Supervised",
+    "SupervisedEMA",
     "UniMatch",
     "build_framework",
 ]
