@@ -52,6 +52,14 @@ def test_unlabeled_images_need_no_masks(tree):
     assert problems(tree) == []
 
 
+def test_extra_images_need_no_masks(tree):
+    (tree.root / "extra.txt").write_text("unlabeled0\nunlabeled1")
+    tree.mask("unlabeled0").unlink()
+    assert problems(tree, lists=LISTS | {"extra": "extra.txt"}) == []
+    (problem,) = problems(tree, lists=LISTS | {"more": "extra.txt"})
+    assert "unlabeled0.png: is in the list 'more', but has no" in problem
+
+
 @pytest.mark.parametrize(
     ("list_name", "line", "message"),
     [
@@ -93,6 +101,17 @@ LISTS = {"labeled": "labeled.txt", "unlabeled": "unlabeled.txt", "val": "val.txt
         ),
         ({"train": "\n".join(["labeled0", *(f"unlabeled{i}" for i in range(5))])}, []),
         ({"train": "labeled0"}, []),
+        (
+            {"train": "labeled0\nlabeled1\nunlabeled1", "extra": "unlabeled0\nunlabeled2\nunlabeled3\nunlabeled4"},
+            [],
+        ),
+        ({"Train": "labeled0\nunlabeled1", "Extra": "unlabeled0\nunlabeled2\nunlabeled3\nunlabeled4"}, []),
+        ({"train": "labeled0", "extra": "unlabeled0"}, []),
+        (
+            {"train": "labeled0\nunlabeled1", "extra": "unlabeled0\nunlabeled2"},
+            ["unlabeled1.png: is in both the lists 'train' and 'unlabeled', which holds 2"],
+        ),
+        ({"extra": "val0"}, ["val0.png: is in both the lists 'val' and 'extra'"]),
     ],
 )
 def test_lists_that_share_images_are_problems_unless_one_is_the_union(tree, more, found):

@@ -16,6 +16,7 @@ from ..structures import IGNORE
 from .boxes import boxes_from_mask
 from .check import find_overlap
 from .datasets import Description
+from .datasets.lists import EXTRA
 from .loader import missing_mask
 from .mappers import read_labels
 from .masks import read_image
@@ -76,10 +77,11 @@ class Survey:
 def survey(description: Description, min_area: int) -> Survey:
     """Read a whole data set, with a progress bar.
 
-    The names of lists say what they are for, in any case. One whose name contains "unlabeled" may lack masks;
-    X_labeled and X_unlabeled must be disjoint, and a list named train may hold all of an unlabeled list or nothing of
-    it; one with val, validation, test, dev, development or eval between its underscores must share no image with one
-    that has none of them; every class must be seen in every list named "labeled".
+    The names of lists say what they are for, in any case. One whose name contains "unlabeled", or is `EXTRA`, may lack
+    masks; X_labeled and X_unlabeled must be disjoint, and a list named train may hold all of an unlabeled list, but for
+    images of `EXTRA`, or nothing of it; one with val, validation, test, dev, development or eval between its
+    underscores must share no image with one that has none of them; every class must be seen in every list named
+    "labeled".
 
     Args:
         description: the data set.
@@ -146,13 +148,13 @@ def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
         return [f"{file}: is empty; list some images"]
     repeated = [path for path, count in Counter(r["file_name"] for r in records).items() if count > 1]
     problems = [f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]]
-    if not _says(name, "unlabeled"):
+    if not _says(name, "unlabeled") and not _is_extra(name):
         problems += _label_problems(name, records, result)
     for other, theirs in result.lists.items():
         if other != name and _must_differ(name, other):
             problems += find_overlap(records, theirs, f"in both the lists {name!r} and {other!r}")
         elif _says(name, "train") and not _says(name, "labeled") and _says(other, "unlabeled"):
-            problems += _partial_overlap(name, records, other, theirs)
+            problems += _partial_overlap(name, records, other, _without_extra(theirs, result))
     return problems
 
 
@@ -166,6 +168,15 @@ def _must_differ(name: str, other: str) -> bool:
 
 def _says(name: str, word: str) -> bool:
     return word in name.casefold()
+
+
+def _is_extra(name: str) -> bool:
+    return name.casefold() == EXTRA
+
+
+def _without_extra(records: Records, result: Survey) -> Records:
+    extra = {record["file_name"] for name, found in result.lists.items() if _is_extra(name) for record in found}
+    return [record for record in records if record["file_name"] not in extra]
 
 
 def _held_out(name: str) -> bool:

@@ -22,6 +22,8 @@ from typing import NamedTuple
 from ...errors import InputError
 from ...files import read_text
 
+EXTRA = "extra"
+"""The name of a list whose images no split labels and every split has unlabeled, beside the rest of its `train`."""
 SLOT = "{id}"
 ANY_SUFFIX = ".*"
 """What a template ends with that leaves open which images its files are."""
