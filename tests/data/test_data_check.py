@@ -60,6 +60,21 @@ def test_extra_images_need_no_masks(tree):
     assert "unlabeled0.png: is in the list 'more', but has no" in problem
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "images", "masks"), [("voc_animals", 3608, 3576), ("nyuv2", 1449, 1449)])
+def test_real_data_are_as_they_are_described(shared, name, images, masks):
+    root = shared / name
+    if not root.is_dir():
+        pytest.skip(f"{root} is not there")
+    description = load_description(f"configs/datasets/{name}.yaml", root)
+    assert list(description.classes) == (root / "classes.txt").read_text().split()
+    assert set(description.lists.values()) == {f"splits/{file.name}" for file in (root / "splits").iterdir()}
+    found = survey(description, 90)
+    assert found.problems == []
+    assert len(found.pixels) == masks
+    assert len({record["file_name"] for records in found.lists.values() for record in records}) == images
+
+
 @pytest.mark.parametrize(
     ("list_name", "line", "message"),
     [

@@ -22,9 +22,9 @@ def test_preset_builds(path):
     assert type(build_on_meta(cfg)).__name__ == cfg.FRAMEWORK.NAME
 
 
-def differing_keys(*names):
-    """The keys of one or two words in which two presets of CamVid differ."""
-    first, second = (yaml.safe_load(load_cfg(str(CONFIGS / "camvid" / f"{name}.yaml")).dump()) for name in names)
+def differing_keys(*names, data="camvid"):
+    """The keys of one or two words in which two presets of a data set differ."""
+    first, second = (yaml.safe_load(load_cfg(str(CONFIGS / data / f"{name}.yaml")).dump()) for name in names)
     return {
         f"{key}.{inner}" if inner else key
         for key in first
@@ -34,13 +34,24 @@ def differing_keys(*names):
 
 
 @pytest.mark.parametrize(
-    ("split", "suffix"),
-    [*((split, suffix) for split in ("1_30", "1_8") for suffix in ("ppw", "wpl")), ("1_30", "wpl_cached")],
+    ("data", "split", "suffix"),
+    [
+        *(("camvid", split, suffix) for split in ("1_30", "1_8") for suffix in ("ppw", "wpl")),
+        *((data, split, "wpl_cached") for data, split in (("camvid", "1_30"), ("voc_animals", "1_8"))),
+        *((data, split, "wpl") for data, split in (("voc_animals", "1_8"), ("nyuv2", "1_16"))),
+    ],
 )
-def test_twins_differ_by_weighting_and_detector_alone(split, suffix):
-    differing = differing_keys(f"mean_teacher_{split}", f"mean_teacher_{suffix}_{split}")
+def test_twins_differ_by_weighting_and_detector_alone(data, split, suffix):
+    differing = differing_keys(f"mean_teacher_{split}", f"mean_teacher_{suffix}_{split}", data=data)
     assert "WEIGHTING.ENABLED" in differing
     assert differing <= {"OUTPUT_DIR", "WEIGHTING.ENABLED", "RPPI.ENABLED", "MODEL.DETECTOR"}
+
+
+@pytest.mark.parametrize(("data", "split"), [("voc_animals", "1_8"), ("nyuv2", "1_16")])
+def test_what_a_host_has_to_beat_has_its_schedule(data, split):
+    host, averaged, plain = (f"{name}_{split}" for name in ("mean_teacher", "supervised_ema", "supervised"))
+    assert differing_keys(averaged, plain, data=data) == {"FRAMEWORK.NAME", "OUTPUT_DIR"}
+    assert differing_keys(host, averaged, data=data) == {"FRAMEWORK.NAME", "OUTPUT_DIR", "DATASETS.UNLABELED"}
 
 
 @pytest.mark.parametrize("host", ["mean_teacher", "unimatch"])
