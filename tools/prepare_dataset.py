@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Prepare PASCAL VOC, Cityscapes or COCO: masks from the unpacked archives, published splits, new splits.
+"""Prepare PASCAL VOC, Cityscapes, COCO or VOC animals: masks from the unpacked archives, published splits, new splits.
+
+VOC animals has its photos and masks from the VOC2012/ beside it, and brings its lists.
 
 What is there is kept, so an interrupted run is simply started again. Only split lists are ever downloaded; the message
 about a missing archive says where it is had. The exit status is 1 if something must be mended.

@@ -40,12 +40,16 @@ def test_descriptions_name_every_published_split(name, tmp_path):
 
 
 def test_classes_and_objects_are_those_of_the_field():
-    voc, cityscapes, coco = (describe(name) for name in BENCHMARKS)
+    voc, cityscapes, coco, animals = (describe(name) for name in BENCHMARKS)
     assert voc.object_ids == tuple(range(1, 21))
     assert sorted(cityscapes.object_ids) == [6, 7, *range(11, 19)]
     assert {c["name"]: (c["id"], tuple(c["color"])) for c in CITYSCAPES_CATEGORIES} == dict(
         zip(cityscapes.classes, zip(cityscapes.dataset_ids, cityscapes.colors, strict=True), strict=True)
     )
+    assert set(animals.classes) < set(voc.classes)
+    for name, color in zip(animals.classes, animals.colors, strict=True):
+        assert color == voc.colors[voc.classes.index(name)]
+    assert animals.object_ids == tuple(range(1, 7))
     detectron2 = MetadataCatalog.get("coco_2017_val")
     assert list(coco.classes) == ["void", *detectron2.thing_classes]
     assert coco.object_ids == tuple(range(1, 81))

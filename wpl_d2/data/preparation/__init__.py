@@ -8,8 +8,9 @@ from .prepare import Prepared, lists_table, prepare_images
 from .published import published_lists
 from .splits import Imported, complete_unlabeled, import_lists, list_file
 from .voc import VOC
+from .voc_animals import VOC_ANIMALS
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO, VOC_ANIMALS)}
 
 __all__ = [
     "BENCHMARKS",

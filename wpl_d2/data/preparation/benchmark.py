@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ UNMASKED = "test_unlabeled"
 
 
 class Archive(NamedTuple):
-    """A published file; one of `gives` must be below the data set's root once it is unpacked."""
+    """A published file; one of `gives`, seen from the data set's root, must be there once it is unpacked."""
 
     file: str
     address: str
@@ -43,6 +44,10 @@ class Benchmark:
         line: (key, list name) -> the line of this project's list.
         find_sources: root -> the images that are there.
         read_source: a source that is not None -> (H, W) uint8 class ids, 255 for none. Runs in another process.
+        read_photo: a source -> (H, W, 3) uint8 RGB, where the images are made too; None: the archive holds them. Runs
+            in another process.
+        own_lists: the lists that this project publishes itself, the keys of each.
+        unmasked: the keys of images of which nobody has a mask.
     """
 
     name: str
@@ -51,6 +56,9 @@ class Benchmark:
     line: Callable[[str, str], str]
     find_sources: Callable[[Path], Sources]
     read_source: Callable[[Any], NDArray[np.uint8]]
+    read_photo: Callable[[Any], NDArray[np.uint8]] | None = None
+    own_lists: Mapping[str, Collection[str]] = field(default_factory=dict)
+    unmasked: frozenset[str] = frozenset()
 
     @property
     def description(self) -> str:
@@ -71,10 +79,15 @@ class Benchmark:
     def missing_archives(self, root: Path) -> list[str]:
         """A message for each archive that is not unpacked below `root`."""
         return [
-            f"{root / archive.gives[0]}: is missing; unpack {archive.file} ({archive.address})"
+            f"{_seen_from(root, archive.gives[0])}: is missing; unpack {archive.file} ({archive.address})"
             for archive in self.archives
-            if not any((root / place).exists() for place in archive.gives)
+            if not any(_seen_from(root, place).exists() for place in archive.gives)
         ]
+
+
+def _seen_from(root: Path, place: str) -> Path:
+    """A place that may begin with "..", from a root that need not be there."""
+    return Path(os.path.normpath(root / place))
 
 
 def part_of(list_name: str) -> str:

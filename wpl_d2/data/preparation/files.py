@@ -16,10 +16,12 @@ from tqdm import tqdm
 
 from ...errors import InputError
 from ...files import replace_file
+from ..masks import UnreadableImageError, read_image
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Size = tuple[int, int]  # width and height in pixels
+_QUALITY = 80  # of JPEG
 _QUARTER_TURNS = 5
 """The first of EXIF's orientations in which width and height change places."""
 
@@ -65,6 +67,25 @@ def write_masks(
     return counts
 
 
+def write_photos(
+    jobs: Sequence[MaskJob], read: Callable[[Any], NDArray[np.uint8]], workers: int, title: str
+) -> list[str]:
+    """Make the images that are not there yet, or cannot be read, as JPEG.
+
+    Args:
+        jobs: whose `image` is to be made from `source`; their folders are made where they are missing.
+        read: a source -> (H, W, 3) uint8 RGB; a module's function, since other processes run it.
+        workers: number of processes.
+        title: of the progress bar.
+
+    Returns:
+        what is wrong with those that could not be made.
+    """
+    for folder in {job.image.parent for job in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    return list(filter(None, in_processes(partial(_write_photo, read), jobs, workers, title)))
+
+
 def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, title: str) -> list[_Result]:
     """Do `work` on each item in `workers` processes, with a progress bar.
 
@@ -80,7 +101,7 @@ def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], worke
     chunk = max(1, min(64, len(items) // (4 * workers)))
     with ProcessPoolExecutor(workers) as pool:
         results = pool.map(work, items, chunksize=chunk)
-        return list(tqdm(results, total=len(items), desc=title, unit="mask"))
+        return list(tqdm(results, total=len(items), desc=title, unit="image"))
 
 
 def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple[bool, str]:
@@ -98,6 +119,20 @@ def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple
         return False, f"{job.target}: {_of_sizes(mask.size, wanted)}, so it was not made; unpack the archives again"
     replace_file(job.target, lambda file: mask.save(file, format="PNG"))
     return True, ""
+
+
+def _write_photo(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> str:
+    try:
+        read_image(job.image)
+        return ""
+    except UnreadableImageError:
+        pass
+    try:
+        photo = Image.fromarray(read(job.source))
+    except InputError as error:
+        return str(error)
+    replace_file(job.image, lambda file: photo.save(file, format="JPEG", quality=_QUALITY))
+    return ""
 
 
 def _of_sizes(mask: _Size, image: _Size) -> str:

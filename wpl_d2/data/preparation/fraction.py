@@ -16,7 +16,7 @@ from ..datasets.folder import Description
 from ..masks import read_mask
 from .benchmark import Benchmark
 from .files import in_processes
-from .splits import check_list, read_list_keys, write_list
+from .splits import check_list, read_list_keys, rest_of, write_list
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -76,7 +76,7 @@ def new_split(
     else:
         labeled = in_random_order(masks, seed)[:count]
     name = f"{fraction.numerator}_{fraction.denominator}_{'balanced_' if balanced else ''}seed{seed}"
-    lists = {f"{name}_labeled": set(labeled), f"{name}_unlabeled": train - set(labeled)}
+    lists = {f"{name}_labeled": set(labeled), f"{name}_unlabeled": rest_of(benchmark, root, set(labeled))}
     # All before the first is written: a new list beside an old one would share images with it.
     for list_name, images in lists.items():
         check_list(benchmark, root, list_name, images)

@@ -13,7 +13,7 @@ from ...errors import InputError
 from ..datasets.folder import Description, load_description
 from ..datasets.lists import parse_line, read_list
 from .benchmark import UNMASKED, Benchmark, Sources
-from .files import MaskJob, write_masks
+from .files import MaskJob, write_masks, write_photos
 from .published import digest_of, published_lists
 from .splits import read_list_keys, write_list
 
@@ -31,6 +31,8 @@ class Prepared:
 def prepare_images(benchmark: Benchmark, description: Description, workers: int) -> Prepared:
     """Make the masks that are missing, and the lists "train", "val" and `UNMASKED` of what is there.
 
+    Where the images or the lists are not what the archives hold, they are made too.
+
     Args:
         benchmark: the data set.
         description: the same, its root being where the archives were unpacked.
@@ -41,14 +43,23 @@ def prepare_images(benchmark: Benchmark, description: Description, workers: int)
         sources = benchmark.find_sources(description.root)
     except InputError as error:
         return Prepared(problems=[*benchmark.missing_archives(description.root), str(error)])
+    for name, keys in benchmark.own_lists.items():
+        write_list(benchmark, description.root, name, keys)
     few = _fewer_than_published(benchmark, description.root, sources)
     result.problems += (benchmark.missing_archives(description.root) if few else []) + few
+    jobs = {
+        name: _mask_jobs(benchmark, description, name, found) for name, found in sources.items() if name != UNMASKED
+    }
+    if benchmark.read_photo:
+        everything = [job for of_list in jobs.values() for job in of_list.values()]
+        problems = write_photos(everything, benchmark.read_photo, workers, f"{benchmark.name} photos")
+        result.problems += _shorten(problems)
     for name, found in sources.items():
         if not found:
             continue
         if name != UNMASKED:
-            jobs = _mask_jobs(benchmark, description, name, found)
-            counts = write_masks(jobs, benchmark.read_source, workers, f"{benchmark.name} {name}")
+            masked = [job for key, job in jobs[name].items() if key not in benchmark.unmasked]
+            counts = write_masks(masked, benchmark.read_source, workers, f"{benchmark.name} {name}")
             result.masks[name] = (counts.made, counts.kept)
             result.problems += _shorten(counts.problems)
         if not set(found) <= read_list_keys(benchmark, description.root, name):
@@ -81,11 +92,13 @@ def _fewer_than_published(benchmark: Benchmark, root: Path, sources: Sources) ->
     ]
 
 
-def _mask_jobs(benchmark: Benchmark, description: Description, name: str, found: Mapping[str, Any]) -> list[MaskJob]:
-    jobs = []
+def _mask_jobs(
+    benchmark: Benchmark, description: Description, name: str, found: Mapping[str, Any]
+) -> dict[str, MaskJob]:
+    jobs = {}
     for key in sorted(found):
         entry = parse_line(benchmark.line(key, name), description.image, description.mask)
-        jobs.append(MaskJob(description.root / entry.mask, found[key], description.root / entry.image))
+        jobs[key] = MaskJob(description.root / entry.mask, found[key], description.root / entry.image)
     return jobs
 
 
@@ -110,5 +123,5 @@ def _missing_images(description: Description) -> list[str]:
 
 
 def _shorten(problems: list[str]) -> list[str]:
-    more = [f"... and {len(problems) - _MAX_SHOWN} more masks"] if len(problems) > _MAX_SHOWN else []
+    more = [f"... and {len(problems) - _MAX_SHOWN} more"] if len(problems) > _MAX_SHOWN else []
     return problems[:_MAX_SHOWN] + more

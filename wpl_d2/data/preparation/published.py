@@ -34,7 +34,7 @@ def published_lists(dataset: str) -> dict[str, PublishedList]:
     """The published lists of a data set by their names here, such as "92_labeled", "train" or "val".
 
     Args:
-        dataset: "voc", "cityscapes" or "coco".
+        dataset: a benchmark's name.
     """
     lists: dict[str, PublishedList] = {}
     for line in _TABLE.read_text(encoding="utf-8").splitlines():

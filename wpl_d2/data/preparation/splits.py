@@ -18,6 +18,7 @@ from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
 from ...files import read_text, replace_file
+from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
 from .published import digest_of, published_lists
 
@@ -78,7 +79,7 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
 
 
 def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
-    """Write the unlabeled list of every split that has none: the training list without the labeled images.
+    """Write the unlabeled list of every split that has none (see `rest_of`).
 
     Returns:
         what is wrong: a message if some cannot be written, and one for each that is there with labeled images.
@@ -92,7 +93,7 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
             problems += _shared_images(labeled & read_list_keys(benchmark, root, name), file, list_file(root, name))
             continue
         known = published_lists(benchmark.name).get(name)
-        rest = train - labeled
+        rest = rest_of(benchmark, root, labeled)
         wrong = known and (digest_of(rest) != known.digest if known.digest else len(rest) != known.images)
         if wrong or not labeled <= train:
             impossible.append(name)
@@ -104,6 +105,11 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
             f"made of; complete the data set, or import those lists"
         )
     return problems
+
+
+def rest_of(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
+    """What a split has unlabeled: the training list without its `labeled` images, and all of the list `EXTRA`."""
+    return (read_list_keys(benchmark, root, "train") - labeled) | read_list_keys(benchmark, root, EXTRA)
 
 
 def list_file(root: Path, name: str) -> Path:

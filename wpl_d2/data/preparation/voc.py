@@ -38,11 +38,16 @@ def find_sources(root: Path) -> Sources:
     if not val:
         raise InputError(f"{lists / 'val.txt'}: is missing; unpack {VOC.archives[0].file} in {root}, or import a list")
     own = val | read_ids(lists / "train.txt")
-    added = [*(f"{place}/cls/*.mat" for place in _SBD_PLACES), "SegmentationClassAug/*.png"]
-    train: dict[str, Path | None] = {file.stem: file for pattern in added for file in root.glob(pattern)}
+    train: dict[str, Path | None] = dict(find_added(root))
     present = {file.stem for file in (root / "SegmentationClass").glob("*.png")}
     train |= dict.fromkeys(own | (present - train.keys()))
     return {"train": {key: train[key] for key in train.keys() - val}, "val": dict.fromkeys(val)}
+
+
+def find_added(root: Path) -> dict[str, Path]:
+    """The masks below `root` that SBD added to VOC's, or that somebody made of them, by image."""
+    added = [*(f"{place}/cls/*.mat" for place in _SBD_PLACES), "SegmentationClassAug/*.png"]
+    return {file.stem: file for pattern in added for file in root.glob(pattern)}
 
 
 def read_source(file: Path) -> NDArray[np.uint8]:
