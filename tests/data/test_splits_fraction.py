@@ -6,7 +6,7 @@ from PIL import Image
 
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import BENCHMARKS, new_split, parse_fraction
-from wpl_d2.data.preparation.fraction import draw_balanced, in_random_order
+from wpl_d2.data.preparation.fraction import draw_balanced, draw_showing, in_random_order
 from wpl_d2.data.preparation.splits import read_list_keys
 
 VOC = BENCHMARKS["voc"]
@@ -89,6 +89,25 @@ def test_balanced_choice_evens_out_the_classes():
     assert draw_balanced(classes, 12, seed=1) != chosen
     everything = draw_balanced({**classes, "empty": frozenset()}, 99, seed=0)
     assert len(everything) == len(set(everything)) == 99
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "least"), [(20, "1/10", 2), (21, "1/10", 3), (20, "1/4", 5), (40, "1/4", 10), (20, "1/100", 1)]
+)
+def test_a_random_choice_shows_what_it_must(count, share, least):
+    """Class 1 is in a quarter of the images, class 2 in every eighth, class 3 in none."""
+    classes = {f"{i:02d}": frozenset({0} | {c for c, every in ((1, 4), (2, 8)) if i % every == 0}) for i in range(80)}
+    wanted = (0, 1) if least > 4 else (0, 1, 2)
+    choices = {seed: draw_showing(classes, count, seed, wanted, Fraction(share)) for seed in range(20)}
+    for seed, chosen in choices.items():
+        assert len(chosen) == len(set(chosen)) == count
+        assert min(sum(c in classes[key] for key in chosen) for c in wanted) >= least
+        assert chosen == draw_showing(classes, count, seed, wanted, Fraction(share))
+    assert len({frozenset(chosen) for chosen in choices.values()}) == 20
+    # Nothing but the condition is asked for: without one it is the first random order.
+    assert draw_showing(classes, count, 3, wanted, Fraction(0)) == in_random_order(classes, "3.0")[:count]
+    with pytest.raises(ValueError, match=rf"--fraction: in none of 1000 draws of {count} images {share} of them show"):
+        draw_showing(classes, count, 0, (3,), Fraction(share))
 
 
 @pytest.mark.parametrize("text", ["0", "1", "3/2", "a", "1/0", "-1/2"])

@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from wpl_d2.data import load_description, read_mask
 from wpl_d2.data.masks import read_image
-from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, published_lists
+from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, new_split, parse_fraction, published_lists
 from wpl_d2.data.preparation.prepare import prepare_images
 from wpl_d2.data.preparation.published import digest_of
 from wpl_d2.data.preparation.splits import list_file, read_list_keys
@@ -286,6 +286,28 @@ def test_every_split_has_the_extra_images_unlabeled(archives):
     assert complete_unlabeled(ANIMALS, archives) == []
     expected = (LISTS["train"] | LISTS["extra"]) - set(mine)
     assert read_list_keys(ANIMALS, archives, "mine_unlabeled") == expected
+
+
+def test_a_new_split_is_drawn_as_those_that_are_there(shared, tmp_path):
+    real = shared / "voc_animals"
+    if not real.is_dir():
+        pytest.skip(f"{real} is not there")
+    for name in ("images", "masks"):
+        os.symlink(real / name, tmp_path / name)
+    shutil.copytree(real / "splits", tmp_path / "splits")
+    description = load_description(ANIMALS.description, tmp_path)
+    for seed in (3, 4):
+        name = new_split(ANIMALS, description, parse_fraction("1/8"), seed, balanced=False, workers=1)
+        assert name == f"1_8_seed{seed}"
+        labeled, unlabeled = (read_list_keys(ANIMALS, tmp_path, f"{name}_{kind}") for kind in ("labeled", "unlabeled"))
+        assert (len(labeled), labeled < LISTS["train"]) == (55, True)
+        assert unlabeled == (LISTS["train"] | LISTS["extra"]) - labeled
+        shown = Counter(c for key in labeled for c in np.unique(read_mask(real / f"masks/{key}.png")).tolist())
+        assert min(shown[c] for c in description.object_ids) >= 6  # a tenth
+    with pytest.raises(ValueError, match=r"draws of 2 images 1/10 of them show each of the objects; take a larger"):
+        new_split(ANIMALS, description, parse_fraction("1/400"), 0, balanced=False, workers=1)
+    assert "1_8_seed4_labeled" in load_description(ANIMALS.description, tmp_path).lists
+    assert not [name for name in load_description(ANIMALS.description, tmp_path).lists if name.startswith("1_400")]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ class Benchmark:
             in another process.
         own_lists: the lists that this project publishes itself, the keys of each.
         unmasked: the keys of images of which nobody has a mask.
+        least_share: the share of a split's labeled images, drawn at random, that show each of the objects, or more.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Benchmark:
     read_photo: Callable[[Any], NDArray[np.uint8]] | None = None
     own_lists: Mapping[str, Collection[str]] = field(default_factory=dict)
     unmasked: frozenset[str] = frozenset()
+    least_share: Fraction = Fraction(0)
 
     @property
     def description(self) -> str:

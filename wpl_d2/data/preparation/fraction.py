@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from ..masks import read_mask
 from .benchmark import Benchmark
 from .files import in_processes
 from .splits import check_list, read_list_keys, rest_of, write_list
+
+_ATTEMPTS = 1000
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -54,7 +56,8 @@ def new_split(
         the split's name, such as "1_20_seed0".
 
     Raises:
-        InputError: there is no training list, too few of its images have masks, or another choice of that name exists.
+        InputError: there is no training list, too few of its images have masks, no choice shows what it must, or
+            another one of that name exists.
     """
     root = description.root
     masks = {
@@ -69,10 +72,14 @@ def new_split(
             f"--fraction: {fraction} of {len(train)} images is {count}, but {len(masks)} are there with masks; "
             f"complete the data set"
         )
-    if balanced:
+    if balanced or benchmark.least_share:
         keys = sorted(masks)
         found = in_processes(_classes_of, [masks[key] for key in keys], workers, "classes")
-        labeled = draw_balanced(dict(zip(keys, found, strict=True)), count, seed)
+        classes = dict(zip(keys, found, strict=True))
+        if balanced:
+            labeled = draw_balanced(classes, count, seed)
+        else:
+            labeled = draw_showing(classes, count, seed, description.object_ids, benchmark.least_share)
     else:
         labeled = in_random_order(masks, seed)[:count]
     name = f"{fraction.numerator}_{fraction.denominator}_{'balanced_' if balanced else ''}seed{seed}"
@@ -85,7 +92,7 @@ def new_split(
     return name
 
 
-def in_random_order(keys: Iterable[str], seed: int) -> list[str]:
+def in_random_order(keys: Iterable[str], seed: int | str) -> list[str]:
     """Sort by a hash of seed and key: the same on every machine and with every version of every library.
 
     An image's place among others does not depend on what else is there, so a smaller split lies within a larger one.
@@ -118,6 +125,31 @@ def draw_balanced(classes: Mapping[str, frozenset[int]], count: int, seed: int) 
             shown[c] += 1
     rest = (key for key in order if key not in chosen)  # masks without any class
     return [*chosen, *rest][:count]
+
+
+def draw_showing(
+    classes: Mapping[str, frozenset[int]], count: int, seed: int, wanted: Collection[int], share: Fraction
+) -> list[str]:
+    """Choose images at random, and again until enough of them show each of some classes.
+
+    Args:
+        classes: the classes that each image shows.
+        count: how many to choose.
+        seed: another seed, another choice.
+        wanted: the classes that matter.
+        share: of the chosen images, how many must show each of these.
+
+    Raises:
+        InputError: it does not happen.
+    """
+    for attempt in range(_ATTEMPTS):
+        chosen = in_random_order(classes, f"{seed}.{attempt}")[:count]
+        if all(sum(c in classes[key] for key in chosen) >= share * count for c in wanted):
+            return chosen
+    raise InputError(
+        f"--fraction: in none of {_ATTEMPTS} draws of {count} images {share} of them show each of the objects; take a "
+        f"larger fraction, or --balanced"
+    )
 
 
 def _classes_of(file: Path) -> frozenset[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,4 +119,5 @@ VOC_ANIMALS = replace(
     read_photo=read_photo,
     unmasked=_lists.pop(_UNMASKED),
     own_lists=_lists,
+    least_share=Fraction(1, 10),
 )
