@@ -20,7 +20,6 @@ from .benchmark import Sources
 
 _VOC = "VOC2012"  # beside this data set, as `tools/prepare_dataset.py voc` knows it
 _LISTS = Path(__file__).with_name("voc_animals_lists.txt")
-_UNMASKED = "unmasked"
 
 CLASS_IDS = np.full(256, IGNORE, dtype=np.uint8)
 """(256,) class id of each of VOC's: background, cat, cow, dog, horse, sheep, person; 255 for the others and void."""
@@ -84,9 +83,9 @@ def read_photo(source: Original) -> NDArray[np.uint8]:
 def small_size(width: int, height: int) -> tuple[int, int]:
     """The size of a photo here, (width, height), whose shorter side is 256 pixels.
 
-    A photo with more than 320 gets there by way of 320 and is rounded twice, 500x375 to 342x256. So were the photos
-    that this set's published figures were measured on: at another size the same seed draws other crops. Which filter
-    they were resized with is not known, nor how often they were compressed.
+    One that has more than 320 gets there by way of 320 and is rounded twice, 500x375 to 342x256: so the sizes of the
+    photos say on which this project's figures were measured, and at another size a seed would draw other crops. With
+    which filter those were made small is not known, nor how often they were compressed, nor the grid of the masks.
     """
     for side in (320, 256):
         shorter = min(width, height)
@@ -95,19 +94,20 @@ def small_size(width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def _read_lists() -> dict[str, frozenset[str]]:
-    """The lists by name, with the unlabeled ones and `_UNMASKED`."""
+def _read_lists() -> tuple[dict[str, frozenset[str]], frozenset[str]]:
+    """The lists by name, and the images without a mask."""
     lists: dict[str, frozenset[str]] = defaultdict(frozenset)
     for line in _LISTS.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             name, year, *numbers = line.split()
             lists[name] |= {f"{year}_{number}" for number in numbers}
+    unmasked, everything = lists.pop("unmasked"), lists["train"] | lists[EXTRA]
     labeled = {name: images for name, images in lists.items() if name.endswith("_labeled")}
-    everything = lists["train"] | lists[EXTRA]
-    return lists | {name.replace("_labeled", "_unlabeled"): everything - images for name, images in labeled.items()}
+    unlabeled = {name.replace("_labeled", "_unlabeled"): everything - images for name, images in labeled.items()}
+    return lists | unlabeled, unmasked
 
 
-_lists = _read_lists()
+_OWN_LISTS, _UNMASKED = _read_lists()
 VOC_ANIMALS = replace(
     voc.VOC,
     name="voc_animals",
@@ -117,7 +117,7 @@ VOC_ANIMALS = replace(
     find_sources=find_sources,
     read_source=read_source,
     read_photo=read_photo,
-    unmasked=_lists.pop(_UNMASKED),
-    own_lists=_lists,
+    own_lists=_OWN_LISTS,
+    unmasked=_UNMASKED,
     least_share=Fraction(1, 10),
 )
