@@ -94,7 +94,9 @@ def _add_model(cfg: CN) -> None:
     # "auto": BN on one process, SyncBN on several GPUs, naiveSyncBN on several CPU processes.
     cfg.MODEL.RESNETS.NORM = "auto"
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"  # deeplab: three 3x3 convolutions; basic: torchvision's 7x7
+    # deeplab: three 3x3 convolutions (UniMatch); deeplab_ceil: the same, and pooling that rounds up, so that a crop of
+    # n * stride pixels does as one of n * stride + 1 (AugSeg, U2PL, AEL); basic: torchvision's 7x7.
+    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Dilation of each res5 block (UniMatch: 1, 2, 2).
     cfg.MODEL.RESNETS.RES5_BLOCK_DILATIONS = (1, 2, 2)
