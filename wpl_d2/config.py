@@ -104,6 +104,11 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TIMM.NAME = "resnet18"
     # Share of a batch in BN's running statistics, of the backbone alone (UniMatch's Xception: 0.0003); 0: timm's own.
     cfg.MODEL.TIMM.BN_MOMENTUM = 0.0
+    # What its BN adds to the variance (UniMatch's Xception: 0.00001); 0: timm's own.
+    cfg.MODEL.TIMM.BN_EPS = 0.0
+    # Whether the shortcuts of the middle flow pass a ReLU: in UniMatch's code they do, in timm's they do not.
+    cfg.MODEL.XCEPTION = CN()
+    cfg.MODEL.XCEPTION.RECTIFIED_SHORTCUTS = False
 
     cfg.MODEL.SEM_SEG_HEAD.NAME = "EmbeddingDeepLabV3PlusHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res5"]

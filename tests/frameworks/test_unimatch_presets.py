@@ -76,6 +76,8 @@ OWN = {
         "MODEL.BACKBONE.NAME": "build_xception_backbone",
         "MODEL.TIMM.NAME": "xception65",
         "MODEL.TIMM.BN_MOMENTUM": 3e-4,
+        "MODEL.TIMM.BN_EPS": 1e-5,
+        "MODEL.XCEPTION.RECTIFIED_SHORTCUTS": True,
         "MODEL.WEIGHTS": "timm://xception65.tf_in1k",
         "FRAMEWORK.THRESHOLD": 0.95,
         "FRAMEWORK.OHEM.ENABLED": False,
