@@ -118,13 +118,26 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 256
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18]
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.0
-    # Probability of a channel of the embedding to be dropped before the classifier; the weights see all channels.
-    cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT = 0.0
+    # Whether ASPP's image pooling is normalized, as in all published hosts; Detectron2's is not. With BN, a process
+    # then has to train on two images or more at a time.
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM = False
+    # Kernel size of the convolution that fuses ASPP's branches (U2PL, AEL: 3).
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL = 1
+    # Probability of a channel to be dropped behind each of the decoder's convolutions after ASPP (U2PL, AEL: 0.1); of
+    # the embedding the classifier sees the rest, the weights see all channels. ASPP_DROPOUT drops single values.
+    cfg.MODEL.SEM_SEG_HEAD.DECODER_DROPOUT = 0.0
+    # Convolutions that have a bias although a norm follows, which cancels it: project, those of the skips (AugSeg); and
+    # fuse, those after ASPP (U2PL and AEL: both).
+    cfg.MODEL.SEM_SEG_HEAD.BIASED_CONVS = ()
+    # Initial weights. detectron2: Xavier's, in the classifier close to 0; pytorch: as `nn.Conv2d` draws them, as in all
+    # published hosts.
+    cfg.MODEL.SEM_SEG_HEAD.INIT = "detectron2"
     # Length of the pixels' representation for contrastive losses, a second output of the decoder in training, with the
     # same dropout (U2PL: 256); 0: none.
     cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM = 0
     cfg.MODEL.SEM_SEG_HEAD.NORM = "auto"
-    # True with crops of the form n * stride + 1, as the published hosts; False with n * stride.
+    # Of every resize in the segmentation heads. True with crops of the form n * stride + 1, as the published hosts;
+    # False with n * stride.
     cfg.MODEL.SEM_SEG_HEAD.ALIGN_CORNERS = False
     # Filled in from the data set.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0
