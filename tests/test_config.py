@@ -71,6 +71,18 @@ WRONG = [
     ("DATALOADER.NUM_WORKERS", "-1", "DATALOADER.NUM_WORKERS: -1 is out of its range; set it to 0 or more"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms", "CLIP_TYPE: 'norms' is not known; did you mean norm"),
     ("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly", "'WarmupPoly' is not known; did you mean WarmupPolyLR"),
+    ("MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", "10", "DECODER_DROPOUT: 10.0 is out of its range; set it from 0 to 1"),
+    ("MODEL.AUX_HEAD.DROPOUT", "-0.1", "MODEL.AUX_HEAD.DROPOUT: -0.1 is out of its range; set it from 0 to 1"),
+    ("MODEL.TIMM.BN_MOMENTUM", "3", "MODEL.TIMM.BN_MOMENTUM: 3.0 is out of its range; set it from 0 to 1"),
+    ("MODEL.TIMM.BN_EPS", "-1e-5", "MODEL.TIMM.BN_EPS: -1e-05 is out of its range; set it to 0 or more"),
+    (
+        "MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL",
+        "2",
+        "ASPP_FUSE_KERNEL: 2 is out of its range; set it to 1, 3 or another odd",
+    ),
+    ("MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL", "-1", "ASPP_FUSE_KERNEL: -1 is out of its range; set it to 1, 3 or"),
+    ("MODEL.SEM_SEG_HEAD.BIASED_CONVS", "project", "BIASED_CONVS cannot be 'project' .*; give .* \"('project',)\""),
+    ("MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT", "0.1", "EMBEDDING_DROPOUT; did you mean .*DECODER_DROPOUT"),
     ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS: GN has 32 groups, into which [48]"),
 ]
 

@@ -94,7 +94,9 @@ def _add_model(cfg: CN) -> None:
     # "auto": BN on one process, SyncBN on several GPUs, naiveSyncBN on several CPU processes.
     cfg.MODEL.RESNETS.NORM = "auto"
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
-    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"  # deeplab: three 3x3 convolutions; basic: torchvision's 7x7
+    # deeplab: three 3x3 convolutions (UniMatch); deeplab_ceil: the same, and pooling that rounds up, so that a crop of
+    # n * stride pixels does as one of n * stride + 1 (AugSeg, U2PL, AEL); basic: torchvision's 7x7.
+    cfg.MODEL.RESNETS.STEM_TYPE = "deeplab"
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     # Dilation of each res5 block (UniMatch: 1, 2, 2).
     cfg.MODEL.RESNETS.RES5_BLOCK_DILATIONS = (1, 2, 2)
@@ -102,6 +104,11 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.TIMM.NAME = "resnet18"
     # Share of a batch in BN's running statistics, of the backbone alone (UniMatch's Xception: 0.0003); 0: timm's own.
     cfg.MODEL.TIMM.BN_MOMENTUM = 0.0
+    # What its BN adds to the variance (UniMatch's Xception: 0.00001); 0: timm's own.
+    cfg.MODEL.TIMM.BN_EPS = 0.0
+    # Whether the shortcuts of the middle flow pass a ReLU: in UniMatch's code they do, in timm's they do not.
+    cfg.MODEL.XCEPTION = CN()
+    cfg.MODEL.XCEPTION.RECTIFIED_SHORTCUTS = False
 
     cfg.MODEL.SEM_SEG_HEAD.NAME = "EmbeddingDeepLabV3PlusHead"
     cfg.MODEL.SEM_SEG_HEAD.IN_FEATURES = ["res2", "res5"]
@@ -111,13 +118,26 @@ def _add_model(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.ASPP_CHANNELS = 256
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DILATIONS = [6, 12, 18]
     cfg.MODEL.SEM_SEG_HEAD.ASPP_DROPOUT = 0.0
-    # Probability of a channel of the embedding to be dropped before the classifier; the weights see all channels.
-    cfg.MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT = 0.0
+    # Whether ASPP's image pooling is normalized, as in all published hosts; Detectron2's is not. With BN, a process
+    # then has to train on two images or more at a time.
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM = False
+    # Kernel size of the convolution that fuses ASPP's branches (U2PL, AEL: 3).
+    cfg.MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL = 1
+    # Probability of a channel to be dropped behind each of the decoder's convolutions after ASPP (U2PL, AEL: 0.1); of
+    # the embedding the classifier sees the rest, the weights see all channels. ASPP_DROPOUT drops single values.
+    cfg.MODEL.SEM_SEG_HEAD.DECODER_DROPOUT = 0.0
+    # Convolutions that have a bias although a norm follows, which cancels it: project, those of the skips (AugSeg); and
+    # fuse, those after ASPP (U2PL and AEL: both).
+    cfg.MODEL.SEM_SEG_HEAD.BIASED_CONVS = ()
+    # Initial weights. detectron2: Xavier's, in the classifier close to 0; pytorch: as `nn.Conv2d` draws them, as in all
+    # published hosts.
+    cfg.MODEL.SEM_SEG_HEAD.INIT = "detectron2"
     # Length of the pixels' representation for contrastive losses, a second output of the decoder in training, with the
     # same dropout (U2PL: 256); 0: none.
     cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM = 0
     cfg.MODEL.SEM_SEG_HEAD.NORM = "auto"
-    # True with crops of the form n * stride + 1, as the published hosts; False with n * stride.
+    # Of every resize in the segmentation heads. True with crops of the form n * stride + 1, as the published hosts;
+    # False with n * stride.
     cfg.MODEL.SEM_SEG_HEAD.ALIGN_CORNERS = False
     # Filled in from the data set.
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 0

@@ -31,6 +31,10 @@ def _not_negative(value: float) -> bool:
     return value >= 0
 
 
+def _odd(value: int) -> bool:
+    return value > 0 and value % 2 == 1
+
+
 def _size(value: Any) -> bool:
     return len(value) == 2 and all(type(length) is int and length > 0 for length in value)
 
@@ -63,6 +67,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
             ),
             *("FRAMEWORK.EMA_DECAY", "FRAMEWORK.CUTMIX.PROB", "FRAMEWORK.AEL.MOMENTUM", "INPUT.PASTE.PROB"),
             *("INPUT.STRONG.JITTER_PROB", "INPUT.STRONG.GRAY_PROB", "INPUT.STRONG.BLUR_PROB", "TEST.BOX_IOU"),
+            *("MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", "MODEL.AUX_HEAD.DROPOUT", "MODEL.TIMM.BN_MOMENTUM"),
         ),
     ),
     (
@@ -76,9 +81,10 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
         (
             *("SOLVER.WARMUP_ITERS", "SOLVER.UNLABELED_IMS_PER_BATCH", "SOLVER.REFERENCE_IMS_PER_BATCH"),
             *("FRAMEWORK.ALPHA", "FRAMEWORK.BURN_IN", "FRAMEWORK.EMA_COPY_STEPS", "INPUT.SCALE_BASE"),
-            "DATALOADER.NUM_WORKERS",
+            *("DATALOADER.NUM_WORKERS", "MODEL.TIMM.BN_EPS"),
         ),
     ),
+    (_odd, "set it to 1, 3 or another odd number", ("MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL",)),
     (_size, "give (height, width) in pixels, such as (321, 321)", ("INPUT.CROP_SIZE",)),
     (
         _range,

@@ -1,5 +1,6 @@
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 
@@ -33,6 +34,55 @@ def test_boxes_are_boxes_of_the_asked_area_and_ratio():
     covered = masks.any(0)
     assert covered.float().mean() > 0.95
     assert all(covered[rows].any() for rows in (0, -1))
+
+
+def plain_boxes(rng, count, size, area, ratio):
+    """UniMatch's recipe, one box after the other: rows of height, width, top and left."""
+    height, width = size
+    boxes = []
+    for _ in range(count):
+        pixels = rng.uniform(*area) * height * width
+        while True:
+            aspect = rng.uniform(*ratio)
+            h, w = int((pixels * aspect) ** 0.5), int((pixels / aspect) ** 0.5)
+            top, left = rng.integers(height), rng.integers(width)
+            if top + h <= height and left + w <= width:
+                break
+        boxes.append((h, w, top, left))
+    return np.array(boxes)
+
+
+@pytest.mark.parametrize(
+    ("size", "area", "ratio"),
+    [
+        ((161, 161), (0.02, 0.4), (0.3, 1 / 0.3)),  # UniMatch's
+        ((90, 160), (0.02, 0.4), (0.3, 1 / 0.3)),
+        ((160, 90), (0.02, 0.4), (0.3, 1 / 0.3)),
+        ((128, 128), (0.25, 0.5), (0.5, 2)),
+        ((128, 128), (0.3, 0.3), (0.3, 1 / 0.3)),
+        ((64, 96), (0.02, 0.6), (1, 1)),
+    ],
+)
+def test_boxes_are_distributed_as_published(size, area, ratio):
+    torch.manual_seed(0)
+    masks = cutmix_masks(2000, size, 1.0, area, ratio)
+    found = np.array([(b - t, r - x, t, x) for t, b, x, r in map(edges, masks)])
+    expected = plain_boxes(np.random.default_rng(0), 2000, size, area, ratio)
+    for measure in (lambda h, w, top, left: h * w, lambda h, w, top, left: h / w, lambda h, w, *corner: corner):
+        for ours, theirs in zip(np.atleast_2d(measure(*found.T)), np.atleast_2d(measure(*expected.T)), strict=True):
+            error = 5 * theirs.std() * (2 / len(theirs)) ** 0.5 + 1e-6
+            assert ours.mean() == pytest.approx(theirs.mean(), abs=error)
+            deciles = [np.quantile(values, np.arange(0.1, 1, 0.1)) for values in (ours, theirs)]
+            assert deciles[0] == pytest.approx(deciles[1], abs=0.06 * np.ptp(theirs) + 1e-6)
+
+
+def test_boxes_of_unimatch_cover_a_fifth_of_the_image():
+    """Area is drawn once: drawn again with each try, its mean would be .14, and nine in ten below .29."""
+    torch.manual_seed(1)
+    shares = cutmix_masks(3000, (161, 161), 1.0, (0.02, 0.4), (0.3, 1 / 0.3)).float().mean((1, 2))
+    assert shares.mean() == pytest.approx(0.206, abs=0.008)
+    deciles = shares.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    assert deciles == pytest.approx([0.054, 0.206, 0.357], abs=0.015)
 
 
 def test_probability_and_seed():

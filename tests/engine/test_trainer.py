@@ -342,6 +342,35 @@ def test_a_checkpoint_of_another_model_is_refused(tree, tmp_path):
         other.resume_or_load(True)
 
 
+def test_a_checkpoint_of_another_head_is_refused_by_name(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "MODEL.AUX_HEAD.ENABLED", True)
+    other = trainer_of(tree, tmp_path / "out", "MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM", True)
+    words = r"^\S*model_final\.pth: is of another .* has an auxiliary head .* lacks a norm of ASPP's pooling"
+    with pytest.raises(InputError, match=words):
+        other.resume_or_load(True)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_a_model_that_this_version_would_compute_otherwise_is_refused(tree, tmp_path, aligned):
+    """Before MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM the decoder resized without regard for ALIGN_CORNERS."""
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS", aligned)
+    path = tmp_path / "out" / "model_final.pth"
+    load_model(str(path))
+    content = load_checkpoint(str(path))
+    config = CfgNode.load_cfg(content["config"])
+    del config.MODEL.SEM_SEG_HEAD["ASPP_POOL_NORM"]
+    torch.save({**content, "config": config.dump()}, path)
+    if not aligned:
+        load_model(str(path))
+        return
+    with pytest.raises(
+        InputError, match=r"model_final.pth: its model resized .* without MODEL.SEM_SEG_HEAD.ALIGN_CORNERS"
+    ):
+        load_model(str(path))
+    with pytest.raises(InputError, match="train it anew"):
+        trainer_of(tree, tmp_path / "out").resume_or_load(True)
+
+
 def test_a_checkpoint_of_another_class_count_is_refused_in_words(tree, tmp_path):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
     tree.name += "_four"

@@ -52,7 +52,7 @@ def test_it_learns_at_the_heads_rate(tree):
 
 
 def test_the_classifier_sees_fewer_channels_than_the_weights(tree):
-    framework, batch = make(tree, *SMALL, "MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT", 0.5)
+    framework, batch = make(tree, *SMALL, "MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", 0.5)
     images = framework.images(batch["labeled"], "image")
     head = framework.student.sem_seg_head
     features = framework.student.encode(images)

@@ -89,6 +89,7 @@ def test_resnet_101_freezes_stages(make_cfg):
     [
         (["MODEL.RESNETS.DEPTH", 18], "MODEL.RESNETS.DEPTH: 18 .* MODEL.TIMM.NAME resnet18"),
         (["MODEL.RESNETS.STEM_TYPE", "deplab"], "STEM_TYPE: .* did you mean deeplab"),
+        (["MODEL.RESNETS.STEM_TYPE", "deeplab_cell"], "STEM_TYPE: .* did you mean deeplab_ceil"),
         (["MODEL.BACKBONE.OUTPUT_STRIDE", 4], "OUTPUT_STRIDE: 4 .* 8, 16 or 32"),
         (["MODEL.RESNETS.RES5_BLOCK_DILATIONS", (1, 2)], "RES5_BLOCK_DILATIONS: .* not 3 numbers"),
         (["MODEL.BACKBONE.OUTPUT_STRIDE", 8], r"RES5_BLOCK_DILATIONS: \(1, 2, 2\) at output stride 8, .* \(4, 8, 16\)"),
@@ -116,14 +117,30 @@ def test_torchvision_weights_give_torchvision_features(make_cfg, tmp_path, outpu
         torch.testing.assert_close(features[name], expected[name])
 
 
-def test_published_deep_stem_weights_give_the_same_features(make_cfg, tmp_path):
+@pytest.mark.parametrize("ceil", [False, True])
+def test_published_deep_stem_weights_give_the_same_features(make_cfg, tmp_path, ceil):
     reference = randomize(DeepStemResNet())
+    reference.maxpool.ceil_mode = ceil
     torch.save(reference.state_dict(), tmp_path / "deep.pth")
-    backbone = build_backbone(make_cfg(*RESNET)).eval()
+    stem = "deeplab_ceil" if ceil else "deeplab"
+    backbone = build_backbone(make_cfg(*RESNET, "MODEL.RESNETS.STEM_TYPE", stem)).eval()
     load_backbone_weights(backbone, str(tmp_path / "deep.pth"))
-    image = torch.randn(1, 3, 65, 65)
-    with torch.no_grad():
-        torch.testing.assert_close(backbone(image), torchvision_features(reference, image))
+    for size in ((65, 65), (64, 48), (50, 67)):
+        image = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(backbone(image), torchvision_features(reference, image))
+
+
+@pytest.mark.parametrize(
+    ("size", "ceil", "floor"),
+    [(800, 201, 200), (801, 201, 201), (513, 129, 129), (769, 193, 193), (64, 17, 16), (63, 17, 16), (62, 16, 16)],
+)
+def test_a_stem_that_rounds_up_takes_a_multiple_of_the_stride_as_one_more_pixel(make_cfg, size, ceil, floor):
+    for stem, expected in (("deeplab_ceil", ceil), ("deeplab", floor)):
+        with torch.device("meta"):
+            backbone = build_backbone(make_cfg(*RESNET, "MODEL.RESNETS.STEM_TYPE", stem))
+            shape = backbone.stem(torch.empty(1, 3, size, 65)).shape
+        assert shape == (1, 128, expected, 17)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])

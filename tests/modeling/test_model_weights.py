@@ -111,10 +111,75 @@ def test_another_shape_is_an_error(make_cfg, tmp_path, load):
         load(build_model(make_cfg()), path)
 
 
+HEAD = "MODEL.SEM_SEG_HEAD."
+RESNET_PARTS = [*RESNET, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8]
+
+
+@pytest.mark.parametrize(
+    ("trained", "built", "differences"),
+    [
+        ([], [f"{HEAD}ASPP_POOL_NORM", True], [f"it lacks a norm of ASPP's pooling ({HEAD}ASPP_POOL_NORM)"]),
+        ([f"{HEAD}ASPP_POOL_NORM", True], [], [f"it has a norm of ASPP's pooling ({HEAD}ASPP_POOL_NORM)"]),
+        ([], [f"{HEAD}ASPP_FUSE_KERNEL", 3], [f"it fuses ASPP's branches by 1x1 ({HEAD}ASPP_FUSE_KERNEL)"]),
+        ([], [f"{HEAD}REPRESENTATION_DIM", 16], [f"it lacks a representation ({HEAD}REPRESENTATION_DIM)"]),
+        ([f"{HEAD}REPRESENTATION_DIM", 16], [], [f"it has a representation ({HEAD}REPRESENTATION_DIM)"]),
+        (
+            [],
+            [f"{HEAD}BIASED_CONVS", ("project", "fuse"), f"{HEAD}ASPP_POOL_NORM", True],
+            [
+                f"it lacks a norm of ASPP's pooling ({HEAD}ASPP_POOL_NORM)",
+                f"it lacks biases of project convolutions ({HEAD}BIASED_CONVS)",
+                f"it lacks biases of fuse convolutions ({HEAD}BIASED_CONVS)",
+            ],
+        ),
+        (
+            [f"{HEAD}BIASED_CONVS", ("fuse",), f"{HEAD}REPRESENTATION_DIM", 16],
+            [f"{HEAD}REPRESENTATION_DIM", 16],
+            [f"it has biases of fuse convolutions ({HEAD}BIASED_CONVS)"],
+        ),
+        (
+            [f"{HEAD}USE_DEPTHWISE_SEPARABLE_CONV", True],
+            [],
+            [f"it has separable convolutions ({HEAD}USE_DEPTHWISE_SEPARABLE_CONV)"],
+        ),
+        ([f"{HEAD}NORM", "BN"], [f"{HEAD}NORM", ""], [f"it has norms in its head ({HEAD}NORM)"]),
+        ([], ["MODEL.AUX_HEAD.ENABLED", True], ["it lacks an auxiliary head (MODEL.AUX_HEAD.ENABLED)"]),
+        ([], RESNET_PARTS, ["it has a backbone of timm (MODEL.BACKBONE.NAME)"]),
+        (
+            RESNET_PARTS,
+            [*RESNET_PARTS, "MODEL.RESNETS.STEM_TYPE", "basic", "MODEL.RESNETS.DEPTH", 101],
+            [
+                "it has a stem of three convolutions (MODEL.RESNETS.STEM_TYPE)",
+                "it lacks 101 layers (MODEL.RESNETS.DEPTH)",
+            ],
+        ),
+    ],
+)
+def test_parts_that_differ_are_named_with_their_keys(make_cfg, trained, built, differences):
+    weights = build_model(make_cfg(*trained)).state_dict()
+    with pytest.raises(InputError) as caught:
+        fit_model(build_model(make_cfg(*built)), weights, "old.pth")
+    message = str(caught.value)
+    assert message.startswith("old.pth: is of another model than the config's: it ")
+    assert message.endswith("; set these keys as in its training, or train anew")
+    assert all(difference in message for difference in differences)
+    assert len(message) < 400 and "decoder.res" not in message
+
+
 def test_weights_of_a_detector_that_the_config_lacks(make_cfg, shared_detector, tmp_path):
     path = save(build_model(make_cfg(*shared_detector)), tmp_path / "model.pth")
-    with pytest.raises(InputError, match=r"the model lacks: detector\."):
+    with pytest.raises(InputError, match=r"it has a detector \(MODEL.DETECTOR.MODE\)"):
         by_path(build_model(make_cfg()), path)
+
+
+@LOADERS
+def test_an_older_head_is_named_by_what_it_lacks(make_cfg, tmp_path, load):
+    path = save(Pair(make_cfg()), tmp_path / "model.pth")
+    model = build_model(make_cfg(f"{HEAD}ASPP_POOL_NORM", True, f"{HEAD}BIASED_CONVS", ("project",)))
+    with pytest.raises(
+        InputError, match=r"lacks a norm of ASPP's pooling .*ASPP_POOL_NORM\), it lacks biases of project"
+    ):
+        load(model, path)
 
 
 def test_framework_loads_as_any_module(make_cfg):

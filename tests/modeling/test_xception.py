@@ -44,7 +44,7 @@ def test_weights_of_timm_give_its_features_before_their_relu(make_cfg, tmp_path,
 
 @pytest.mark.parametrize(("output_stride", "size", "dilation"), [(8, 9, 2), (16, 5, 1), (32, 3, 1)])
 def test_the_exit_flow_is_dilated_as_the_middle_flow(output_stride, size, dilation):
-    backbone = XceptionBackbone("xception41", output_stride).eval()
+    backbone = XceptionBackbone("xception41", output_stride=output_stride).eval()
     with torch.no_grad():
         features = backbone(torch.randn(1, 3, 65, 65))
     assert {key: (value.shape[1], value.shape[2]) for key, value in features.items()} == {
@@ -78,6 +78,46 @@ def test_the_momentum_is_that_of_all_the_backbones_norms_alone(make_cfg, norm):
     assert momenta(own.backbone) == {0.1}
     assert momenta(slow.backbone) == {0.0003}
     assert momenta(slow.sem_seg_head) == {0.1}
+
+
+@pytest.mark.parametrize("norm", ["BN", "SyncBN", "naiveSyncBN", "FrozenBN"])
+def test_the_epsilon_is_that_of_all_the_backbones_norms_alone(make_cfg, norm):
+    opts = ["MODEL.RESNETS.NORM", norm, "MODEL.SEM_SEG_HEAD.NORM", norm]
+    own, small = (build_model(make_cfg(*XCEPTION, *opts, "MODEL.TIMM.BN_EPS", value)) for value in (0.0, 1e-5))
+    assert epsilons(own.backbone) == {1e-3}
+    assert epsilons(small.backbone) == {1e-5}
+    assert epsilons(own.sem_seg_head) == epsilons(small.sem_seg_head) == {1e-5}
+
+
+@pytest.mark.parametrize("output_stride", [16, 32])
+@pytest.mark.parametrize("name", ["xception41", "xception71"])
+def test_rectified_shortcuts_are_those_of_blocks_that_overwrite_their_input(make_cfg, tmp_path, name, output_stride):
+    """UniMatch's: the first ReLU of a block is in place where the block's input is also its shortcut."""
+    classifier = randomize(timm.create_model(name))
+    torch.save(classifier.state_dict(), tmp_path / "xception.pth")
+    opts = ["MODEL.TIMM.NAME", name, "MODEL.BACKBONE.OUTPUT_STRIDE", output_stride]
+    backbones = [
+        build_backbone(make_cfg(*XCEPTION, *opts, "MODEL.XCEPTION.RECTIFIED_SHORTCUTS", rectified)).eval()
+        for rectified in (False, True)
+    ]
+    for backbone in backbones:
+        load_backbone_weights(backbone, str(tmp_path / "xception.pth"))
+    plain, rectified = backbones
+    overwriting = [block for block in plain.body.blocks if block.shortcut is None and not block.no_skip]
+    assert len(overwriting) == {"xception41": 8, "xception71": 16}[name]
+    image = torch.randn(2, 3, 65, 97)
+    with torch.no_grad():
+        before = plain(image)
+        for block in overwriting:
+            block.stack[0].inplace = True
+        expected, found = plain(image), rectified(image)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(before["res3"], found["res3"])
+    assert not torch.allclose(before["res5"], found["res5"], rtol=0.1)
+
+
+def epsilons(module):
+    return {inner.eps for inner in module.modules() if hasattr(inner, "eps")}
 
 
 def momenta(module):

@@ -127,7 +127,7 @@ class FrameworkCheckpointer(Checkpointer):
 
     def _load_model(self, checkpoint: Any) -> None:
         weights = checkpoint.pop("model")
-        check_fits(self.model.student, own_weights(weights), self._source)
+        check_fits(self.model.student, own_weights(weights), self._source, exactly=True)
         wanted = self.model.state_dict()
         if "trainer" not in self.checkpointables:
             # What a framework keeps of the training images is of no use but to train on.
@@ -154,11 +154,17 @@ def load_checkpoint(path: str) -> dict[str, Any]:
 
     Raises:
         InputError: there is no such file, it cannot be read, would run code when loaded, or is no checkpoint of this
-            project.
+            project, or one whose model this version would compute otherwise.
     """
     content = read_file(path)
     if not is_checkpoint(content):
         raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
+    head = CfgNode.load_cfg(content["config"]).MODEL.SEM_SEG_HEAD
+    if head.ALIGN_CORNERS and "ASPP_POOL_NORM" not in head:  # a key as old as the decoder's own regard for the former
+        raise InputError(
+            f"{path}: its model resized ASPP's output without MODEL.SEM_SEG_HEAD.ALIGN_CORNERS, which is True; this "
+            "version's would compute other logits of its weights: train it anew"
+        )
     return content
 
 

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..losses import cross_entropy
 from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
-from .check import check_views
+from .check import check_views, images_per_process
 from .class_banks import ConfidenceBank, PresenceBank
 from .components import component_boxes
 from .draws import choose_classes, uniform
@@ -136,6 +136,12 @@ class AEL(TeacherStudent):
             "head_classes": keys.HEAD_CLASSES,
             "component_area": keys.COMPONENT_AREA,
         }
+
+    @classmethod
+    def smallest_batch(cls, cfg: Any) -> int:
+        """As in `Framework`: here both kinds of images have forwards of their own."""
+        labeled, unlabeled = images_per_process(cfg)
+        return min(labeled, unlabeled) if unlabeled else labeled
 
     def train(self, mode: bool = True) -> AEL:
         """As in `nn.Module`: the teacher is in training mode with the student."""

@@ -18,7 +18,7 @@ from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
 from ..weighting import PixelWeigher
-from .check import check_config, check_paste
+from .check import check_config, check_paste, check_pool_norm, images_per_process
 from .parts import supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
@@ -120,6 +120,7 @@ class Framework(nn.Module):
         """
         check_config(cfg)
         check_paste(cfg, cls.pastes)
+        check_pool_norm(cfg, cls.smallest_batch(cfg))
         if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM and not cls.has_representation:
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {cfg.FRAMEWORK.NAME} trains no representation; set it to 0"
@@ -136,6 +137,15 @@ class Framework(nn.Module):
             "burn_in": cfg.FRAMEWORK.BURN_IN,
             "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
         }
+
+    @classmethod
+    def smallest_batch(cls, cfg: Any) -> int:
+        """Images of the smallest batch that a process puts through a model in training mode.
+
+        Here the student gets the labeled images together with unlabeled ones, but without any in the burn-in.
+        """
+        labeled, unlabeled = images_per_process(cfg)
+        return labeled + unlabeled if cls.semi_supervised and not cfg.FRAMEWORK.BURN_IN else labeled
 
     @property
     def device(self) -> torch.device:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from detectron2.utils import comm
+
 from ..errors import InputError, check_name
+from ..modeling import resolve_norm
 
 
 def check_views(cfg: Any, views: int) -> None:
@@ -37,6 +40,34 @@ def check_paste(cfg: Any, pastes: bool) -> None:
     if cfg.INPUT.PASTE.PROB and not pastes:
         raise InputError(
             f"INPUT.PASTE.PROB: {cfg.INPUT.PASTE.PROB}, but {cfg.FRAMEWORK.NAME} pastes nothing; set it to 0"
+        )
+
+
+def images_per_process(cfg: Any) -> tuple[int, int]:
+    """How many labeled and how many unlabeled images a process gets in a step."""
+    labeled, unlabeled = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.UNLABELED_IMS_PER_BATCH
+    world = comm.get_world_size()
+    return labeled // world, unlabeled // world if cfg.DATASETS.UNLABELED else 0
+
+
+def check_pool_norm(cfg: Any, images: int) -> None:
+    """Refuse to normalize ASPP's image pooling, one value an image and channel, over a batch of one.
+
+    Args:
+        cfg: the config of the framework.
+        images: of the smallest batch that a process computes in training mode.
+
+    Raises:
+        InputError: the norm is BN, the batch one image, and no other process adds to it.
+    """
+    head = cfg.MODEL.SEM_SEG_HEAD
+    norm = resolve_norm(head.NORM, cfg.MODEL.DEVICE)
+    images *= 1 if norm == "BN" else comm.get_world_size()
+    if head.ASPP_POOL_NORM and norm in ("BN", "SyncBN", "naiveSyncBN") and images < 2:
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM: True, but {norm} of ASPP's pooling cannot train on a batch of one "
+            "image; give each process two or more (SOLVER.IMS_PER_BATCH, SOLVER.UNLABELED_IMS_PER_BATCH), or set "
+            "MODEL.SEM_SEG_HEAD.NORM GN or this key False"
         )
 
 

@@ -33,10 +33,10 @@ class U2PL(TeacherStudent):
 
     Differences to the published code. Right by default, with FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED as published: all
     classes of a batch have anchors, and labeled pixels are negatives too. Always: padding has neither label nor share
-    in the percentiles, t counts steps and not epochs, labels and probabilities are read at the pixel nearest to a cell
-    of the representation, and the decoder drops channels before its classifier alone. Lc is averaged over processes
-    once: the published code averages it itself and DDP does so again, so that on its 4 GPUs (Cityscapes: 8) it counts
-    as with FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25 (0.125) here. `PixelContrast` tells how negatives are kept.
+    in the percentiles, t counts steps and not epochs, and labels and probabilities are read at the pixel nearest to a
+    cell of the representation. Lc is averaged over processes once: the published code averages it itself and DDP does
+    so again, so that on its 4 GPUs (Cityscapes: 8) it counts as with FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25 (0.125) here.
+    `PixelContrast` tells how negatives are kept.
     """
 
     teacher_trains = True

@@ -8,7 +8,6 @@ from typing import Any
 import torch.nn.functional as F
 from detectron2.config import configurable
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
-from fvcore.nn import weight_init
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -16,7 +15,9 @@ from .norm import resolve_norm
 
 
 class AuxHead(nn.Module):
-    """A 3x3 convolution, channel dropout and a classifier (PSPNet's auxiliary branch, as in U2PL and AEL).
+    """A 3x3 convolution, channel dropout and a classifier (PSPNet's auxiliary branch).
+
+    As in U2PL and AEL the convolution has a bias, although a norm follows, and its initial weights are PyTorch's.
 
     Attributes:
         loss_weight: factor of its loss.
@@ -51,10 +52,7 @@ class AuxHead(nn.Module):
         self.in_feature = in_feature
         self.align_corners = align_corners
         self.loss_weight = loss_weight
-        conv = Conv2d(
-            in_channels, channels, 3, padding=1, bias=not norm, norm=get_norm(norm, channels), activation=F.relu
-        )
-        weight_init.c2_msra_fill(conv)
+        conv = Conv2d(in_channels, channels, 3, padding=1, norm=get_norm(norm, channels), activation=F.relu)
         drop = nn.Dropout2d(dropout) if dropout else nn.Identity()
         self.layers = nn.Sequential(conv, drop, Conv2d(channels, num_classes, kernel_size=1))
 

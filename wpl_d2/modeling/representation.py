@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, DepthwiseSeparableConv2d, get_norm
-from fvcore.nn import weight_init
+from detectron2.layers import Conv2d, DepthwiseSeparableConv2d
 from torch import Tensor, nn
+
+from .blocks import conv_norm_relu
 
 
 class RepresentationFork(nn.Module):
@@ -46,17 +47,10 @@ def representation_head(
     """
     layers: list[nn.Module] = []
     for width in (in_channels, channels):
-        layers.append(_separable(width, channels, norm) if separable else _dense(width, channels, norm))
+        layers.append(_separable(width, channels, norm) if separable else conv_norm_relu(width, channels, 3, norm))
         if dropout:
             layers.append(nn.Dropout2d(dropout))
     return nn.Sequential(*layers, Conv2d(channels, dim, kernel_size=1))
-
-
-def _dense(in_channels: int, channels: int, norm: str) -> nn.Module:
-    normal = get_norm(norm, channels)
-    conv = Conv2d(in_channels, channels, 3, padding=1, bias=not norm, norm=normal, activation=F.relu)
-    weight_init.c2_msra_fill(conv)
-    return conv
 
 
 def _separable(in_channels: int, channels: int, norm: str) -> nn.Module:

@@ -22,6 +22,25 @@ OWNERS = ("teacher", "student")
 """Whose weights a framework's checkpoint holds; the first that is there is evaluated and exported."""
 
 _PREDICTOR = "sem_seg_head.predictor.weight"
+_FUSE = re.compile(r"sem_seg_head\.decoder\.\w+\.project_conv\.project\.weight")
+# What a model may have or lack: how its weights are named, what it is, and the key that says so.
+_PARTS = (
+    (r"backbone\.body\.", "a backbone of timm", "MODEL.BACKBONE.NAME"),
+    (r"backbone\.stem\.conv2\.", "a stem of three convolutions", "MODEL.RESNETS.STEM_TYPE"),
+    (r"backbone\.res4\.6\.", "101 layers", "MODEL.RESNETS.DEPTH"),
+    (r"detector\.", "a detector", "MODEL.DETECTOR.MODE"),
+    (r"aux_head\.", "an auxiliary head", "MODEL.AUX_HEAD.ENABLED"),
+    (r"sem_seg_head\..+\.depthwise\.", "separable convolutions", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV"),
+    (r"sem_seg_head\..+\.project\.norm\.", "norms in its head", "MODEL.SEM_SEG_HEAD.NORM"),
+    (r"sem_seg_head\..+\.convs\.4\.1\.norm\.", "a norm of ASPP's pooling", "MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM"),
+    (r"sem_seg_head\..+\.representation\.", "a representation", "MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM"),
+    (r"sem_seg_head\..+\.project_conv\.bias", "biases of project convolutions", "MODEL.SEM_SEG_HEAD.BIASED_CONVS"),
+    (
+        r"sem_seg_head\..+\.fuse_conv(\.fuse)?\.(0|depthwise)\.bias",
+        "biases of fuse convolutions",
+        "MODEL.SEM_SEG_HEAD.BIASED_CONVS",
+    ),
+)
 # Names that mark a tensor as the ImageNet classifier's.
 _CLASSIFIERS = {"fc", "linear", "classifier", "head"}
 # The stem in torchvision's names: one convolution, or the three of the published methods' ResNets.
@@ -48,12 +67,7 @@ def fit_model(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -
         InputError: keys are missing, unexpected or of another shape.
     """
     weights = own_weights(state_dict)
-    check_fits(model, weights, source)
-    unexpected = sorted(weights.keys() - model.state_dict().keys())
-    if unexpected:
-        raise InputError(
-            f"{source}: has weights that the model lacks: {_listed(unexpected)}; use the config it was trained with"
-        )
+    check_fits(model, weights, source, exactly=True)
     model.load_state_dict(weights)
 
 
@@ -92,16 +106,20 @@ def weights_of(owner: str, state_dict: Mapping[str, T]) -> dict[str, T]:
     return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
-def check_fits(model: nn.Module, weights: Mapping[str, Tensor], source: str = "checkpoint") -> None:
+def check_fits(
+    model: nn.Module, weights: Mapping[str, Tensor], source: str = "checkpoint", exactly: bool = False
+) -> None:
     """Check that `weights` has all that `model` needs, in its shapes.
 
     Args:
         model: what they are for.
         weights: its state dict, perhaps with more in it.
         source: where they come from, for the message.
+        exactly: whether they shall hold nothing else.
 
     Raises:
-        InputError: keys are missing or of another shape; another number of classes is said in words.
+        InputError: keys are missing, of another shape or, with `exactly`, too many. Another number of classes and parts
+            that one of the two lacks are said in words, with the keys that choose them.
     """
     wanted = model.state_dict()
     if _PREDICTOR in weights and _PREDICTOR in wanted:
@@ -112,11 +130,19 @@ def check_fits(model: nn.Module, weights: Mapping[str, Tensor], source: str = "c
                 "use the data set it was trained on (DATASETS.DESCRIPTION, MODEL.SEM_SEG_HEAD.NUM_CLASSES)"
             )
     problems = _problems(wanted, weights)
-    if problems:
+    if exactly:
+        problems += [f"{key} is not the model's" for key in sorted(weights.keys() - wanted.keys())]
+    if not problems:
+        return
+    if differences := _differences(wanted, weights):
         raise InputError(
-            f"{source}: does not fit the model: {_listed(problems)}; use the config it was trained with "
-            "(keys of another shape also count as missing where Detectron2's checkpointer loads)"
+            f"{source}: is of another model than the config's: {', '.join(differences)}; set these keys as in its "
+            "training, or train anew"
         )
+    raise InputError(
+        f"{source}: does not fit the model: {_listed(problems)}; use the config it was trained with "
+        "(keys of another shape also count as missing where Detectron2's checkpointer loads)"
+    )
 
 
 def load_backbone_weights(backbone: nn.Module, path: str) -> None:
@@ -184,6 +210,20 @@ def _problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
         if key in given and given[key].shape != tensor.shape
     ]
     return missing + misshapen
+
+
+def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """In which parts a checkpoint (`given`) differs from a model, in words."""
+    found = []
+    for pattern, words, key in _PARTS:
+        ours, theirs = (any(re.match(pattern, name) for name in names) for names in (wanted, given))
+        if ours != theirs:
+            found.append(f"it {'has' if theirs else 'lacks'} {words} ({key})")
+    for name in filter(_FUSE.fullmatch, wanted.keys() & given.keys()):
+        size = given[name].shape[-1]
+        if size != wanted[name].shape[-1]:
+            found.append(f"it fuses ASPP's branches by {size}x{size} (MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL)")
+    return found
 
 
 def _is_classifier(key: str, modules: set[str]) -> bool:

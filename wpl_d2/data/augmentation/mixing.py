@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...structures import PseudoLabels
 
-_TRIES = 64
+_TRIES = 256
+"""Draws of a box, of which the first that fits is taken: of 0.4 of the image, one in sixteen does."""
 
 
 class CutMixBoxes:
@@ -46,10 +47,10 @@ def cutmix_masks(
 ) -> Tensor:
     """Draw one box for each image of a batch (UniMatch's recipe).
 
-    Area, aspect ratio and place are uniform, and drawn again until the box lies inside the image. That loop
-    is a fixed number of draws from torch's global CPU generator, of which the first that fits is taken, so
-    that the masks are the same on every device and nothing waits for one. Boxes that never fit are cut off at
-    the border.
+    The area is uniform and drawn once. Aspect ratio and place are uniform and drawn again until a box of this area
+    lies inside the image: were the area drawn again too, large boxes would be rare, since few of them fit. That loop
+    is a fixed number of draws from torch's global CPU generator, of which the first that fits is taken, so that the
+    masks are the same on every device and nothing waits for one. Boxes that never fit are cut off at the border.
 
     Args:
         batch: number of images.
@@ -63,11 +64,11 @@ def cutmix_masks(
         (batch, H, W) bool, True inside the boxes.
     """
     height, width = size
-    draws = torch.rand(4, batch, _TRIES)
-    pixels = height * width * (area[0] + (area[1] - area[0]) * draws[0])
-    aspect = ratio[0] + (ratio[1] - ratio[0]) * draws[1]
+    pixels = height * width * (area[0] + (area[1] - area[0]) * torch.rand(batch, 1))
+    draws = torch.rand(3, batch, _TRIES)
+    aspect = ratio[0] + (ratio[1] - ratio[0]) * draws[0]
     h, w = (pixels * aspect).sqrt().long().clamp(min=1), (pixels / aspect).sqrt().long().clamp(min=1)
-    y, x = (draws[2] * height).long(), (draws[3] * width).long()
+    y, x = (draws[1] * height).long(), (draws[2] * width).long()
     first = ((y + h <= height) & (x + w <= width)).int().argmax(dim=1, keepdim=True)
     mixed = torch.rand(batch, 1) < prob
     top, bottom, left, right = (side.gather(1, first) for side in (y, y + h * mixed, x, x + w))

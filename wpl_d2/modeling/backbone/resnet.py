@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock, ResNet
 from detectron2.projects.deeplab.resnet import DeepLabStem
+from torch import Tensor
 
 from ...errors import InputError, check_name
 from ..norm import resolve_norm
 
+
+class CeilDeepLabStem(DeepLabStem):
+    """Detectron2's DeepLab stem, its pooling rounding up: 800 pixels become 201, as 801 do (AugSeg, U2PL, AEL)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Feature map (B, 128, h, w) at stride 4 of an image (B, 3, H, W)."""
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = F.relu_(conv(x))
+        return F.max_pool2d(x, kernel_size=3, stride=2, padding=1, ceil_mode=True)
+
+
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 # The width belongs to the stem: torchvision's has 64 channels, the three convolutions have 64, 64 and 128.
-_STEMS = {"basic": (BasicStem, 64), "deeplab": (DeepLabStem, 128)}
+_STEMS = {"basic": (BasicStem, 64), "deeplab": (DeepLabStem, 128), "deeplab_ceil": (CeilDeepLabStem, 128)}
 # Strides of the first blocks of res2 to res5.
 _STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
 

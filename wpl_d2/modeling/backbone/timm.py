@@ -30,7 +30,9 @@ class TimmBackbone(Backbone):
     """
 
     @configurable
-    def __init__(self, name: str, output_stride: int = 16, norm: str = "BN", bn_momentum: float = 0.0) -> None:
+    def __init__(
+        self, name: str, output_stride: int = 16, norm: str = "BN", bn_momentum: float = 0.0, bn_eps: float = 0.0
+    ) -> None:
         """Create the timm model.
 
         Args:
@@ -38,6 +40,7 @@ class TimmBackbone(Backbone):
             output_stride: stride of the last feature map, 8, 16 or 32.
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
             bn_momentum: share of a batch's statistics in the running ones; 0: the model's own.
+            bn_eps: what BN adds to the variance; 0: the model's own.
 
         Raises:
             InputError: an unknown model, or one without feature maps at this output stride.
@@ -51,8 +54,9 @@ class TimmBackbone(Backbone):
         self._out_features = list(FEATURES)
         self._out_feature_strides = dict(zip(FEATURES, strides, strict=True))
         self._out_feature_channels = dict(zip(FEATURES, body.feature_info.channels(), strict=True))
-        if bn_momentum:
-            _set_momentum(body, bn_momentum)
+        for norm_layer in (module for module in body.modules() if isinstance(module, nn.BatchNorm2d)):
+            norm_layer.momentum = bn_momentum or norm_layer.momentum
+            norm_layer.eps = bn_eps or norm_layer.eps
         self.body: nn.Module = _convert_norm(body, norm)
 
     @classmethod
@@ -75,6 +79,7 @@ class TimmBackbone(Backbone):
             "output_stride": cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
             "norm": resolve_norm(cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE),
             "bn_momentum": cfg.MODEL.TIMM.BN_MOMENTUM,
+            "bn_eps": cfg.MODEL.TIMM.BN_EPS,
         }
 
     @staticmethod
@@ -123,12 +128,6 @@ def _check_strides(name: str, strides: list[int], output_stride: int) -> None:
             f"MODEL.TIMM.NAME: {name} has feature maps of strides {strides} where {wanted} are needed; "
             "choose another model or MODEL.BACKBONE.OUTPUT_STRIDE"
         )
-
-
-def _set_momentum(body: nn.Module, momentum: float) -> None:
-    for module in body.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = momentum
 
 
 class _NaiveSyncBatchNormAct(NaiveSyncBatchNorm):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
+from detectron2.config import configurable
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from timm.models import FeatureInfo
@@ -18,13 +20,34 @@ _NAMES = ("xception41", "xception65", "xception71")
 class XceptionBackbone(TimmBackbone):
     """Xception-41, 65 or 71 as UniMatch has it on COCO; timm's layers, and so timm's weights.
 
-    `TimmBackbone` would give the same model with two differences: its "res2" to "res4" have passed a ReLU, here they
-    are what a strided block computes before its last convolution and that one's ReLU; and at output strides 16 and 8
-    its exit flow is dilated twice as much as the blocks before, here as much: at 16 not at all.
+    `TimmBackbone` would give the same model with three differences: its "res2" to "res4" have passed a ReLU, here they
+    are what a strided block computes before its last convolution and that one's ReLU; at output strides 16 and 8 its
+    exit flow is dilated twice as much as the blocks before, here as much: at 16 not at all; and its blocks of the
+    middle flow add what they compute to their input, here, with `rectified_shortcuts`, to that input behind a ReLU.
 
     Attributes:
         body: timm's `XceptionAligned` without its classifier.
+        rectified_shortcuts: see above.
     """
+
+    @configurable
+    def __init__(self, name: str, *, rectified_shortcuts: bool = False, **backbone: Any) -> None:
+        """Create the timm model.
+
+        Args:
+            name: xception41, xception65 or xception71, perhaps with timm's tag of its weights.
+            rectified_shortcuts: whether the shortcuts of the middle flow pass a ReLU. They do in UniMatch's code, whose
+                blocks overwrite their input by its ReLU; they do not in timm, and did not when timm's weights were
+                trained.
+            backbone: the other arguments of `TimmBackbone`.
+        """
+        super().__init__(name, **backbone)
+        self.rectified_shortcuts = rectified_shortcuts
+
+    @classmethod
+    def from_config(cls, cfg: Any, input_shape: ShapeSpec) -> dict[str, Any]:
+        """As in `TimmBackbone`, and MODEL.XCEPTION."""
+        return super().from_config(cfg, input_shape) | {"rectified_shortcuts": cfg.MODEL.XCEPTION.RECTIFIED_SHORTCUTS}
 
     @staticmethod
     def create_body(name: str, output_stride: int) -> Any:
@@ -53,6 +76,8 @@ class XceptionBackbone(TimmBackbone):
             if index in tapped:
                 x, feature = _strided_block(block, x)
                 features.append(feature)
+            elif self.rectified_shortcuts and block.shortcut is None and not block.no_skip:
+                x = block(F.relu(x))  # its first layer is a ReLU, and so the same
             else:
                 x = block(x)
         return dict(zip(FEATURES, [*features, x], strict=True))
