@@ -32,7 +32,8 @@ class U2PL(TeacherStudent):
     pixels up to the percentile a(t) as certain, and from 100 - a(t) on as uncertain.
 
     Differences to the published code. Right by default, with FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED as published: all
-    classes of a batch have anchors, and labeled pixels are negatives too. Always: padding has neither label nor share
+    classes of a batch have anchors, labeled pixels are negatives too, and each image has the labels of its own alone
+    (published: the first one has those of all, and the others none). Always: padding has neither label nor share
     in the percentiles, t counts steps and not epochs, labels and probabilities are read at the pixel nearest to a cell
     of the representation, and the decoder drops channels before its classifier alone. Lc is averaged over processes
     once: the published code averages it itself and DDP does so again, so that on its 4 GPUs (Cityscapes: 8) it counts
