@@ -19,7 +19,7 @@ from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
 from ..weighting import PixelWeigher
 from .check import check_config, check_paste
-from .parts import supervised_term
+from .parts import select, supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -261,8 +261,9 @@ class Framework(nn.Module):
 
         Args:
             items: the labeled items.
-            features: the student's features of exactly these.
-            output: what the student's head made of them.
+            features: the student's features of these and, behind them, of all other images of the same forward. As in
+                the published hosts these give the auxiliary head's normalization its statistics, but have no loss.
+            output: what the student's head made of the labeled ones.
             coefficient: factor of the segmentation losses.
             labelers: what the labeler's head made of them, where that is known already.
         """
@@ -273,11 +274,12 @@ class Framework(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.student.has_detector:
             instances = [item["instances"].to(self.device) for item in items]
-            losses = self.student.detection_losses(features, [size] * len(items), instances)
+            own = select(features, slice(len(items)))
+            losses = self.student.detection_losses(own, [size] * len(items), instances)
         terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient)]
         if (aux_head := self.student.aux_head) is not None:
-            share = coefficient * aux_head.loss_weight
-            terms.append(supervised_term("loss_aux", aux_head(features, size), target, self.ohem, share))
+            share, logits = coefficient * aux_head.loss_weight, aux_head(features, size, len(items))
+            terms.append(supervised_term("loss_aux", logits, target, self.ohem, share))
         return terms, losses
 
     @torch.no_grad()

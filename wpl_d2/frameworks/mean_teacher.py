@@ -10,7 +10,7 @@ from detectron2.config import configurable
 from ..data.augmentation import CutMixBoxes, cutmix
 from ..errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
-from .parts import consistency_term, select, split
+from .parts import consistency_term, split
 from .teacher_student import TeacherStudent
 
 
@@ -60,7 +60,7 @@ class MeanTeacher(TeacherStudent):
         output = self.student.decode(features, images.shape[-2:])
         count = len(labeled)
         own, *strong = split(output, count, *(len(view) for view, _ in mixed))
-        terms, losses = self.supervised(batch["labeled"], select(features, slice(count)), own)
+        terms, losses = self.supervised(batch["labeled"], features, own)
         for output, (_, pseudo) in zip(strong, mixed, strict=True):
             self.stage_strong(output.embedding, pseudo)
             share = self.alpha / len(mixed)

@@ -16,7 +16,7 @@ from ..weighting.sampling import at_cells
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .check import check_views
 from .entropy import entropy, percentiles
-from .parts import select, split
+from .parts import split
 from .pixel_contrast import Cells, PixelContrast
 from .teacher_student import TeacherStudent
 
@@ -107,7 +107,7 @@ class U2PL(TeacherStudent):
         features = self.student.encode(images)
         output = self.student.decode(features, images.shape[-2:])
         own, strong = split(output, len(labeled), len(items))
-        terms, losses = self.supervised(labeled, select(features, slice(len(labeled))), own)
+        terms, losses = self.supervised(labeled, features, own)
         if not items:
             # DDP waits for a gradient of every parameter.
             return terms, losses | {"loss_contrast": 0.0 * _representation(output).float().mean()}

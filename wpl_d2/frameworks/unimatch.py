@@ -66,8 +66,7 @@ class UniMatch(Framework):
         features = self.student.encode(images)
         output = self.student.decode(features, size, perturb=self._append_perturbed if items else None)
         labeled, *others = split(output, *(counts * 2 if items else counts[:1]))
-        own = select(features, slice(counts[0]))
-        terms, losses = self.supervised(batch["labeled"], own, labeled, coefficient=0.5)
+        terms, losses = self.supervised(batch["labeled"], features, labeled, coefficient=0.5)
         if not items:
             return terms, losses
         # Of the labeled images' perturbed features the decoder's BN statistics alone are of use.
