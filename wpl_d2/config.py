@@ -49,7 +49,8 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CROP_SIZE = (321, 321)
     # Range of the factor by which an image is resized before the crop.
     cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
-    # False: the factor is uniform; True: below 1 in half of the draws and above 1 in the others (U2PL, AEL).
+    # False: the factor is uniform; True: below 1 in half of the draws and above 1 in the others (U2PL, AEL). Also of
+    # INPUT.PASTE.
     cfg.INPUT.SCALE_BALANCED = False
     # Long side in pixels that factor 1 stands for (AugSeg on VOC: 500); 0: the image's own.
     cfg.INPUT.SCALE_BASE = 0

@@ -43,5 +43,5 @@ def test_the_config_reaches_the_mapper(tree):
     cfg = tree.cfg("INPUT.SCALE_BASE", 30, "INPUT.SCALE_BALANCED", True, "INPUT.SCALE_RANGE", (0.5, 1.5))
     scale = LabeledMapper(cfg).view.augmentations.augs[0]
     assert (scale.base, scale.balanced, scale.low, scale.high) == (30, True, 0.5, 1.5)
-    with pytest.raises(ValueError, match=r"SCALE_BALANCED: 1 is not inside INPUT.SCALE_RANGE \(1.5, 2.0\); widen"):
+    with pytest.raises(ValueError, match=r"SCALE_BALANCED: 1 is not inside \(1.5, 2.0\); widen"):
         LabeledMapper(tree.cfg("INPUT.SCALE_BALANCED", True, "INPUT.SCALE_RANGE", (1.5, 2.0)))

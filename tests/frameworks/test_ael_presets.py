@@ -45,7 +45,8 @@ OWN = {
     "voc": {
         "FRAMEWORK.THRESHOLD": 0.7,
         "FRAMEWORK.AEL.PASTE_CLASSES": 1,
-        "FRAMEWORK.AEL.HEAD_CLASSES": (),
+        # Published: Cityscapes' ids here too, and so neither background nor aeroplane, bicycle, cat and cow.
+        "FRAMEWORK.AEL.HEAD_CLASSES": (0,),
         "FRAMEWORK.AEL.PRESENCE_AREA": 0.03,
         "FRAMEWORK.AEL.COMPONENT_AREA": 0.03,
         "INPUT.CROP_SIZE": (513, 513),

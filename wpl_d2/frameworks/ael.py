@@ -59,8 +59,9 @@ class AEL(TeacherStudent):
     mode, and its BN statistics are its own.
 
     Differences to the published code. A class that a batch lacks leaves c as it is (published: it is drawn to 0), c is
-    shared by all processes (one each) and begins with 0 (at random); classes are shut out from copy-paste by a key
-    (by Cityscapes' ids, in VOC too); padding never trains (is background). Each unlabeled image of a process is mixed
+    shared by all processes (one each) and begins with 0 (at random); classes are shut out from copy-paste by a key,
+    on VOC the background (by Cityscapes' ids there too, and so aeroplane, bicycle, cat and cow as well); padding never
+    trains (is background). Each unlabeled image of a process is mixed
     with one that was asked for: the presets load one a process, where the published code loads two and drops one. c
     and the images that were asked for are a step and two steps old; the first images of a run are mixed with others of
     their batch. Connected parts are found by a limited number of sweeps (`connected_components`).

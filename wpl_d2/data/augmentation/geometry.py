@@ -34,7 +34,8 @@ class RandomScale(T.Augmentation):
         self.balanced = balanced
         if balanced and not self.low <= 1 <= self.high:
             raise InputError(
-                f"INPUT.SCALE_BALANCED: 1 is not inside INPUT.SCALE_RANGE {tuple(scale_range)}; widen it, or set False"
+                f"INPUT.SCALE_BALANCED: 1 is not inside {tuple(scale_range)}; widen that INPUT.SCALE_RANGE or "
+                "INPUT.PASTE.SCALE_RANGE, or set False"
             )
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
