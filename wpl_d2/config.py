@@ -52,6 +52,9 @@ def _add_data(cfg: CN) -> None:
     # False: the factor is uniform; True: below 1 in half of the draws and above 1 in the others (U2PL, AEL). Also of
     # INPUT.PASTE.
     cfg.INPUT.SCALE_BALANCED = False
+    # How. antialias: smoothed before it is made smaller (PIL; UniMatch, AugSeg); bilinear: not smoothed (torch; U2PL,
+    # AEL). In both a mask's pixel is the nearest one, by the rule that PIL or torch has for it.
+    cfg.INPUT.RESIZE = "antialias"
     # Long side in pixels that factor 1 stands for (AugSeg on VOC: 500); 0: the image's own.
     cfg.INPUT.SCALE_BASE = 0
     # The strong view. jitter: colour jitter, greyscale and blur (UniMatch and most of its successors); intensity: 1 to

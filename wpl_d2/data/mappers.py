@@ -164,6 +164,7 @@ def build_view(cfg: CfgNode) -> RandomView:
         check_name("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "none")) == "horizontal",
         scale_base=keys.SCALE_BASE,
         scale_balanced=keys.SCALE_BALANCED,
+        resize=keys.RESIZE,
     )
 
 

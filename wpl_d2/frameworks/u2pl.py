@@ -31,13 +31,17 @@ class U2PL(TeacherStudent):
     100 - a(t), where share is the number of valid pixels over that of the kept ones; and Lc (`PixelContrast`) takes
     pixels up to the percentile a(t) as certain, and from 100 - a(t) on as uncertain.
 
-    Differences to the published code. Right by default, with FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED as published: all
-    classes of a batch have anchors, labeled pixels are negatives too, and each image has the labels of its own alone
-    (published: the first one has those of all, and the others none). Always: padding has neither label nor share
-    in the percentiles, t counts steps and not epochs, labels and probabilities are read at the pixel nearest to a cell
-    of the representation, and the decoder drops channels before its classifier alone. Lc is averaged over processes
-    once: the published code averages it itself and DDP does so again, so that on its 4 GPUs (Cityscapes: 8) it counts
-    as with FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25 (0.125) here. `PixelContrast` tells how negatives are kept.
+    Differences to the published code, in brackets. Right by default, with FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED as
+    published: all classes of a batch have anchors, labeled pixels are negatives too, and each image has the labels of
+    its own alone (the first one has those of all, the others none). Always: padding is at the right and the bottom (on
+    all sides), and has neither label nor share in the percentiles (is background); resized images (INPUT.RESIZE
+    bilinear) are rounded to whole numbers; t counts steps (epochs); labels and probabilities are read at the pixel
+    nearest to a cell of the representation (the one at or before it, and the classifier's own cells); the decoder drops
+    channels before its classifier alone (after each of its 3x3 convolutions); and in the burn-in the teacher is the
+    student's copy (it keeps its first weights, and by them moves BN statistics with which it labels the first images
+    once it is given the student's weights). Lc is averaged over processes once: the published code averages it itself
+    and DDP does so again, so that on its 4 GPUs (Cityscapes: 8) it counts as with FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25
+    (0.125) here. `PixelContrast` tells how negatives are kept.
     """
 
     teacher_trains = True
