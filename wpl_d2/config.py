@@ -290,6 +290,9 @@ def _add_evaluation(cfg: CN) -> None:
     cfg.TEST.INFERENCE.MODE = "whole"
     # (height, width) of the windows of slide and of the centre of crop.
     cfg.TEST.INFERENCE.CROP_SIZE = (513, 513)
+    # With crop, images that are smaller than it are judged on their padding too, which then has the class 0: as in
+    # U2PL's and AEL's own figures for VOC. Else what was padded is not judged.
+    cfg.TEST.INFERENCE.JUDGE_PADDING = False
     # Pixels from window to window, down and to the right.
     cfg.TEST.INFERENCE.STRIDE = (342, 342)
     # Windows that would leave the image. shift: are moved inside, and a smaller image is padded to the window (U2PL,

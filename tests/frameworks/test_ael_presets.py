@@ -52,6 +52,7 @@ OWN = {
         "FRAMEWORK.AEL.COMPONENT_AREA": 0.03,
         "INPUT.CROP_SIZE": (513, 513),
         "TEST.INFERENCE.MODE": "crop",
+        "TEST.INFERENCE.JUDGE_PADDING": False,
         "TEST.INFERENCE.CROP_SIZE": (513, 513),
         "RPPI.BOX_SCORE": 0.85,
     },

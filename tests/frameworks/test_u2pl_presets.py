@@ -53,6 +53,7 @@ OWN = {
         "SOLVER.HEAD_LR_FACTOR": 10.0,
         "SOLVER.WEIGHT_DECAY": 1e-4,
         "TEST.INFERENCE.MODE": "crop",
+        "TEST.INFERENCE.JUDGE_PADDING": False,
         "TEST.INFERENCE.CROP_SIZE": (513, 513),
         "RPPI.BOX_SCORE": 0.85,
     },
