@@ -22,7 +22,10 @@ class MeanTeacher(TeacherStudent):
     strong views. With several strong views of an image it is the mean over them.
 
     With FRAMEWORK.EMA_DECAY 0 the teacher is a copy of the student as the last step left it, at every step, and this is
-    FixMatch (Sohn et al., NeurIPS 2020): the student's own labels, made in evaluation mode.
+    FixMatch (Sohn et al., NeurIPS 2020). Differences to that of UniMatch's code, in brackets: labels are made in
+    evaluation mode (in the forward that trains the labeled images), an image is mixed with another one of its batch
+    (with a second view of itself), and the losses are added up (and halved: its steps are those of half of
+    SOLVER.BASE_LR and twice SOLVER.WEIGHT_DECAY here).
     """
 
     @configurable
