@@ -178,6 +178,16 @@ class AEL(TeacherStudent):
         """The partners of the next two steps' unlabeled images; no list is empty but the first two of a run."""
         return self.queue.coming()
 
+    def idle(self) -> list[str]:
+        """Whether no image is remembered to show a class."""
+        if self.presence.present.any():
+            return []
+        area = self.presence.min_area
+        return [
+            f"FRAMEWORK.AEL.PRESENCE_AREA: no unlabeled image's last view showed a class on {area:g} of it: the images "
+            "to mix with were not chosen by their classes"
+        ]
+
     def _draw(self, count: int, size: Sequence[int]) -> Draws:
         return Draws(
             pasted=uniform(self.paste_classes, device=self.device),

@@ -56,12 +56,14 @@ class Framework(nn.Module):
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains the pixels' representation.
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
+        mixes: whether it mixes the unlabeled images of a process with each other, as FRAMEWORK.CUTMIX says.
     """
 
     metric = "sem_seg/mIoU"
     semi_supervised = True
     has_representation = False
     pastes = False
+    mixes = False
 
     @configurable
     def __init__(
@@ -143,6 +145,11 @@ class Framework(nn.Module):
         return self.student.device
 
     @property
+    def selection(self) -> str:
+        """What a pseudo-label must reach to train, in words."""
+        return f"FRAMEWORK.THRESHOLD {self.threshold:g}"
+
+    @property
     def labeler(self) -> UnifiedSegDet:
         """Who labels the weak views: the teacher, or the student where there is none."""
         return self.student if self.teacher is None else self.teacher
@@ -191,6 +198,10 @@ class Framework(nn.Module):
         """Take over what the step left, after the optimizer and before the checkpoint: here the staged embeddings."""
         if self.weigher is not None:
             self.weigher.commit()
+
+    def idle(self) -> list[str]:
+        """What of its own, beyond what all frameworks have, did nothing so far: a text each, `key: what was so`."""
+        return []
 
     def requests(self) -> list[list[int]]:
         """Places in the unlabeled list of the images that this process wants in `batch["requested"]`; its state.
@@ -332,4 +343,6 @@ class Framework(nn.Module):
             "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum() / share,
             "pseudo/weight": (pseudo.weight * pseudo.valid).sum() / share,
             "pseudo/reliable": pseudo.reliable.sum() / share,
+            "pseudo/selected": ((pseudo.confidence >= self.threshold) & pseudo.valid).sum() / share,
+            "pseudo/weighted": ((pseudo.weight != 1) & pseudo.valid).sum() / share,
         }

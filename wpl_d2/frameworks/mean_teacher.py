@@ -28,6 +28,8 @@ class MeanTeacher(TeacherStudent):
     SOLVER.BASE_LR and twice SOLVER.WEIGHT_DECAY here).
     """
 
+    mixes = True
+
     @configurable
     def __init__(self, *, cutmix: CutMixBoxes, **framework: Any) -> None:
         """Put the framework together.

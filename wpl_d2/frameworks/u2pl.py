@@ -46,6 +46,8 @@ class U2PL(TeacherStudent):
 
     teacher_trains = True
     has_representation = True
+    mixes = True
+    selection = "an entropy below the batch's percentile (FRAMEWORK.U2PL.UNRELIABLE)"
 
     @configurable
     def __init__(
@@ -122,7 +124,9 @@ class U2PL(TeacherStudent):
         low, high = percentiles(doubt, pseudo.valid, percent, 100 - percent)
         certain, uncertain = pseudo.valid & (doubt <= low), pseudo.valid & (doubt >= high)
         cells = _cells(output, judged, terms[0].target, pseudo.labels, certain, uncertain)
-        terms.append(self._consistency(strong.logits, pseudo, pseudo.valid & (doubt < high)))
+        kept = pseudo.valid & (doubt < high)
+        self.latest["scalars"]["pseudo/selected"] = kept.sum() / pseudo.valid.sum().clamp(min=1)
+        terms.append(self._consistency(strong.logits, pseudo, kept))
         losses["loss_contrast"] = self.contrast_weight * self.contrast(cells, shares)
         return terms, losses
 
@@ -131,6 +135,12 @@ class U2PL(TeacherStudent):
         """As every teacher's framework; and the staged negatives go into their queues."""
         super().commit()
         self.contrast.commit()
+
+    def idle(self) -> list[str]:
+        """Whether there was never a negative."""
+        if self.contrast.queues.pushed.any():
+            return []
+        return ["FRAMEWORK.U2PL.NEGATIVE_RANKS: no pixel was ever a negative of any class: the contrastive loss was 0"]
 
     def _mix(self, batch: Batch) -> tuple[Tensor, PseudoLabels]:
         """The strong views (B, 3, H, W), normalized, and their pseudo-labels, each with a box of the next image."""

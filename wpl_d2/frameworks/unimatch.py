@@ -29,6 +29,8 @@ class UniMatch(Framework):
     is 0 after normalization (0 before it); and the learning rate is that of its own step (of the step before).
     """
 
+    mixes = True
+
     @configurable
     def __init__(self, *, feature_dropout: float, cutmix: CutMixBoxes, **framework: Any) -> None:
         """Put the framework together.
