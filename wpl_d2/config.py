@@ -49,8 +49,12 @@ def _add_data(cfg: CN) -> None:
     cfg.INPUT.CROP_SIZE = (321, 321)
     # Range of the factor by which an image is resized before the crop.
     cfg.INPUT.SCALE_RANGE = (0.5, 2.0)
-    # False: the factor is uniform; True: below 1 in half of the draws and above 1 in the others (U2PL, AEL).
+    # False: the factor is uniform; True: below 1 in half of the draws and above 1 in the others (U2PL, AEL). Also of
+    # INPUT.PASTE.
     cfg.INPUT.SCALE_BALANCED = False
+    # How. antialias: smoothed before it is made smaller (PIL; UniMatch, AugSeg); bilinear: not smoothed (torch; U2PL,
+    # AEL). In both a mask's pixel is the nearest one, by the rule that PIL or torch has for it.
+    cfg.INPUT.RESIZE = "antialias"
     # Long side in pixels that factor 1 stands for (AugSeg on VOC: 500); 0: the image's own.
     cfg.INPUT.SCALE_BASE = 0
     # The strong view. jitter: colour jitter, greyscale and blur (UniMatch and most of its successors); intensity: 1 to
@@ -306,6 +310,9 @@ def _add_evaluation(cfg: CN) -> None:
     cfg.TEST.INFERENCE.MODE = "whole"
     # (height, width) of the windows of slide and of the centre of crop.
     cfg.TEST.INFERENCE.CROP_SIZE = (513, 513)
+    # With crop, images that are smaller than it are judged on their padding too, which then has the class 0: as in
+    # U2PL's and AEL's own figures for VOC. Else what was padded is not judged.
+    cfg.TEST.INFERENCE.JUDGE_PADDING = False
     # Pixels from window to window, down and to the right.
     cfg.TEST.INFERENCE.STRIDE = (342, 342)
     # Windows that would leave the image. shift: are moved inside, and a smaller image is padded to the window (U2PL,

@@ -76,6 +76,16 @@ def test_boxes_fit_the_same_images_elsewhere(tree, tmp_path):
         assert not any("sem_seg" in key for key in theirs)
 
 
+RPPI = ["RPPI.ENABLED", True]
+
+
+def scored(score):
+    """Gives all boxes of a file one score."""
+    return lambda images: {
+        key: found._replace(scores=np.full(len(found.scores), score, np.float32)) for key, found in images.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("opts", "change", "message"),
     [
@@ -83,6 +93,17 @@ def test_boxes_fit_the_same_images_elsewhere(tree, tmp_path):
         (["MODEL.DETECTOR.CACHE", "no.npz"], dict, "no.npz: no such file of boxes"),
         (["RPPI.BOX_SCORE", 0.01], dict, "RPPI.BOX_SCORE: 0.01 is below 0.05"),
         ([], lambda images: dict(list(images.items())[2:]), "lacks 2 of 5 images, such as unlabeled0"),
+        (
+            RPPI,
+            scored(0.5),
+            "RPPI.BOX_SCORE: 0.85 is reached by none of the 20 .* in .*boxes.npz, whose best .* 0.50; lo",
+        ),
+        ([*RPPI, "RPPI.BOX_SCORE", 1.0], scored(0.99), "RPPI.BOX_SCORE: 1 is reached by none of the 20 boxes"),
+        (
+            RPPI,
+            lambda images: dict.fromkeys(images, image_boxes(0)),
+            "0.85 is reached by none of the 0 .*boxes.npz; low",
+        ),
     ],
 )
 def test_boxes_that_do_not_fit_are_refused_before_training(tree, opts, change, message):
@@ -90,6 +111,20 @@ def test_boxes_that_do_not_fit_are_refused_before_training(tree, opts, change, m
     cfg = tree.cfg(*unlabeled_cache(tree, change), *opts)
     with pytest.raises(InputError, match=message):
         build_train_loader(cfg)
+
+
+@pytest.mark.parametrize(
+    ("opts", "change"),
+    [
+        (RPPI, scored(0.85)),
+        ([*RPPI, "RPPI.BOX_SCORE", 0.95], scored(0.95)),  # which float32 has as less than that
+        ([*RPPI, "RPPI.BOX_SCORE", 0.05], lambda images: images),
+        ([], scored(0.5)),
+    ],
+)
+def test_one_box_that_reaches_the_score_is_enough_and_without_rppi_none_is_asked_for(tree, opts, change):
+    tree.cfg()
+    assert len(unlabeled_records(tree.cfg(*unlabeled_cache(tree, change), *opts))) == 5
 
 
 def test_boxes_of_other_classes_are_refused(tree):

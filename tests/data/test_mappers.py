@@ -22,9 +22,11 @@ def color_by_class(tree, name):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0)])
-def test_image_mask_and_boxes_move_together(tree, size, scale):
+@pytest.mark.parametrize("resize", ["antialias", "bilinear"])
+def test_image_mask_and_boxes_move_together(tree, size, scale, resize):
     color_by_class(tree, "labeled0")
-    cfg = tree.cfg("INPUT.CROP_SIZE", size, "INPUT.SCALE_RANGE", scale, "MODEL.DETECTOR.MODE", "shared")
+    keys = ["INPUT.CROP_SIZE", size, "INPUT.SCALE_RANGE", scale, "INPUT.RESIZE", resize]
+    cfg = tree.cfg(*keys, "MODEL.DETECTOR.MODE", "shared")
     mapper, record = LabeledMapper(cfg), labeled_records(cfg)[0]
     colors = torch.tensor([[0.0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]])
     for seed in range(10):

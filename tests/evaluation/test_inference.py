@@ -14,7 +14,7 @@ import wpl_d2
 from wpl_d2.data import read_mask
 from wpl_d2.errors import InputError
 from wpl_d2.evaluation import Inference, build_evaluator, build_inference, build_predict
-from wpl_d2.evaluation.confusion import SemSegConfusionEvaluator
+from wpl_d2.evaluation.confusion import SemSegConfusionEvaluator, sem_seg_metrics
 from wpl_d2.evaluation.evaluate import evaluate
 from wpl_d2.evaluation.windows import SlidingWindow
 
@@ -154,6 +154,48 @@ def test_only_the_centre_is_judged(tree):
     assert results["pACC"] == results["IoU-box"] == results["IoU-ball"] == 100
     cfg.TEST.EVALUATOR = "detectron2"
     with pytest.raises(InputError, match=r"TEST\.EVALUATOR.*whole image"):
+        build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)
+
+
+@pytest.mark.parametrize("crop", [(20, 80), (64, 64), (51, 61), (90, 30), (40, 40)])
+@pytest.mark.parametrize("padding", [True, False])
+def test_padding_is_judged_as_class_0_where_it_is_asked_for(tree, crop, padding):
+    """As U2PL's and AEL's code, which pads image and mask to the crop before it takes the centre of both."""
+    cfg = tree.cfg(*SMALL, KEYS + "MODE", "crop", KEYS + "CROP_SIZE", crop, KEYS + "JUDGE_PADDING", padding)
+    torch.manual_seed(0)
+    framework = wpl_d2.build_framework(cfg).eval()
+    model = next(iter(framework.deployables().values()))
+    counts = np.zeros((3, 3), dtype=np.int64)
+    for record in DatasetCatalog.get(cfg.DATASETS.TEST[0]):
+        sides = [max(0, part - length) for part, length in zip(crop, (50, 60), strict=True)]
+        pad = [(side // 2, side - side // 2) for side in sides]
+        image = np.asarray(Image.open(record["file_name"])).astype(np.float32)
+        image = np.stack([np.pad(image[..., c], pad, constant_values=cfg.MODEL.PIXEL_MEAN[c]) for c in range(3)])
+        mask = np.pad(read_mask(record["sem_seg_file_name"]), pad, constant_values=0 if padding else 255)
+        top, left = ((length - part) // 2 for length, part in zip(mask.shape, crop, strict=True))
+        rows, columns = slice(top, top + crop[0]), slice(left, left + crop[1])
+        with torch.no_grad():
+            found = model.segment(torch.from_numpy(image[None, :, rows, columns]))[0].argmax(dim=0).numpy()
+        mask = mask[rows, columns]
+        assert mask.shape == crop
+        np.add.at(counts, (mask[mask != 255], found[mask != 255]), 1)
+    expected = sem_seg_metrics(counts, ["a", "b", "c"])
+    results = evaluate(cfg, framework)["sem_seg"]
+    assert [results[key] for key in ("mIoU", "pACC", "fwIoU")] == [expected[key] for key in ("mIoU", "pACC", "fwIoU")]
+
+
+def test_boxes_are_those_of_the_image_where_its_padding_is_judged(tree, model):
+    cfg = tree.cfg(*SMALL, KEYS + "MODE", "crop", KEYS + "CROP_SIZE", (70, 40), KEYS + "JUDGE_PADDING", True)
+    (found,) = build_inference(cfg, model)([item()])
+    (whole,) = model([item()])
+    assert found["sem_seg"].shape == (3, 70, 60)
+    torch.testing.assert_close(found["instances"].pred_boxes.tensor, whole["instances"].pred_boxes.tensor)
+
+
+@pytest.mark.parametrize("mode", ["whole", "slide"])
+def test_padding_that_nobody_judges_cannot_be_asked_for(tree, mode):
+    cfg = tree.cfg(*SMALL, KEYS + "MODE", mode, KEYS + "JUDGE_PADDING", True)
+    with pytest.raises(InputError, match=rf"JUDGE_PADDING: True, but MODE {mode} pads nothing .*; set MODE crop, or"):
         build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)
 
 

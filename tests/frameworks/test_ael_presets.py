@@ -16,6 +16,7 @@ PUBLISHED = {
     "FRAMEWORK.OHEM.MIN_KEPT": 100_000,
     "INPUT.SCALE_RANGE": (0.5, 2.0),
     "INPUT.SCALE_BALANCED": True,
+    "INPUT.RESIZE": "bilinear",
     "INPUT.STRONG.VIEWS": 0,
     "INPUT.PASTE.PROB": 0.5,
     "INPUT.PASTE.SCALE_RANGE": (0.1, 2.0),
@@ -50,11 +51,13 @@ OWN = {
     "voc": {
         "FRAMEWORK.THRESHOLD": 0.7,
         "FRAMEWORK.AEL.PASTE_CLASSES": 1,
-        "FRAMEWORK.AEL.HEAD_CLASSES": (),
+        # Published: Cityscapes' ids here too, and so neither background nor aeroplane, bicycle, cat and cow.
+        "FRAMEWORK.AEL.HEAD_CLASSES": (0,),
         "FRAMEWORK.AEL.PRESENCE_AREA": 0.03,
         "FRAMEWORK.AEL.COMPONENT_AREA": 0.03,
         "INPUT.CROP_SIZE": (513, 513),
         "TEST.INFERENCE.MODE": "crop",
+        "TEST.INFERENCE.JUDGE_PADDING": False,
         "TEST.INFERENCE.CROP_SIZE": (513, 513),
         "RPPI.BOX_SCORE": 0.85,
     },

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import SMALL
+from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
@@ -27,6 +27,29 @@ def test_the_labeled_loss_has_a_second_part(tree):
     assert logits.shape == (2, 3, 48, 64)
     expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORE)
     torch.testing.assert_close(found, 0.4 * expected)
+
+
+@pytest.mark.parametrize(
+    ("opts", "images"),
+    [([], 4), (["INPUT.STRONG.VIEWS", 2], 6), (UNIMATCH, 4), (AUGSEG, 4), (U2PL, 4), (AEL, 2), (SMALL_DETECTOR, 4)],
+    ids=["mean_teacher", "two_views", "unimatch", "augseg", "u2pl", "ael", "detector"],
+)
+def test_all_images_of_the_forward_give_it_their_statistics_and_the_labeled_ones_the_loss(tree, opts, images):
+    # As in U2PL's published code; in AEL's the labeled images have a forward of their own.
+    framework, batch = make(tree, *opts, *AUX, "MODEL.AUX_HEAD.DROPOUT", 0.0)
+    for item in batch["labeled"]:
+        item.pop("paste", None)
+    seen = []
+    head = framework.student.aux_head.layers
+    head.register_forward_hook(lambda module, inputs, logits: seen.append((inputs[0], logits)))
+    found = losses_of(framework, batch)["loss_aux"]
+    ((features, logits),) = seen
+    assert len(features) == images
+    target = framework.stack(batch["labeled"], "sem_seg")
+    logits = torch.nn.functional.interpolate(logits[:2], target.shape[-2:], mode="bilinear")
+    expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORE)
+    share = 0.2 if opts == UNIMATCH else 0.4  # UniMatch halves its losses
+    torch.testing.assert_close(found, share * expected)
 
 
 def test_its_gradient_reaches_the_backbone_but_not_behind_its_feature(tree):

@@ -8,6 +8,7 @@ from steps import losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.data.augmentation import cutmix_masks
+from wpl_d2.engine.solver import build_optimizer
 from wpl_d2.losses import reduce_term
 
 
@@ -102,6 +103,21 @@ def test_without_decay_the_labels_are_those_of_the_student_that_the_last_step_le
         student, teacher = framework.student.state_dict(), framework.teacher.state_dict()
         assert all(torch.equal(value, student[key]) for key, value in teacher.items())
         assert not torch.equal(student["sem_seg_head.predictor.weight"], left.sem_seg_head.predictor.weight)
+
+
+def test_half_the_rate_and_twice_the_decay_are_the_halved_losses_of_unimatchs_fixmatch(tree):
+    left = []
+    for factor, rate, decay in ((0.5, 0.02, 0.01), (1.0, 0.01, 0.02)):
+        solver = ["SOLVER.BASE_LR", rate, "SOLVER.WEIGHT_DECAY", decay]
+        framework, batch = make(tree, "FRAMEWORK.EMA_DECAY", 0.0, "WEIGHTING.ENABLED", False)
+        optimizer = build_optimizer(tree.cfg(*SMALL, *solver), framework.student)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (factor * sum(losses_of(framework, batch).values())).backward()
+            optimizer.step()
+            framework.commit()
+        left.append(framework.student.state_dict())
+    torch.testing.assert_close(left[0], left[1], rtol=1e-3, atol=1e-4)
 
 
 def test_several_strong_views_share_the_coefficient(tree):

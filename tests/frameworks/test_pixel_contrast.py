@@ -156,29 +156,55 @@ def test_where_nothing_can_be_told_apart_the_loss_is_zero(case):
     assert module.queues.rows.isfinite().all()
 
 
-def test_as_published_the_nth_present_class_takes_the_anchors_of_class_n_and_negatives_are_of_their_class():
-    module, cells = contrast(as_published=True), example()
+def published_kinds(cells):
+    """The labels of each cell that the published code sees: (image, y, x) to a set of class ids."""
+    kinds = {}
+    for first, images in ((0, range(cells.labeled)), (cells.labeled, range(cells.labeled, len(cells.label)))):
+        for y in range(SIDE):
+            for x in range(SIDE):
+                here = {int(cells.label[image, y, x]) for image in images}
+                void = cells.label[first, y, x] == IGNORE
+                kinds[first, y, x] = set() if void else {0 if kind == IGNORE else kind for kind in here}
+    return kinds
+
+
+@pytest.mark.parametrize(("images", "labeled"), [(2, 1), (4, 2), (5, 2), (5, 4), (8, 4)])
+@pytest.mark.parametrize("absent", [None, 1])
+def test_as_published_labels_lie_on_the_first_image_and_classes_are_counted_anew(images, labeled, absent):
+    module, cells = contrast(as_published=True, keys=64), example(images=images, labeled=labeled)
+    if absent is not None:
+        cells.label[cells.label == absent] = IGNORE
+    kinds = published_kinds(cells)
+    certain = [[at for at, own in kinds.items() if kind in own and cells.certain[at]] for kind in range(4)]
+    present = [kind for kind in range(4) if certain[kind]]
+    assert present == [kind for kind in range(4) if kind != absent]
     fill(module.queues)
-    cells.label[cells.label == 1] = IGNORE
     shares = module.draw()
     loss = module(cells, shares)
-    loss.backward()
-    # Present are 0, 2 and 3: the first three classes are asked, of which 1 has no cells.
-    reached = cells.student.grad.abs().sum(dim=1) > 0
-    assert set(cells.label[reached].tolist()) == {0, 2}
+    losses = []
+    # The n-th present class takes anchors and positive of class n, but its own negatives.
+    for n, kind in enumerate(present):
+        anchors = [(i, y, x) for i, y, x in certain[n] if cells.probability[i, n, y, x] > 0.3]
+        if anchors:
+            rows = torch.stack([cells.student[i, :, y, x] for i, y, x in anchors])
+            rows = rows[[int(share * len(rows)) for share in shares.anchors[n].tolist()]]
+            positive = torch.stack([cells.teacher[i, :, y, x] for i, y, x in certain[n]]).mean(dim=0)
+            losses.append(info_nce(rows[None], positive[None], module.queues.draw(shares.negatives)[kind][None], 0.5))
+    torch.testing.assert_close(loss, torch.cat(losses).sum() / len(present))
     module.queues.pushed.zero_()
     module.commit()
-    low, high = 3, 20
     for kind in range(4):
         expected = 0
-        for image, y, x in ((cells.label == kind) & cells.uncertain).nonzero().tolist():
+        for (image, y, x), own in kinds.items():
             p = cells.probability[image, :, y, x]
-            expected += image >= cells.labeled and low <= int((p > p[kind]).sum()) < high
+            ruled_out = image >= labeled and 3 <= int((p > p[kind]).sum()) < 20
+            expected += kind in own and bool(cells.uncertain[image, y, x]) and ruled_out
         assert module.queues.pushed[kind] == expected
 
 
-def test_it_never_waits_for_the_device():
-    module, cells = contrast(), example()
+@pytest.mark.parametrize("as_published", [False, True])
+def test_it_never_waits_for_the_device(as_published):
+    module, cells = contrast(as_published=as_published), example()
     with forbid_host_sync():
         module(cells, module.draw()).backward()
         module.commit()

@@ -131,6 +131,22 @@ def test_in_the_burn_in_all_parameters_have_a_gradient(tree):
     assert not framework.contrast.queues.pushed.any()
 
 
+def test_the_teacher_of_the_burn_in_is_the_students_copy_statistics_and_all(tree):
+    # Published: it keeps its first weights, and by these moves its statistics.
+    framework, batch = make(tree, *PLAIN, "FRAMEWORK.BURN_IN", 3)
+    optimizer = torch.optim.SGD(framework.student.parameters(), lr=0.01)
+    first = {key: value.clone() for key, value in framework.teacher.state_dict().items()}
+    for framework.iteration in range(3):
+        optimizer.zero_grad()
+        sum(losses_of(framework, batch).values()).backward()
+        optimizer.step()
+        framework.commit()
+        ours, theirs = framework.student.state_dict(), framework.teacher.state_dict()
+        assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+    for key in ("sem_seg_head.predictor.weight", "backbone.body.bn1.running_mean"):
+        assert not torch.equal(theirs[key], first[key])
+
+
 def test_the_contrastive_loss_trains_the_representation_by_its_weight(tree):
     gradients = []
     for factor in (1.0, 0.1):

@@ -59,7 +59,21 @@ def unlabeled_records(cfg: CfgNode) -> Records:
     records = [{key: record[key] for key in ("file_name", "image_id") if key in record} for record in records]
     if cfg.MODEL.DETECTOR.MODE != "cached":
         return records
-    return load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
+    records = load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
+    if cfg.RPPI.ENABLED and records:
+        _check_scores(cfg, records)
+    return records
+
+
+def _check_scores(cfg: CfgNode, records: Records) -> None:
+    """Refuse boxes of which none has the score that RPPI wants."""
+    scores = torch.cat([torch.from_numpy(record["detections"].scores) for record in records])
+    if not (scores >= cfg.RPPI.BOX_SCORE).any():
+        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
+        raise InputError(
+            f"RPPI.BOX_SCORE: {cfg.RPPI.BOX_SCORE:g} is reached by none of the {len(scores)} boxes of unlabeled images "
+            f"in {cfg.MODEL.DETECTOR.CACHE}{best}; lower it, or set RPPI.ENABLED False"
+        )
 
 
 def missing_mask(record: dict[str, Any], where: str) -> str:

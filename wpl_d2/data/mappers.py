@@ -72,7 +72,7 @@ class LabeledMapper:
 class PasteMapper:
     """`LabeledMapper`, with a second image of the list to paste from (`copy_paste`) in some of the samples.
 
-    It comes as `paste`: a sample of its own, in a view of the same size but of another range of scales.
+    It comes as `paste`: a sample of its own, in a view of the same size and kind but of another range of scales.
     """
 
     def __init__(self, cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
@@ -86,7 +86,6 @@ class PasteMapper:
         second = cfg.clone()
         second.defrost()
         second.INPUT.SCALE_RANGE = cfg.INPUT.PASTE.SCALE_RANGE
-        second.INPUT.SCALE_BALANCED = False
         self.second = LabeledMapper(second)
         self.records = records
         self.prob = cfg.INPUT.PASTE.PROB
@@ -165,6 +164,7 @@ def build_view(cfg: CfgNode) -> RandomView:
         check_name("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "none")) == "horizontal",
         scale_base=keys.SCALE_BASE,
         scale_balanced=keys.SCALE_BALANCED,
+        resize=keys.RESIZE,
     )
 
 

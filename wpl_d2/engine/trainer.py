@@ -19,12 +19,13 @@ from torch import Tensor
 from ..data import build_train_loader
 from ..errors import InputError, check_name
 from ..evaluation.evaluate import evaluate
-from ..frameworks import build_framework
+from ..frameworks import build_framework, idle_keys
 from .checkpoint import FrameworkCheckpointer, load_initial_weights
 from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop
 from .interrupt import StopRequest
 from .pictures import Pictures
 from .solver import build_optimizer
+from .tally import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Trainer(SimpleTrainer):
         framework: what is trained; `model` is the same, inside DDP when there are several processes.
         stop_request: what signals come to between two steps.
         stopping: the signal that asked for an end, on every rank, or 0.
+        tally: what the pseudo-labels of all steps came to.
     """
 
     LOG_PERIOD = 20
@@ -53,6 +55,8 @@ class Trainer(SimpleTrainer):
                 f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
                 "name a list of them, or set FRAMEWORK.NAME Supervised"
             )
+        for text in idle_keys(cfg, self.framework):
+            logger.warning(text)
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
@@ -63,6 +67,7 @@ class Trainer(SimpleTrainer):
         # What the framework wants of the unlabeled list in the steps to come, for the loader.
         self._requests: deque[list[int]] = deque()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        self.tally = Tally()
         self._precision = precision(cfg)
         self._scaler = torch.amp.GradScaler(
             torch.device(cfg.MODEL.DEVICE).type, enabled=self._precision is torch.float16
@@ -77,6 +82,7 @@ class Trainer(SimpleTrainer):
             hooks.IterationTimer(),
             LRScheduler(self.optimizer, build_lr_scheduler(cfg, self.optimizer)),
             Commit(),
+            self.tally,
             # Before an evaluation too, which may be long and ends at once when it is asked to.
             PeriodicCheckpointer(
                 self.checkpointer, (solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD), solver.CHECKPOINTS_TO_KEEP
@@ -124,6 +130,7 @@ class Trainer(SimpleTrainer):
         finally:
             # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
             self.reset_data_loader(tuple)
+        self.tally.report(self.framework)
         return self.last_results
 
     def test(self) -> OrderedDict[str, Any]:

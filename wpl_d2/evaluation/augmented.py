@@ -39,7 +39,7 @@ class Augmented:
 
     def _votes(self, images: Tensor, scale: float, flip: bool) -> Tensor:
         height, width = images.shape[-2:]
-        # Smoothed before it is made smaller, as in training.
+        # Smoothed before it is made smaller, as in training with INPUT.RESIZE antialias.
         view = _resize(images, (round(height * scale), round(width * scale)), antialias=True)
         logits = self.predict(view.flip(-1)).flip(-1) if flip else self.predict(view)
         return to_votes(_resize(logits, (height, width), antialias=False), self.average)

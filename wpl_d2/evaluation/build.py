@@ -42,8 +42,9 @@ def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> Data
     name = check_evaluator(cfg)
     if name == "label_files":
         return LabelFiles(dataset_name, output_dir)
+    classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset_name, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, judged_crop(cfg))
+        SemSegConfusionEvaluator(dataset_name, classes, judged_crop(cfg), padding)
         if name == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]
@@ -65,6 +66,11 @@ def check_evaluator(cfg: Any) -> str:
     if judged_crop(cfg) and name != "confusion":
         raise InputError(
             f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
+        )
+    if cfg.TEST.INFERENCE.JUDGE_PADDING and not judged_crop(cfg):
+        raise InputError(
+            f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {cfg.TEST.INFERENCE.MODE} pads nothing that is judged; "
+            "set MODE crop, or this to False"
         )
     return name
 

@@ -66,13 +66,17 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
     The numbers that it does report are equal.
     """
 
-    def __init__(self, dataset_name: str, num_classes: int, crop: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, dataset_name: str, num_classes: int, crop: tuple[int, int] | None = None, judge_padding: bool = False
+    ) -> None:
         """Prepare for a data set.
 
         Args:
             dataset_name: registered as `wpl_d2.data.register` does.
             num_classes: C, the channels of "sem_seg".
             crop: (height, width) of the centre of each image that is judged; None for all of it.
+            judge_padding: predictions are of the image in the middle of a canvas of any size, and what is around it has
+                the class 0 (U2PL, AEL).
 
         Raises:
             ValueError: an image of the data set has no mask.
@@ -81,6 +85,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         self._records = {record["file_name"]: record for record in records_with_masks(dataset_name)}
         self._matrix = ConfusionMatrix(num_classes)
         self._crop = crop
+        self._judge_padding = judge_padding
 
     def reset(self) -> None:
         """Forget all images."""
@@ -90,18 +95,27 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         """Count a batch.
 
         Args:
-            inputs: dicts with "file_name".
-            outputs: dicts with "sem_seg" (C, H, W), at the size of the image's mask.
+            inputs: dicts with "file_name" and, with `judge_padding`, "height" and "width" of the image.
+            outputs: dicts with "sem_seg" (C, H, W), at the size of the image's mask, or of the canvas.
 
         Raises:
             ValueError: a mask of another size than the prediction, or with a class that the model lacks.
         """
-        for record, output in zip(inputs, outputs, strict=True):
+        for item, output in zip(inputs, outputs, strict=True):
             prediction = label_map(output["sem_seg"])
-            target = read_labels(self._records[record["file_name"]], prediction.shape, self._matrix.num_classes)
+            target = self._target(item, prediction.shape)
             region = centre(target.shape, self._crop or target.shape)
             # Copied, because what PIL gives is read-only.
             self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
+
+    def _target(self, item: dict[str, Any], size: Sequence[int]) -> NDArray[np.uint8]:
+        record = self._records[item["file_name"]]
+        if not self._judge_padding:
+            return read_labels(record, size, self._matrix.num_classes)
+        labels = read_labels(record, (item["height"], item["width"]), self._matrix.num_classes)
+        canvas = np.zeros(size, dtype=labels.dtype)
+        canvas[centre(size, labels.shape)] = labels
+        return canvas
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """All processes' metrics in percent on the main one (see `sem_seg_metrics`), empty on the others."""

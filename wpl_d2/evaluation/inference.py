@@ -13,7 +13,7 @@ from ..errors import InputError, check_name
 from ..modeling import UnifiedSegDet
 from .augmented import Augmented
 from .averaging import AVERAGES
-from .windows import BORDERS, CentreCrop, Predict, SlidingWindow
+from .windows import BORDERS, CentreCrop, Predict, SlidingWindow, pad_to
 
 MODES = ("whole", "slide", "crop")
 
@@ -24,18 +24,24 @@ class Inference(nn.Module):
     Attributes:
         model: what segments, and finds the boxes, those always on the whole image.
         predict: the way, around `model.segment`.
+        canvas: None, or the least (height, width) that an image is padded to, with the colour `fill`. Then "sem_seg" is
+            of the padded image, whatever output is asked for.
+        fill: in 0..255.
     """
 
-    def __init__(self, model: UnifiedSegDet, predict: Predict) -> None:
-        """Wrap a model, in the mode (training or not) in which it is.
-
-        Args:
-            model: see the class.
-            predict: see the class.
-        """
+    def __init__(
+        self,
+        model: UnifiedSegDet,
+        predict: Predict,
+        canvas: tuple[int, int] | None = None,
+        fill: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
+        """Wrap a model, in the mode (training or not) in which it is; the arguments are the attributes."""
         super().__init__()
         self.model = model
         self.predict = predict
+        self.canvas = canvas
+        self.fill = fill
         self.training = model.training
 
     @torch.no_grad()
@@ -55,8 +61,11 @@ class Inference(nn.Module):
         image = item["image"].to(self.model.device).float()
         size = (image.shape[-2], image.shape[-1])
         output = (item.get("height", size[0]), item.get("width", size[1]))
-        logits = self.predict(image[None])[0]
-        result = {"sem_seg": logits if output == size else sem_seg_postprocess(logits, size, *output)}
+        if self.canvas is not None:
+            result = {"sem_seg": self.predict(pad_to(image[None], self.canvas, self.fill)[0])[0]}
+        else:
+            logits = self.predict(image[None])[0]
+            result = {"sem_seg": logits if output == size else sem_seg_postprocess(logits, size, *output)}
         if self.model.has_detector:
             result["instances"] = detector_postprocess(self.model.find(image[None])[0], *output)
         return result
@@ -78,7 +87,10 @@ def build_inference(cfg: Any, model: UnifiedSegDet) -> nn.Module:
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return model
     predict = build_predict(cfg, model.segment)
-    return model if predict == model.segment else Inference(model, predict)
+    if predict == model.segment:
+        return model
+    canvas = judged_crop(cfg) if cfg.TEST.INFERENCE.JUDGE_PADDING else None
+    return Inference(model, predict, canvas, tuple(cfg.MODEL.PIXEL_MEAN))
 
 
 def build_predict(cfg: Any, predict: Predict) -> Predict:

@@ -125,22 +125,30 @@ def centre(size: Sequence[int], crop: Sequence[int]) -> Window:
 
 
 def predict_padded(predict: Predict, images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> Tensor:
-    """Predict on images centred in a canvas of at least `size`; the logits are cut back.
+    """Predict on images centred on a canvas of at least `size`; the logits are cut back. Arguments as of `pad_to`."""
+    padded, window = pad_to(images, size, fill)
+    return predict(padded)[(..., *window)]
+
+
+def pad_to(images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> tuple[Tensor, Window]:
+    """Centre images on a canvas.
 
     Args:
-        predict: maps the canvas to logits.
         images: (N, 3, H, W) float.
-        size: (height, width).
-        fill: colour of the canvas.
+        size: least (height, width) of the canvas.
+        fill: its colour.
+
+    Returns:
+        The canvas, which is the images themselves where they are large enough, and where on it they are.
     """
     height, width = images.shape[-2:]
     canvas = (max(height, size[0]), max(width, size[1]))
-    if canvas == (height, width):
-        return predict(images)
     window = centre(canvas, (height, width))
+    if canvas == (height, width):
+        return images, window
     padded = images.new_tensor(fill).view(1, -1, 1, 1).repeat(len(images), 1, *canvas)
     padded[(..., *window)] = images
-    return predict(padded)[(..., *window)]
+    return padded, window
 
 
 def _batches(windows: Iterable[Window], batch: int) -> Iterator[list[Window]]:

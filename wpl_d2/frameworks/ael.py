@@ -58,15 +58,17 @@ class AEL(TeacherStudent):
     around one of the class's connected parts, or half of the image if there is none. The teacher is always in training
     mode, and its BN statistics are its own.
 
-    Differences to the published code. A class that a batch lacks leaves c as it is (published: it is drawn to 0), c is
-    shared by all processes (one each) and begins with 0 (at random); classes are shut out from copy-paste by a key
-    (by Cityscapes' ids, in VOC too); padding never trains (is background). Each unlabeled image of a process is mixed
-    with one that was asked for: the presets load one a process, where the published code loads two and drops one. c
-    and the images that were asked for are a step and two steps old; the first images of a run are mixed with others of
-    their batch. Connected parts are found by a limited number of sweeps (`connected_components`).
-    The half of an image is as wide as U2PL draws it, uniform in [W / 2, W] (published: as high as H * 0.5^U(0, 1)).
-    Losses are averaged over processes once: the published code divides them by their number and leaves it to DDP to
-    average them again. Its steps on 8 GPUs are those of SOLVER.BASE_LR 0.00125 SOLVER.WEIGHT_DECAY 0.0008 here.
+    Differences to the published code, in brackets. A class that a batch lacks leaves c as it is (it is drawn to 0); c
+    is shared by all processes (one each) and begins with 0 (at random); classes are shut out from copy-paste by a key,
+    on VOC the background (by Cityscapes' ids there too, and so aeroplane, bicycle, cat and cow as well); padding is at
+    the right and the bottom (on all sides) and never trains (is background); resized images (INPUT.RESIZE bilinear) are
+    rounded to whole numbers. Each unlabeled image of a process is mixed with one that was asked for: the presets load
+    one a process (it loads two and drops one). c and the images that were asked for are a step and two steps old; the
+    first images of a run are mixed with others of their batch. Connected parts are found by a limited number of sweeps
+    (`connected_components`). The half of an image is as wide as U2PL draws it, uniform in [W / 2, W] (as high as
+    H * 0.5^U(0, 1)). Losses are averaged over processes once: the published code divides them by their number and
+    leaves it to DDP to average them again. Its steps on 8 GPUs are those of SOLVER.BASE_LR 0.00125 SOLVER.WEIGHT_DECAY
+    0.0008 here.
     """
 
     teacher_trains = True
@@ -181,6 +183,16 @@ class AEL(TeacherStudent):
     def requests(self) -> list[list[int]]:
         """The partners of the next two steps' unlabeled images; no list is empty but the first two of a run."""
         return self.queue.coming()
+
+    def idle(self) -> list[str]:
+        """Whether no image is remembered to show a class."""
+        if self.presence.present.any():
+            return []
+        area = self.presence.min_area
+        return [
+            f"FRAMEWORK.AEL.PRESENCE_AREA: no unlabeled image's last view showed a class on {area:g} of it: the images "
+            "to mix with were not chosen by their classes"
+        ]
 
     def _draw(self, count: int, size: Sequence[int]) -> Draws:
         return Draws(

@@ -14,7 +14,7 @@ from ..structures import PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .check import check_views
 from .entropy import entropy
-from .parts import consistency_term, select, split
+from .parts import consistency_term, split
 from .teacher_student import TeacherStudent
 
 
@@ -62,7 +62,7 @@ class AugSeg(TeacherStudent):
         features = self.student.encode(self.student.normalize(images))
         output = self.student.decode(features, images.shape[-2:])
         own, strong = split(output, len(labeled), len(items))
-        terms, losses = self.supervised(batch["labeled"], select(features, slice(len(labeled))), own)
+        terms, losses = self.supervised(batch["labeled"], features, own)
         if items:
             self.stage_strong(strong.embedding, pseudo)
             terms.append(consistency_term("loss_unsup", strong.logits, pseudo, self.threshold, self.alpha))

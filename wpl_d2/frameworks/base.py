@@ -19,7 +19,7 @@ from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
 from ..weighting import PixelWeigher
 from .check import check_config, check_paste, check_pool_norm, images_per_process
-from .parts import supervised_term
+from .parts import select, supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -56,12 +56,14 @@ class Framework(nn.Module):
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains the pixels' representation.
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
+        mixes: whether it mixes the unlabeled images of a process with each other, as FRAMEWORK.CUTMIX says.
     """
 
     metric = "sem_seg/mIoU"
     semi_supervised = True
     has_representation = False
     pastes = False
+    mixes = False
 
     @configurable
     def __init__(
@@ -153,6 +155,11 @@ class Framework(nn.Module):
         return self.student.device
 
     @property
+    def selection(self) -> str:
+        """What a pseudo-label must reach to train, in words."""
+        return f"FRAMEWORK.THRESHOLD {self.threshold:g}"
+
+    @property
     def labeler(self) -> UnifiedSegDet:
         """Who labels the weak views: the teacher, or the student where there is none."""
         return self.student if self.teacher is None else self.teacher
@@ -201,6 +208,10 @@ class Framework(nn.Module):
         """Take over what the step left, after the optimizer and before the checkpoint: here the staged embeddings."""
         if self.weigher is not None:
             self.weigher.commit()
+
+    def idle(self) -> list[str]:
+        """What of its own, beyond what all frameworks have, did nothing so far: a text each, `key: what was so`."""
+        return []
 
     def requests(self) -> list[list[int]]:
         """Places in the unlabeled list of the images that this process wants in `batch["requested"]`; its state.
@@ -271,8 +282,9 @@ class Framework(nn.Module):
 
         Args:
             items: the labeled items.
-            features: the student's features of exactly these.
-            output: what the student's head made of them.
+            features: the student's features of these and, behind them, of all other images of the same forward. As in
+                the published hosts these give the auxiliary head's normalization its statistics, but have no loss.
+            output: what the student's head made of the labeled ones.
             coefficient: factor of the segmentation losses.
             labelers: what the labeler's head made of them, where that is known already.
         """
@@ -283,11 +295,12 @@ class Framework(nn.Module):
         losses: dict[str, Tensor] = {}
         if self.student.has_detector:
             instances = [item["instances"].to(self.device) for item in items]
-            losses = self.student.detection_losses(features, [size] * len(items), instances)
+            own = select(features, slice(len(items)))
+            losses = self.student.detection_losses(own, [size] * len(items), instances)
         terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient)]
         if (aux_head := self.student.aux_head) is not None:
-            share = coefficient * aux_head.loss_weight
-            terms.append(supervised_term("loss_aux", aux_head(features, size), target, self.ohem, share))
+            share, logits = coefficient * aux_head.loss_weight, aux_head(features, size, len(items))
+            terms.append(supervised_term("loss_aux", logits, target, self.ohem, share))
         return terms, losses
 
     @torch.no_grad()
@@ -340,4 +353,6 @@ class Framework(nn.Module):
             "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum() / share,
             "pseudo/weight": (pseudo.weight * pseudo.valid).sum() / share,
             "pseudo/reliable": pseudo.reliable.sum() / share,
+            "pseudo/selected": ((pseudo.confidence >= self.threshold) & pseudo.valid).sum() / share,
+            "pseudo/weighted": ((pseudo.weight != 1) & pseudo.valid).sum() / share,
         }

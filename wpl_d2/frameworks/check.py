@@ -96,3 +96,19 @@ def check_config(cfg: Any) -> None:
         raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
         raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")
+    if cfg.WEIGHTING.ENABLED and not cfg.RPPI.ENABLED:
+        _check_labeled_bank(cfg.WEIGHTING)
+
+
+def _check_labeled_bank(keys: Any) -> None:
+    """Refuse what leaves all weights neutral for ever, since labeled pixels alone fill the memory bank."""
+    if keys.LABELED_CONF >= 1:
+        raise InputError(
+            f"WEIGHTING.LABELED_CONF: no confidence is above {keys.LABELED_CONF:g}, so that the memory bank stays "
+            "empty; lower it, or set RPPI.ENABLED True"
+        )
+    if keys.MIN_COUNT > keys.BANK_SIZE:
+        raise InputError(
+            f"WEIGHTING.MIN_COUNT: without RPPI the bank never holds {keys.MIN_COUNT} embeddings of a class; set it to "
+            f"at most {keys.BANK_SIZE}, WEIGHTING.BANK_SIZE"
+        )

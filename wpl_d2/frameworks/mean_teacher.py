@@ -10,7 +10,7 @@ from detectron2.config import configurable
 from ..data.augmentation import CutMixBoxes, cutmix
 from ..errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
-from .parts import consistency_term, select, split
+from .parts import consistency_term, split
 from .teacher_student import TeacherStudent
 
 
@@ -22,8 +22,13 @@ class MeanTeacher(TeacherStudent):
     strong views. With several strong views of an image it is the mean over them.
 
     With FRAMEWORK.EMA_DECAY 0 the teacher is a copy of the student as the last step left it, at every step, and this is
-    FixMatch (Sohn et al., NeurIPS 2020): the student's own labels, made in evaluation mode.
+    FixMatch (Sohn et al., NeurIPS 2020). Differences to that of UniMatch's code, in brackets: labels are made in
+    evaluation mode (in the forward that trains the labeled images), an image is mixed with another one of its batch
+    (with a second view of itself), and the losses are added up (and halved: its steps are those of half of
+    SOLVER.BASE_LR and twice SOLVER.WEIGHT_DECAY here).
     """
+
+    mixes = True
 
     @configurable
     def __init__(self, *, cutmix: CutMixBoxes, **framework: Any) -> None:
@@ -60,7 +65,7 @@ class MeanTeacher(TeacherStudent):
         output = self.student.decode(features, images.shape[-2:])
         count = len(labeled)
         own, *strong = split(output, count, *(len(view) for view, _ in mixed))
-        terms, losses = self.supervised(batch["labeled"], select(features, slice(count)), own)
+        terms, losses = self.supervised(batch["labeled"], features, own)
         for output, (_, pseudo) in zip(strong, mixed, strict=True):
             self.stage_strong(output.embedding, pseudo)
             share = self.alpha / len(mixed)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..losses import info_nce
+from ..structures import IGNORE
 from ..weighting.gather import gathered
 from .class_queues import ClassQueues
 from .draws import nth_true, share_of, uniform
@@ -94,8 +95,8 @@ class PixelContrast(nn.Module):
             ranks: first and last rank (exclusive, from 0) of a class that unlabeled cells rule out. The first is made
                 small enough for C, for with few classes no rank would be left.
             as_published: as the code that the published figures come from: negatives must be labeled as the class that
-                they are negatives of, which labeled cells never are, and the n-th class of the batch takes anchors and
-                positive of class n.
+                they are negatives of, which labeled cells never are; the n-th class of the batch takes anchors and
+                positive of class n; and all images' labels lie on the first (`_labels_on_first`).
         """
         super().__init__()
         self.queues = ClassQueues(queue_sizes, dim)
@@ -149,7 +150,7 @@ class PixelContrast(nn.Module):
 
     def forward(self, cells: Cells, shares: Shares) -> Tensor:
         """The loss, a float32 scalar; stages new negatives for `commit`."""
-        own = cells.label.flatten() == torch.arange(self.shape[0], device=cells.label.device).unsqueeze(1)
+        own = self._own(cells)
         certain = own & cells.certain.flatten()
         probability = cells.probability.transpose(0, 1).flatten(1)
         anchored = certain & (probability > self.min_prob)
@@ -174,6 +175,14 @@ class PixelContrast(nn.Module):
             self.queues.push(ranks.transpose(0, 1).flatten(1, 2))
         self._staged = None
 
+    def _own(self, cells: Cells) -> Tensor:
+        """(C, N) bool, which cells are labeled as which class."""
+        classes = torch.arange(self.shape[0], device=cells.label.device).view(-1, 1, 1, 1)
+        if not self.as_published:
+            return (cells.label == classes).flatten(1)
+        kinds = cells.label.tensor_split([cells.labeled])
+        return torch.cat([_labels_on_first(labels, classes) for labels in kinds], dim=1).flatten(1)
+
     @torch.no_grad()
     def _stage(self, cells: Cells, own: Tensor, probability: Tensor, shares: Tensor) -> None:
         """Keep up to `keys` of the negatives of each class; rows of zeros fill up."""
@@ -194,6 +203,24 @@ class PixelContrast(nn.Module):
         confused, excluded = (rank < low) & ~own, (rank >= low) & (rank < high)
         negative = torch.where(image.flatten() < cells.labeled, confused, excluded) & cells.uncertain.flatten()
         return negative & own if self.as_published else negative
+
+
+def _labels_on_first(labels: Tensor, classes: Tensor) -> Tensor:
+    """Which class is where, by the published code: a cell of the first image has the labels that it has in any image.
+
+    What is void there counts as class 0, if it is not void in the first image; the other images have no labels.
+
+    Args:
+        labels: (B, h, w) int64.
+        classes: (C, 1, 1, 1) int64, all of them.
+
+    Returns:
+        (C, B, h, w) bool.
+    """
+    void = labels == IGNORE
+    found = labels.masked_fill(void, 0) == classes
+    first = found.any(dim=1, keepdim=True) & ~void[0]
+    return torch.cat([first, torch.zeros_like(found[:, 1:])], dim=1)
 
 
 def _at(maps: Tensor, cell: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..weighting.sampling import at_cells
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .check import check_views
 from .entropy import entropy, percentiles
-from .parts import select, split
+from .parts import split
 from .pixel_contrast import Cells, PixelContrast
 from .teacher_student import TeacherStudent
 
@@ -31,16 +31,22 @@ class U2PL(TeacherStudent):
     100 - a(t), where share is the number of valid pixels over that of the kept ones; and Lc (`PixelContrast`) takes
     pixels up to the percentile a(t) as certain, and from 100 - a(t) on as uncertain.
 
-    Differences to the published code. Right by default, with FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED as published: all
-    classes of a batch have anchors, and labeled pixels are negatives too. Always: padding has neither label nor share
-    in the percentiles, t counts steps and not epochs, and labels and probabilities are read at the pixel nearest to a
-    cell of the representation. Lc is averaged over processes once: the published code averages it itself and DDP does
-    so again, so that on its 4 GPUs (Cityscapes: 8) it counts as with FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25 (0.125) here.
-    `PixelContrast` tells how negatives are kept.
+    Differences to the published code, in brackets. Right by default, with FRAMEWORK.U2PL.CONTRAST_AS_PUBLISHED as
+    published: all classes of a batch have anchors, labeled pixels are negatives too, and each image has the labels of
+    its own alone (the first one has those of all, the others none). Always: padding is at the right and the bottom (on
+    all sides), and has neither label nor share in the percentiles (is background); resized images (INPUT.RESIZE
+    bilinear) are rounded to whole numbers; t counts steps (epochs); labels and probabilities are read at the pixel
+    nearest to a cell of the representation (the one at or before it, and the classifier's own cells); and in the
+    burn-in the teacher is the student's copy (it keeps its first weights, and by them moves BN statistics with which it
+    labels the first images once it is given the student's weights). Lc is averaged over processes once: the published
+    code averages it itself and DDP does so again, so that on its 4 GPUs (Cityscapes: 8) it counts as with
+    FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25 (0.125) here. `PixelContrast` tells how negatives are kept.
     """
 
     teacher_trains = True
     has_representation = True
+    mixes = True
+    selection = "an entropy below the batch's percentile (FRAMEWORK.U2PL.UNRELIABLE)"
 
     @configurable
     def __init__(
@@ -106,7 +112,7 @@ class U2PL(TeacherStudent):
         features = self.student.encode(images)
         output = self.student.decode(features, images.shape[-2:])
         own, strong = split(output, len(labeled), len(items))
-        terms, losses = self.supervised(labeled, select(features, slice(len(labeled))), own)
+        terms, losses = self.supervised(labeled, features, own)
         if not items:
             # DDP waits for a gradient of every parameter.
             return terms, losses | {"loss_contrast": 0.0 * _representation(output).float().mean()}
@@ -117,7 +123,9 @@ class U2PL(TeacherStudent):
         low, high = percentiles(doubt, pseudo.valid, percent, 100 - percent)
         certain, uncertain = pseudo.valid & (doubt <= low), pseudo.valid & (doubt >= high)
         cells = _cells(output, judged, terms[0].target, pseudo.labels, certain, uncertain)
-        terms.append(self._consistency(strong.logits, pseudo, pseudo.valid & (doubt < high)))
+        kept = pseudo.valid & (doubt < high)
+        self.latest["scalars"]["pseudo/selected"] = kept.sum() / pseudo.valid.sum().clamp(min=1)
+        terms.append(self._consistency(strong.logits, pseudo, kept))
         losses["loss_contrast"] = self.contrast_weight * self.contrast(cells, shares)
         return terms, losses
 
@@ -126,6 +134,12 @@ class U2PL(TeacherStudent):
         """As every teacher's framework; and the staged negatives go into their queues."""
         super().commit()
         self.contrast.commit()
+
+    def idle(self) -> list[str]:
+        """Whether there was never a negative."""
+        if self.contrast.queues.pushed.any():
+            return []
+        return ["FRAMEWORK.U2PL.NEGATIVE_RANKS: no pixel was ever a negative of any class: the contrastive loss was 0"]
 
     def _mix(self, batch: Batch) -> tuple[Tensor, PseudoLabels]:
         """The strong views (B, 3, H, W), normalized, and their pseudo-labels, each with a box of the next image."""

@@ -23,10 +23,13 @@ class UniMatch(Framework):
     L = (Lx + alpha * (s1 / 4 + s2 / 4 + fp / 2)) / 2, each of s1, s2 (CutMixed strong views) and fp (weak view with
     channels of its features dropped) being the mean of W * 1[confidence >= threshold] * CE over the valid pixels.
 
-    Differences to the published code: an image is mixed with another one of its batch, not with a second view of
-    itself, which would have to be labeled in a forward more (with one image a process there is nothing to mix); and
-    padding has the colour MODEL.PIXEL_MEAN, which is 0 after normalization (published: 0 before it).
+    Differences to the published code, in brackets: an image is mixed with another one of its batch (with a second view
+    of itself, which has to be labeled in a forward more), so that with one image a process there is nothing to mix;
+    padding is always at the right and the bottom (mirrored with the image) and has the colour MODEL.PIXEL_MEAN, which
+    is 0 after normalization (0 before it); and the learning rate is that of its own step (of the step before).
     """
+
+    mixes = True
 
     @configurable
     def __init__(self, *, feature_dropout: float, cutmix: CutMixBoxes, **framework: Any) -> None:
@@ -66,8 +69,7 @@ class UniMatch(Framework):
         features = self.student.encode(images)
         output = self.student.decode(features, size, perturb=self._append_perturbed if items else None)
         labeled, *others = split(output, *(counts * 2 if items else counts[:1]))
-        own = select(features, slice(counts[0]))
-        terms, losses = self.supervised(batch["labeled"], own, labeled, coefficient=0.5)
+        terms, losses = self.supervised(batch["labeled"], features, labeled, coefficient=0.5)
         if not items:
             return terms, losses
         # Of the labeled images' perturbed features the decoder's BN statistics alone are of use.

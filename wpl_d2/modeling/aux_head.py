@@ -80,7 +80,13 @@ class AuxHead(nn.Module):
             "loss_weight": aux.LOSS_WEIGHT,
         }
 
-    def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> Tensor:
-        """Logits (B, num_classes, *size) of the backbone's features."""
-        logits = self.layers(features[self.in_feature])
+    def forward(self, features: dict[str, Tensor], size: Sequence[int], count: int | None = None) -> Tensor:
+        """Logits (count, num_classes, *size) of the first images.
+
+        Args:
+            features: the backbone's, of as many images or more; all of them give the normalization its statistics.
+            size: (H, W) of the logits.
+            count: None: all images.
+        """
+        logits = self.layers(features[self.in_feature])[:count]
         return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners)

@@ -74,6 +74,11 @@ class PixelWeigher(nn.Module):
         check_name("WEIGHTING.TOPK_RES", resolution, RESOLUTIONS)
         check_name("WEIGHTING.WEIGHT_FORM", weight_form, WEIGHT_FORMS)
         _check_counts(k, push_per_image, min_count, bank_size)
+        if similarity == "rank" and k >= dim:
+            raise InputError(
+                f"WEIGHTING.K: {k}, but an embedding has {dim} channels, and which are the most active of all says "
+                "nothing; set it below MODEL.SEM_SEG_HEAD.CONVS_DIM"
+            )
         self.num_classes = num_classes
         self.k = k
         self.similarity = similarity

@@ -9,14 +9,27 @@ import detectron2.data.transforms as T
 import numpy as np
 from fvcore.transforms.transform import CropTransform, PadTransform
 
-from ...errors import InputError
+from ...errors import InputError, check_name
 from ...structures import IGNORE
+
+RESIZES = ("antialias", "bilinear")
+
+
+class InterpolateTransform(T.ResizeTransform):
+    """A resize by `torch.nn.functional.interpolate` as networks use it: images bilinear, unsmoothed; masks nearest."""
+
+    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
+        """Resize an image (H, W, C) or mask (H, W) of whole numbers."""
+        # Detectron2 gives bytes to PIL, which smooths what it makes smaller, and floats to torch.
+        return super().apply_image(img.astype(np.float32), interp).round().astype(img.dtype)
 
 
 class RandomScale(T.Augmentation):
     """Resize by a random factor; the aspect ratio stays."""
 
-    def __init__(self, scale_range: Sequence[float], base: int = 0, balanced: bool = False) -> None:
+    def __init__(
+        self, scale_range: Sequence[float], base: int = 0, balanced: bool = False, resize: str = "antialias"
+    ) -> None:
         """Prepare the draws.
 
         Args:
@@ -24,24 +37,30 @@ class RandomScale(T.Augmentation):
             base: long side in pixels that factor 1 stands for; 0: the image's own.
             balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
                 above 1 in the others (U2PL, AEL).
+            resize: "antialias": by PIL, to a rounded size; "bilinear": by `InterpolateTransform`, to a size that is
+                rounded down (U2PL, AEL).
 
         Raises:
-            InputError: balanced, and 1 is not in the range.
+            InputError: balanced, and 1 is not in the range; or there is no such resize.
         """
         super().__init__()
         self.low, self.high = scale_range
         self.base = base
         self.balanced = balanced
+        self.antialias = check_name("INPUT.RESIZE", resize, RESIZES) == "antialias"
         if balanced and not self.low <= 1 <= self.high:
             raise InputError(
-                f"INPUT.SCALE_BALANCED: 1 is not inside INPUT.SCALE_RANGE {tuple(scale_range)}; widen it, or set False"
+                f"INPUT.SCALE_BALANCED: 1 is not inside {tuple(scale_range)}; widen that INPUT.SCALE_RANGE or "
+                "INPUT.PASTE.SCALE_RANGE, or set False"
             )
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """Draw the factor for `image` (H, W, 3)."""
         height, width = image.shape[:2]
         factor = self._draw() * (self.base / max(height, width) if self.base else 1.0)
-        return T.ResizeTransform(height, width, max(1, round(height * factor)), max(1, round(width * factor)))
+        if self.antialias:
+            return T.ResizeTransform(height, width, max(1, round(height * factor)), max(1, round(width * factor)))
+        return InterpolateTransform(height, width, max(1, int(height * factor)), max(1, int(width * factor)))
 
     def _draw(self) -> float:
         if not self.balanced:
@@ -126,6 +145,7 @@ class RandomView:
         *,
         scale_base: int = 0,
         scale_balanced: bool = False,
+        resize: str = "antialias",
     ) -> None:
         """Prepare the augmentations, which draw from numpy's global generator.
 
@@ -136,9 +156,10 @@ class RandomView:
             flip: whether to mirror every other view, left to right.
             scale_base: long side that factor 1 stands for, see `RandomScale`.
             scale_balanced: whether to shrink as often as to enlarge, see `RandomScale`.
+            resize: "antialias" or "bilinear", see `RandomScale`.
         """
         # The flip comes before the crop so that padding is always at the right and the bottom.
-        scale = RandomScale(scale_range, scale_base, scale_balanced)
+        scale = RandomScale(scale_range, scale_base, scale_balanced, resize)
         mirror = T.RandomFlip(prob=0.5 if flip else 0.0)
         crop = PaddedCrop(crop_size, color)
         self.augmentations = T.AugmentationList([scale, mirror, crop])

@@ -1,0 +1,123 @@
+"""What is switched off although it may not seem so: by a config, and as a whole training has shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from detectron2.utils import comm
+
+from .base import Framework
+from .teacher_student import TeacherStudent
+
+
+def idle_keys(cfg: Any, framework: Framework) -> list[str]:
+    """What will do nothing in the training of a framework, whatever it was meant to.
+
+    What nobody can mean is an `InputError` elsewhere.
+
+    Args:
+        cfg: its config.
+        framework: to be trained.
+
+    Returns:
+        a text each: `key: what is so; how to mend it`.
+    """
+    checks = _semi_supervised(cfg, framework) if framework.semi_supervised else _supervised(cfg)
+    return [text for holds, text in [*checks, _ohem(cfg)] if holds]
+
+
+def idle_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
+    """What of a framework did nothing in a whole training.
+
+    Args:
+        framework: as the training left it.
+        sums: of the scalars in its `latest` over all steps, averaged over processes.
+
+    Returns:
+        a text each: `key: what was so`.
+    """
+    if not framework.semi_supervised:
+        return []
+    if "pseudo/selected" not in sums:
+        return [
+            f"FRAMEWORK.BURN_IN: {framework.burn_in}, and no step came to the unlabeled images: they taught nothing"
+        ]
+    checks = [
+        (
+            not sums["pseudo/selected"],
+            f"no pseudo-label ever reached {framework.selection}: the unlabeled images taught nothing",
+        ),
+        *_weights(framework, sums),
+    ]
+    return [text for holds, text in checks if holds] + framework.idle()
+
+
+def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool, str]]:
+    if (weigher := framework.weigher) is None:
+        return []
+    return [
+        (
+            not weigher.labeled_bank.pushed.any(),
+            f"WEIGHTING.LABELED_CONF: no labeled pixel was rightly labeled with a confidence above "
+            f"{weigher.labeled_conf:g}: none joined the memory bank",
+        ),
+        (
+            framework.box_score is not None and not sums["pseudo/reliable"],
+            f"RPPI: no pseudo-label of a confidence of {weigher.reliable_conf:g} (RPPI.CONF) was ever in a box of its "
+            f"class with a score of {framework.box_score} (RPPI.BOX_SCORE): none joined the memory bank",
+        ),
+        (
+            not sums["pseudo/weighted"],
+            f"WEIGHTING: every weight was neutral to the end; no class of a pseudo-label had {weigher.min_count} "
+            "embeddings in the memory bank (WEIGHTING.MIN_COUNT)",
+        ),
+    ]
+
+
+def _supervised(cfg: Any) -> list[tuple[bool, str]]:
+    mend = f"{cfg.FRAMEWORK.NAME} learns from labels alone; set another FRAMEWORK.NAME, or this to"
+    return [
+        (len(cfg.DATASETS.UNLABELED) > 0, f"DATASETS.UNLABELED: {mend} ()"),
+        (cfg.WEIGHTING.ENABLED, f"WEIGHTING.ENABLED: {mend} False"),
+    ]
+
+
+def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
+    keys, solver = cfg.FRAMEWORK, cfg.SOLVER
+    burn_in, copies = keys.BURN_IN, keys.BURN_IN + keys.EMA_COPY_STEPS
+    averages = isinstance(framework, TeacherStudent) and keys.EMA_DECAY > 0
+    images = solver.UNLABELED_IMS_PER_BATCH // comm.get_world_size()
+    return [
+        (
+            burn_in >= solver.MAX_ITER,
+            f"FRAMEWORK.BURN_IN: {burn_in} of SOLVER.MAX_ITER {solver.MAX_ITER} steps are supervised, so that no "
+            "unlabeled image trains; lower it, or set FRAMEWORK.NAME Supervised",
+        ),
+        (
+            averages and burn_in < solver.MAX_ITER <= copies,
+            f"FRAMEWORK.EMA_COPY_STEPS: with BURN_IN {copies} of SOLVER.MAX_ITER {solver.MAX_ITER} steps, so that the "
+            "teacher is the student's copy to the end; lower it",
+        ),
+        (keys.ALPHA == 0, "FRAMEWORK.ALPHA: 0, so that pseudo-labels train nothing; raise it"),
+        (
+            framework.mixes and keys.CUTMIX.PROB > 0 and images == 1,
+            "SOLVER.UNLABELED_IMS_PER_BATCH: one image a process, which CutMix can mix with no other; raise it, or set "
+            "FRAMEWORK.CUTMIX.PROB 0",
+        ),
+        (
+            cfg.MODEL.DETECTOR.MODE == "cached" and not cfg.RPPI.ENABLED,
+            "MODEL.DETECTOR.MODE: cached, but nothing asks for boxes; set RPPI.ENABLED True, or this to none",
+        ),
+    ]
+
+
+def _ohem(cfg: Any) -> tuple[bool, str]:
+    ohem = cfg.FRAMEWORK.OHEM
+    pixels = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size() * prod(cfg.INPUT.CROP_SIZE)
+    return (
+        ohem.ENABLED and pixels <= ohem.MIN_KEPT,
+        f"FRAMEWORK.OHEM.MIN_KEPT: {ohem.MIN_KEPT}, but a process's labeled images have {pixels} pixels, so that easy "
+        "ones train too; lower it, or set FRAMEWORK.OHEM.ENABLED False",
+    )
