@@ -61,6 +61,8 @@ def check_config(cfg: Any) -> None:
             f"FRAMEWORK.NAME: {cfg.FRAMEWORK.NAME} trains a segmenter, but MODEL.DETECTOR.MODE is alone; "
             "set it to Detector"
         )
+    if cfg.WEIGHTING.ENABLED and "detector" in cfg.WEIGHTING.KIND and cfg.MODEL.DETECTOR.MODE == "none":
+        raise InputError("WEIGHTING.KIND: detector weighs by boxes; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
         raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
