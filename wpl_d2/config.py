@@ -227,6 +227,12 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.AUGSEG = CN()
     cfg.FRAMEWORK.AUGSEG.INJECTION = True
 
+    # Mending pseudo-labels before they are weighed (weighting/refinement.py); no published host here does it.
+    cfg.PSEUDO_LABEL = CN()
+    # none; tta: by the mean over three more views; component_vote: one class for a whole connected object; prototype:
+    # probabilities times likeness to prototypes; detector: the class of a box where the segmenter names another one.
+    cfg.PSEUDO_LABEL.REFINE = "none"
+
     # PPW: how far a pseudo-label's loss counts (paper, section 3.3).
     cfg.WEIGHTING = CN()
     cfg.WEIGHTING.ENABLED = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..data import build_test_loader
 from ..data.mappers import read_labels
 from ..errors import InputError
-from ..frameworks.parts import make_evidence
+from ..frameworks.parts import build_refinement, fill_in, make_evidence
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
 from ..weighting import Evidence, PixelWeigher, Score, reliable_mask
@@ -174,7 +174,7 @@ def judge_pseudo_labels(
     """
     if not isinstance(model, UnifiedSegDet):
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    source = BoxSource(cfg, model, dataset_name)
+    source, refinement = BoxSource(cfg, model, dataset_name), build_refinement(cfg)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
     judged = {} if weigher is None else _judged_scores(weigher, bool(source), model.device)
     evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged))
@@ -184,11 +184,15 @@ def judge_pseudo_labels(
         loader = build_test_loader(cfg, dataset_name)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             evidence, found = _label(model, source, item)
-            pseudo = _fill_in(cfg, evidence, weigher)
+            pseudo = fill_in(evidence, refinement, weigher)
+            boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
+            if boxes is not None:  # whether or not RPPI is on
+                reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
+                pseudo = pseudo.replace(reliable=reliable)
+            evidence = replace(evidence, pseudo=pseudo)
             memory = None if weigher is None else weigher.memory
             scores = {name: score(evidence, memory) for name, score in judged.items()}
             target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
-            boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
             evaluator.score_batch(pseudo, scores, target, boxes)
             if found is not None:
                 in_boxes.score_image(pseudo, found, target, source.truth(item))
@@ -216,15 +220,6 @@ def _label(model: UnifiedSegDet, source: BoxSource, item: Mapping[str, Any]) -> 
     found = source.find(item, features)
     detections = None if found is None else [found]
     return make_evidence(model, PseudoLabels.from_logits(output.logits, valid), output, detections, images), found
-
-
-def _fill_in(cfg: Any, evidence: Evidence, weigher: PixelWeigher | None) -> PseudoLabels:
-    """The labels with `reliable`, whether or not RPPI is on, and `weight` filled in."""
-    pseudo = evidence.pseudo
-    if evidence.detections is not None:
-        boxes = class_boxes(evidence.detections, cfg.RPPI.BOX_SCORE)
-        pseudo = pseudo.replace(reliable=reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF))
-    return pseudo if weigher is None else pseudo.replace(weight=weigher.weight(evidence))
 
 
 def _group_results(groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:

@@ -17,9 +17,9 @@ from ..errors import InputError, check_name
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import LossTerm, PseudoLabels, SemSegOutput
-from ..weighting import PixelWeigher
+from ..weighting import PixelWeigher, Refinement
 from .check import check_config, check_paste
-from .parts import make_evidence, supervised_term
+from .parts import build_refinement, fill_in, make_evidence, supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -70,6 +70,7 @@ class Framework(nn.Module):
         student: UnifiedSegDet,
         teacher: UnifiedSegDet | None = None,
         weigher: PixelWeigher | None = None,
+        refinement: Refinement | None = None,
         norm: str = "valid",
         embeddings: tuple[str, str] = ("student", "weak"),
         threshold: float = 0.95,
@@ -83,6 +84,7 @@ class Framework(nn.Module):
             student: the model to train.
             teacher: the labeler that follows it; made equal to the student here.
             weigher: None switches the weighting off.
+            refinement: mends pseudo-labels; None leaves them as they are.
             norm: denominator of weighted losses, see `reduce_term`.
             embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
                 "weak" (the labeler's) or the "strong" view (the student's).
@@ -95,6 +97,7 @@ class Framework(nn.Module):
         self.student = student
         self.teacher = teacher
         self.weigher = weigher
+        self.refinement = refinement
         self.norm = norm
         self.labeled_from, self.unlabeled_view = embeddings
         self.threshold = threshold
@@ -125,6 +128,7 @@ class Framework(nn.Module):
         return {
             "student": build_model(cfg),
             "weigher": PixelWeigher.from_config(cfg) if cfg.WEIGHTING.ENABLED else None,
+            "refinement": build_refinement(cfg),
             "norm": cfg.WEIGHTING.NORM,
             "embeddings": (cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.UNLAB_VIEW),
             "threshold": cfg.FRAMEWORK.THRESHOLD,
@@ -241,8 +245,13 @@ class Framework(nn.Module):
             output: what the labeler's head made of these.
         """
         pseudo = PseudoLabels.from_logits(output.logits, self.stack(items, "valid"))
-        if self.weigher is not None:
-            pseudo = self._weigh(self.weigher, items, features, output, pseudo)
+        needs = frozenset[str]().union(*(part.needs for part in (self.weigher, self.refinement) if part is not None))
+        detections = self.weak_detections(items, features) if "boxes" in needs else None
+        images = self.images(items, "image") if "views" in needs else None
+        evidence = make_evidence(self.labeler, pseudo, output, detections, images)
+        pseudo = fill_in(evidence, self.refinement, self.weigher)
+        if self.weigher is not None and self.weigher.box_score is not None and self.unlabeled_view == "weak":
+            self.weigher.stage_reliable(output.embedding, pseudo.labels, pseudo.reliable)
         self._remember(items, pseudo)
         return pseudo
 
@@ -304,21 +313,6 @@ class Framework(nn.Module):
         if self.labeled_from == "labeler" and self.teacher is not None:
             output = self.look(items)[1] if labelers is None else labelers
         self.weigher.stage_labeled(output.embedding, output.logits, target)
-
-    def _weigh(
-        self,
-        weigher: PixelWeigher,
-        items: list[dict[str, Any]],
-        features: dict[str, Tensor],
-        output: SemSegOutput,
-        pseudo: PseudoLabels,
-    ) -> PseudoLabels:
-        detections = self.weak_detections(items, features) if "boxes" in weigher.needs else None
-        images = self.images(items, "image") if "views" in weigher.needs else None
-        pseudo = weigher.resolve(make_evidence(self.labeler, pseudo, output, detections, images))
-        if weigher.box_score is not None and self.unlabeled_view == "weak":
-            weigher.stage_reliable(output.embedding, pseudo.labels, pseudo.reliable)
-        return pseudo
 
     def _remember(self, items: list[dict[str, Any]], pseudo: PseudoLabels) -> None:
         share = pseudo.valid.sum().clamp(min=1)

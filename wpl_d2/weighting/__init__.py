@@ -1,6 +1,7 @@
 """Which pseudo-labels to trust, and how far: RPPI, PPW and its rivals, in plain torch."""
 
 from .memory_bank import MemoryBank, pooled_prototypes
+from .refinement import Refinement
 from .reliability import reliable_mask
 from .sampling import sample_per_class
 from .scores import SCORE_REGISTRY, Evidence, Score
@@ -12,6 +13,7 @@ __all__ = [
     "Evidence",
     "MemoryBank",
     "PixelWeigher",
+    "Refinement",
     "Score",
     "cosine",
     "euclidean",

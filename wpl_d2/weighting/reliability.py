@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -48,27 +48,43 @@ def reliable_mask(label: Tensor, confidence: Tensor, boxes: ClassBoxes, threshol
     return inside & (confidence >= threshold) & (label != IGNORE)
 
 
+class BestBoxes(NamedTuple):
+    """Of each pixel the best of the boxes that cover its centre.
+
+    Attributes:
+        own: (B, H, W) float32 in [0, 1], the score of the best box of the pixel's own class, 0 where there is none.
+        any: (B, H, W) float32 in [0, 1], that of the best box of any class.
+        classes: (B, H, W) int64, that box's class; -1 where there is none.
+    """
+
+    own: Tensor
+    any: Tensor
+    classes: Tensor
+
+
 @torch.no_grad()
-def best_box_score(label: Tensor, detections: Sequence[Any]) -> tuple[Tensor, Tensor]:
-    """The best score of the boxes that cover each pixel's centre.
+def best_boxes(label: Tensor, detections: Sequence[Any]) -> BestBoxes:
+    """Find the best boxes of each pixel.
 
     Args:
         label: (B, H, W) int64 class ids, `IGNORE` where there is none.
         detections: one an image, Detectron2's `Instances` with `pred_boxes`, `scores` and `class_ids`.
-
-    Returns:
-        (B, H, W) float32 in [0, 1] each, 0 where there is no such box: of boxes of the pixel's own class, and of any.
     """
-    own = torch.zeros(label.shape, device=label.device)
-    best = torch.zeros_like(own)
+    own, best = torch.zeros(2, *label.shape, device=label.device)
+    kind = torch.full_like(label, -1, dtype=torch.int16)
     corners, classes = _padded([(found.pred_boxes.tensor, found.class_ids) for found in detections], label.device)
     scores = pad_sequence([found.scores.float() for found in detections], batch_first=True).to(label.device)
     parts = (field.split(_BOXES, dim=1) for field in (corners, classes, scores))
     for part, ids, score in zip(*parts, strict=True):
+        if not ids.shape[1]:  # what splitting no boxes leaves
+            continue
         inside = _inside(part, label.shape[-2:]) * score[:, :, None, None]
-        best = torch.maximum(best, inside.amax(dim=1))
         own = torch.maximum(own, (inside * (ids[:, :, None, None] == label.short()[:, None])).amax(dim=1))
-    return own, best
+        highest, place = inside.max(dim=1)
+        higher = highest > best
+        best = torch.where(higher, highest, best)
+        kind = torch.where(higher, ids.gather(1, place.flatten(1)).view_as(kind), kind)
+    return BestBoxes(own, best, kind.long())
 
 
 def _padded(boxes: ClassBoxes, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from ..structures import IGNORE, PseudoLabels
 from .components import connected_components
 from .gather import gathered
 from .memory_bank import MemoryBank, pooled_prototypes
-from .reliability import best_box_score
+from .reliability import best_boxes
 from .sampling import at_cells
 from .similarity import (
     ClassScores,
@@ -32,7 +32,7 @@ from .similarity import (
 SCORE_REGISTRY = Registry("SCORE")
 SCORE_REGISTRY.__doc__ = "Kinds of weights: subclasses of `Score`, chosen by WEIGHTING.KIND under their `kind`."
 
-_STRIDE = 4
+STRIDE = 4
 """Pixels from cell to cell on which connected components are told apart: labels hold nothing finer."""
 _VIEWS = ((1.0, True), (0.75, False), (1.25, False))
 """Scale, and whether mirrored, of the views that `tta` adds to the weak one."""
@@ -259,7 +259,7 @@ class ObjectConfidence(Score):
             regions = pseudo.labels.masked_fill(pseudo.labels == IGNORE, self.options.num_classes)
             return pseudo.confidence * region_mean(pseudo.confidence, regions, self.options.num_classes + 1)
         height, width = pseudo.labels.shape[-2:]
-        cells = at_cells(pseudo.labels, -(-height // _STRIDE), -(-width // _STRIDE))
+        cells = at_cells(pseudo.labels, -(-height // STRIDE), -(-width // STRIDE))
         regions = label_components(cells, self.options.num_classes)
         known = at_cells(pseudo.confidence, *cells.shape[-2:])
         mean = at_cells(region_mean(known, regions, cells[0].numel() + 1), height, width)
@@ -333,8 +333,8 @@ class BoxScore(Score):
     def forward(self, evidence: Evidence, memory: Memory) -> Tensor:
         """See `Score`."""
         assert evidence.detections is not None  # see `needs`
-        own, best = best_box_score(evidence.pseudo.labels, evidence.detections)
-        return torch.where(self.is_object[evidence.pseudo.labels], own, 1.0 - best)
+        found = best_boxes(evidence.pseudo.labels, evidence.detections)
+        return torch.where(self.is_object[evidence.pseudo.labels], found.own, 1.0 - found.any)
 
 
 @SCORE_REGISTRY.register()
