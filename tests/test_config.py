@@ -21,6 +21,9 @@ FITTING = [
     ("INPUT.CROP_SIZE", "[64, 96]", (64, 96)),
     ("DATASETS.TRAIN", "('a_labeled',)", ("a_labeled",)),
     ("SOLVER.WEIGHT_DECAY_NORM", "0.0", 0.0),
+    ("WEIGHTING.KIND", "rank_margin", ("rank_margin",)),
+    ("WEIGHTING.KIND", "[rank, object]", ("rank", "object")),
+    ("WEIGHTING.KIND", "('knn_margin',)", ("knn_margin",)),
     ("MODEL.WEIGHTS", "path/of.pth", "path/of.pth"),
 ]
 
@@ -49,6 +52,10 @@ WRONG = [
     ("SOLVER.MAX_ITER", "1000.0", "SOLVER.MAX_ITER cannot be 1000.0 of type float; give it a whole number"),
     ("SOLVER.BASE_LR", "fast", "SOLVER.BASE_LR cannot be 'fast' of type str; give it a number"),
     ("OUTPUT_DIR", "2024", "OUTPUT_DIR cannot be 2024 of type int; give it text, such as \"'2024'\""),
+    ("WEIGHTING.KIND", "3", "WEIGHTING.KIND cannot be 3 of type int"),
+    ("WEIGHTING.SIMILARITY", "cosine", "WEIGHTING.SIMILARITY is now WEIGHTING.KIND; write that"),
+    ("WEIGHTING.POWER", "0", "WEIGHTING.POWER: 0.0 is out of its range; set it above 0"),
+    ("WEIGHTING.MOMENTUM", "2", "WEIGHTING.MOMENTUM: 2.0 is out of its range; set it from 0 to 1"),
     ("WEIGHTING", "3", "WEIGHTING is a section; set keys of it, such as WEIGHTING.ENABLED"),
     ("SOLVER.MAX_ITER.X", "3", "no config key SOLVER.MAX_ITER.X; did you mean SOLVER.MAX_ITER"),
     ("FRAMEWORK.THRESHOLD", "95.0", "FRAMEWORK.THRESHOLD: 95.0 is out of its range; set it from 0 to 1"),

@@ -148,8 +148,8 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
     if framework.weigher is not None:
         for name in ("resolve", "stage_labeled", "stage_reliable", "commit"):
             timed(framework.weigher, name, "weighting")
-    if framework.box_score is not None:
-        timed(framework.labeler, "detect", "detector")
+        if "boxes" in framework.weigher.needs:
+            timed(framework.labeler, "detect", "detector")
 
 
 def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:

@@ -251,10 +251,27 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.AUGSEG = CN()
     cfg.FRAMEWORK.AUGSEG.INJECTION = True
 
+    # Mending pseudo-labels before they are weighed (weighting/refinement.py); no published host here does it.
+    cfg.PSEUDO_LABEL = CN()
+    # none; tta: by the mean over three more views; component_vote: one class for a whole connected object; prototype:
+    # probabilities times likeness to prototypes; detector: the class of a box where the segmenter names another one.
+    cfg.PSEUDO_LABEL.REFINE = "none"
+
     # PPW: how far a pseudo-label's loss counts (paper, section 3.3).
     cfg.WEIGHTING = CN()
     cfg.WEIGHTING.ENABLED = False
-    cfg.WEIGHTING.SIMILARITY = "rank"  # rank | cosine | euclidean
+    # What a label's weight is made of: a score in [0, 1], or the product of several; see weighting/scores.py. By the
+    # memory bank: rank (the paper's), rank_margin, cosine, cosine_margin, euclidean, knn_margin; by probabilities:
+    # confidence, object, softmatch; by boxes: detector; by three more forwards of who labels: tta.
+    cfg.WEIGHTING.KIND = ("rank",)
+    # The score's exponent, above 0: more than 1 sharpens it.
+    cfg.WEIGHTING.POWER = 1.0
+    # Divide it by its running mean over the class, so that no class loses for being hard.
+    cfg.WEIGHTING.PER_CLASS = False
+    # What `object` averages the confidence over: component (the pixel's connected one) | class (all of its class).
+    cfg.WEIGHTING.OBJECT = "component"
+    # Share of the former value in the running means of PER_CLASS and softmatch.
+    cfg.WEIGHTING.MOMENTUM = 0.999
     # Subtract the mean prototype from pixel and prototype before they are compared.
     cfg.WEIGHTING.CENTERED = False
     cfg.WEIGHTING.K = 5

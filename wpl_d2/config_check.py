@@ -66,6 +66,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
                 "RPPI.BOX_SCORE",
             ),
             *("FRAMEWORK.EMA_DECAY", "FRAMEWORK.CUTMIX.PROB", "FRAMEWORK.AEL.MOMENTUM", "INPUT.PASTE.PROB"),
+            "WEIGHTING.MOMENTUM",
             *("INPUT.STRONG.JITTER_PROB", "INPUT.STRONG.GRAY_PROB", "INPUT.STRONG.BLUR_PROB", "TEST.BOX_IOU"),
             *("MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", "MODEL.AUX_HEAD.DROPOUT", "MODEL.TIMM.BN_MOMENTUM"),
         ),
@@ -73,7 +74,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
     (
         _positive,
         "set it above 0",
-        ("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR"),
+        ("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "WEIGHTING.POWER"),
     ),
     (
         _not_negative,

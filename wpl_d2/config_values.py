@@ -11,6 +11,9 @@ from detectron2.config import CfgNode as CN
 
 from .errors import InputError, nearest
 
+RENAMED = {"WEIGHTING.SIMILARITY": "WEIGHTING.KIND"}
+"""Keys of former versions, and what they are called now."""
+
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
@@ -37,7 +40,7 @@ def read_values(file: str) -> Iterator[tuple[str, Any]]:
 
 
 def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
-    """Set one key, in place. A whole number does for a key that takes any; lists and tuples do for each other.
+    """Set one key, in place. A whole number does for a key that takes any; lists, tuples and bare names do for names.
 
     Args:
         cfg: not frozen.
@@ -48,6 +51,8 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
     Raises:
         InputError: there is no such key, or its values are of another type.
     """
+    if key in RENAMED:
+        raise InputError(f"{source}: {key} is now {RENAMED[key]}; write that")
     *path, name = key.split(".")
     node: Any = cfg
     for part in path:
@@ -59,7 +64,7 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
     if isinstance(old, CN):
         raise InputError(f"{source}: {key} is a section; set keys of it, such as {key}.{next(leaf_keys(old), 'KEY')}")
     try:
-        cfg.merge_from_list([key, _whole_to_float(value) if isinstance(old, float) else value])
+        cfg.merge_from_list([key, _fit(value, old)])
     except ValueError as error:
         given = CN._decode_cfg_value(value)
         raise InputError(
@@ -84,6 +89,18 @@ def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value
 
 
+def _fit(value: Any, old: Any) -> Any:
+    """A value in the type of the one before it, where that changes nothing of what it says."""
+    if isinstance(old, float):
+        return _whole_to_float(value)
+    names = isinstance(old, list | tuple) and bool(old) and all(isinstance(name, str) for name in old)
+    return type(old)(_split_names(value)) if names and isinstance(CN._decode_cfg_value(value), str) else value
+
+
+def _split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.strip("()[] ").split(",") if name.strip()]
+
+
 def _whole_to_float(value: Any) -> Any:
     if isinstance(value, str):
         with suppress(ValueError):
@@ -97,9 +114,5 @@ def _example(old: Any, given: Any) -> str:
         return f"text, such as \"'{given}'\""
     if not isinstance(old, list | tuple):
         return _KINDS.get(type(old), type(old).__name__)
-    if isinstance(given, str):
-        names = (name.strip() for name in given.strip("()[]").split(","))
-        parts = [name for name in names if name]
-    else:
-        parts = [given] * max(1, len(old))
+    parts = _split_names(given) if isinstance(given, str) else [given] * max(1, len(old))
     return f'several values, such as "{type(old)(parts)}"'

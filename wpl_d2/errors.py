@@ -38,7 +38,7 @@ def check_name(key: str, name: str, valid: Iterable[str]) -> str:
     """Return `name` if it is one of `valid`.
 
     Args:
-        key: what the user set, such as "WEIGHTING.SIMILARITY"; for the message.
+        key: what the user set, such as "WEIGHTING.WEIGHT_FORM"; for the message.
         name: the value set.
         valid: the names there are.
 

@@ -7,7 +7,6 @@ from wpl_d2.evaluation import PseudoLabelEvaluator, pseudo_labels
 from wpl_d2.evaluation.auroc import auroc, histograms, spread_confidence
 from wpl_d2.evaluation.pseudo_labels import pseudo_label_table
 from wpl_d2.structures import PseudoLabels
-from wpl_d2.weighting import SIMILARITY_MAPS, PixelWeigher, cosine, rank_overlap
 
 CLASSES = ["sky", "car", "dog"]
 THRESHOLD = 0.8
@@ -151,30 +150,12 @@ def test_a_process_without_an_image_takes_part_in_the_same_sums(monkeypatch):
     real = pseudo_labels.sum_over_ranks
     monkeypatch.setattr(pseudo_labels, "sum_over_ranks", lambda counts: summed.append(counts.shape) or real(counts))
     pseudo, target, boxes = batch()
-    weigher = PixelWeigher(num_classes=len(CLASSES), dim=16, bank_size=8)
-    maps = weigher.similarity_maps(torch.rand(len(target), 16, 5, 6), pseudo.labels)
+    maps = {name: torch.rand(target.shape) for name in ("rank", "cosine")}
     names = []
     for images in (1, 0):
-        evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, SIMILARITY_MAPS)
+        evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, tuple(maps))
         for _ in range(images):
             evaluator.score_batch(pseudo, maps, target, boxes)
         names.append(list(evaluator.evaluate()))
     assert summed[: len(summed) // 2] == summed[len(summed) // 2 :]
     assert names[0] == names[1]
-
-
-def test_similarity_scores_use_both_banks():
-    torch.manual_seed(0)
-    weigher = PixelWeigher(num_classes=3, dim=16, bank_size=8)
-    weigher.labeled_bank.push(torch.rand(6, 16), torch.tensor([0, 0, 1, 1, 2, 2]))
-    weigher.unlabeled_bank.push(torch.rand(2, 16), torch.tensor([1, 1]))
-    embedding, labels = torch.rand(1, 16, 5, 6), torch.randint(0, 3, (1, 20, 24))
-    scores = weigher.similarity_maps(embedding, labels)
-    plain = {"rank", "cosine", "euclidean"}
-    assert set(scores) == plain | {f"{name}_centered" for name in plain}
-    rows = [weigher.labeled_bank.ring, weigher.unlabeled_bank.ring]
-    prototypes = (rows[0].sum(1) + rows[1].sum(1)) / torch.tensor([2, 4, 2])[:, None]
-    torch.testing.assert_close(scores["rank"], rank_overlap(embedding, labels, prototypes))
-    mean = prototypes.mean(0)
-    expected = cosine(embedding - mean.view(1, -1, 1, 1), labels, prototypes - mean)
-    torch.testing.assert_close(scores["cosine_centered"], expected)

@@ -56,9 +56,9 @@ def test_pixels_in_cached_boxes_of_their_class_are_reliable(tree, cache):
     # Labels of an untrained model are of any class: at least two of the three have boxes that hold some.
     labels = framework.label(batch).labels[found]
     assert found.any() and not found.all() and len(labels.unique()) >= 1
-    framework.box_score = 0.85
+    framework.weigher.box_score = 0.85
     assert torch.equal(reliable(framework, batch), expected(framework, batch, 0.85))
-    framework.box_score = 0.95
+    framework.weigher.box_score = 0.95
     assert not reliable(framework, batch).any()
 
 
@@ -79,9 +79,10 @@ def test_the_same_boxes_are_as_reliable_from_a_file_as_from_a_detector(tree, cac
     shared, _ = make(tree, *SMALL_DETECTOR)
     shared.load_state_dict(cached.state_dict(), strict=False)
     cached.weigher.reliable_conf = shared.weigher.reliable_conf = 0.0
-    pairs = [(item["boxes"].pred_boxes.tensor, item["boxes"].class_ids) for item in batch["unlabeled"]]
     ours = cached.label(batch)
-    monkeypatch.setattr("wpl_d2.frameworks.base.class_boxes", lambda instances, min_score: pairs)
+    monkeypatch.setattr(
+        shared.teacher, "detect", lambda features, sizes: [item["boxes"] for item in batch["unlabeled"]]
+    )
     theirs = shared.label(batch)
     assert torch.equal(ours.reliable, theirs.reliable) and ours.reliable.any()
 

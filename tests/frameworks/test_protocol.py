@@ -55,7 +55,7 @@ def test_weights_of_one_give_the_host(tree, name):
 
 def test_weights_of_zero_remove_the_weighted_terms(tree, name, monkeypatch):
     framework, batch = make(tree, *FRAMEWORKS[name], *NOTHING_KNOWN.get(name, []))
-    monkeypatch.setattr(framework.weigher, "weight", lambda embedding, labels: torch.zeros(labels.shape))
+    monkeypatch.setattr(framework.weigher, "weight", lambda evidence: torch.zeros(evidence.pseudo.labels.shape))
     found = losses_of(framework, batch)
     assert (unlabeled_losses(name, found) == 0).all()
     assert found["loss_sem_seg"] > 0
@@ -100,7 +100,7 @@ def test_reliable_pixels_reach_the_unlabeled_bank(tree, name, view, monkeypatch)
     def boxes_of_every_class(instances, min_score):
         return [(everywhere.repeat(3, 1), torch.arange(3)) for _ in instances]
 
-    monkeypatch.setattr("wpl_d2.frameworks.base.class_boxes", boxes_of_every_class)
+    monkeypatch.setattr("wpl_d2.weighting.weigher.class_boxes", boxes_of_every_class)
     losses_of(framework, batch)
     assert framework.weigher.unlabeled_bank.counts.sum() == 0
     framework.commit()

@@ -140,7 +140,7 @@ TOY = [
 # A row of each ablation, and where its value ends up.
 KNOBS = {
     "alpha_0.2": lambda framework: framework.alpha,
-    "box_score_0.80": lambda framework: framework.box_score,
+    "box_score_0.80": lambda framework: framework.weigher.box_score,
     "bank_size_32": lambda framework: framework.weigher.labeled_bank.ring.shape[1],
 }
 

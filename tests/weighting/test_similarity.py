@@ -4,8 +4,16 @@ import torch.nn.functional as F
 from helpers import forbid_host_sync
 
 from wpl_d2.structures import IGNORE
-from wpl_d2.weighting import build_similarity, center, cosine, euclidean, rank_overlap, similarity
-from wpl_d2.weighting.similarity import nearest_index, top_channels
+from wpl_d2.weighting import cosine, euclidean, rank_overlap, similarity
+from wpl_d2.weighting.similarity import (
+    cosine_scores,
+    margin,
+    mean_prototype,
+    nearest_index,
+    neighbour_scores,
+    rank_scores,
+    top_channels,
+)
 
 MEASURES = [rank_overlap, cosine, euclidean]
 
@@ -174,19 +182,40 @@ def test_full_resolution_does_not_depend_on_the_chunks(monkeypatch):
         torch.testing.assert_close(result, default, rtol=0, atol=1e-6)
 
 
-def test_center_moves_the_seen_prototypes_to_a_mean_of_zero():
+def test_mean_prototype_leaves_out_empty_classes():
     torch.manual_seed(0)
-    embedding, prototypes = torch.randn(2, 6, 3, 3), torch.randn(4, 6)
-    seen = torch.tensor([True, False, True, True])
-    prototypes[1] = 0
-    moved, centered = center(embedding, prototypes, seen)
-    mean = prototypes[seen].mean(dim=0)
-    torch.testing.assert_close(centered[seen], prototypes[seen] - mean)
-    assert not centered[1].any()
-    torch.testing.assert_close(moved, embedding - mean[None, :, None, None])
-    nothing, still = center(embedding, torch.zeros(4, 6), torch.zeros(4, dtype=torch.bool))
-    torch.testing.assert_close(nothing, embedding)
-    assert not still.any()
+    prototypes, seen = torch.randn(4, 6), torch.tensor([True, False, True, True])
+    torch.testing.assert_close(mean_prototype(prototypes, seen), prototypes[seen].mean(dim=0))
+    assert not mean_prototype(prototypes, torch.zeros(4, dtype=torch.bool)).any()
+
+
+@pytest.mark.parametrize("classes", [1, 2, 5])
+@pytest.mark.parametrize("scores", [lambda p: rank_scores(p, 3), cosine_scores])
+def test_margin_is_own_minus_the_best_other(classes, scores):
+    torch.manual_seed(classes)
+    prototypes, embedding = torch.randn(classes, 10), torch.randn(2, 10, 4, 5)
+    plain, ahead = scores(prototypes)(embedding), margin(scores(prototypes))(embedding)
+    for c in range(classes):
+        others = plain[..., [other for other in range(classes) if other != c]]
+        best = others.amax(dim=-1) if classes > 1 else torch.zeros(plain.shape[:-1])
+        torch.testing.assert_close(ahead[..., c], (1 + plain[..., c] - best) / 2)
+    assert ahead.min() >= 0 and ahead.max() <= 1
+
+
+@pytest.mark.parametrize("products", [1, 50, 1 << 24])
+def test_neighbour_scores_equal_a_loop(products, monkeypatch):
+    monkeypatch.setattr(similarity, "_PRODUCTS", products)
+    torch.manual_seed(0)
+    bank, filled = torch.randn(4, 12, 6), torch.zeros(4, 12, dtype=torch.bool)
+    for c, count in enumerate([12, 9, 3, 0]):
+        filled[c, torch.randperm(12)[:count]] = True
+    embedding = torch.randn(2, 6, 3, 4)
+    found = neighbour_scores(bank, filled)(embedding)
+    assert found.shape == (2, 3, 4, 4)
+    for b, y, x, c in torch.cartesian_prod(*(torch.arange(n) for n in found.shape)).tolist():
+        own = [F.cosine_similarity(embedding[b, :, y, x], row, dim=0).item() for row in bank[c][filled[c]]]
+        best = sorted((max(value, 0.0) for value in own), reverse=True)[:8]
+        assert found[b, y, x, c].item() == pytest.approx(sum(best) / len(best) if best else 0.0, abs=1e-6)
 
 
 @pytest.mark.parametrize("source, target", [(81, 321), (5, 5), (7, 3), (1, 9), (33, 128)])
@@ -207,17 +236,8 @@ def test_no_host_sync_and_no_gradient(measure, resolution):
     assert not result.requires_grad
 
 
-def test_build_similarity_passes_k_on():
-    torch.manual_seed(0)
-    arguments = torch.randn(1, 8, 4, 4), random_labels((1, 9, 9), 3), torch.randn(3, 8)
-    torch.testing.assert_close(build_similarity("rank", k=3)(*arguments), rank_overlap(*arguments, k=3))
-    torch.testing.assert_close(build_similarity("cosine", k=3)(*arguments), cosine(*arguments))
-
-
 def test_bad_input_is_named():
     embedding, label, prototypes = torch.randn(1, 8, 4, 4), torch.zeros(1, 9, 9).long(), torch.randn(3, 8)
-    with pytest.raises(ValueError, match="did you mean euclidean"):
-        build_similarity("euclid")
     with pytest.raises(ValueError, match=r"WEIGHTING\.TOPK_RES.*full"):
         cosine(embedding, label, prototypes, resolution="ful")
     with pytest.raises(ValueError, match=r"WEIGHTING\.K"):

@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from detectron2.structures import Boxes, Instances
 from helpers import forbid_host_sync
 
 from wpl_d2.structures import IGNORE, PseudoLabels
-from wpl_d2.weighting import PixelWeigher, rank_overlap, reliable_mask
+from wpl_d2.weighting import SCORE_REGISTRY, Evidence, PixelWeigher, rank_overlap, reliable_mask
+from wpl_d2.weighting.scores import ScoreOptions
 
 CLASSES, DIM = 4, 12
 
@@ -39,14 +41,27 @@ def random_step(images=2, seed=0):
     return embedding, logits, logits.argmax(dim=1)
 
 
+def evidence_of(embedding, logits, labels, detections=None):
+    pseudo = PseudoLabels.from_logits(logits, torch.ones_like(labels, dtype=torch.bool)).replace(labels=labels)
+    return Evidence(pseudo, logits, embedding, detections)
+
+
+def detections_of(boxes, scores=1.0):
+    """What a detector found in each image: (xyxy, class ids) pairs, all with the score."""
+    return [
+        Instances((19, 23), pred_boxes=Boxes(xyxy), class_ids=ids, scores=torch.full((len(ids),), scores))
+        for xyxy, ids in boxes
+    ]
+
+
 @pytest.mark.parametrize("form", ["paper", "plus_one"])
 @pytest.mark.parametrize("resolution", ["stride4", "full"])
 def test_weights_are_the_overlap_and_neutral_elsewhere(form, resolution):
     weigher = make(weight_form=form, resolution=resolution)
-    embedding, _, labels = random_step()
+    embedding, logits, labels = random_step()
     labels[:, :3] = IGNORE
     prototypes = fill(weigher, [5, 2, 1, 0])  # class 2 has fewer than min_count, class 3 none
-    weight = weigher.weight(embedding, labels)
+    weight = weigher.weight(evidence_of(embedding, logits, labels))
     overlap = rank_overlap(embedding, labels, prototypes, 3, resolution=resolution)
     known = (labels == 0) | (labels == 1)
     assert known.any() and (~known).any()
@@ -57,31 +72,56 @@ def test_weights_are_the_overlap_and_neutral_elsewhere(form, resolution):
 
 
 def test_an_empty_bank_weighs_nothing():
-    embedding, _, labels = random_step()
+    evidence = evidence_of(*random_step())
     for form in ("paper", "plus_one"):
-        assert (make(weight_form=form).weight(embedding, labels) == 1).all()
+        assert (make(weight_form=form).weight(evidence) == 1).all()
 
 
 def test_centering_compares_deviations_from_the_mean_prototype():
-    embedding, _, labels = random_step()
+    embedding, logits, labels = random_step()
+    evidence = evidence_of(embedding, logits, labels)
     weigher, plain = make(centered=True), make()
     prototypes = fill(weigher, [4, 4, 4, 0])
     plain.load_state_dict(weigher.state_dict())
     mean = prototypes[:3].mean(0)
     expected = rank_overlap(embedding - mean[:, None, None], labels, prototypes - mean, 3)
     seen = labels != 3
-    assert weigher.weight(embedding, labels)[seen].equal(expected[seen])
-    assert not plain.weight(embedding, labels).equal(weigher.weight(embedding, labels))
+    assert weigher.weight(evidence)[seen].equal(expected[seen])
+    assert not plain.weight(evidence).equal(weigher.weight(evidence))
 
 
-def test_other_measures_are_those_of_the_maps():
-    embedding, _, labels = random_step()
-    for name in ("cosine", "euclidean"):
-        weigher = make(similarity=name)
-        fill(weigher, [3, 3, 3, 3])
-        maps = weigher.similarity_maps(embedding, labels)
-        assert weigher.weight(embedding, labels).equal(maps[name])
-        assert not maps["rank"].equal(maps[name])
+def test_several_kinds_are_multiplied_and_sharpened():
+    evidence = evidence_of(*random_step())
+    cosine, both = make(kind="cosine"), make(kind=["cosine", "confidence"], power=2.0)
+    fill(cosine, [3, 3, 3, 3])
+    both.load_state_dict(cosine.state_dict())
+    expected = (cosine.weight(evidence) * evidence.pseudo.confidence) ** 2
+    torch.testing.assert_close(both.weight(evidence), expected)
+
+
+def test_kinds_without_the_bank_weigh_from_the_first_step():
+    evidence = evidence_of(*random_step())
+    assert make(kind="confidence").weight(evidence).equal(evidence.pseudo.confidence)
+    assert (make(kind=["confidence", "rank"]).weight(evidence) == 1).all()
+
+
+def test_per_class_divides_by_the_running_mean_of_the_class():
+    weigher = make(kind="confidence", per_class=True, momentum=0.75)
+    mean = {}
+    for step in range(3):
+        embedding, logits, labels = random_step(seed=step)
+        labels[labels == 3] = IGNORE if step < 2 else 3
+        evidence = evidence_of(embedding, logits, labels)
+        weight, confidence = weigher.weight(evidence), evidence.pseudo.confidence
+        for c in range(CLASSES):
+            own = labels == c
+            torch.testing.assert_close(weight[own], confidence[own] / mean.get(c, 1.0))
+            if own.any():
+                new = confidence[own].mean().item()
+                mean[c] = 0.75 * mean[c] + 0.25 * new if c in mean else new
+        assert (weight[labels == IGNORE] == 1).all()
+        weigher.commit()
+    torch.testing.assert_close(weigher.class_means.mean, torch.tensor([mean[c] for c in range(CLASSES)]))
 
 
 def test_staged_labeled_pixels_are_right_and_confident():
@@ -129,18 +169,32 @@ def test_nothing_lasts_before_commit_or_after_discard():
 
 def test_state_dict_round_trip_keeps_the_weights():
     weigher, other = make(), make()
-    embedding, _, labels = random_step()
+    evidence = evidence_of(*random_step())
     fill(weigher, [9, 7, 5, 3])
     assert set(weigher.state_dict()) == {
         f"{bank}_bank.{name}" for bank in ("labeled", "unlabeled") for name in ("ring", "pushed")
     }
     other.load_state_dict(weigher.state_dict())
-    assert other.weight(embedding, labels).equal(weigher.weight(embedding, labels))
+    assert other.weight(evidence).equal(weigher.weight(evidence))
+
+
+def test_running_figures_are_part_of_the_state():
+    weigher, other = (make(kind=["softmatch", "confidence"], per_class=True, momentum=0.5) for _ in range(2))
+    weigher.weight(evidence_of(*random_step()))
+    weigher.commit()
+    assert weigher.scores["softmatch"].variance < 1 and weigher.class_means.seen.all()
+    other.load_state_dict(weigher.state_dict())
+    evidence = evidence_of(*random_step(seed=1))
+    assert other.weight(evidence).equal(weigher.weight(evidence))
+    weigher.discard()
+    before = weigher.scores["softmatch"].mean.clone()
+    weigher.commit()
+    assert weigher.scores["softmatch"].mean.equal(before)
 
 
 @pytest.mark.parametrize("with_boxes", [False, True])
 def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
-    weigher = make(reliable_conf=0.6)
+    weigher = make(reliable_conf=0.6, box_score=0.5 if with_boxes else None)
     embedding, logits, labels = random_step()
     fill(weigher, [3, 3, 3, 3])
     valid = torch.ones(2, 19, 23, dtype=torch.bool)
@@ -148,8 +202,9 @@ def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
     pseudo = PseudoLabels.from_logits(logits, valid).replace(labels=labels)  # labels in padding, too
     box = torch.tensor([[0.0, 0, 23, 19], [2, 2, 9, 9]]), torch.tensor([0, 1])
     boxes = [box, (torch.zeros(0, 4), torch.zeros(0).long())]
-    result = weigher.resolve(pseudo, embedding, boxes if with_boxes else None)
-    assert result.weight.equal(weigher.weight(embedding, pseudo.labels))
+    evidence = Evidence(pseudo, logits, embedding, detections_of(boxes))
+    result = weigher.resolve(evidence)
+    assert result.weight.equal(weigher.weight(evidence))
     if with_boxes:
         expected = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.6) & valid
         assert result.reliable.equal(expected) and expected.any()
@@ -159,15 +214,23 @@ def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
         assert getattr(result, name) is getattr(pseudo, name)
 
 
-def test_a_whole_step_without_host_sync_or_gradient():
-    weigher = make()
+KINDS = [score.kind for _, score in SCORE_REGISTRY if "views" not in score.needs]
+
+
+@pytest.mark.parametrize("per_class", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_step_without_host_sync_or_gradient(kind, per_class, monkeypatch):
+    weigher = make(kind=kind, per_class=per_class, box_score=0.5, objects=(0, 1))
     embedding, logits, labels = random_step()
     embedding.requires_grad_()
     fill(weigher, [3, 3, 0, 1])
     box = torch.tensor([[0.0, 0, 23, 19]]), torch.tensor([0])
+    detections = detections_of([box, box])
+    # Dropping boxes of low scores waits for the device, as a detector's own inference does many times.
+    monkeypatch.setattr("wpl_d2.weighting.weigher.class_boxes", lambda *_: [box, box])
     with forbid_host_sync():
         pseudo = PseudoLabels.from_logits(logits, torch.ones_like(labels, dtype=torch.bool))
-        pseudo = weigher.resolve(pseudo, embedding, [box, box])
+        pseudo = weigher.resolve(Evidence(pseudo, logits, embedding, detections))
         weigher.stage_labeled(embedding, logits, labels)
         weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
         weigher.commit()
@@ -180,31 +243,38 @@ def test_half_precision_embeddings_are_stored_in_float32():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         weigher.stage_labeled(embedding.bfloat16(), logits.bfloat16(), labels)
         weigher.commit()
-        weight = weigher.weight(embedding.bfloat16(), labels)
+        weight = weigher.weight(evidence_of(embedding.bfloat16(), logits.bfloat16(), labels))
     assert weigher.labeled_bank.ring.dtype == weight.dtype == torch.float32
     assert weigher.labeled_bank.counts.any()
 
 
 def test_config_names_every_option():
     weighting = SimpleNamespace(
-        SIMILARITY="cosine", CENTERED=True, K=7, WEIGHT_FORM="plus_one", TOPK_RES="full", BANK_SIZE=9,
-        PUSH_PER_IMAGE=3, MIN_COUNT=4, LABELED_CONF=0.5,
+        KIND=("cosine", "object"), CENTERED=True, K=7, WEIGHT_FORM="plus_one", TOPK_RES="full", BANK_SIZE=9,
+        PUSH_PER_IMAGE=3, MIN_COUNT=4, LABELED_CONF=0.5, POWER=3.0, PER_CLASS=True, OBJECT="class", MOMENTUM=0.9,
     )  # fmt: skip
     head = SimpleNamespace(NUM_CLASSES=5, CONVS_DIM=6, ALIGN_CORNERS=True)
-    cfg = SimpleNamespace(WEIGHTING=weighting, RPPI=SimpleNamespace(CONF=0.6), MODEL=SimpleNamespace(SEM_SEG_HEAD=head))
+    model = SimpleNamespace(SEM_SEG_HEAD=head, DETECTOR=SimpleNamespace(CLASSES=(1, 3)))
+    cfg = SimpleNamespace(WEIGHTING=weighting, RPPI=SimpleNamespace(CONF=0.6, BOX_SCORE=0.7, ENABLED=True), MODEL=model)
     weigher = PixelWeigher.from_config(cfg)
     assert weigher.labeled_bank.ring.shape == weigher.unlabeled_bank.ring.shape == (5, 9, 6)
-    found = (weigher.similarity, weigher.centered, weigher.k, weigher.weight_form, weigher.resolution)
-    assert found == ("cosine", True, 7, "plus_one", "full")
+    assert list(weigher.scores) == ["cosine", "object"]
+    assert weigher.options == ScoreOptions(5, (1, 3), 7, True, "full", True, "class", 0.9)
     numbers = (weigher.push_per_image, weigher.min_count, weigher.labeled_conf, weigher.reliable_conf)
     assert numbers == (3, 4, 0.5, 0.6)
-    assert weigher.align_corners is True
+    assert (weigher.box_score, weigher.power, weigher.weight_form) == (0.7, 3.0, "plus_one")
+    assert weigher.class_means is not None
+    cfg.RPPI.ENABLED = False
+    assert PixelWeigher.from_config(cfg).box_score is None
 
 
 @pytest.mark.parametrize(
     "option, message",
     [
-        ({"similarity": "cosin"}, r"WEIGHTING\.SIMILARITY: 'cosin' .* did you mean cosine\?"),
+        ({"kind": "cosin"}, r"WEIGHTING\.KIND: 'cosin' .* did you mean cosine"),
+        ({"kind": ["rank", "object", "rank"]}, r"WEIGHTING\.KIND: names rank twice"),
+        ({"kind": []}, r"WEIGHTING\.KIND: names nothing; give one or more of .*knn_margin"),
+        ({"object_region": "image"}, r"WEIGHTING\.OBJECT: .*component"),
         ({"weight_form": "plusone"}, r"WEIGHTING\.WEIGHT_FORM: .*plus_one"),
         ({"resolution": "stride8"}, r"WEIGHTING\.TOPK_RES: .*stride4"),
         ({"k": 0}, r"WEIGHTING\.K: 0 is too small"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -24,9 +24,11 @@ from tqdm import tqdm
 from ..data import build_test_loader
 from ..data.mappers import read_labels
 from ..errors import InputError
+from ..frameworks.parts import build_refinement, fill_in, make_evidence
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
-from ..weighting import SIMILARITY_MAPS, PixelWeigher, reliable_mask
+from ..weighting import Evidence, PixelWeigher, Score, reliable_mask
+from ..weighting.scores import comparable_scores
 from .auroc import BINS, auroc, histograms, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
@@ -160,8 +162,8 @@ def judge_pseudo_labels(
         cfg: a complete config; FRAMEWORK.THRESHOLD makes a pixel confident, RPPI.CONF and RPPI.BOX_SCORE
             reliable; TEST.BOX_SCORES and TEST.BOX_IOU are for the boxes.
         model: the labeler.
-        weigher: with the memory banks of the training; without it there are no weights and no
-            similarities to judge.
+        weigher: with the memory banks of the training; without it there are no weights and no scores to judge. Those
+            that need a forward of their own are judged if it weighs by one of them.
         dataset_name: registered, with masks.
 
     Returns:
@@ -172,20 +174,26 @@ def judge_pseudo_labels(
     """
     if not isinstance(model, UnifiedSegDet):
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    source = BoxSource(cfg, model, dataset_name)
+    source, refinement = BoxSource(cfg, model, dataset_name), build_refinement(cfg)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
-    scored = () if weigher is None else SIMILARITY_MAPS
-    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, scored)
-    scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
-    in_boxes = BoxAgreement(names, objects, scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
+    judged = {} if weigher is None else _judged_scores(weigher, bool(source), model.device)
+    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged))
+    box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
+    in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
         loader = build_test_loader(cfg, dataset_name)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
-            pseudo, embedding, found = _label(cfg, model, weigher, source, item)
-            similarities = {} if weigher is None else weigher.similarity_maps(embedding, pseudo.labels)
-            target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
+            evidence, found = _label(model, source, item)
+            pseudo = fill_in(evidence, refinement, weigher)
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
-            evaluator.score_batch(pseudo, similarities, target, boxes)
+            if boxes is not None:  # whether or not RPPI is on
+                reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
+                pseudo = pseudo.replace(reliable=reliable)
+            evidence = replace(evidence, pseudo=pseudo)
+            memory = None if weigher is None else weigher.memory
+            scores = {name: score(evidence, memory) for name, score in judged.items()}
+            target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
+            evaluator.score_batch(pseudo, scores, target, boxes)
             if found is not None:
                 in_boxes.score_image(pseudo, found, target, source.truth(item))
     agreement = in_boxes.evaluate() if source else None
@@ -194,24 +202,24 @@ def judge_pseudo_labels(
     return evaluator.evaluate(), agreement
 
 
-def _label(
-    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, source: BoxSource, item: Mapping[str, Any]
-) -> tuple[PseudoLabels, Tensor, Instances | None]:
-    """Label an image as a framework labels weak views; also the embedding and all boxes."""
-    images = item["image"][None]
+def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> dict[str, Score]:
+    """All scores that can be computed, by name; "confidence" is the evaluator's own."""
+    lacks = {"views"} - weigher.score_needs
+    scores = comparable_scores(weigher.options, lacks if boxes else lacks | {"boxes"})
+    del scores["confidence"]
+    return {name: score.to(device) for name, score in scores.items()}
+
+
+def _label(model: UnifiedSegDet, source: BoxSource, item: Mapping[str, Any]) -> tuple[Evidence, Instances | None]:
+    """Label an image as a framework labels weak views; also all boxes."""
+    images = model.normalize(item["image"][None])
     size = (images.shape[-2], images.shape[-1])
-    features = model.encode(model.normalize(images))
+    features = model.encode(images)
     output = model.decode(features, size)
     valid = torch.ones(len(images), *size, dtype=torch.bool, device=model.device)
-    pseudo = PseudoLabels.from_logits(output.logits, valid)
     found = source.find(item, features)
-    if found is not None:
-        boxes = class_boxes([found], cfg.RPPI.BOX_SCORE)
-        reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
-        pseudo = pseudo.replace(reliable=reliable)
-    if weigher is not None:
-        pseudo = pseudo.replace(weight=weigher.weight(output.embedding, pseudo.labels))
-    return pseudo, output.embedding, found
+    detections = None if found is None else [found]
+    return make_evidence(model, PseudoLabels.from_logits(output.logits, valid), output, detections, images), found
 
 
 def _group_results(groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from ..errors import InputError, check_name
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
-from ..structures import ClassBoxes, LossTerm, PseudoLabels, SemSegOutput, class_boxes
-from ..weighting import PixelWeigher
+from ..structures import LossTerm, PseudoLabels, SemSegOutput
+from ..weighting import PixelWeigher, Refinement
 from .check import check_config, check_paste, check_pool_norm, images_per_process
-from .parts import select, supervised_term
+from .parts import build_refinement, fill_in, make_evidence, select, supervised_term
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -72,9 +72,9 @@ class Framework(nn.Module):
         student: UnifiedSegDet,
         teacher: UnifiedSegDet | None = None,
         weigher: PixelWeigher | None = None,
+        refinement: Refinement | None = None,
         norm: str = "valid",
         embeddings: tuple[str, str] = ("student", "weak"),
-        box_score: float | None = None,
         threshold: float = 0.95,
         alpha: float = 1.0,
         burn_in: int = 0,
@@ -86,10 +86,10 @@ class Framework(nn.Module):
             student: the model to train.
             teacher: the labeler that follows it; made equal to the student here.
             weigher: None switches the weighting off.
+            refinement: mends pseudo-labels; None leaves them as they are.
             norm: denominator of weighted losses, see `reduce_term`.
             embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
                 "weak" (the labeler's) or the "strong" view (the student's).
-            box_score: least score of a box that RPPI believes; None switches RPPI off.
             threshold: least confidence of a pseudo-label that trains.
             alpha: factor of all losses on unlabeled images.
             burn_in: steps of supervised training first.
@@ -99,9 +99,9 @@ class Framework(nn.Module):
         self.student = student
         self.teacher = teacher
         self.weigher = weigher
+        self.refinement = refinement
         self.norm = norm
         self.labeled_from, self.unlabeled_view = embeddings
-        self.box_score = box_score
         self.threshold = threshold
         self.alpha = alpha
         self.burn_in = burn_in
@@ -131,9 +131,9 @@ class Framework(nn.Module):
         return {
             "student": build_model(cfg),
             "weigher": PixelWeigher.from_config(cfg) if cfg.WEIGHTING.ENABLED else None,
+            "refinement": build_refinement(cfg),
             "norm": cfg.WEIGHTING.NORM,
             "embeddings": (cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.UNLAB_VIEW),
-            "box_score": cfg.RPPI.BOX_SCORE if cfg.RPPI.ENABLED else None,
             "threshold": cfg.FRAMEWORK.THRESHOLD,
             "alpha": cfg.FRAMEWORK.ALPHA,
             "burn_in": cfg.FRAMEWORK.BURN_IN,
@@ -153,6 +153,11 @@ class Framework(nn.Module):
     def device(self) -> torch.device:
         """Where the student is."""
         return self.student.device
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What pseudo-labels are mended and weighed by, beyond the labeler's own output; see `Score`."""
+        return frozenset[str]().union(*(part.needs for part in (self.weigher, self.refinement) if part is not None))
 
     @property
     def selection(self) -> str:
@@ -266,7 +271,12 @@ class Framework(nn.Module):
             output: what the labeler's head made of these.
         """
         pseudo = PseudoLabels.from_logits(output.logits, self.stack(items, "valid"))
-        pseudo = self._weigh(pseudo, output.embedding, self.weak_boxes(items, features))
+        detections = self.weak_detections(items, features) if "boxes" in self.needs else None
+        images = self.images(items, "image") if "views" in self.needs else None
+        evidence = make_evidence(self.labeler, pseudo, output, detections, images)
+        pseudo = fill_in(evidence, self.refinement, self.weigher)
+        if self.weigher is not None and self.weigher.box_score is not None and self.unlabeled_view == "weak":
+            self.weigher.stage_reliable(output.embedding, pseudo.labels, pseudo.reliable)
         self._remember(items, pseudo)
         return pseudo
 
@@ -304,23 +314,16 @@ class Framework(nn.Module):
         return terms, losses
 
     @torch.no_grad()
-    def weak_boxes(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> ClassBoxes | None:
-        """The boxes that RPPI believes in weak views: the cached ones of the items, else the labeler's own.
+    def weak_detections(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> list[Any]:
+        """All boxes of weak views, one `Instances` an image: the cached ones of the items, else the labeler's own.
 
         Args:
             items: the unlabeled items.
             features: the labeler's, of their weak views.
-
-        Returns:
-            None where RPPI is off.
         """
-        if self.weigher is None or self.box_score is None:
-            return None
         if self.labeler.has_detector:
-            found = self.labeler.detect(features, [tuple(item["image"].shape[-2:]) for item in items])
-        else:
-            found = [item["boxes"] for item in items]
-        return class_boxes(found, self.box_score)
+            return self.labeler.detect(features, [tuple(item["image"].shape[-2:]) for item in items])
+        return [item["boxes"].to(self.device) for item in items]
 
     @torch.no_grad()
     def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:
@@ -337,14 +340,6 @@ class Framework(nn.Module):
         if self.labeled_from == "labeler" and self.teacher is not None:
             output = self.look(items)[1] if labelers is None else labelers
         self.weigher.stage_labeled(output.embedding, output.logits, target)
-
-    def _weigh(self, pseudo: PseudoLabels, embedding: Tensor, boxes: ClassBoxes | None) -> PseudoLabels:
-        if self.weigher is None:
-            return pseudo
-        pseudo = self.weigher.resolve(pseudo, embedding, boxes)
-        if boxes is not None and self.unlabeled_view == "weak":
-            self.weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
-        return pseudo
 
     def _remember(self, items: list[dict[str, Any]], pseudo: PseudoLabels) -> None:
         share = pseudo.valid.sum().clamp(min=1)

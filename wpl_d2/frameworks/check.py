@@ -92,6 +92,15 @@ def check_config(cfg: Any) -> None:
             f"FRAMEWORK.NAME: {cfg.FRAMEWORK.NAME} trains a segmenter, but MODEL.DETECTOR.MODE is alone; "
             "set it to Detector"
         )
+    weighting, refine, no_boxes = cfg.WEIGHTING, cfg.PSEUDO_LABEL.REFINE, cfg.MODEL.DETECTOR.MODE == "none"
+    if weighting.ENABLED and "detector" in weighting.KIND and no_boxes:
+        raise InputError("WEIGHTING.KIND: detector weighs by boxes; set MODEL.DETECTOR.MODE shared or cached")
+    if refine == "detector" and no_boxes:
+        raise InputError("PSEUDO_LABEL.REFINE: detector goes by boxes; set MODEL.DETECTOR.MODE shared or cached")
+    if refine == "prototype" and not weighting.ENABLED:
+        raise InputError("PSEUDO_LABEL.REFINE: prototype goes by the weights' memory bank; set WEIGHTING.ENABLED True")
+    if refine in ("component_vote", "detector") and not cfg.MODEL.DETECTOR.CLASSES:
+        raise InputError(f"PSEUDO_LABEL.REFINE: {refine} is for classes with objects; name some in the data set's YAML")
     if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
         raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:

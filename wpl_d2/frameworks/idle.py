@@ -57,21 +57,23 @@ def idle_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
 def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool, str]]:
     if (weigher := framework.weigher) is None:
         return []
+    by_bank = "bank" in weigher.needs
     return [
         (
-            not weigher.labeled_bank.pushed.any(),
+            by_bank and not weigher.labeled_bank.pushed.any(),
             f"WEIGHTING.LABELED_CONF: no labeled pixel was rightly labeled with a confidence above "
             f"{weigher.labeled_conf:g}: none joined the memory bank",
         ),
         (
-            framework.box_score is not None and not sums["pseudo/reliable"],
+            weigher.box_score is not None and not sums["pseudo/reliable"],
             f"RPPI: no pseudo-label of a confidence of {weigher.reliable_conf:g} (RPPI.CONF) was ever in a box of its "
-            f"class with a score of {framework.box_score} (RPPI.BOX_SCORE): none joined the memory bank",
+            f"class with a score of {weigher.box_score} (RPPI.BOX_SCORE): none joined the memory bank",
         ),
         (
             not sums["pseudo/weighted"],
-            f"WEIGHTING: every weight was neutral to the end; no class of a pseudo-label had {weigher.min_count} "
-            "embeddings in the memory bank (WEIGHTING.MIN_COUNT)",
+            "WEIGHTING: every weight was neutral to the end"
+            + f"; no class of a pseudo-label had {weigher.min_count} embeddings in the memory bank (WEIGHTING.MIN_COUNT)"
+            * by_bank,
         ),
     ]
 
@@ -107,7 +109,7 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
             "FRAMEWORK.CUTMIX.PROB 0",
         ),
         (
-            cfg.MODEL.DETECTOR.MODE == "cached" and not cfg.RPPI.ENABLED,
+            cfg.MODEL.DETECTOR.MODE == "cached" and "boxes" not in framework.needs,
             "MODEL.DETECTOR.MODE: cached, but nothing asks for boxes; set RPPI.ENABLED True, or this to none",
         ),
     ]

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from ..data import EvalMapper
 from ..data.mappers import read_labels
 from ..frameworks import Framework
+from ..frameworks.parts import make_evidence
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
 from ..weighting import PixelWeigher
@@ -56,7 +57,7 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
             for record in chosen
         ]
     legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
-    compose(rows, legend, weights=framework.weigher is not None).save(path)
+    compose(rows, legend, weights="weight" in rows[0]).save(path)
 
 
 def render_row(
@@ -87,12 +88,15 @@ def render_row(
         truth = read_labels(dict(item), size, len(colors))
         row["ground truth"] = _cell(overlay(image, truth, colors))
     row["prediction"] = _cell(overlay(image, pseudo.labels[0].cpu(), colors))
-    if weigher is not None:
+    detections = model.detect(features, [size]) if model.has_detector else None
+    # Cached boxes are there for training images alone.
+    if weigher is not None and not (detections is None and "boxes" in weigher.score_needs):
         trained = pseudo.confidence >= threshold
-        weight = weigher.weight(output.embedding, pseudo.labels) * trained
+        evidence = make_evidence(model, pseudo, output, detections, model.normalize(image[None]))
+        weight = weigher.weight(evidence) * trained
         row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.neutral_maximum))
-    if model.has_detector:
-        row["boxes"] = _boxes(image.numpy(), model.detect(features, [size])[0].to("cpu"), metadata)
+    if detections is not None:
+        row["boxes"] = _boxes(image.numpy(), detections[0].to("cpu"), metadata)
     return row
 
 

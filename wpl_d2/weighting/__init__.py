@@ -1,17 +1,20 @@
-"""Which pseudo-labels to trust, and how far: RPPI and PPW, in plain torch."""
+"""Which pseudo-labels to trust, and how far: RPPI, PPW and its rivals, in plain torch."""
 
 from .memory_bank import MemoryBank, pooled_prototypes
+from .refinement import Refinement
 from .reliability import reliable_mask
 from .sampling import sample_per_class
-from .similarity import build_similarity, center, cosine, euclidean, rank_overlap
-from .weigher import SIMILARITY_MAPS, PixelWeigher
+from .scores import SCORE_REGISTRY, Evidence, Score
+from .similarity import cosine, euclidean, rank_overlap
+from .weigher import PixelWeigher
 
 __all__ = [
-    "SIMILARITY_MAPS",
+    "SCORE_REGISTRY",
+    "Evidence",
     "MemoryBank",
     "PixelWeigher",
-    "build_similarity",
-    "center",
+    "Refinement",
+    "Score",
     "cosine",
     "euclidean",
     "pooled_prototypes",

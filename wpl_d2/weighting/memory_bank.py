@@ -48,6 +48,11 @@ class MemoryBank(nn.Module):
         """(C,) int64: how many embeddings each class holds."""
         return self.pushed.clamp(max=self.ring.shape[1])
 
+    @property
+    def filled(self) -> Tensor:
+        """(C, size) bool: which places of the ring hold an embedding."""
+        return torch.arange(self.ring.shape[1], device=self.ring.device) < self.pushed.unsqueeze(1)
+
     @torch.no_grad()
     def push(self, features: Tensor, labels: Tensor) -> None:
         """Store every row in order, in the place of its class's oldest; rows labeled `IGNORE` are skipped.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -36,24 +39,69 @@ def reliable_mask(label: Tensor, confidence: Tensor, boxes: ClassBoxes, threshol
     inside = torch.zeros_like(label, dtype=torch.bool)
     if not any(len(ids) for _, ids in boxes):
         return inside
-    # Class -1, which no pixel has, fills images up to the same number of boxes.
-    corners = pad_sequence([xyxy.float().view(-1, 4) for xyxy, _ in boxes], batch_first=True).to(label.device)
-    classes = pad_sequence([ids for _, ids in boxes], batch_first=True, padding_value=-1).to(label.device)
-    # int16 makes the comparison of every box with every pixel four times cheaper than int64.
-    own, classes = label.short(), classes.short()
+    corners, classes = _padded(boxes, label.device)
+    own = label.short()[:, None]
     for part, ids in zip(corners.split(_BOXES, dim=1), classes.split(_BOXES, dim=1), strict=True):
-        inside |= _covered(own, part, ids)
+        same = ids[:, :, None, None] == own
+        # `amax` is `any`, ten times faster on CPU.
+        inside |= (same & _inside(part, label.shape[-2:])).amax(dim=1)
     return inside & (confidence >= threshold) & (label != IGNORE)
 
 
-def _covered(label: Tensor, corners: Tensor, classes: Tensor) -> Tensor:
-    """Whether a box (B, N, 4) of the pixel's class (B, N) covers the pixel's centre: (B, H, W) bool."""
-    height, width = label.shape[-2:]
+class BestBoxes(NamedTuple):
+    """Of each pixel the best of the boxes that cover its centre.
+
+    Attributes:
+        own: (B, H, W) float32 in [0, 1], the score of the best box of the pixel's own class, 0 where there is none.
+        any: (B, H, W) float32 in [0, 1], that of the best box of any class.
+        classes: (B, H, W) int64, that box's class; -1 where there is none.
+    """
+
+    own: Tensor
+    any: Tensor
+    classes: Tensor
+
+
+@torch.no_grad()
+def best_boxes(label: Tensor, detections: Sequence[Any]) -> BestBoxes:
+    """Find the best boxes of each pixel.
+
+    Args:
+        label: (B, H, W) int64 class ids, `IGNORE` where there is none.
+        detections: one an image, Detectron2's `Instances` with `pred_boxes`, `scores` and `class_ids`.
+    """
+    own, best = torch.zeros(2, *label.shape, device=label.device)
+    kind = torch.full_like(label, -1, dtype=torch.int16)
+    corners, classes = _padded([(found.pred_boxes.tensor, found.class_ids) for found in detections], label.device)
+    scores = pad_sequence([found.scores.float() for found in detections], batch_first=True).to(label.device)
+    parts = (field.split(_BOXES, dim=1) for field in (corners, classes, scores))
+    for part, ids, score in zip(*parts, strict=True):
+        if not ids.shape[1]:  # what splitting no boxes leaves
+            continue
+        inside = _inside(part, label.shape[-2:]) * score[:, :, None, None]
+        own = torch.maximum(own, (inside * (ids[:, :, None, None] == label.short()[:, None])).amax(dim=1))
+        highest, place = inside.max(dim=1)
+        higher = highest > best
+        best = torch.where(higher, highest, best)
+        kind = torch.where(higher, ids.gather(1, place.flatten(1)).view_as(kind), kind)
+    return BestBoxes(own, best, kind.long())
+
+
+def _padded(boxes: ClassBoxes, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Corners (B, N, 4) float32 and classes (B, N) int16, images filled up to the same number of boxes.
+
+    What is filled in has the class -1, which no pixel has, and covers nothing.
+    """
+    corners = pad_sequence([xyxy.float().view(-1, 4) for xyxy, _ in boxes], batch_first=True).to(device)
+    classes = pad_sequence([ids for _, ids in boxes], batch_first=True, padding_value=-1).to(device)
+    # int16 makes the comparison of every box with every pixel four times cheaper than int64.
+    return corners, classes.short()
+
+
+def _inside(corners: Tensor, size: Sequence[int]) -> Tensor:
+    """Whether boxes (B, N, 4) cover pixels' centres: (B, N, H, W) bool."""
     x0, y0, x1, y1 = corners.unsqueeze(-1).unbind(dim=2)
-    row = torch.arange(height, device=label.device) + 0.5
-    column = torch.arange(width, device=label.device) + 0.5
+    row, column = (torch.arange(length, device=corners.device) + 0.5 for length in size)
     rows = (y0 <= row) & (row < y1)
     columns = (x0 <= column) & (column < x1)
-    same = classes[:, :, None, None] == label[:, None]
-    # `amax` is `any`, ten times faster on CPU.
-    return (same & rows.unsqueeze(3) & columns.unsqueeze(2)).amax(dim=1)
+    return rows.unsqueeze(3) & columns.unsqueeze(2)

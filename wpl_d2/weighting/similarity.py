@@ -1,4 +1,4 @@
-"""How alike a pixel and its label's prototype are: rank overlap (paper, section 3.3), cosine, Euclidean.
+"""How alike a pixel and its label's prototype are: rank overlap (paper, section 3.3), cosine, Euclidean, margins.
 
 Every cell of the embedding is compared with all C prototypes, and the labels pick the one that counts: it is
 cheaper than bringing D channels to the label's resolution.
@@ -7,7 +7,6 @@ cheaper than bringing D channels to the label's resolution.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +15,14 @@ from torch import Tensor
 from ..errors import check_name
 from ..structures import IGNORE
 
-Similarity = Callable[..., Tensor]
-"""(embedding, label, prototypes, *, resolution, align_corners) -> (B, H, W): this file's functions."""
+ClassScores = Callable[[Tensor], Tensor]
+"""Cells (B, D, h, w) -> (B, h, w, C) float32: how alike each cell is to each class."""
 
 RESOLUTIONS = ("stride4", "full")
 _ROWS = 16
 """Rows of the label map that `full` resolution upsamples at a time: about 20 MB for 4 images of width 321."""
+_PRODUCTS = 1 << 24
+"""Inner products of cells and embeddings that are held at a time: 64 MB."""
 
 
 def rank_overlap(
@@ -52,20 +53,8 @@ def rank_overlap(
     Raises:
         ValueError: k < 1, an unknown resolution, or shapes that do not fit.
     """
-    if k < 1:
-        raise ValueError(f"WEIGHTING.K: {k} is no size of a set of channels; set it to 1 or more")
-    classes, dim = prototypes.shape
-    # One row more than there are channels: it stays empty and stands for "fewer than k".
-    in_top = embedding.new_zeros((dim + 1, classes), dtype=torch.float32)
-    in_top.scatter_(0, top_channels(prototypes, k).T, 1.0)
-    in_top[dim] = 0.0
-
-    def score(cells: Tensor) -> Tensor:
-        channels = top_channels(cells, k).movedim(1, -1)
-        shared = F.embedding_bag(channels.flatten(0, -2), in_top, mode="sum")
-        return shared.div_(k).view(*channels.shape[:-1], classes)
-
-    return _at_label(score, embedding, label, prototypes, resolution, align_corners)
+    check_shapes(embedding, label, prototypes)
+    return at_label(rank_scores(prototypes, k), embedding, label, resolution, align_corners)
 
 
 def cosine(
@@ -83,12 +72,8 @@ def cosine(
     Returns:
         (B, H, W) float32 in [0, 1], 0 where the label is `IGNORE` or one of the two vectors is 0.
     """
-    directions = F.normalize(prototypes.float(), dim=1)
-
-    def score(cells: Tensor) -> Tensor:
-        return _dot(F.normalize(cells.float(), dim=1), directions).clamp_(0.0, 1.0)
-
-    return _at_label(score, embedding, label, prototypes, resolution, align_corners)
+    check_shapes(embedding, label, prototypes)
+    return at_label(cosine_scores(prototypes), embedding, label, resolution, align_corners)
 
 
 def euclidean(
@@ -109,6 +94,48 @@ def euclidean(
     Returns:
         (B, H, W) float32 in (0, 1], 0 where the label is `IGNORE`.
     """
+    check_shapes(embedding, label, prototypes)
+    return at_label(euclidean_scores(prototypes), embedding, label, resolution, align_corners)
+
+
+def rank_scores(prototypes: Tensor, k: int) -> ClassScores:
+    """The overlap of `rank_overlap` with every class.
+
+    Args:
+        prototypes: (C, D) float.
+        k: size of the sets.
+
+    Raises:
+        ValueError: k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"WEIGHTING.K: {k} is no size of a set of channels; set it to 1 or more")
+    classes, dim = prototypes.shape
+    # One row more than there are channels: it stays empty and stands for "fewer than k".
+    in_top = prototypes.new_zeros((dim + 1, classes), dtype=torch.float32)
+    in_top.scatter_(0, top_channels(prototypes, k).T, 1.0)
+    in_top[dim] = 0.0
+
+    def score(cells: Tensor) -> Tensor:
+        channels = top_channels(cells, k).movedim(1, -1)
+        shared = F.embedding_bag(channels.flatten(0, -2), in_top, mode="sum")
+        return shared.div_(k).view(*channels.shape[:-1], classes)
+
+    return score
+
+
+def cosine_scores(prototypes: Tensor) -> ClassScores:
+    """The cosine of `cosine` with every class; `prototypes` is (C, D) float."""
+    directions = F.normalize(prototypes.float(), dim=1)
+
+    def score(cells: Tensor) -> Tensor:
+        return _dot(F.normalize(cells.float(), dim=1), directions).clamp_(0.0, 1.0)
+
+    return score
+
+
+def euclidean_scores(prototypes: Tensor) -> ClassScores:
+    """The nearness of `euclidean` to every class; `prototypes` is (C, D) float."""
     points = prototypes.float()
     lengths = points.square().sum(dim=1)
     scale = lengths.sum() / (lengths > 0).sum().clamp(min=1)
@@ -119,38 +146,61 @@ def euclidean(
         squares = cells.square().sum(dim=1).unsqueeze(-1) - 2 * _dot(cells, points) + lengths
         return scale / (scale + squares.clamp_(min=0.0))
 
-    return _at_label(score, embedding, label, prototypes, resolution, align_corners)
+    return score
 
 
-_SIMILARITIES: dict[str, Similarity] = {"rank": rank_overlap, "cosine": cosine, "euclidean": euclidean}
-SIMILARITIES = tuple(_SIMILARITIES)
-
-
-def build_similarity(name: str, k: int = 5) -> Similarity:
-    """The similarity of that name; `k` is `rank_overlap`'s.
-
-    Raises:
-        ValueError: there is none.
-    """
-    found = _SIMILARITIES[check_name("WEIGHTING.SIMILARITY", name, SIMILARITIES)]
-    return partial(found, k=k) if found is rank_overlap else found
-
-
-def center(embedding: Tensor, prototypes: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract the mean of the seen prototypes from embeddings and prototypes.
+def neighbour_scores(embeddings: Tensor, filled: Tensor, neighbours: int = 8) -> ClassScores:
+    """The mean cosine with the embeddings of a class that are most alike, negative cosines set to 0.
 
     Args:
-        embedding: (B, D, h, w) float.
+        embeddings: (C, N, D) float, those of each class.
+        filled: (C, N) bool, which of them are there.
+        neighbours: how many of a class are taken, or all of it where it has fewer; 0 for an empty class.
+    """
+    classes, size, dim = embeddings.shape
+    directions = F.normalize(embeddings.float(), dim=2).view(-1, dim)
+    taken = min(neighbours, size)
+    number = filled.sum(dim=1).clamp(1, taken)
+    missing = ~filled.view(-1)
+
+    def score(cells: Tensor) -> Tensor:
+        rows = F.normalize(cells.float(), dim=1).movedim(1, -1).reshape(-1, dim)
+        parts = []
+        for part in rows.split(max(1, _PRODUCTS // len(directions))):
+            near = (part @ directions.T).clamp_(min=0.0).masked_fill_(missing, 0.0)
+            parts.append(near.view(-1, classes, size).topk(taken, dim=2, sorted=False).values.sum(dim=2) / number)
+        return torch.cat(parts).view(cells.shape[0], *cells.shape[-2:], classes)
+
+    return score
+
+
+def margin(score: ClassScores) -> ClassScores:
+    """How far each class is ahead of the best other one, brought from [-1, 1] to [0, 1]; `score` is in [0, 1]."""
+
+    def ahead(cells: Tensor) -> Tensor:
+        scores = score(cells)
+        if scores.shape[-1] == 1:
+            return (1.0 + scores) / 2
+        best, second = scores.topk(2, dim=-1).values.unbind(dim=-1)
+        # Of several best ones each has another as its rival, and is ahead by nothing either way.
+        rival = torch.where(scores == best.unsqueeze(-1), second.unsqueeze(-1), best.unsqueeze(-1))
+        return (1.0 + scores - rival) / 2
+
+    return ahead
+
+
+def mean_prototype(prototypes: Tensor, seen: Tensor) -> Tensor:
+    """The mean of the prototypes of classes that have some.
+
+    Args:
         prototypes: (C, D) float.
-        seen: (C,) bool, False for empty classes, whose prototypes stay 0.
+        seen: (C,) bool, False for empty classes.
 
     Returns:
-        Both, float32, in their own shapes.
+        (D,) float32, zeros if all are empty.
     """
     seen = seen.unsqueeze(1)
-    prototypes = prototypes.float()
-    mean = (prototypes * seen).sum(dim=0) / seen.sum().clamp(min=1)
-    return embedding.float() - mean.view(-1, 1, 1), (prototypes - mean) * seen
+    return (prototypes.float() * seen).sum(dim=0) / seen.sum().clamp(min=1)
 
 
 def top_channels(vectors: Tensor, k: int) -> Tensor:
@@ -186,16 +236,22 @@ def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def _at_label(
-    score: Callable[[Tensor], Tensor],
-    embedding: Tensor,
-    label: Tensor,
-    prototypes: Tensor,
-    resolution: str,
-    align_corners: bool,
+def at_label(
+    score: ClassScores, embedding: Tensor, label: Tensor, resolution: str = "stride4", align_corners: bool = False
 ) -> Tensor:
-    """Score cells against all classes, (B, D, h, w) -> (B, h, w, C), and pick the label's: (B, H, W)."""
-    _check(embedding, label, prototypes, resolution)
+    """Score cells against all classes and pick the label's.
+
+    Args:
+        score: of this file.
+        embedding: (B, D, h, w) float.
+        label: (B, H, W) int64 class ids, `IGNORE` where there is none.
+        resolution: see `rank_overlap`.
+        align_corners: of the upsampling at "full" resolution.
+
+    Returns:
+        (B, H, W) float32, 0 where the label is `IGNORE`.
+    """
+    check_name("WEIGHTING.TOPK_RES", resolution, RESOLUTIONS)
     # Autocast would round what is compared.
     with torch.autocast(embedding.device.type, enabled=False):
         if resolution == "full" and embedding.shape[-2:] != label.shape[-2:]:
@@ -238,8 +294,12 @@ def _dot(cells: Tensor, vectors: Tensor) -> Tensor:
     return torch.einsum("bdhw,cd->bhwc", cells, vectors)
 
 
-def _check(embedding: Tensor, label: Tensor, prototypes: Tensor, resolution: str) -> None:
-    check_name("WEIGHTING.TOPK_RES", resolution, RESOLUTIONS)
+def check_shapes(embedding: Tensor, label: Tensor, prototypes: Tensor) -> None:
+    """Refuse an embedding, labels and prototypes that do not go together.
+
+    Raises:
+        ValueError: they are not (B, D, h, w), (B, H, W) and (C, D).
+    """
     if embedding.dim() != 4 or label.dim() != 3 or embedding.shape[0] != label.shape[0]:
         raise ValueError(
             f"similarity: embedding {tuple(embedding.shape)} and label {tuple(label.shape)} do not fit; "

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, check_name
-from ..structures import IGNORE, ClassBoxes, PseudoLabels
+from ..structures import IGNORE, PseudoLabels, class_boxes
 from .gather import gathered
-from .memory_bank import MemoryBank, pooled_prototypes
+from .memory_bank import MemoryBank
 from .reliability import reliable_mask
 from .sampling import at_cells, sample_per_class
-from .similarity import RESOLUTIONS, SIMILARITIES, build_similarity, center
+from .scores import Evidence, Memory, Rank, Score, ScoreOptions, build_scores
+from .similarity import RESOLUTIONS
 
 WEIGHT_FORMS = ("paper", "plus_one")
-_CENTERED = "_centered"
-SIMILARITY_MAPS = tuple(name + suffix for suffix in ("", _CENTERED) for name in SIMILARITIES)
-"""The names of what `PixelWeigher.similarity_maps` returns."""
+OBJECT_REGIONS = ("component", "class")
 
 
 class PixelWeigher(nn.Module):
-    """PPW: weighs pseudo-labels by their pixels' likeness to class prototypes (paper, section 3.3).
+    """PPW: weighs pseudo-labels by how far they can be believed, in the paper by likeness to class prototypes.
 
-    A step reads the banks (`resolve`, `weight`) and stages embeddings for them (`stage_labeled`,
-    `stage_reliable`); `commit` stores what was staged, on every rank the same. Nothing carries a gradient.
+    The weight is made of the product s of the scores that WEIGHTING.KIND names, all in [0, 1]:
+
+        s^POWER, divided by the running mean of that over its class (PER_CLASS), and + 1 (WEIGHT_FORM plus_one).
+
+    A step reads the banks (`resolve`) and stages embeddings for them (`stage_labeled`, `stage_reliable`); `commit`
+    stores what was staged, on every rank the same. Nothing carries a gradient.
 
     Attributes:
         labeled_bank: embeddings of labeled pixels.
         unlabeled_bank: embeddings of reliable pixels of unlabeled images.
+        scores: those of WEIGHTING.KIND, by name.
+        class_means: with PER_CLASS, the running means.
     """
 
     def __init__(
@@ -37,61 +43,65 @@ class PixelWeigher(nn.Module):
         *,
         num_classes: int,
         dim: int,
-        k: int = 5,
-        similarity: str = "rank",
-        centered: bool = False,
+        kind: str | Sequence[str] = "rank",
+        power: float = 1.0,
+        per_class: bool = False,
         weight_form: str = "paper",
-        resolution: str = "stride4",
-        align_corners: bool = False,
         bank_size: int = 256,
         push_per_image: int = 1,
         min_count: int = 16,
         labeled_conf: float = 0.95,
         reliable_conf: float = 0.95,
+        box_score: float | None = None,
+        **options: Any,
     ) -> None:
         """A weigher with empty banks.
 
         Args:
             num_classes: number of classes, C.
             dim: channels of the embedding, D.
-            k: size of the rank sets.
-            similarity: "rank", "cosine" or "euclidean".
-            centered: subtract the mean prototype from pixel and prototype before they are compared.
-            weight_form: "paper": W = s; "plus_one": W = s + 1, s being the similarity in [0, 1].
-            resolution: "stride4" or "full", see `rank_overlap`.
-            align_corners: of the upsampling that "full" does.
+            kind: one score of `SCORE_REGISTRY`, or several for their product.
+            power: exponent of the score.
+            per_class: divide by the running mean of the class.
+            weight_form: "paper": W = s; "plus_one": W = s + 1.
             bank_size: embeddings per class in each bank.
             push_per_image: random pixels per class staged by one call, per image of the call.
-            min_count: a class with fewer embeddings, both banks together, leaves its weights neutral.
+            min_count: a class with fewer embeddings, both banks together, leaves the weights of scores that need the
+                bank neutral.
             labeled_conf: labeled pixels are staged above this confidence.
             reliable_conf: pseudo-labels are reliable from this confidence on.
+            box_score: least score of a box that makes pixels reliable; None: none are (RPPI is off).
+            options: the other fields of `ScoreOptions`.
 
         Raises:
             InputError: a name that does not exist or a number out of its range.
         """
         super().__init__()
-        check_name("WEIGHTING.SIMILARITY", similarity, SIMILARITIES)
-        check_name("WEIGHTING.TOPK_RES", resolution, RESOLUTIONS)
+        self.options = ScoreOptions(num_classes, **options)
+        check_name("WEIGHTING.TOPK_RES", self.options.resolution, RESOLUTIONS)
+        check_name("WEIGHTING.OBJECT", self.options.object_region, OBJECT_REGIONS)
         check_name("WEIGHTING.WEIGHT_FORM", weight_form, WEIGHT_FORMS)
-        _check_counts(k, push_per_image, min_count, bank_size)
-        if similarity == "rank" and k >= dim:
+        _check_counts(self.options.k, push_per_image, min_count, bank_size)
+        self.scores: Mapping[str, Score] = nn.ModuleDict(  # type: ignore[assignment]
+            {score.kind: score for score in build_scores(kind, self.options)}
+        )
+        if any(isinstance(score, Rank) for score in self.scores.values()) and self.options.k >= dim:
             raise InputError(
-                f"WEIGHTING.K: {k}, but an embedding has {dim} channels, and which are the most active of all says "
-                "nothing; set it below MODEL.SEM_SEG_HEAD.CONVS_DIM"
+                f"WEIGHTING.K: {self.options.k}, but an embedding has {dim} channels, and which are the most active of "
+                "all says nothing; set it below MODEL.SEM_SEG_HEAD.CONVS_DIM"
             )
         self.num_classes = num_classes
-        self.k = k
-        self.similarity = similarity
-        self.centered = centered
+        self.power = power
+        self.per_class = per_class
         self.weight_form = weight_form
-        self.resolution = resolution
-        self.align_corners = align_corners
         self.push_per_image = push_per_image
         self.min_count = min_count
         self.labeled_conf = labeled_conf
         self.reliable_conf = reliable_conf
+        self.box_score = box_score
         self.labeled_bank = MemoryBank(num_classes, dim, bank_size)
         self.unlabeled_bank = MemoryBank(num_classes, dim, bank_size)
+        self.class_means = RunningClassMean(num_classes, self.options.momentum) if per_class else None
         # Per bank, the (features, labels) of each call since the last commit. Not lasting, hence no buffers.
         self._staged: dict[str, list[tuple[Tensor, Tensor]]] = {}
         self.discard()
@@ -103,84 +113,81 @@ class PixelWeigher(nn.Module):
         return cls(
             num_classes=head.NUM_CLASSES,
             dim=head.CONVS_DIM,
-            k=weighting.K,
-            similarity=weighting.SIMILARITY,
-            centered=weighting.CENTERED,
+            kind=weighting.KIND,
+            power=weighting.POWER,
+            per_class=weighting.PER_CLASS,
             weight_form=weighting.WEIGHT_FORM,
-            resolution=weighting.TOPK_RES,
-            align_corners=head.ALIGN_CORNERS,
             bank_size=weighting.BANK_SIZE,
             push_per_image=weighting.PUSH_PER_IMAGE,
             min_count=weighting.MIN_COUNT,
             labeled_conf=weighting.LABELED_CONF,
             reliable_conf=cfg.RPPI.CONF,
+            box_score=cfg.RPPI.BOX_SCORE if cfg.RPPI.ENABLED else None,
+            objects=tuple(cfg.MODEL.DETECTOR.CLASSES),
+            k=weighting.K,
+            centered=weighting.CENTERED,
+            resolution=weighting.TOPK_RES,
+            align_corners=head.ALIGN_CORNERS,
+            object_region=weighting.OBJECT,
+            momentum=weighting.MOMENTUM,
         )
 
     @property
     def neutral_maximum(self) -> float:
-        """The largest weight of the form in use: that of a pixel whose label is known to be right."""
+        """The weight of a pixel whose label is known to be right, the largest there is without PER_CLASS."""
         return 2.0 if self.weight_form == "plus_one" else 1.0
 
-    def resolve(self, pseudo: PseudoLabels, embedding: Tensor, boxes: ClassBoxes | None) -> PseudoLabels:
-        """Fill in `reliable`, if there are boxes, and `weight`.
+    @property
+    def score_needs(self) -> frozenset[str]:
+        """What the scores cannot do without, see `Score`."""
+        return frozenset[str]().union(*(score.needs for score in self.scores.values()))
 
-        Args:
-            pseudo: labels of B unmixed weak views.
-            embedding: (B, D, h, w) float, of the same views.
-            boxes: the detector's, one pair an image, in pixels of the labels; None without a detector.
-        """
-        weight = self.weight(embedding, pseudo.labels)
-        if boxes is None:
-            return pseudo.replace(weight=weight)
-        reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, self.reliable_conf) & pseudo.valid
-        return pseudo.replace(weight=weight, reliable=reliable)
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the evidence of a step must have: `score_needs`, and "boxes" if they make pixels reliable."""
+        return self.score_needs if self.box_score is None else self.score_needs | {"boxes"}
+
+    @property
+    def memory(self) -> Memory:
+        """What both banks hold at the moment."""
+        return Memory((self.labeled_bank, self.unlabeled_bank))
 
     @torch.no_grad()
-    def weight(self, embedding: Tensor, labels: Tensor) -> Tensor:
-        """The factor of each pixel's loss.
+    def resolve(self, evidence: Evidence) -> PseudoLabels:
+        """The pseudo-labels with `weight` filled in and, if boxes make pixels reliable, `reliable`.
 
         Args:
-            embedding: (B, D, h, w) float.
-            labels: (B, H, W) int64 class ids or `IGNORE`.
-
-        Returns:
-            (B, H, W) float32: the similarity ("paper") or the similarity + 1 ("plus_one"); 1 in both forms
-            where there is no label and for classes with fewer than `min_count` embeddings.
+            evidence: of B unmixed weak views.
         """
-        prototypes, counts = self._prototypes()
-        weight = self._likeness(self.similarity, embedding, labels, prototypes, counts, self.centered)
+        pseudo = evidence.pseudo.replace(weight=self.weight(evidence))
+        if self.box_score is None or evidence.detections is None:
+            return pseudo
+        boxes = class_boxes(evidence.detections, self.box_score)
+        reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, self.reliable_conf) & pseudo.valid
+        return pseudo.replace(reliable=reliable)
+
+    @torch.no_grad()
+    def weight(self, evidence: Evidence) -> Tensor:
+        """The factor of each pixel's loss: (B, H, W) float32.
+
+        It is 1 where there is no label and, if a score needs the bank, for classes with fewer than `min_count`
+        embeddings.
+        """
+        labels = evidence.pseudo.labels
+        memory = self.memory
+        weight = torch.ones_like(evidence.pseudo.confidence)
+        for score in self.scores.values():
+            weight = weight * score(evidence, memory)
+        if self.power != 1.0:
+            weight = weight.pow(self.power)
+        known = labels != IGNORE
+        if "bank" in self.score_needs:
+            known &= (memory.counts >= self.min_count)[labels.masked_fill(~known, 0)]
+        if self.class_means is not None:
+            weight = self.class_means(weight, labels, known)
         if self.weight_form == "plus_one":
             weight = weight + 1.0
-        none = labels == IGNORE
-        known = (counts >= self.min_count)[labels.masked_fill(none, 0)] & ~none
         return weight.masked_fill(~known, 1.0)
-
-    @torch.no_grad()
-    def similarity_maps(self, embedding: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Every similarity that could weigh a pixel, plain and with the mean prototype subtracted, to compare them.
-
-        Args:
-            embedding: (B, D, h, w) float.
-            labels: (B, H, W) int64 class ids or `IGNORE`.
-
-        Returns:
-            (B, H, W) float32 in [0, 1], 0 where there is no label, by each name in `SIMILARITY_MAPS`.
-        """
-        prototypes, counts = self._prototypes()
-        return {
-            name: self._likeness(
-                name.removesuffix(_CENTERED), embedding, labels, prototypes, counts, name.endswith(_CENTERED)
-            )
-            for name in SIMILARITY_MAPS
-        }
-
-    def _likeness(
-        self, name: str, embedding: Tensor, labels: Tensor, prototypes: Tensor, counts: Tensor, centered: bool
-    ) -> Tensor:
-        if centered:
-            embedding, prototypes = center(embedding, prototypes, counts > 0)
-        similarity = build_similarity(name, self.k)
-        return similarity(embedding, labels, prototypes, resolution=self.resolution, align_corners=self.align_corners)
 
     @torch.no_grad()
     def stage_labeled(self, embedding: Tensor, logits: Tensor, target: Tensor) -> None:
@@ -219,19 +226,83 @@ class PixelWeigher(nn.Module):
             if self._staged[name]:
                 features, labels = (torch.cat(rows) for rows in zip(*self._staged[name], strict=True))
                 bank.push(gathered(features), gathered(labels))
+        for part in self._running():
+            part.after_step()
         self.discard()
 
     def discard(self) -> None:
         """Drop what was staged, as after a step whose loss was not finite."""
         self._staged = {"labeled": [], "unlabeled": []}
+        for part in self._running():
+            part.discard()
+
+    def _running(self) -> list[Any]:
+        """What keeps running figures of the weighed pixels."""
+        return [*self.scores.values(), *([] if self.class_means is None else [self.class_means])]
 
     def _stage(self, bank: str, embedding: Tensor, labels: Tensor) -> None:
         n = self.push_per_image * len(embedding)
         features, labels = sample_per_class(embedding, labels, self.num_classes, n)
         self._staged[bank].append((features.float(), labels))
 
-    def _prototypes(self) -> tuple[Tensor, Tensor]:
-        return pooled_prototypes([self.labeled_bank, self.unlabeled_bank])
+
+class RunningClassMean(nn.Module):
+    """Running means of a quantity over the pixels of each class, and the quantity divided by them.
+
+    Attributes:
+        mean: (C,) float32; 1 for a class that was never there.
+        seen: (C,) bool.
+    """
+
+    mean: Tensor
+    seen: Tensor
+
+    def __init__(self, num_classes: int, momentum: float) -> None:
+        """Begin without any mean.
+
+        Args:
+            num_classes: C.
+            momentum: share of the former mean in the next one.
+        """
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.ones(num_classes))
+        self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
+        self.discard()
+
+    def forward(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        """Divide by the means of former steps, and stage what the next one is made of.
+
+        Args:
+            values: (B, H, W) float.
+            labels: (B, H, W) int64 class ids or `IGNORE`.
+            mask: (B, H, W) bool, the pixels that count; never one without a label.
+        """
+        classes = len(self.mean)
+        number = labels.masked_fill(~mask, classes).flatten()
+        sums = values.new_zeros(2, classes + 1)
+        sums[0].scatter_add_(0, number, values.flatten())
+        sums[1].scatter_add_(0, number, torch.ones_like(values).flatten())
+        self._staged.append(sums[:, :classes])
+        floor = torch.finfo(values.dtype).eps
+        return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the means of the classes that all ranks' step had. A collective call."""
+        if self._staged:
+            total, count = gathered(torch.stack(self._staged)).sum(dim=0)
+            there = count > 0
+            new = total / count.clamp(min=1)
+            # The first mean of a class is its own beginning.
+            share = torch.where(self.seen, 1.0 - self.momentum, 1.0) * there
+            self.mean.lerp_(new, share)
+            self.seen |= there
+        self.discard()
+
+    def discard(self) -> None:
+        """Drop what was staged."""
+        self._staged: list[Tensor] = []
 
 
 def _check_counts(k: int, push_per_image: int, min_count: int, bank_size: int) -> None:

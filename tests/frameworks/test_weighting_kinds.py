@@ -1,0 +1,63 @@
+"""Every kind of weight under a framework whose teacher labels, and under one whose student does."""
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+from helpers import SMALL, SMALL_DETECTOR, UNIMATCH
+from steps import losses_of
+
+import wpl_d2
+from wpl_d2.data import build_train_loader
+from wpl_d2.errors import InputError
+from wpl_d2.structures import IGNORE
+from wpl_d2.weighting import SCORE_REGISTRY
+
+KINDS = [score.kind for _, score in SCORE_REGISTRY]
+
+
+def make(tree, kind, *opts):
+    """A framework that weighs by `kind` and cached boxes, after a step that filled its bank, and a batch."""
+    cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", kind, "WEIGHTING.K", 64, *opts)
+    batch = next(iter(build_train_loader(cfg)))
+    for item in batch["unlabeled"]:
+        boxes = Boxes(torch.tensor([[0.0, 0, 30, 30], [10, 10, 60, 40]]))
+        found = {"class_ids": torch.tensor([2, 1]), "scores": torch.tensor([0.9, 0.4])}
+        item["boxes"] = Instances(tuple(item["image"].shape[-2:]), pred_boxes=boxes, **found)
+    cfg.MODEL.DETECTOR.MODE = "cached"
+    torch.manual_seed(0)
+    framework = wpl_d2.build_framework(cfg)
+    if framework.weigher is not None:
+        framework.weigher.labeled_bank.push(torch.rand(30, 256), torch.arange(30) % 3)
+    return framework, batch
+
+
+@pytest.mark.parametrize("host", [[], UNIMATCH])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_is_weighted_and_moves_no_statistics_of_its_own(tree, kind, host):
+    framework, batch = make(tree, (kind,), *host)
+    sum(losses_of(framework, batch).values()).backward()
+    plain, _ = make(tree, (kind,), "WEIGHTING.ENABLED", False, *host)
+    losses_of(plain, batch)
+    for (name, ours), theirs in zip(framework.student.named_buffers(), plain.student.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+    assert framework.training and framework.student.training
+    pseudo = framework.latest["pseudo_labels"]
+    weight = pseudo.weight[pseudo.labels != IGNORE]
+    assert 0 <= weight.min() <= weight.max() <= 1
+    # The mean of softmatch begins where no confidence is below it.
+    assert weight.min() < weight.max() or kind == "softmatch"
+    framework.commit()
+
+
+def test_without_a_detector_its_scores_cannot_weigh(tree):
+    cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", ("rank", "detector"))
+    with pytest.raises(InputError, match=r"WEIGHTING\.KIND: detector weighs by boxes; set MODEL\.DETECTOR\.MODE"):
+        wpl_d2.build_framework(cfg)
+
+
+def test_a_shared_detector_gives_scores_too(tree):
+    cfg = tree.cfg(*SMALL, *SMALL_DETECTOR, "WEIGHTING.KIND", ("detector",), "RPPI.ENABLED", False)
+    framework, batch = wpl_d2.build_framework(cfg), next(iter(build_train_loader(cfg)))
+    losses_of(framework, batch)
+    weight = framework.latest["pseudo_labels"].weight
+    assert weight.min() >= 0 and weight.max() <= 1
