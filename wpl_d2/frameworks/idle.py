@@ -71,9 +71,8 @@ def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool
         ),
         (
             not sums["pseudo/weighted"],
-            "WEIGHTING: every weight was neutral to the end"
-            + f"; no class of a pseudo-label had {weigher.min_count} embeddings in the memory bank (WEIGHTING.MIN_COUNT)"
-            * by_bank,
+            f"WEIGHTING.{'MIN_COUNT' if by_bank else 'KIND'}: every weight was neutral to the end"
+            + f"; no class of a pseudo-label had {weigher.min_count} embeddings in the memory bank" * by_bank,
         ),
     ]
 
