@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from ..data import EvalMapper
 from ..data.mappers import read_labels
+from ..files import save_png
 from ..frameworks import Framework
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
@@ -56,7 +57,7 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
             for record in chosen
         ]
     legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
-    compose(rows, legend, weights=framework.weigher is not None).save(path)
+    save_png(compose(rows, legend, weights=framework.weigher is not None), Path(path))
 
 
 def render_row(
