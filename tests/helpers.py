@@ -1,5 +1,7 @@
 """What several test modules share."""
 
+import resource
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +40,17 @@ class forbid_host_sync(TorchDispatchMode):
         if name in _SYNCS or by_mask:
             raise AssertionError(f"{func} waits for the device")
         return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def files_up_to(size):
+    """Within, no file can grow beyond `size` bytes, as on a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 CLASSES = ["ground", "box", "ball"]

@@ -10,16 +10,18 @@ A run that was stopped goes on where it was; a file that is there gets the image
 import argparse
 import hashlib
 import logging
+from dataclasses import replace
 from itertools import chain
 
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from wpl_d2.data import setup_datasets
 from wpl_d2.data.box_cache import Origin
 from wpl_d2.engine import launch, load_model
+from wpl_d2.engine.classes import Classes
 from wpl_d2.errors import InputError, check_name, clear_errors
 from wpl_d2.evaluation import cache_boxes
 
@@ -32,15 +34,19 @@ def main(args: argparse.Namespace) -> None:
         raise InputError(f"{args.weights}: has no detector; give a checkpoint of configs/detector or of a shared one")
     cfg.DATASETS.DESCRIPTION = args.description or cfg.DATASETS.DESCRIPTION
     setup_datasets(cfg)
+    trained = Classes.of_checkpoint(about)
     for name in args.dataset:
         check_name("--dataset", name, DatasetCatalog)
-        if list(MetadataCatalog.get(name).stuff_classes) != about["classes"]:
-            raise InputError(f"{args.weights}: was trained on other classes than {name} has; give another detector")
+        # Its objects may be others: the boxes keep the detector's.
+        if difference := trained.difference(replace(Classes.of_list(name, cfg), objects=())):
+            raise InputError(
+                f"{args.weights}: was trained on other classes than {name} has, {difference}; give another detector"
+            )
     with open(args.weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = Origin(digest, tuple(about["classes"]), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
     records = list(chain.from_iterable(DatasetCatalog.get(name) for name in args.dataset))
-    cache = cache_boxes(model, records, origin, cfg.MODEL.DETECTOR.CLASSES, args.output, cfg.DATALOADER.NUM_WORKERS)
+    cache = cache_boxes(model, records, origin, about["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
     count = sum(len(image.boxes) for image in cache.images.values())
     logging.getLogger("wpl_d2").info(
         "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache.images), args.output

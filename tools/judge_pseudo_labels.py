@@ -19,13 +19,16 @@ from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
 from wpl_d2.engine import launch, load_framework, setup
+from wpl_d2.engine.classes import Classes, check_list, classes_of_run
 from wpl_d2.errors import check_name, clear_errors
 from wpl_d2.evaluation import judge_pseudo_labels
+from wpl_d2.files import write_text
 
 
 def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
     check_name("--dataset", args.dataset, DatasetCatalog)
+    check_list(classes_of_run(cfg), Classes.of_list(args.dataset, cfg))
     framework = load_framework(cfg)
     model = next(iter(framework.deployables().values()))
     results, agreement = judge_pseudo_labels(cfg, model, framework.weigher, args.dataset)
@@ -33,8 +36,7 @@ def main(args: argparse.Namespace) -> None:
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()
         }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1))
+        write_text(args.output, json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1))
 
 
 def parse_args() -> argparse.Namespace:

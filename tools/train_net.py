@@ -6,7 +6,7 @@ import logging
 
 from detectron2.engine import default_argument_parser
 
-from wpl_d2.engine import Trainer, evaluate_only, launch, report, setup
+from wpl_d2.engine import Trainer, evaluate_only, launch, record_run, report, setup
 
 
 def main(args: argparse.Namespace) -> None:
@@ -16,6 +16,7 @@ def main(args: argparse.Namespace) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(args.resume)
+    record_run(cfg)
     logging.getLogger("wpl_d2").info("Training from iteration %d to %d", trainer.start_iter, trainer.max_iter)
     report(cfg, trainer.train(), trainer.framework)
 

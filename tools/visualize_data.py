@@ -22,6 +22,7 @@ from wpl_d2.config import load_cfg
 from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
 from wpl_d2.errors import clear_errors
+from wpl_d2.files import save_png, writing
 from wpl_d2.structures import IGNORE, PseudoLabels, class_boxes
 from wpl_d2.visualization.layers import draw_boxes
 
@@ -30,7 +31,8 @@ def main() -> None:
     args = _parse()
     cfg = load_cfg(args.config_file, args.opts)
     setup_datasets(cfg)
-    args.output.mkdir(parents=True, exist_ok=True)
+    with writing(args.output):
+        args.output.mkdir(parents=True, exist_ok=True)
     labeled = labeled_dataset(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     for counter in tqdm(range(args.num), desc="labeled", unit="image"):
@@ -103,7 +105,7 @@ def _save(panels: list[np.ndarray], file: Path) -> None:
     # Detectron2's drawings may be a pixel larger or smaller than the image.
     height, width = panels[0].shape[:2]
     same = [np.asarray(Image.fromarray(panel).resize((width, height))) for panel in panels]
-    Image.fromarray(np.concatenate(same, axis=1)).save(file)
+    save_png(Image.fromarray(np.concatenate(same, axis=1)), file)
 
 
 def _parse() -> argparse.Namespace:

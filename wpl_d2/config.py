@@ -85,6 +85,9 @@ def _add_data(cfg: CN) -> None:
 
 def _add_model(cfg: CN) -> None:
     cfg.MODEL.META_ARCHITECTURE = "UnifiedSegDet"
+    # MODEL.WEIGHTS is a training's checkpoint of other classes, or of these in another order. True: a class keeps its
+    # weights by its name, others begin anew; False: such a checkpoint is refused.
+    cfg.MODEL.MATCH_CLASSES = False
     # Torchvision's statistics of RGB in 0..255.
     cfg.MODEL.PIXEL_MEAN = [123.675, 116.28, 103.53]
     cfg.MODEL.PIXEL_STD = [58.395, 57.12, 57.375]

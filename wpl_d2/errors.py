@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
@@ -51,11 +54,25 @@ def check_name(key: str, name: str, valid: Iterable[str]) -> str:
     return name
 
 
+def in_one_line(error: BaseException | None) -> str:
+    """What `clear_errors` says of an error; "" of one that has to be looked into."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        return f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room on a disk for it"
+    return ""
+
+
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2."""
+    """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2.
+
+    So does a disk that is full or read-only where other code, such as Detectron2's evaluators, writes to it.
+    """
     try:
         yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (InputError, OSError) as error:
+        if not (message := in_one_line(error)):
+            raise
+        print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error

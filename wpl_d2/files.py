@@ -1,22 +1,195 @@
-"""Files that are whole or absent, and text files that are text."""
+"""Files that are whole or absent, what is said where they cannot be written, and text files that are text."""
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from PIL import Image
 
 from .errors import InputError
 
+_MENDS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there, or write to another disk"),
+    errno.EFBIG: "the disk or `ulimit -f` admits no file of that size; raise the limit, or write to another disk",
+    errno.EROFS: "make its disk writable, or write to another one",
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "allow this user to write there, or choose another place"),
+    errno.ENOENT: "its folder is gone; put it back, or choose another place",
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is in the place of a folder; remove it, or choose another"),
+    errno.EISDIR: "a folder is in its place; remove it, or choose another name",
+}
+_OTHER_MEND = "see to its disk, or choose another place"
 
-def replace_file(target: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a file beside `target` that takes its place when it is complete."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+
+class UnwritableError(InputError):
+    """A file cannot be written where it should go."""
+
+
+@contextmanager
+def writing(target: Path, size: int = 0) -> Iterator[None]:
+    """Around whatever writes a file or makes a folder: what the disk refuses is said in one line.
+
+    Args:
+        target: the file or folder, for the message.
+        size: bytes that it will have, if that is known, for the message.
+
+    Raises:
+        UnwritableError: in place of an OSError.
+    """
     try:
-        write(unfinished)
-        os.replace(unfinished, target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        full = size and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        needed = f"; needed {in_units(size)}, free {in_units(free_space(target))}" if full else ""
+        reason = error.strerror or str(error) or type(error).__name__
+        mend = _MENDS.get(error.errno or 0, _OTHER_MEND)
+        raise UnwritableError(f"{target}: cannot be written ({reason}{needed}); {mend}") from error
+
+
+def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
+    """Let `write` fill a file beside `target` that takes its place when it is complete.
+
+    Args:
+        target: its folder must be there.
+        write: fills the file that it is given.
+        size: bytes that it will have, if that is known, for the message.
+
+    Raises:
+        UnwritableError: it cannot be written; what was at its place stays.
+    """
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    with writing(target, size):
+        try:
+            write(unfinished)
+            os.replace(unfinished, target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """As `replace_file`, a text in UTF-8; the folder is made where it is missing."""
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(target, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def save_png(image: Image.Image, target: Path) -> None:
+    """As `replace_file`, a picture; the folder must be there."""
+    replace_file(target, lambda unfinished: image.save(unfinished, format="PNG"))
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the first of `path_2`, `path_3`, ... that is not there."""
+    number, free = 1, path
+    while free.exists() or free.is_symlink():
+        number += 1
+        free = path.with_name(f"{path.name}_{number}")
+    return free
+
+
+def free_space(path: Path) -> int:
+    """Bytes that can still be written where `path` is, or will be; 0 if that cannot be said."""
+    for place in (path, *path.absolute().parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return 0
+
+
+def in_units(size: int) -> str:
+    """A number of bytes to be read by people, such as "1.4 GiB"."""
+    amount, unit = float(size), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
+
+
+class SavingFile:
+    """A file for `torch.save`, which turns an error of the disk into others, and at times ends the whole process.
+
+    Here it is kept until `torch.save` is done.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """Write to `file`, open for binary writing."""
+        self._file = file
+        self._error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        """Write, unless an earlier call failed."""
+        if self._error is None:
+            try:
+                self._file.write(data)
+            except OSError as error:
+                self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing: `finish` does it."""
+
+    def finish(self) -> None:
+        """Bring all to the disk.
+
+        Raises:
+            OSError: of this, or of an earlier call.
+        """
+        if self._error is not None:
+            raise self._error
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+class LineFile:
+    """A text file that grows by whole lines, even where the disk gets full or the process is killed."""
+
+    def __init__(self, path: Path) -> None:
+        """Open for appending; a line that an earlier process did not finish is taken away.
+
+        Raises:
+            UnwritableError: it cannot be written.
+        """
+        self._path = path
+        self._pending = ""
+        with writing(path):
+            self._file = path.open("a+b", buffering=0)
+            self._file.truncate(self._end_of_lines())
+
+    def _end_of_lines(self) -> int:
+        self._file.seek(0)
+        return self._file.read().rfind(b"\n") + 1
+
+    def write(self, text: str) -> None:
+        """Add text, which `flush` brings to the disk."""
+        self._pending += text
+
+    def flush(self) -> None:
+        """Bring all lines to the disk, or none of them.
+
+        Raises:
+            UnwritableError: the disk does not take them; they are forgotten.
+        """
+        data, self._pending = self._pending.encode(), ""
+        with writing(self._path):
+            size = os.fstat(self._file.fileno()).st_size
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+                os.fsync(self._file.fileno())
+            except OSError:
+                self._file.truncate(size)
+                raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
 
 def read_text(file: Path) -> str:

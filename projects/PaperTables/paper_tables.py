@@ -19,6 +19,7 @@ from wpl_tables.report import list_text, table_text, tables_csv
 from wpl_tables.tables import find_cells, select_tables
 
 from wpl_d2.errors import InputError, clear_errors
+from wpl_d2.files import write_text
 
 
 def show(args: argparse.Namespace) -> None:
@@ -64,8 +65,7 @@ def collect(args: argparse.Namespace) -> None:
     if args.output is None:
         print(text, end="")
     elif args.output.suffix in (".md", ".csv"):
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(text)
+        write_text(args.output, text)
     else:
         raise InputError(f"--output: {args.output} has an unknown ending; give .md or .csv")
 

@@ -59,6 +59,48 @@ def unlabeled_cache(tree, change=lambda images: images):
     return ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(path)]
 
 
+def test_a_changed_bit_is_found_wherever_it_matters(tmp_path):
+    path = tmp_path / "boxes.npz"
+    images = {f"image{i}": image_boxes(40, i) for i in range(30)}
+    BoxCache(ORIGIN, images).save(path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), len(whole) // 60):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
+        try:
+            loaded = BoxCache.load(path).images
+        except InputError as error:
+            refused += "is no file of boxes" in str(error)
+        else:
+            assert all(np.array_equal(a, b) for key in images for a, b in zip(loaded[key], images[key], strict=True))
+    assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"counts": np.array([1, -1, 3])},
+        {"counts": np.array([1.0, 1.0, 1.0])},
+        {"counts": np.array([1, 1])},
+        {"scores": np.ones(2, np.float32)},
+        {"boxes": np.ones((3, 5), np.float32)},
+        {"names": np.array(["a", "b"])},
+        {"names": np.array([None] * 3, dtype=object)},
+        {"origin": np.array("[1]")},
+        {"origin": np.array('{"detector": "d", "classes": 3, "min_score": 0, "version": 1}')},
+        {"sizes": np.zeros(3)},
+    ],
+    ids=str,
+)
+def test_arrays_that_do_not_go_together_are_refused(tmp_path, changes):
+    path = tmp_path / "boxes.npz"
+    BoxCache(ORIGIN, {f"image{i}": image_boxes(1, i) for i in range(3)}).save(path)
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    np.savez(path, **{**arrays, **changes})
+    with pytest.raises(InputError, match=r"boxes\.npz: is no file of boxes \(.+\); make it anew"):
+        BoxCache.load(path)
+
+
 def test_boxes_fit_the_same_images_elsewhere(tree, tmp_path):
     tree.cfg()
     opts = unlabeled_cache(tree)

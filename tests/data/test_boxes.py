@@ -92,9 +92,18 @@ def test_a_damaged_or_unwritable_cache_is_no_obstacle(tree, monkeypatch, caplog)
     records = [{"sem_seg_file_name": str(tree.mask("labeled0"))}]
     expected = cached_boxes(records, (1,), 90)[0]["boxes"]
     (stored,) = (tree.root.parent / "cache").glob("*.npz")
-    stored.write_bytes(b"half a file")
-    assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
-    assert stored.stat().st_size > 100
+    whole = stored.read_bytes()
+    packed, other = stored.with_name("packed.npz"), stored.with_name("other.npz")
+    np.savez_compressed(packed, **np.load(stored))
+    np.savez(other, boxes=np.zeros((2, 4)), classes=np.zeros(3), counts=np.ones(1, int))
+    for content in (b"half a file", b"", whole[:-10], other.read_bytes()):
+        stored.write_bytes(content)
+        assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
+        assert stored.read_bytes() == whole
+    content = packed.read_bytes()
+    for place in range(0, len(content), 7):  # some reader fails on it, or it does not matter
+        stored.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
     monkeypatch.setenv("WPL_D2_CACHE", str(tree.mask("labeled0")))  # a file is no folder
     assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
     assert "set WPL_D2_CACHE" in caplog.text

@@ -9,9 +9,10 @@ import torch
 from detectron2.utils import comm
 from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
 
-from wpl_d2.engine import Trainer, launch
-from wpl_d2.engine.checkpoint import load_checkpoint
+from wpl_d2.engine import Trainer, checkpoint, launch
+from wpl_d2.engine.checkpoint import FrameworkCheckpointer, load_checkpoint
 from wpl_d2.errors import InputError
+from wpl_d2.modeling.weight_files import DamagedFileError, read_file
 
 pytestmark = pytest.mark.slow
 ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
@@ -128,6 +129,44 @@ def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path):
         )
         assert straight.keys() == resumed.keys()
         assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
+
+
+class Loop:
+    """As a trainer: it knows its step."""
+
+    iteration = -1
+
+    def state_dict(self):
+        return {"iteration": self.iteration}
+
+    def load_state_dict(self, state):
+        self.iteration = state["iteration"]
+
+
+def resume_what_all_can_read(args):
+    """In each process: rank 1 cannot read the newest checkpoint, which nobody takes then."""
+    cfg = Tree(args.root, args.name).cfg("OUTPUT_DIR", str(args.output))
+    framework, loop = torch.nn.ModuleDict({"student": torch.nn.Linear(2, 2)}), Loop()
+    framework.student = framework["student"]
+    checkpointer = FrameworkCheckpointer(framework, cfg, trainer=loop)
+    for loop.iteration in (1, 3):
+        checkpointer.save(f"model_{loop.iteration:07d}")
+    comm.synchronize()
+
+    def read(name):
+        if name.endswith("3.pth") and comm.get_rank() == 1:
+            raise DamagedFileError(f"{name}: cannot be read")
+        return read_file(name)
+
+    checkpoint.read_file = read
+    assert checkpointer.resume() and loop.iteration == 1
+    checkpoint.read_file = lambda name: read(name.replace("1.pth", "3.pth"))
+    with pytest.raises(InputError, match=r"0000003\.pth: cannot be read \(and there is no other one"):
+        checkpointer.resume()
+
+
+def test_all_ranks_resume_from_the_same_checkpoint(tree, tmp_path):
+    launch(resume_what_all_can_read, SimpleNamespace(**ARGS, root=tree.root, name=tree.name, output=tmp_path / "out"))
 
 
 def refuse(args):

@@ -31,7 +31,15 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     cache = ["--weights", detector / "model_final.pth", "--dataset", f"{tree.name}_unlabeled", f"{tree.name}_val"]
     said = run("cache_boxes.py", *cache, "--output", boxes)
     assert f"of 7 images: {boxes}" in said.stdout
-    assert len(BoxCache.load(boxes).images) == 7
+    found = BoxCache.load(boxes).images
+    assert len(found) == 7
+
+    # The detector's classes are those it was trained on, in whatever order the description names them by now.
+    description = yaml.safe_load(tree.yaml.read_text())
+    (tree.root / "turned.yaml").write_text(yaml.safe_dump(description | {"objects": description["objects"][::-1]}))
+    run("cache_boxes.py", *cache, "--output", tmp_path / "again.npz", "--description", tree.root / "turned.yaml")
+    again = BoxCache.load(tmp_path / "again.npz").images
+    assert all((again[name].classes == found[name].classes).all() for name in found)
 
     opts = ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(boxes), "RPPI.ENABLED", True]
     cfg = tree.cfg(*SMALL, *common, *opts, "RPPI.BOX_SCORE", 0.01, "OUTPUT_DIR", str(tmp_path / "cached"))
@@ -45,8 +53,8 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     assert {"all objects", "ground", "box", "ball"} == judged["boxes"]["0.85"].keys()
 
     # A data set of other classes is refused.
-    description = yaml.safe_load(tree.yaml.read_text()) | {"classes": ["ground", "ball", "box"]}
-    (tree.root / "other.yaml").write_text(yaml.safe_dump(description))
+    (tree.root / "other.yaml").write_text(yaml.safe_dump(description | {"classes": ["ground", "ball", "box"]}))
     refused = run("cache_boxes.py", *cache, "--output", boxes, "--description", tree.root / "other.yaml", check=False)
     assert refused.returncode == 2
     assert "was trained on other classes" in refused.stderr.splitlines()[-1]
+    assert "class 1 is 'box' in the checkpoint, but 'ball' in" in refused.stderr.splitlines()[-1]

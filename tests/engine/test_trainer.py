@@ -2,6 +2,7 @@ import json
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 from functools import partial
 
@@ -10,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
-from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH
+from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import setup_datasets
@@ -234,6 +235,10 @@ def test_a_damaged_best_model_stands_in_no_way_and_is_written_anew(tree, tmp_pat
     assert run(tree, out, *opts[:2], "SOLVER.MAX_ITER", 3, resume=True).start_iter == 2
     assert load_checkpoint(str(out / "model_best.pth"))["iteration"] == 3
     assert "model_best.pth" in caplog.text and "writes it anew" in caplog.text
+    torch.save({"run": os.system}, out / "model_best.pth")
+    measured += [40.0]
+    assert run(tree, out, *opts[:2], "SOLVER.MAX_ITER", 4, resume=True).start_iter == 3
+    assert load_checkpoint(str(out / "model_best.pth"))["iteration"] == 4
 
 
 def test_an_earlier_runs_checkpoints_are_put_aside_and_are_no_record(tree, tmp_path, measured):
@@ -333,6 +338,65 @@ def test_a_save_that_is_cut_short_leaves_the_previous_file(tree, tmp_path, monke
     assert list((tmp_path / "out").glob("*.tmp"))
     trainer_of(tree, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*.tmp"))
+
+
+def test_a_disk_that_gets_full_ends_the_run_in_one_line_and_nothing_is_lost(tree, tmp_path, caplog):
+    opts = ["SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 1]
+    run(tree, tmp_path / "straight", *opts)
+    trainer = trainer_of(tree, tmp_path / "out", *opts)
+    forward = trainer.framework.forward
+
+    def filling(batch):
+        if trainer.iter == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return forward(batch)
+
+    trainer.framework.forward = filling
+    with (
+        files_up_to(resource.RLIM_INFINITY),
+        pytest.raises(InputError, match=r"model_0000002\.pth: cannot be written \(File too large\); the disk or"),
+    ):
+        trainer.train()
+    assert "Exception during training" not in caplog.text
+    left = {path.name for path in (tmp_path / "out").iterdir() if path.suffix in (".pth", ".tmp")}
+    assert left == {"model_0000000.pth", "model_0000001.pth"}
+    assert run(tree, tmp_path / "out", *opts, resume=True).start_iter == 2
+    assert_same(weights(tmp_path / "straight"), weights(tmp_path / "out"))
+
+
+def test_a_run_without_room_for_a_checkpoint_does_not_begin(tree, tmp_path, monkeypatch):
+    trainer = trainer_of(tree, tmp_path / "out")
+    monkeypatch.setattr("wpl_d2.engine.output.free_space", lambda _: 10**6)
+    trainer.framework.forward = None
+    with pytest.raises(InputError, match=r"^OUTPUT_DIR: \S+ has 976.6 KiB free, and one checkpoint takes \d+\.\d MiB"):
+        trainer.train()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_the_room_that_is_looked_for_is_that_of_a_checkpoint(tree, tmp_path, monkeypatch, optimizer):
+    asked = []
+    monkeypatch.setattr(FrameworkCheckpointer, "check_room", lambda self, size, keep: asked.append((size, keep)))
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "SOLVER.OPTIMIZER", optimizer, "SOLVER.CHECKPOINTS_TO_KEEP", 5)
+    ((size, keep),) = asked
+    assert keep == 5
+    assert size == pytest.approx((tmp_path / "out" / "model_final.pth").stat().st_size, rel=0.01)
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tree, tmp_path):
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    with pytest.raises(InputError, match=r"^SOLVER\.OPTIMIZER: the checkpoint's is another one"):
+        run(tree, tmp_path / "out", "SOLVER.OPTIMIZER", "AdamW", resume=True)
+
+
+def test_each_of_three_runs_in_a_folder_keeps_what_is_its_own(tree, tmp_path):
+    out = tmp_path / "out"
+    for number in range(3):
+        run(tree, out, "SOLVER.MAX_ITER", 2 + number)
+    for number, folder in enumerate((out / "earlier", out / "earlier_2", out)):
+        assert load_checkpoint(str(folder / "model_final.pth"))["iteration"] == 1 + number
+        lines = (folder / "metrics.json").read_text().splitlines()
+        assert [json.loads(line)["iteration"] for line in lines] == [1 + number]
+        assert len(list(folder.glob("events.out.tfevents.*"))) == 1
 
 
 def test_a_checkpoint_of_another_model_is_refused(tree, tmp_path):

@@ -6,6 +6,7 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from helpers import files_up_to
 from torch import nn
 
 from wpl_d2.engine import load_model
@@ -186,3 +187,12 @@ def test_a_graph_of_another_project_is_refused(tmp_path):
         open_model(tmp_path / "other.pt")
     with pytest.raises(InputError, match=r"--model: .* holds one model"):
         open_model(tmp_path / "other.pt", "student")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_export_that_the_disk_refuses_is_said_in_one_line(checkpoint, tmp_path, name):
+    output = tmp_path / f"model{FORMATS[name].suffix}"
+    output.write_text("an earlier one")
+    with files_up_to(10**6), pytest.raises(InputError, match=r"model\.\w+: cannot be written \(File too large\)"):
+        export_model(checkpoint, name, output)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(output.name, "an earlier one")]

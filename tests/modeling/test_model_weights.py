@@ -1,4 +1,5 @@
 import pickle
+import zipfile
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -258,6 +259,111 @@ def test_file_without_tensors(tmp_path):
     torch.save({"model": {"epoch": 3}}, tmp_path / "odd.pth")
     with pytest.raises(InputError, match=r"odd.pth: epoch is a int, not a tensor"):
         load_backbone_weights(TimmBackbone("resnet18"), str(tmp_path / "odd.pth"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({0: torch.ones(1)}, "0 is a Tensor, not a tensor of numbers"),
+        ({"a": torch.ones(2, dtype=torch.complex64)}, "a is a Tensor, not"),
+        ({"a": torch.ones(2).to_sparse()}, "a is a Tensor, not"),
+        ({"a": torch.ones(2, device="meta")}, "a is a Tensor, not"),
+        ({"a": {"b": torch.ones(1)}}, "a is a dict, not"),
+        ([torch.ones(1)], "is not a state dict"),
+        ({}, "is not a state dict"),
+    ],
+)
+def test_what_is_no_dict_of_numbers_is_refused(tmp_path, content, message):
+    torch.save(content, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match=rf"odd.pth: {message}"):
+        read_weights(str(tmp_path / "odd.pth"))
+
+
+@pytest.mark.parametrize("array", [np.ones(2, complex), np.ones(2, np.longdouble), np.array(["a"])], ids=str)
+def test_arrays_that_pytorch_does_not_have_are_refused(tmp_path, array):
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps({"a": array}))
+    with pytest.raises(InputError, match=r"odd.pkl: a is (no array for PyTorch|a ndarray, not a tensor)"):
+        read_weights(str(tmp_path / "odd.pkl"))
+
+
+def test_every_changed_bit_of_a_tensor_is_found(tmp_path):
+    path, content = tmp_path / "weights.pth", {f"tensor{i}": torch.randn(64) for i in range(3)}
+    torch.save(content, path)
+    whole = path.read_bytes()
+    for tensor in content.values():
+        start = whole.index(tensor.numpy().tobytes())
+        for place in (start, start + 100, start + 255):
+            for bit in (1, 128):
+                path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+                with pytest.raises(DamagedFileError, match=r"weights.pth: cannot be read \(Bad CRC-32 for file"):
+                    read_weights(str(path))
+    path.write_bytes(whole)
+    assert equal_dicts(read_weights(str(path)), content)
+
+
+def equal_dicts(ours, theirs):
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    content = {"tensor": torch.randn(8), "none": torch.zeros(0)}
+    torch.save(content, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(content, tmp_path / "plain.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    save_file(content, tmp_path / "plain.safetensors")
+    for name in ("old.pth", "plain.pth", "plain.safetensors"):
+        assert equal_dicts(read_weights(str(tmp_path / name)), content)
+
+
+def test_a_small_file_that_is_a_huge_one_is_refused(tmp_path):
+    torch.save({"tensor": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as plain,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert (tmp_path / "bomb.pth").stat().st_size < 10**4
+    with pytest.raises(
+        DamagedFileError, match=r"bomb.pth: cannot be read \(.+ is compressed, as in no file of weights"
+    ):
+        read_weights(str(tmp_path / "bomb.pth"))
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 100, -1])
+def test_lengths_that_do_not_fit_are_found_where_there_are_no_checksums(tmp_path, cut):
+    save_file({"tensor": torch.ones(100)}, tmp_path / "cut.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "cut.safetensors").read_bytes()[:cut])
+    with pytest.raises(DamagedFileError, match=r"cut\.safetensors: cannot be read"):
+        read_weights(str(tmp_path / "cut.safetensors"))
+
+
+def test_what_a_pickle_may_name_cannot_be_made_to_run_code(tmp_path, capsys):
+    """A reader that admits a few names is only as good as what can be done with them."""
+    attempts = {
+        "attribute": b"cnumpy\nndarray.__class__\n.",
+        "builtin": b"cbuiltins\nexec\n(Vprint('ran')\ntR.",
+        "object": b"(cbuiltins\nprint\nVran\no.",
+        "instance": b"(Vran\nibuiltins\nprint\n.",
+        "persistent": b"Pran\n.",
+        "registered": b"\x82\x01.",
+        "class of an array": b"cnumpy.core.multiarray\n_reconstruct\n(ccollections\nOrderedDict\n(I0\ntVb\ntR.",
+    }
+    for name, content in attempts.items():
+        path = tmp_path / f"{name}.pkl"
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"\.pkl: (holds more than tensors|cannot be read)"):
+            read_weights(str(path))
+    assert "ran" not in capsys.readouterr().out
+
+
+def test_an_address_that_cannot_be_reached_is_said_in_words(monkeypatch, tmp_path):
+    monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9/w.pth: cannot be downloaded \(.+\); give MODEL.WEIGHTS"):
+        read_weights("http://127.0.0.1:9/w.pth")
 
 
 def test_torchvision_name_is_a_download(make_cfg, tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from ..errors import InputError
-from ..files import replace_file
+from ..files import replace_file, writing
 
 VERSION = 1  # of the file's layout
 _ARRAYS = ("names", "sizes", "counts", "boxes", "scores", "classes")
@@ -91,29 +90,23 @@ class BoxCache:
                 f"{path}: no such file of boxes; make it with tools/cache_boxes.py, or set MODEL.DETECTOR.CACHE"
             )
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                header = json.loads(str(stored["origin"]))
-                names, sizes, counts, *rows = (stored[key] for key in _ARRAYS)
-            if header["version"] != VERSION:
-                raise InputError(f"{path}: has layout {header['version']}, not {VERSION}; make it anew")
-            origin = Origin(**{**header, "classes": tuple(header["classes"])})
-        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-            if isinstance(error, InputError):
-                raise
+            return cls(*_read(path), str(path))
+        except InputError:
+            raise
+        except Exception as error:  # its readers raise anything at all on bytes that are something else
             raise InputError(
                 f"{path}: is no file of boxes ({error}); make it anew with tools/cache_boxes.py"
             ) from error
-        parts = (np.split(array, np.cumsum(counts))[: len(counts)] for array in rows)
-        images = {
-            str(name): ImageBoxes((int(size[0]), int(size[1])), boxes, scores, classes.astype(np.int64))
-            for name, size, boxes, scores, classes in zip(names, sizes, *parts, strict=True)
-        }
-        return cls(origin, images, str(path))
 
     def save(self, path: str | Path) -> None:
-        """Write a file, compressed; it is whole or absent."""
+        """Write a file, compressed; it is whole or absent.
+
+        Raises:
+            InputError: the disk refuses it.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
         found = list(self.images.values())
         arrays = {
             "origin": np.array(json.dumps(asdict(self.origin))),
@@ -167,6 +160,23 @@ class BoxCache:
                 "add them: run tools/cache_boxes.py again with the same --output and the --dataset that they are of"
             )
         return [{**record, "detections": self.images[image_key(record)]} for record in records]
+
+
+def _read(path: str | Path) -> tuple[Origin, dict[str, ImageBoxes]]:
+    with np.load(path, allow_pickle=False) as stored:
+        header = json.loads(str(stored["origin"]))
+        names, sizes, counts, *rows = (stored[key] for key in _ARRAYS)
+    if header["version"] != VERSION:
+        raise InputError(f"{path}: has layout {header['version']}, not {VERSION}; make it anew")
+    origin = Origin(**{**header, "classes": tuple(header["classes"])})
+    total = int(counts.sum())
+    if counts.min(initial=0) < 0 or [array.shape for array in rows] != [(total, 4), (total,), (total,)]:
+        raise ValueError("its arrays do not go together")
+    parts = (np.split(array, np.cumsum(counts))[: len(counts)] for array in rows)
+    return origin, {
+        str(name): ImageBoxes((int(size[0]), int(size[1])), boxes, scores, classes.astype(np.int64))
+        for name, size, boxes, scores, classes in zip(names, sizes, *parts, strict=True)
+    }
 
 
 def load_box_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> BoxCache:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from detectron2.utils import comm
 from tqdm import tqdm
 
+from ..files import UnwritableError, replace_file, writing
 from ..structures import IGNORE
 from .masks import read_mask
 
@@ -91,15 +90,15 @@ def cached_boxes(
     Raises:
         InputError: a mask cannot be read.
     """
-    file = _cache_file(dataset_dicts, object_ids, min_area)
+    file, count = _cache_file(dataset_dicts, object_ids, min_area), len(dataset_dicts)
     stored = None
     if comm.get_local_rank() == 0:
-        stored = _load(file)
+        stored = _load(file, count)
         if stored is None:
             stored = _compute(dataset_dicts, object_ids, min_area)
             _store(file, stored)
     comm.synchronize()
-    stored = stored or _load(file) or _compute(dataset_dicts, object_ids, min_area)
+    stored = stored or _load(file, count) or _compute(dataset_dicts, object_ids, min_area)
     ends = np.cumsum(stored["counts"])[:-1]
     parts = zip(np.split(stored["boxes"], ends), np.split(stored["classes"], ends), strict=True)
     return [
@@ -134,21 +133,24 @@ def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[in
     return folder / f"boxes_{key.hexdigest()[:32]}.npz"
 
 
-def _load(file: Path) -> dict[str, np.ndarray] | None:
+def _load(file: Path, count: int) -> dict[str, np.ndarray] | None:
     try:
         with np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in ("boxes", "classes", "counts")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # missing or damaged: computed anew
+            boxes, classes, counts = arrays = [stored[key] for key in ("boxes", "classes", "counts")]
+        whole = counts.shape == (count,) and boxes.shape == (counts.sum(), 4) and classes.shape == boxes.shape[:1]
+        return dict(zip(("boxes", "classes", "counts"), arrays, strict=True)) if whole else None
+    except Exception:  # missing or damaged, by whatever reader that shows: computed anew
+        return None
 
 
 def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as opened:  # given a name, NumPy would add its own ending
+            np.savez(opened, **arrays)  # type: ignore[arg-type]
+
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
-        os.replace(partial.name, file)
-    except OSError as error:
-        _logger.warning(
-            "%s: boxes could not be kept (%s); set WPL_D2_CACHE to a folder that can be written", file, error
-        )
+        with writing(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, write)
+    except UnwritableError as error:
+        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then boxes are computed anew", error)

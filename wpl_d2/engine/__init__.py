@@ -3,7 +3,7 @@
 from .checkpoint import FrameworkCheckpointer, load_model
 from .launch import launch
 from .report import evaluate_only, load_framework, report
-from .setup import setup
+from .setup import record_run, setup
 from .solver import build_optimizer
 from .trainer import Trainer
 
@@ -15,6 +15,7 @@ __all__ = [
     "launch",
     "load_framework",
     "load_model",
+    "record_run",
     "report",
     "setup",
 ]

@@ -5,27 +5,28 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
-from ..config import get_cfg
-from ..data.datasets.folder import class_looks
 from ..errors import InputError
+from ..files import SavingFile, unused, writing
 from ..modeling import UnifiedSegDet, build_model
+from ..modeling.checkpoint_file import ABOUT, check_about, is_checkpoint, read_config
 from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
 from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
+from .about import describe_run, restore_cfg
+from .classes import Classes, check_model, classes_of_run, match_classes
+from .output import check_room, claim_folder, put_aside
 
 logger = logging.getLogger(__name__)
 
-ABOUT = ("config", "classes", "colors", "objects", "preprocessing")
-"""What a checkpoint and every exported file say of themselves: see `describe_run`."""
 STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 
 
@@ -46,23 +47,37 @@ class FrameworkCheckpointer(Checkpointer):
         """
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **checkpointables)
         self._about = describe_run(cfg)
+        self._classes = classes_of_run(cfg)
         self._source = ""
         # Not in an evaluation beside a training that is about to rename its own.
-        if self.save_to_disk and "trainer" in checkpointables:
+        if self.save_to_disk and self._trains:
+            claim_folder(Path(self.save_dir))
             for stale in Path(self.save_dir).glob("*.tmp"):
                 stale.unlink()
 
+    @property
+    def _trains(self) -> bool:
+        return "trainer" in self.checkpointables
+
     def begin_anew(self) -> None:
-        """Put the checkpoints of an earlier run in the output folder aside: none is one of the run that begins."""
-        folder = Path(self.save_dir)
-        files = [*folder.glob("model_*.pth"), *folder.glob("last_checkpoint")]
-        if not self.save_to_disk or not files:
-            return
-        aside = folder / "earlier"
-        aside.mkdir(exist_ok=True)
-        for file in files:
-            file.replace(aside / file.name)
-        self.logger.warning("%s: had checkpoints of an earlier run; they are now in %s", folder, aside)
+        """Put what an earlier run left in the output folder aside: nothing is of the run that begins."""
+        aside = put_aside(Path(self.save_dir)) if self.save_to_disk else None
+        if aside:
+            self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
+
+    def check_room(self, size: int, keep: int) -> None:
+        """Check that there is room for the checkpoints to come.
+
+        Args:
+            size: bytes of one.
+            keep: periodic ones that stay, beside the best and the last.
+
+        Raises:
+            InputError: there is not even room for one.
+        """
+        if self.save_to_disk:
+            there = sum(1 for _ in Path(self.save_dir).glob("model_*.pth"))
+            check_room(Path(self.save_dir), size, max(1, keep + 2 - there))
 
     def save(self, name: str, resumable: bool = True, **kwargs: Any) -> None:
         """Write `{name}.pth`.
@@ -78,12 +93,14 @@ class FrameworkCheckpointer(Checkpointer):
         data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", target)
-        temporary = target.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            torch.save(data, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                saving = SavingFile(file)
+                torch.save(data, cast(IO[bytes], saving))
+                saving.finish()
+
+        _replace(target, write, size_of(data))
         if resumable:
             self.tag_last_checkpoint(target.name)
 
@@ -93,43 +110,93 @@ class FrameworkCheckpointer(Checkpointer):
         Args:
             last_filename_basename: a file name in the output folder.
         """
-        temporary = Path(self.save_dir) / "last_checkpoint.tmp"
-        temporary.write_text(last_filename_basename)
-        os.replace(temporary, Path(self.save_dir) / "last_checkpoint")
+        target = Path(self.save_dir) / "last_checkpoint"
+        if target.is_dir():
+            target.rename(unused(target.with_name("last_checkpoint_folder")))
+        _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
 
     def resume(self) -> bool:
-        """Load the newest checkpoint of the output folder that can be read; False if there is none.
+        """Load the newest checkpoint of the output folder that fits; False if there is none.
+
+        All processes take the same one: what one of them cannot load is passed over by all.
 
         Raises:
-            InputError: there are checkpoints, but none can be read.
+            InputError: there are checkpoints, but none fits.
         """
-        candidates = self._candidates()
-        for path in candidates:
-            try:
-                self.load(str(path))
+        refused: list[str] = []
+        candidates = self._candidates() if comm.is_main_process() else iter(())
+        while path := comm.all_gather(next(candidates, None))[0]:
+            error = self._try(path)
+            errors = [said for said in comm.all_gather(error) if said]
+            if not errors:
+                for said in refused:
+                    self.logger.warning("%s; %s is taken instead", said, path)
                 return True
-            except DamagedFileError as error:
-                self.logger.warning("%s; trying the one before", error)
-        if candidates:
-            raise InputError(f"{self.save_dir}: no checkpoint can be read; remove --resume to start anew")
+            refused += errors[:1]
+        if refused:
+            raise InputError(
+                f"{refused[0]} (and there is no other one in {self.save_dir} that fits; remove --resume to begin anew)"
+            )
         return False
 
-    def _candidates(self) -> list[Path]:
-        tagged = [Path(self.get_checkpoint_file())] if self.has_checkpoint() else []
-        steps = sorted(
-            (p for p in Path(self.save_dir).glob("model_*.pth") if STEP_FILE.fullmatch(p.name)), reverse=True
-        )
-        return tagged + [path for path in steps if path not in tagged]
+    def _try(self, path: Path) -> str:
+        """Load a checkpoint; why that is not possible, or ""."""
+        try:
+            self.load(str(path))
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def _candidates(self) -> Iterator[Path]:
+        """The checkpoint to resume from, then the others, newest first."""
+        folder = Path(self.save_dir)
+        files = {path.name: path for path in folder.glob("*.pth") if path.is_file()}
+        tag = folder / "last_checkpoint"
+        last = files.pop(_tagged(tag), None)
+        if last:
+            yield last
+        elif tag.exists():
+            self.logger.warning("%s: names no checkpoint that is there; trying the newest one", tag)
+        # Not the best one: it is saved when it is judged, perhaps after its step.
+        steps = [path for name, path in files.items() if STEP_FILE.fullmatch(name) or name == "model_final.pth"]
+        yield from sorted(steps, key=_iteration, reverse=True)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a checkpoint, or nothing.
+
+        Args:
+            path: the file.
+            checkpointables: see `Checkpointer`.
+
+        Returns:
+            what it holds besides.
+
+        Raises:
+            InputError: it is damaged, would run code, or is of another model or of other classes.
+        """
+        try:
+            return super().load(path, checkpointables)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise DamagedFileError(
+                f"{path}: holds no state of such a training ({type(error).__name__}: {error}); "
+                "give a checkpoint that a training with this config wrote"
+            ) from error
 
     def _load_file(self, f: str) -> dict[str, Any]:
         self._source = f
-        return load_checkpoint(f)
+        content = load_checkpoint(f)
+        if not self.checkpointables.keys() <= content.keys():
+            raise InputError(f"{f}: holds a model, but no training to go on with; begin one with it as MODEL.WEIGHTS")
+        check_model(Classes.of_checkpoint(content), self._classes, f)
+        return content
 
     def _load_model(self, checkpoint: Any) -> None:
         weights = checkpoint.pop("model")
         check_fits(self.model.student, own_weights(weights), self._source, exactly=True)
         wanted = self.model.state_dict()
-        if "trainer" not in self.checkpointables:
+        if not self._trains:
             # What a framework keeps of the training images is of no use but to train on.
             wanted, weights = _evaluated(wanted), _evaluated(weights)
         wrong = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
@@ -139,7 +206,7 @@ class FrameworkCheckpointer(Checkpointer):
                 f"{self._source}: the checkpoint is of another model, {len(wrong)} keys differ ({wrong[0]}, ...); "
                 "use the config it was trained with, or train in another OUTPUT_DIR"
             )
-        self.model.load_state_dict(weights, strict="trainer" in self.checkpointables)
+        self.model.load_state_dict(weights, strict=self._trains)
 
 
 def _evaluated(state: dict[str, Any]) -> dict[str, Any]:
@@ -159,57 +226,48 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     content = read_file(path)
     if not is_checkpoint(content):
         raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
-    head = CfgNode.load_cfg(content["config"]).MODEL.SEM_SEG_HEAD
-    if head.ALIGN_CORNERS and "ASPP_POOL_NORM" not in head:  # a key as old as the decoder's own regard for the former
+    check_about(content, path)
+    _check_resize(content["config"], path)
+    return {**content, "model": state_dict_of(content["model"], path)}
+
+
+def _check_resize(config: str, path: str) -> None:
+    """Refuse a model of a version whose decoder resized ASPP's output in one way whatever the config said."""
+    head = read_config(config, path).get("MODEL", CfgNode()).get("SEM_SEG_HEAD", CfgNode())
+    # ASPP_POOL_NORM is as old as the decoder's regard for ALIGN_CORNERS.
+    if head.get("ALIGN_CORNERS") and "ASPP_POOL_NORM" not in head:
         raise InputError(
             f"{path}: its model resized ASPP's output without MODEL.SEM_SEG_HEAD.ALIGN_CORNERS, which is True; this "
             "version's would compute other logits of its weights: train it anew"
         )
-    return content
 
 
-def is_checkpoint(content: Any) -> bool:
-    """Whether what `read_file` returned holds a whole model with its config, rather than weights alone."""
-    return isinstance(content, dict) and {"model", *ABOUT} <= content.keys()
-
-
-def load_initial_weights(model: nn.Module, path: str) -> None:
+def load_initial_weights(model: nn.Module, cfg: Any) -> None:
     """Give a model its first weights, in place.
 
     Args:
         model: the student.
-        path: a checkpoint of this project for the whole model, else whatever `load_backbone_weights` takes.
+        cfg: MODEL.WEIGHTS is a checkpoint of this project for the whole model, else whatever `load_backbone_weights`
+            takes. With MODEL.MATCH_CLASSES the checkpoint's classes may be others than the run's.
+
+    Raises:
+        InputError: it cannot be read or does not fit.
     """
+    path = cfg.MODEL.WEIGHTS
     if not path:
         return
     content = read_file(path)
     weights = state_dict_of(content, path)
     if is_checkpoint(content):
+        check_about(content, path)
+        trained, own = Classes.of_checkpoint(content), classes_of_run(cfg)
+        if not cfg.MODEL.MATCH_CLASSES:
+            check_model(trained, own, path)
+        elif trained.difference(own):
+            weights = match_classes(own_weights(weights), model, trained, own)
         fit_model(model, weights, path)
     else:
         fit_backbone(model.get_submodule("backbone"), weights, path)
-
-
-def describe_run(cfg: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself, as plain data: its config, class names, colours and preprocessing.
-
-    Args:
-        cfg: complete; classes of a data set that other code registered without names or colours get some.
-    """
-    names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
-    known = MetadataCatalog.get(names[0]).as_dict() if names else {}
-    classes, colors = class_looks(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
-    return {
-        "config": cfg.dump(),
-        "classes": classes,
-        "colors": [list(color) for color in colors],
-        "objects": list(cfg.MODEL.DETECTOR.CLASSES),
-        "preprocessing": {
-            "format": cfg.INPUT.FORMAT,
-            "mean": list(cfg.MODEL.PIXEL_MEAN),
-            "std": list(cfg.MODEL.PIXEL_STD),
-        },
-    }
 
 
 def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
@@ -234,30 +292,46 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         if not weights:
             raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
     about = {key: checkpoint[key] for key in ABOUT}
-    about["config"] = restore_cfg(about["config"])
+    about["config"] = restore_cfg(about["config"], path)
     about["config"].MODEL.DEVICE = device
     model = build_model(about["config"])
     fit_model(model, weights, path)
     return model.eval(), about
 
 
-def restore_cfg(text: str) -> CfgNode:
-    """The config in what a checkpoint or an exported file says of itself.
-
-    Args:
-        text: as `describe_run` dumped it, perhaps long ago: keys that are newer than it have their defaults, those that
-            are no more are left out.
-    """
-    cfg = get_cfg()
-    _merge_known(cfg, CfgNode.load_cfg(text))
-    return cfg
+def size_of(data: Any) -> int:
+    """Bytes of the tensors in nested dicts and lists, which is about what `torch.save` makes of them."""
+    if isinstance(data, torch.Tensor):
+        return data.untyped_storage().nbytes()
+    if isinstance(data, dict):
+        return sum(map(size_of, data.values()))
+    return sum(map(size_of, data)) if isinstance(data, list | tuple) else 0
 
 
-def _merge_known(cfg: CfgNode, old: CfgNode, prefix: str = "") -> None:
-    for key, value in old.items():
-        if isinstance(value, CfgNode) and isinstance(cfg.get(key), CfgNode):
-            _merge_known(cfg[key], value, f"{prefix}{key}.")
-        elif key in cfg:
-            cfg.merge_from_other_cfg(CfgNode({key: value}))
-        else:
-            logger.info("The key %s%s of the training is no more", prefix, key)
+def _replace(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
+    """As `replace_file`, but what a killed process leaves has a name by which the next training clears it away."""
+    temporary = target.with_suffix(".tmp")
+    with writing(target, size):
+        try:
+            write(temporary)
+            os.replace(temporary, target)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # the next save may need its room
+            raise
+
+
+def _tagged(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _iteration(path: Path) -> float:
+    """The step after which a checkpoint was saved; of one that cannot be read it is taken to be the last."""
+    if step := STEP_FILE.fullmatch(path.name):
+        return int(step[1])
+    try:
+        return int(load_checkpoint(str(path)).get("iteration", -1))
+    except (InputError, TypeError, ValueError):
+        return float("inf")

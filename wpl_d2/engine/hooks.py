@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
 
 from ..errors import InputError
-from ..modeling.weight_files import DamagedFileError
+from ..files import LineFile, UnwritableError, writing
 from .checkpoint import STEP_FILE, FrameworkCheckpointer, load_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -129,12 +131,63 @@ class BestCheckpointer(hooks.BestCheckpointer):
         if self._path.is_file():
             try:
                 state_dict = load_checkpoint(str(self._path))["trainer"]["hooks"][type(self).__qualname__]
-            except DamagedFileError as error:
+            except (InputError, KeyError, TypeError) as error:
                 # There is no best model any more, whatever the record says.
-                logger.warning("%s; the next evaluation writes it anew", error)
+                said = error if isinstance(error, InputError) else f"{self._path}: is no best model of a training"
+                logger.warning("%s; the next evaluation writes it anew", said)
                 state_dict = {"best_metric": None, "best_iter": None}
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
+
+
+class MetricsWriter(JSONWriter):
+    """Detectron2's, with a file in which no line is half."""
+
+    def __init__(self, path: Path, window_size: int = 20) -> None:
+        """Append to `path`; the arguments are Detectron2's."""
+        self._file_handle = LineFile(path)
+        self._window_size = window_size
+        self._last_write = -1
+
+
+def _leave_to_writer(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's thread hands an error to whoever writes next: it need not print it, too."""
+    if not type(args.thread).__module__.startswith("tensorboard."):
+        threading.__excepthook__(args)
+
+
+class Writer(hooks.PeriodicWriter):
+    """Detectron2's, which opens its files when the training begins: before, an earlier run's may be there."""
+
+    def __init__(self, folder: Path, max_iter: int, period: int) -> None:
+        """Write to the terminal and into `folder`, every `period` steps."""
+        super().__init__([], period)
+        self._folder = folder
+        self._max_iter = max_iter
+
+    def before_train(self) -> None:
+        """Open the files."""
+        threading.excepthook = _leave_to_writer
+        self._writers = [
+            CommonMetricPrinter(self._max_iter),
+            MetricsWriter(self._folder / "metrics.json"),
+            TensorboardXWriter(str(self._folder)),
+        ]
+
+    def after_step(self) -> None:
+        """Write if it is time."""
+        with writing(self._folder):
+            super().after_step()
+
+    def after_train(self) -> None:
+        """Write the rest; where that fails too, what ended the training early is what is told."""
+        try:
+            with writing(self._folder):
+                super().after_train()
+        except UnwritableError as error:
+            if self.trainer.iter >= self.trainer.max_iter:
+                raise
+            logger.warning("%s", error)
 
 
 class Stop(HookBase):

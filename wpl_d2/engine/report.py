@@ -11,6 +11,7 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate
+from ..files import UnwritableError
 from ..frameworks import Framework, build_framework
 from ..visualization import render_preview
 from .checkpoint import FrameworkCheckpointer
@@ -71,10 +72,17 @@ def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = N
         left |= {"metrics": output / "metrics.json"}
         if "sem_seg" in results:
             left["preview"] = output / "preview.png"
-            render_preview(cfg, framework, left["preview"])
+            _draw_preview(cfg, framework, left["preview"])
     lines = [f"{name}: {path}" for name, path in left.items() if path.exists()]
     if "sem_seg" in results:
         lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
     elif "bbox" in results:
         lines.insert(0, f"box AP on {cfg.DATASETS.TEST[0]}: {results['bbox']['AP']:.2f}")
     logger.info("Done.\n  %s", "\n  ".join(lines))
+
+
+def _draw_preview(cfg: Any, framework: Framework, path: Path) -> None:
+    try:
+        render_preview(cfg, framework, path)
+    except UnwritableError as error:  # all that counts is there
+        logger.warning("%s", error)

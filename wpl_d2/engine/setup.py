@@ -13,13 +13,15 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
-from detectron2.utils.logger import setup_logger
 
 from ..config import get_cfg, load_cfg
 from ..config_check import warn_unused
 from ..data import check_training_data, setup_datasets
 from ..errors import check_name
 from ..evaluation import build_predict, check_evaluator
+from ..files import write_text
+from .log import begin_log, open_log
+from .output import check_folder, has_run
 from .scaling import scale_schedule
 
 
@@ -60,15 +62,15 @@ def setup(args: argparse.Namespace) -> Any:
 
 
 def _begin_log(cfg: Any, eval_only: bool) -> None:
-    """As Detectron2's `default_setup`, but config and environment go to files instead of through the terminal."""
     output = Path(cfg.OUTPUT_DIR)
-    if comm.is_main_process():
-        output.mkdir(parents=True, exist_ok=True)
-        if not eval_only:  # else it would replace that of the training
-            (output / "config.yaml").write_text(cfg.dump())
-            (output / "environment.txt").write_text(collect_env_info())
-    for name in ("fvcore", "detectron2", "wpl_d2"):
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name=name)
+    begin_log()
+    if eval_only:
+        open_log(output)
+    else:
+        if comm.is_main_process():
+            check_folder(output)
+        if not has_run(output):
+            record_run(cfg)
     logging.getLogger(__name__).info(
         "%s\n  device: %s, processes: %d, config and environment: %s",
         shlex.join(sys.argv),
@@ -76,3 +78,23 @@ def _begin_log(cfg: Any, eval_only: bool) -> None:
         comm.get_world_size(),
         output,
     )
+
+
+def record_run(cfg: Any) -> None:
+    """Write down what a training is: config, environment, and the log from `setup` on.
+
+    As Detectron2's `default_setup`, but config and environment go to files instead of through the terminal. `setup`
+    does it in a folder without an earlier run; otherwise it has to wait for `Trainer.resume_or_load`, since of a start
+    that fails nothing may stand beside that run's checkpoints.
+
+    Args:
+        cfg: of `setup`.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    if comm.is_main_process():
+        write_text(output / "config.yaml", cfg.dump())
+        write_text(output / "environment.txt", collect_env_info())
+    open_log(output)

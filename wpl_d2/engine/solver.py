@@ -35,3 +35,12 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
         return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(params, lr=solver.BASE_LR)
     sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
     return sgd(params, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
+
+
+def state_size(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of what an optimizer keeps for its parameters, from its first step on."""
+    size = 0
+    for group in optimizer.param_groups:
+        copies = 2 if "betas" in group else int(group.get("momentum", 0) > 0)
+        size += copies * sum(parameter.numel() * parameter.element_size() for parameter in group["params"])
+    return size

@@ -6,28 +6,36 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict, deque
+from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
-from detectron2.engine.defaults import default_writers
 from detectron2.projects.deeplab import build_lr_scheduler
 from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..data import build_train_loader
-from ..errors import InputError, check_name
+from ..errors import InputError, check_name, in_one_line
 from ..evaluation.evaluate import evaluate
 from ..frameworks import build_framework, idle_keys
-from .checkpoint import FrameworkCheckpointer, load_initial_weights
-from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop
+from .checkpoint import FrameworkCheckpointer, load_initial_weights, size_of
+from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop, Writer
 from .interrupt import StopRequest
 from .pictures import Pictures
-from .solver import build_optimizer
+from .solver import build_optimizer, state_size
 from .tally import Tally
 
 logger = logging.getLogger(__name__)
+
+
+def _needs_traceback(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and in_one_line(record.exc_info[1]))
+
+
+# Detectron2's loop logs every error with its traceback, also one that `clear_errors` will say in one line.
+logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
 
 
 class Trainer(SimpleTrainer):
@@ -96,13 +104,13 @@ class Trainer(SimpleTrainer):
         if solver.PICTURE_PERIOD > 0:
             ret.append(Pictures(solver.PICTURE_PERIOD, cfg))
         if comm.is_main_process():
-            ret.append(hooks.PeriodicWriter(default_writers(cfg.OUTPUT_DIR, self.max_iter), self.LOG_PERIOD))
+            ret.append(Writer(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
         return [*ret, Stop()]
 
     def resume_or_load(self, resume: bool) -> None:
         """Continue the run of the output folder if asked to and if there is one, else begin with `MODEL.WEIGHTS`.
 
-        A run that begins puts the checkpoints of an earlier one aside.
+        A run that begins puts aside what an earlier one left.
 
         Args:
             resume: whether to look for a checkpoint.
@@ -110,9 +118,10 @@ class Trainer(SimpleTrainer):
         if resume and self.checkpointer.resume():
             self.start_iter = self.iter + 1
         else:
-            load_initial_weights(self.framework.student, self.cfg.MODEL.WEIGHTS)
+            load_initial_weights(self.framework.student, self.cfg)
             comm.synchronize()  # all have read them, if they are what is put aside now
             self.checkpointer.begin_anew()
+            comm.synchronize()  # none writes into the folder before
             self.framework.reset()
 
     def train(self) -> OrderedDict[str, Any]:  # type: ignore[override]
@@ -120,7 +129,13 @@ class Trainer(SimpleTrainer):
 
         Returns:
             the last evaluation's results, empty where there was none.
+
+        Raises:
+            InputError: there is no room for a checkpoint, or the disk refuses one; those before are whole.
         """
+        if self.start_iter < self.max_iter:
+            size = size_of(self.framework.state_dict()) + state_size(self.optimizer)
+            self.checkpointer.check_room(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results: OrderedDict[str, Any] = OrderedDict()
         self._requests.extend(self.framework.requests())
         self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
@@ -190,7 +205,14 @@ class Trainer(SimpleTrainer):
         return super().state_dict() | {"scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back.
+
+        Raises:
+            InputError: it is of another optimizer.
+        """
+        groups = (state["param_groups"][0] for state in (self.optimizer.state_dict(), state_dict["optimizer"]))
+        if len({"betas" in group for group in groups}) > 1:
+            raise InputError("SOLVER.OPTIMIZER: the checkpoint's is another one; set it as it was, or begin anew")
         super().load_state_dict(state_dict)
         if state_dict["scaler"]:  # empty after a run in another precision
             self._scaler.load_state_dict(state_dict["scaler"])

@@ -11,6 +11,7 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
 from ..data import cached_boxes
+from ..files import write_text
 from .records import records_with_masks
 
 
@@ -32,8 +33,7 @@ def build_box_evaluator(dataset_name: str, output_dir: str | Path, min_area: int
     metadata = MetadataCatalog.get(dataset_name)
     records = cached_boxes(records_with_masks(dataset_name), metadata.object_ids, min_area)
     if comm.is_main_process():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(coco_json(records, metadata.thing_classes)))
+        write_text(file, json.dumps(coco_json(records, metadata.thing_classes)))
     comm.synchronize()
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)

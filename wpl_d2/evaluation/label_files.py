@@ -11,6 +11,7 @@ from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
 from ..errors import InputError
+from ..files import save_png, writing
 from .label_map import label_map
 
 
@@ -44,7 +45,8 @@ class LabelFiles(DatasetEvaluator):
             inputs: dicts with "file_name".
             outputs: dicts with "sem_seg" (C, H, W), at the size of the image.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         for item, output in zip(inputs, outputs, strict=True):
             ids = self._ids[label_map(output["sem_seg"]).cpu().numpy()]
-            Image.fromarray(ids).save(self._folder / f"{Path(item['file_name']).stem}.png")
+            save_png(Image.fromarray(ids), self._folder / f"{Path(item['file_name']).stem}.png")

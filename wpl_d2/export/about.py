@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..engine.checkpoint import ABOUT
 from ..errors import InputError
+from ..modeling.checkpoint_file import ABOUT
 
 
 def about_to_texts(about: Mapping[str, Any]) -> dict[str, str]:

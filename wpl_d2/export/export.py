@@ -15,6 +15,7 @@ from torch import Tensor
 from ..data import read_image, setup_datasets
 from ..engine import load_model
 from ..errors import InputError, check_name
+from ..files import writing
 from .deployed import deploy
 from .formats import FORMATS
 from .sources import image_files
@@ -53,16 +54,17 @@ def export_model(
     if boxes and reference.find is None:
         raise InputError(f"--boxes: {weights} has no detector; leave it out")
     compared = _images(images, about["config"])
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder, warnings.catch_warnings():
-        # Tracers warn of what they took for constant; whether it matters is what the comparison says.
-        warnings.simplefilter("ignore")
-        partial = Path(folder) / output.name
-        chosen.write(model, reference.about, partial, boxes)
-        agreement = compare(reference, chosen.read(partial, "cpu"), compared)
-        if not agreement.good:
-            raise InputError(f"{output}: was not written, the export differs ({agreement}); try another --format")
-        os.replace(partial, output)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder, warnings.catch_warnings():
+            # Tracers warn of what they took for constant; whether it matters is what the comparison says.
+            warnings.simplefilter("ignore")
+            partial = Path(folder) / output.name
+            chosen.write(model, reference.about, partial, boxes)
+            agreement = compare(reference, chosen.read(partial, "cpu"), compared)
+            if not agreement.good:
+                raise InputError(f"{output}: was not written, the export differs ({agreement}); try another --format")
+            os.replace(partial, output)
     return agreement
 
 

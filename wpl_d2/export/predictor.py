@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..config import override
-from ..engine.checkpoint import restore_cfg
+from ..engine.about import restore_cfg
 from ..errors import InputError
 from ..evaluation import build_predict
 from ..evaluation.label_map import label_map

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from ..files import save_png, write_text, writing
 from ..visualization import draw_boxes, overlay
 from .deployed import Found
 from .predictor import Prediction
@@ -68,8 +69,7 @@ class Results:
         if self._writer is not None:
             self._writer.release()
         if self._coco is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "boxes.json").write_text(json.dumps(self._coco))
+            write_text(self.folder / "boxes.json", json.dumps(self._coco))
 
     def add(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
         """Write one image's results.
@@ -128,5 +128,6 @@ class Results:
 
 
 def _save(pixels: np.ndarray, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(file)
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    save_png(Image.fromarray(pixels), file)

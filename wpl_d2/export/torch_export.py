@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from ..engine.checkpoint import ABOUT
 from ..errors import InputError
+from ..modeling.checkpoint_file import ABOUT
 from .about import about_from_texts, about_to_texts
 from .deployable import Deployable, integer_padding, sample_images
 from .deployed import Deployed
@@ -26,7 +27,10 @@ class TorchExport:
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
-        torch.export.save(export_program(Deployable(model)), path, extra_files=about_to_texts(about))
+        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+        content = io.BytesIO()
+        torch.export.save(export_program(Deployable(model)), content, extra_files=about_to_texts(about))
+        path.write_bytes(content.getvalue())
 
     def read(self, path: Path, device: str) -> Deployed:
         """See `Format`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,8 @@ import torchvision  # noqa: F401, registers the operators that boxes need
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
-from ..engine.checkpoint import ABOUT
 from ..errors import InputError
+from ..modeling.checkpoint_file import ABOUT
 from .about import about_from_texts, about_to_texts
 from .deployable import Deployable, sample_images
 from .deployed import Deployed, Found
@@ -33,7 +34,10 @@ class TorchScript:
         # Else the number of boxes at each stage would be the sample's.
         with torch.no_grad(), patch_builtin_len():
             traced = torch.jit.trace_module(deployable, inputs, check_trace=False)
-        torch.jit.save(traced, str(path), _extra_files=about_to_texts(about))
+        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+        content = io.BytesIO()
+        torch.jit.save(traced, content, _extra_files=about_to_texts(about))
+        path.write_bytes(content.getvalue())
 
     def read(self, path: Path, device: str) -> Deployed:
         """See `Format`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError
+from .checkpoint_file import check_about, is_checkpoint, read_config
 from .weight_files import read_file
 
 
@@ -21,6 +21,9 @@ def name_classes(cfg: Any) -> None:
 
     Args:
         cfg: a complete config.
+
+    Raises:
+        InputError: the checkpoint says something of itself that cannot be.
     """
     path = Path(cfg.MODEL.WEIGHTS)
     names = [name for name in cfg.DATASETS.TEST if name not in DatasetCatalog]
@@ -30,9 +33,10 @@ def name_classes(cfg: Any) -> None:
         content = read_file(str(path))
     except InputError:
         return  # who loads the weights says what is wrong with them
-    if not isinstance(content, dict) or not {"config", "classes", "colors", "objects"} <= content.keys():
+    if not is_checkpoint(content):
         return
-    known = CfgNode.load_cfg(content["config"]).DATASETS.TEST
+    check_about(content, str(path))
+    known = read_config(content["config"], str(path)).get("DATASETS", {}).get("TEST", ())
     classes, colors, objects = content["classes"], [tuple(color) for color in content["colors"]], content["objects"]
     for name in names:
         if name in known:

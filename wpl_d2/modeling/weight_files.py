@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
@@ -24,6 +25,8 @@ from ..errors import InputError, nearest
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
 _TIMM = "timm://"
+_ZIP = b"PK\x03\x04"
+_CHUNK = 2**20  # bytes
 
 
 class DamagedFileError(InputError):
@@ -90,11 +93,15 @@ def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
     return {key: _tensor(name, key, value) for key, value in content.items()}
 
 
-def _tensor(name: str, key: str, value: Any) -> Tensor:
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-        return torch.from_numpy(value)
-    if not isinstance(value, Tensor):
-        raise InputError(f"{name}: {key} is a {type(value).__name__}, not a tensor; give a file of weights")
+def _tensor(name: str, key: Any, value: Any) -> Tensor:
+    try:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+            value = torch.from_numpy(value)
+    except (TypeError, ValueError) as error:  # numbers that PyTorch does not have, or in another machine's order
+        raise InputError(f"{name}: {key} is no array for PyTorch ({error}); save it anew") from error
+    plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
+    if not plain or not isinstance(key, str) or value.is_complex() or value.is_quantized:
+        raise InputError(f"{name}: {key} is a {type(value).__name__}, not a tensor of numbers; give a file of weights")
     return value
 
 
@@ -103,7 +110,10 @@ def _local_file(name: str) -> Path:
         return _packaged_file(name)
     if name.startswith(_TORCHVISION):
         name = _torchvision_url(name)
-    path = Path(PathManager.get_local_path(name))
+    try:
+        path = Path(PathManager.get_local_path(name))
+    except OSError as error:  # urllib's too
+        raise InputError(f"{name}: cannot be downloaded ({error}); give MODEL.WEIGHTS a file of them") from error
     if not path.is_file():
         raise InputError(f"{name}: no such file; correct its path")
     return path
@@ -146,7 +156,30 @@ def _reader(path: Path) -> Callable[[Path], Any]:
 
 
 def _read_torch(path: Path) -> Any:
+    with path.open("rb") as file:
+        if file.read(len(_ZIP)) == _ZIP:
+            _check_records(path)
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_records(path: Path) -> None:
+    """Read all of a PyTorch file against the checksums in it, which PyTorch writes but never looks at.
+
+    Its formats before 1.6, safetensors and pickles have none: there, lengths that do not fit are all that shows.
+
+    Raises:
+        BadZipFile: a bit has changed.
+        ValueError: something is packed, as PyTorch packs nothing but programs: the little file may be a huge one.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{record.filename} is compressed, as in no file of weights")
+            # 0 is that of nothing, or of a file that was written without checksums.
+            if record.CRC:
+                with archive.open(record) as content:
+                    while content.read(_CHUNK):
+                        pass
 
 
 def _read_safetensors(path: Path) -> Any:

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from ..data import EvalMapper
 from ..data.mappers import read_labels
+from ..files import save_png
 from ..frameworks import Framework
 from ..frameworks.parts import make_evidence
 from ..modeling import UnifiedSegDet
@@ -57,7 +58,7 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
             for record in chosen
         ]
     legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
-    compose(rows, legend, weights="weight" in rows[0]).save(path)
+    save_png(compose(rows, legend, weights="weight" in rows[0]), Path(path))
 
 
 def render_row(

@@ -152,8 +152,13 @@ class Description:
 
 def class_looks(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
     """The names and colours of `count` classes: those in a data set's metadata, or made up where it has none."""
-    names = metadata.get("stuff_classes") or [f"class {index}" for index in range(count)]
+    names = metadata.get("stuff_classes") or default_names(count)
     return list(names), [tuple(color) for color in metadata.get("stuff_colors") or default_colors(count)]
+
+
+def default_names(count: int) -> list[str]:
+    """Names for `count` classes of a data set that has none."""
+    return [f"class {index}" for index in range(count)]
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:

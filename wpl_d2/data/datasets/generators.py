@@ -11,6 +11,7 @@ from pathlib import Path
 from fvcore.common.registry import Registry
 
 from ...errors import check_name
+from ...files import writing
 from .folder import Description
 
 GENERATORS = Registry("GENERATORS")
@@ -27,23 +28,24 @@ def generate_if_missing(description: Description) -> None:
         description: the data set; without a generator nothing is done.
 
     Raises:
-        InputError: there is no such generator.
+        InputError: there is no such generator, or the data cannot be written.
     """
     root = description.root
     if not description.generator or root.exists():
         return
     generate = _find(description)
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
-        unfinished = Path(folder) / root.name
-        unfinished.mkdir()
-        generate(unfinished)
-        try:
-            os.replace(unfinished, root)
-        except OSError:
-            # Another process on the same file system was faster.
-            if not root.is_dir():
-                raise
+    with writing(root):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
+            unfinished = Path(folder) / root.name
+            unfinished.mkdir()
+            generate(unfinished)
+            try:
+                os.replace(unfinished, root)
+            except OSError:
+                # Another process on the same file system was faster.
+                if not root.is_dir():
+                    raise
 
 
 def _find(description: Description) -> Callable[[Path], None]:

@@ -15,7 +15,7 @@ from PIL import ExifTags, Image
 from tqdm import tqdm
 
 from ...errors import InputError
-from ...files import replace_file
+from ...files import replace_file, save_png
 from ..masks import UnreadableImageError, read_image
 
 _Item = TypeVar("_Item")
@@ -117,7 +117,7 @@ def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple
         return False, str(error)
     if wanted and wanted != mask.size:
         return False, f"{job.target}: {_of_sizes(mask.size, wanted)}, so it was not made; unpack the archives again"
-    replace_file(job.target, lambda file: mask.save(file, format="PNG"))
+    save_png(mask, job.target)
     return True, ""
 
 

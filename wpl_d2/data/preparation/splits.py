@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
-from ...files import read_text, replace_file
+from ...files import read_text, write_text
 from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
 from .published import digest_of, published_lists
@@ -142,8 +142,7 @@ def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
     if file.exists() and old == set(keys):
         return
     text = "".join(f"{benchmark.line(key, name)}\n" for key in sorted(keys))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(file, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    write_text(file, text)
 
 
 def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
