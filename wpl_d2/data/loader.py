@@ -56,7 +56,7 @@ def unlabeled_records(cfg: CfgNode) -> Records:
         InputError: the cached boxes do not fit.
     """
     records = _records(cfg.DATASETS.UNLABELED)
-    records = [{key: record[key] for key in ("file_name", "image_id") if key in record} for record in records]
+    records = [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
     if cfg.MODEL.DETECTOR.MODE != "cached":
         return records
     return load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)

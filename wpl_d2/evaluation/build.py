@@ -12,6 +12,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 from numpy.typing import NDArray
 
 from ..data import read_mask
+from ..data.headers import APPLY
 from ..errors import InputError, check_name
 from ..structures import IGNORE
 from .confusion import SemSegConfusionEvaluator
@@ -80,9 +81,10 @@ def build_detectron2_evaluator(dataset_name: str, output_dir: str | Path) -> Sem
         InputError: an image has no mask.
     """
     records_with_masks(dataset_name)
-    load = partial(_load_mask, MetadataCatalog.get(dataset_name).get("mask_ignore", IGNORE))
+    metadata = MetadataCatalog.get(dataset_name)
+    load = partial(_load_mask, metadata.get("mask_ignore", IGNORE), metadata.get("exif", APPLY))
     return SemSegEvaluator(dataset_name, output_dir=str(output_dir), sem_seg_loading_fn=load)
 
 
-def _load_mask(ignore: int, path: str, dtype: type = int) -> NDArray[Any]:
-    return read_mask(path, ignore).astype(np.dtype(dtype))
+def _load_mask(ignore: int, exif: str, path: str, dtype: type = int) -> NDArray[Any]:
+    return read_mask(path, ignore, exif).astype(np.dtype(dtype))

@@ -8,6 +8,7 @@ mask: masks/{id}.png       # the same; optional; unlabeled images may lack the f
 classes: [sky, building]   # the class ids of the masks, in this order, from 0
 objects: [building]        # optional: the classes that get boxes and a detector
 ignore: 255                # optional: the masks' value for "no class"
+exif: apply                # optional: turn images and masks as their EXIF orientation says; or ignore it
 colors: [[0, 0, 0], ...]   # optional: one [r, g, b] for each class
 dataset_ids: [7, 8]        # optional: the ids under which results for each class are submitted
 lists: {val: splits/val.txt, "{split}_labeled": "splits/{split}_labeled.txt"}  # below the root; formats in lists.py
@@ -35,6 +36,7 @@ from detectron2.utils.colormap import colormap
 from ...errors import InputError, nearest
 from ...structures import IGNORE
 from .keys import SPLIT, convert, read_yaml
+from ..headers import APPLY
 from .lists import SLOT, extract, fill, read_list
 from .open_suffixes import OpenSuffixes
 
@@ -66,6 +68,7 @@ class Description:
     splits: tuple[str, ...] = ()
     generator: str = ""
     optional: frozenset[str] = frozenset()
+    exif: str = APPLY
     path: Path = field(default=Path("description"), compare=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +127,7 @@ class Description:
         Returns:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if there is such a file, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the file's value for "no
-            class".
+            class"; `exif` where an orientation in image and mask is not to be applied.
 
         Raises:
             InputError: the list file is missing.
@@ -157,6 +160,8 @@ def class_looks(metadata: Mapping[str, Any], count: int) -> tuple[list[str], lis
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:
+            if self.exif != APPLY:
+                record["exif"] = self.exif
     """One (r, g, b) of Detectron2's colour map for each of `count` classes."""
     table = colormap(rgb=True, maximum=255).astype(int).tolist()
     return [tuple(table[i % len(table)]) for i in range(count)]
@@ -197,8 +202,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files); with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by which
-    Detectron2's evaluators write results.
+    files), `exif`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by
+    which Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -236,6 +241,7 @@ def _id_metadata(description: Description) -> dict[str, dict[int, int]]:
         "stuff_dataset_id_to_contiguous_id": {ids[i]: i for i in range(len(ids))},
         "thing_dataset_id_to_contiguous_id": {ids[i]: thing for thing, i in enumerate(description.object_ids)},
     }
+            exif=description.exif,
 
 
 def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path) -> dict[str, str]:

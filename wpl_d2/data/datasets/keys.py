@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from ...errors import InputError
+from ...errors import InputError, check_name
 from ...files import read_text
+from ..headers import EXIF
 from .lists import ANY_SUFFIX, SLOT
 
 SPLIT = "{split}"
@@ -77,6 +78,10 @@ def _integer(value: Any, where: str) -> int:
     return value
 
 
+def _exif(value: Any, where: str) -> str:
+    return check_name(where, value, EXIF)
+
+
 def _integers(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise InputError(f"{where}: {value!r} is not a list; write [1, 2]")
@@ -108,6 +113,7 @@ _CONVERT: dict[str, Callable[[Any, str], Any]] = {
     "classes": _texts,
     "objects": _texts,
     "ignore": _integer,
+    "exif": _exif,
     "colors": _colors,
     "dataset_ids": _integers,
     "splits": _texts,
