@@ -24,6 +24,7 @@ so that a published split has its name, and a helpful message, before it was imp
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
@@ -35,13 +36,17 @@ from detectron2.utils.colormap import colormap
 
 from ...errors import InputError, nearest
 from ...structures import IGNORE
-from .keys import SPLIT, convert, read_yaml
 from ..headers import APPLY
+from .keys import SPLIT, convert, read_yaml
 from .lists import SLOT, extract, fill, read_list
 from .open_suffixes import OpenSuffixes
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
+_UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.-]|^\s|\s$')
+"""What some file system or shell does not take in a name, or takes for something else."""
+_LONGEST_NAME = 100
+_DEEP_IGNORE = 65535  # of masks of 16 bits
 
 
 @dataclass(frozen=True)
@@ -63,12 +68,12 @@ class Description:
     mask: str = ""
     objects: tuple[str, ...] = ()
     ignore: int = IGNORE
+    exif: str = APPLY
     colors: tuple[tuple[int, int, int], ...] = ()
     dataset_ids: tuple[int, ...] = ()
     splits: tuple[str, ...] = ()
     generator: str = ""
     optional: frozenset[str] = frozenset()
-    exif: str = APPLY
     path: Path = field(default=Path("description"), compare=False)
 
     def __post_init__(self) -> None:
@@ -77,6 +82,11 @@ class Description:
         Raises:
             InputError: `file: what is wrong; how to mend it`.
         """
+        for what, name in (("'name'", self.name), *(("'lists'", name) for name in self.lists)):
+            self._demand(
+                not _UNFIT.search(name) and len(name) <= _LONGEST_NAME,
+                f"{what}: {name!r} is unfit for a file's name; write up to {_LONGEST_NAME} letters, digits, _ and -",
+            )
         for key, template in (("image", self.image), ("mask", self.mask)):
             mend = f"write a folder, or a path such as {key}s/{SLOT}.png"
             self._demand(SLOT in template or (key, template) == ("mask", ""), f"'{key}' has no {SLOT}; {mend}")
@@ -90,6 +100,11 @@ class Description:
         self._demand(
             not 0 <= self.ignore < count,
             f"'ignore' is {self.ignore}, a class id; use a value from {count} to {IGNORE} in the masks",
+        )
+        self._demand(
+            0 <= self.ignore <= IGNORE or self.ignore == _DEEP_IGNORE,
+            f"'ignore' is {self.ignore}, which no mask can hold; use a value from {count} to {IGNORE} (or "
+            f"{_DEEP_IGNORE}, in masks of 16 bits)",
         )
         self._demand(
             len(self.colors) in (0, count),
@@ -145,6 +160,8 @@ class Description:
         for entry in read_list(file, self.image, self.mask, self.root):
             image = str(self.root / suffixes.find(entry.image))
             record: dict[str, Any] = {"file_name": image, "image_id": entry.id}
+            if self.exif != APPLY:
+                record["exif"] = self.exif
             if entry.mask:
                 mask = str(self.root / suffixes.find(entry.mask))
                 record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
@@ -160,8 +177,6 @@ def class_looks(metadata: Mapping[str, Any], count: int) -> tuple[list[str], lis
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:
-            if self.exif != APPLY:
-                record["exif"] = self.exif
     """One (r, g, b) of Detectron2's colour map for each of `count` classes."""
     table = colormap(rgb=True, maximum=255).astype(int).tolist()
     return [tuple(table[i % len(table)]) for i in range(count)]
@@ -226,6 +241,7 @@ def register(description: Description) -> None:
             object_ids=description.object_ids,
             ignore_label=IGNORE,
             mask_ignore=description.ignore,
+            exif=description.exif,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),
@@ -241,7 +257,6 @@ def _id_metadata(description: Description) -> dict[str, dict[int, int]]:
         "stuff_dataset_id_to_contiguous_id": {ids[i]: i for i in range(len(ids))},
         "thing_dataset_id_to_contiguous_id": {ids[i]: thing for thing, i in enumerate(description.object_ids)},
     }
-            exif=description.exif,
 
 
 def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ...errors import InputError, check_name
-from ...files import read_text
+from ...files import read_text, refuse_repeated_keys
 from ..headers import EXIF
 from .lists import ANY_SUFFIX, SLOT
 
@@ -21,10 +21,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: it is no mapping, no YAML, not in UTF-8, or YAML that would run code.
+        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
     """
     try:
-        raw = yaml.safe_load(read_text(file))
+        text = read_text(file)
+        refuse_repeated_keys(str(file), text)
+        raw = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise InputError(
             f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
