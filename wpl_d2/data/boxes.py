@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import tempfile
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +12,12 @@ import numpy as np
 from detectron2.utils import comm
 from tqdm import tqdm
 
+from ..errors import InputError
 from ..structures import IGNORE
+from .headers import APPLY
+from .kept import file_state, kept_file, load_arrays, store_arrays
 from .masks import read_mask
 
-_logger = logging.getLogger(__name__)
 _VERSION = 1  # of what is stored; part of the key
 
 
@@ -71,7 +69,10 @@ def _component_boxes(binary: np.ndarray, min_area: int) -> np.ndarray:
 
 
 def cached_boxes(
-    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int
+    dataset_dicts: Sequence[dict[str, Any]],
+    object_ids: Sequence[int],
+    min_area: int,
+    leave_out: Callable[[dict[str, Any], InputError], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Give every dataset dict the boxes of its mask.
 
@@ -83,72 +84,67 @@ def cached_boxes(
         dataset_dicts: Detectron2 dataset dicts with `sem_seg_file_name`.
         object_ids: semantic class ids of the detector's classes, in their order.
         min_area: components with fewer pixels get no box.
+        leave_out: is told, on every process, of each mask that cannot be read; None: that is an error.
 
     Returns:
-        Copies of the dicts with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64, indices into
-        `object_ids`.
+        Copies of the dicts, but for those left out, with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64,
+        indices into `object_ids`.
 
     Raises:
         InputError: a mask cannot be read.
     """
-    file = _cache_file(dataset_dicts, object_ids, min_area)
+    file, names = _cache_file(dataset_dicts, object_ids, min_area), ("boxes", "classes", "counts")
+    errors: dict[int, InputError] = {}
     stored = None
     if comm.get_local_rank() == 0:
-        stored = _load(file)
+        stored = load_arrays(file, names)
         if stored is None:
-            stored = _compute(dataset_dicts, object_ids, min_area)
-            _store(file, stored)
+            stored, errors = _compute(dataset_dicts, object_ids, min_area, strict=leave_out is None)
+            if not errors:
+                store_arrays(file, stored)
     comm.synchronize()
-    stored = stored or _load(file) or _compute(dataset_dicts, object_ids, min_area)
+    stored = stored or load_arrays(file, names)
+    if stored is None:
+        stored, errors = _compute(dataset_dicts, object_ids, min_area, strict=leave_out is None)
+    for index, error in errors.items():
+        if leave_out is not None:
+            leave_out(dataset_dicts[index], error)
     ends = np.cumsum(stored["counts"])[:-1]
     parts = zip(np.split(stored["boxes"], ends), np.split(stored["classes"], ends), strict=True)
     return [
         {**record, "boxes": boxes, "box_classes": ids}
-        for record, (boxes, ids) in zip(dataset_dicts, parts, strict=True)
+        for index, (record, (boxes, ids)) in enumerate(zip(dataset_dicts, parts, strict=True))
+        if index not in errors
     ]
 
 
 def _compute(
-    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int
-) -> dict[str, np.ndarray]:
+    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int, strict: bool
+) -> tuple[dict[str, np.ndarray], dict[int, InputError]]:
+    """The boxes of all masks, and what is wrong with those that cannot be read, by index, if that is no error."""
+    errors: dict[int, InputError] = {}
     contiguous = np.zeros(IGNORE + 1, dtype=np.int64)
     contiguous[list(object_ids)] = np.arange(len(object_ids))
     boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
-    for record in tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5):
-        mask = read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE))
+    for index, record in enumerate(tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5)):
+        try:
+            mask = read_mask(
+                record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY)
+            )
+        except InputError as error:
+            if strict:
+                raise
+            errors[index], mask = error, np.zeros((0, 0), dtype=np.uint8)
         found, ids = boxes_from_mask(mask, object_ids, min_area)
         boxes.append(found.astype(np.float32))
         classes.append(contiguous[ids])
     counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
-    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}
+    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, errors
 
 
 def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int) -> Path:
     key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
     for record in dataset_dicts:
-        path = os.path.realpath(record["sem_seg_file_name"])
-        status = os.stat(path)
-        identity = (path, status.st_size, status.st_mtime_ns, record.get("sem_seg_ignore", IGNORE))
-        key.update(repr(identity).encode())
-    folder = Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser()
-    return folder / f"boxes_{key.hexdigest()[:32]}.npz"
-
-
-def _load(file: Path) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            return {key: stored[key] for key in ("boxes", "classes", "counts")}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # missing or damaged: computed anew
-
-
-def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".partial", delete=False) as partial:
-            np.savez(partial, **arrays)  # type: ignore[arg-type]
-        os.replace(partial.name, file)
-    except OSError as error:
-        _logger.warning(
-            "%s: boxes could not be kept (%s); set WPL_D2_CACHE to a folder that can be written", file, error
-        )
+        state = file_state(record["sem_seg_file_name"])
+        key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
+    return kept_file(f"boxes_{key.hexdigest()[:32]}.npz")
