@@ -18,6 +18,7 @@ from .headers import APPLY
 from .kept import file_state, kept_file, load_arrays, store_arrays
 from .masks import read_mask
 
+LeaveOut = Callable[[dict[str, Any], InputError], None]
 _VERSION = 1  # of what is stored; part of the key
 
 
@@ -68,11 +69,15 @@ def _component_boxes(binary: np.ndarray, min_area: int) -> np.ndarray:
     return boxes[np.lexsort(boxes.T[[3, 2, 0, 1]])]
 
 
+def _refuse(record: dict[str, Any], error: InputError) -> None:
+    raise error
+
+
 def cached_boxes(
     dataset_dicts: Sequence[dict[str, Any]],
     object_ids: Sequence[int],
     min_area: int,
-    leave_out: Callable[[dict[str, Any], InputError], None] | None = None,
+    leave_out: LeaveOut = _refuse,
 ) -> list[dict[str, Any]]:
     """Give every dataset dict the boxes of its mask.
 
@@ -84,7 +89,8 @@ def cached_boxes(
         dataset_dicts: Detectron2 dataset dicts with `sem_seg_file_name`.
         object_ids: semantic class ids of the detector's classes, in their order.
         min_area: components with fewer pixels get no box.
-        leave_out: is told, on every process, of each mask that cannot be read; None: that is an error.
+        leave_out: is told, on every process, of each mask that cannot be read and is left out; by default that is an
+            error.
 
     Returns:
         Copies of the dicts, but for those left out, with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64,
@@ -94,35 +100,32 @@ def cached_boxes(
         InputError: a mask cannot be read.
     """
     file, names = _cache_file(dataset_dicts, object_ids, min_area), ("boxes", "classes", "counts")
-    errors: dict[int, InputError] = {}
+    without: set[int] = set()
     stored = None
     if comm.get_local_rank() == 0:
         stored = load_arrays(file, names)
         if stored is None:
-            stored, errors = _compute(dataset_dicts, object_ids, min_area, strict=leave_out is None)
-            if not errors:
+            stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+            if not without:
                 store_arrays(file, stored)
     comm.synchronize()
     stored = stored or load_arrays(file, names)
     if stored is None:
-        stored, errors = _compute(dataset_dicts, object_ids, min_area, strict=leave_out is None)
-    for index, error in errors.items():
-        if leave_out is not None:
-            leave_out(dataset_dicts[index], error)
-    ends = np.cumsum(stored["counts"])[:-1]
-    parts = zip(np.split(stored["boxes"], ends), np.split(stored["classes"], ends), strict=True)
+        stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+    ends = np.cumsum(stored["counts"])
+    parts = zip(*(np.split(stored[name], ends)[: len(ends)] for name in ("boxes", "classes")), strict=True)
     return [
         {**record, "boxes": boxes, "box_classes": ids}
         for index, (record, (boxes, ids)) in enumerate(zip(dataset_dicts, parts, strict=True))
-        if index not in errors
+        if index not in without
     ]
 
 
 def _compute(
-    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int, strict: bool
-) -> tuple[dict[str, np.ndarray], dict[int, InputError]]:
-    """The boxes of all masks, and what is wrong with those that cannot be read, by index, if that is no error."""
-    errors: dict[int, InputError] = {}
+    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int, leave_out: LeaveOut
+) -> tuple[dict[str, np.ndarray], set[int]]:
+    """The boxes of all masks, and the indices of those that are left out."""
+    without = set()
     contiguous = np.zeros(IGNORE + 1, dtype=np.int64)
     contiguous[list(object_ids)] = np.arange(len(object_ids))
     boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
@@ -132,14 +135,14 @@ def _compute(
                 record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY)
             )
         except InputError as error:
-            if strict:
-                raise
-            errors[index], mask = error, np.zeros((0, 0), dtype=np.uint8)
+            leave_out(record, error)
+            without.add(index)
+            mask = np.zeros((0, 0), dtype=np.uint8)
         found, ids = boxes_from_mask(mask, object_ids, min_area)
         boxes.append(found.astype(np.float32))
         classes.append(contiguous[ids])
     counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
-    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, errors
+    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, without
 
 
 def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int) -> Path:

@@ -16,7 +16,7 @@ from ..structures import IGNORE
 from .augmentation import IntensityView, RandomView, StrongView, View
 from .box_cache import check_size, to_instances
 from .headers import APPLY
-from .masks import read_mask, read_record
+from .masks import UnreadableImageError, read_mask, read_record
 
 MIN_VISIBLE = 2.0
 """A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
@@ -150,9 +150,27 @@ class UnlabeledMapper:
 class EvalMapper:
     """The whole image as it is. The dataset dict's own keys stay, for Detectron2's evaluators."""
 
+    def __init__(self, lenient: bool = False) -> None:
+        """Prepare the mapper.
+
+        Args:
+            lenient: give the error in place of an image that cannot be read.
+        """
+        self.lenient = lenient
+
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`."""
-        image = read_record(dataset_dict)
+        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`.
+
+        Raises:
+            UnreadableImageError: if the image cannot be read; lenient: that is the `image`, without `height` and
+                `width`.
+        """
+        try:
+            image = read_record(dataset_dict)
+        except UnreadableImageError as error:
+            if not self.lenient:
+                raise
+            return {**dataset_dict, "image": error}
         return {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
 
 

@@ -70,6 +70,7 @@ class Trainer(SimpleTrainer):
         self.checkpointer = FrameworkCheckpointer(self.model, cfg, trainer=self)
         self.register_hooks(self._build_hooks())
         self.stop_request = StopRequest()
+        self.last_results: OrderedDict[str, Any] = OrderedDict()
 
     def _build_hooks(self) -> list[hooks.HookBase]:
         cfg, solver = self.cfg, self.cfg.SOLVER
@@ -113,9 +114,9 @@ class Trainer(SimpleTrainer):
         """Train from `start_iter` to `max_iter`.
 
         Returns:
-            the last evaluation's results, empty where there was none.
+            the last evaluation's results, empty where there was none; with "left_out" if any evaluation had that.
         """
-        self.last_results: OrderedDict[str, Any] = OrderedDict()
+        self.last_results = OrderedDict()
         self._requests.extend(self.framework.requests())
         self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
         try:
@@ -128,8 +129,11 @@ class Trainer(SimpleTrainer):
 
     def test(self) -> OrderedDict[str, Any]:
         """Evaluate what the framework would deploy on `cfg.DATASETS.TEST`."""
-        self.last_results = evaluate(self.cfg, self.framework)
-        return self.last_results
+        results = evaluate(self.cfg, self.framework)
+        if "left_out" in self.last_results:  # of an earlier evaluation: it still is of this run
+            results.setdefault("left_out", {"images": 0})
+        self.last_results = results
+        return results
 
     def run_step(self) -> None:
         """Fetch, forward, backward, check, step; see the class."""

@@ -31,6 +31,7 @@ from .auroc import BINS, auroc, histograms, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
 from .counts import count_by_class, percent
+from .left_out import NOTHING, LeftOut, ReadableImages
 from .reduce import sum_over_ranks
 
 _LOGGER = logging.getLogger(__name__)
@@ -136,7 +137,11 @@ class PseudoLabelEvaluator:
 
 
 def evaluate_pseudo_labels(
-    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
+    cfg: Any,
+    model: UnifiedSegDet,
+    weigher: PixelWeigher | None,
+    dataset_name: str,
+    left_out: LeftOut = NOTHING,
 ) -> dict[str, float]:
     """As `judge_pseudo_labels`, with the results in one flat dict, for a training's metrics.
 
@@ -144,7 +149,7 @@ def evaluate_pseudo_labels(
         see `PseudoLabelEvaluator.evaluate`; with a detector also `NAME@SCORE`, for all objects together, for the
         fields NAME of `AgreementRow`.
     """
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name, left_out)
     for score, rows in (agreement or {}).items():
         results |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
     return results
@@ -152,7 +157,11 @@ def evaluate_pseudo_labels(
 
 @torch.no_grad()
 def judge_pseudo_labels(
-    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
+    cfg: Any,
+    model: UnifiedSegDet,
+    weigher: PixelWeigher | None,
+    dataset_name: str,
+    left_out: LeftOut = NOTHING,
 ) -> tuple[dict[str, float], Agreement | None]:
     """Judge the labels that a model gives to the whole images of a data set. All processes must call it.
 
@@ -163,27 +172,33 @@ def judge_pseudo_labels(
         weigher: with the memory banks of the training; without it there are no weights and no
             similarities to judge.
         dataset_name: registered, with masks.
+        left_out: takes the images that cannot be read or judged.
 
     Returns:
         see `PseudoLabelEvaluator.evaluate` and, with a detector or cached boxes, `BoxAgreement.evaluate`.
 
     Raises:
-        InputError: an image has no mask, the model labels no pixels, or the cached boxes do not fit.
+        InputError: the model labels no pixels, the cached boxes do not fit, or an image cannot be read or has no mask
+            and nothing may be left out.
     """
     if not isinstance(model, UnifiedSegDet):
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    source = BoxSource(cfg, model, dataset_name)
+    source = BoxSource(cfg, model, dataset_name, left_out)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
     scored = () if weigher is None else SIMILARITY_MAPS
     evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, scored)
     scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
-        loader = build_test_loader(cfg, dataset_name)
+        loader = ReadableImages(build_test_loader(cfg, dataset_name, lenient=True), left_out)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
+            try:
+                target = torch.tensor(read_labels(item, item["image"].shape[1:], len(names)), device=model.device)[None]
+            except InputError as error:
+                left_out.note(item, error)
+                continue
             pseudo, embedding, found = _label(cfg, model, weigher, source, item)
             similarities = {} if weigher is None else weigher.similarity_maps(embedding, pseudo.labels)
-            target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
             evaluator.score_batch(pseudo, similarities, target, boxes)
             if found is not None:
