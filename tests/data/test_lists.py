@@ -76,7 +76,7 @@ def test_nothing_leads_out_of_the_root(tmp_path, line):
     file = tmp_path / "list.txt"
     file.write_text("2007_1\n" + line.replace("/{other}", str(other)))
     message = (
-        r"list\.txt, line 2: '.*' leads out of the root .*VOC; put the file below it, or a link to it, or set 'root'"
+        r"list\.txt, line 2: '.*' leads out of the root .*VOC; put the file, or a link to it, below, or set 'root'"
     )
     with pytest.raises(ValueError, match=message):
         read_list(file, *VOC, tmp_path / "VOC")

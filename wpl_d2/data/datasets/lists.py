@@ -114,20 +114,20 @@ def read_list(file: Path, image: str, mask: str, root: Path | None = None) -> li
 
 def _below(path: str, root: Path | None) -> str:
     """A path, or an id, as it is below the root."""
-    leads_out = InputError(
-        f"{path!r} leads out of the root {root or 'of the data set'}; put the file below it, or a link to it, or set "
-        "'root' to a folder that holds all"
-    )
-    if ".." in PurePosixPath(path).parts:
-        raise leads_out
-    if root is None or not path.startswith("/"):
-        return path.removeprefix("./")
-    # The second pair is for a root that one of the two names by way of a link.
-    for place, top in ((Path(path), root), (Path(path).resolve(), root.resolve())):
-        if place.is_relative_to(top):
-            return place.relative_to(top).as_posix()
-    if os.path.exists(path):
-        raise leads_out
+    leads_out = ".." in path.split("/")
+    if not leads_out:
+        if root is None or not path.startswith("/"):
+            return path.removeprefix("./")
+        # The second pair is for a root that one of the two names by way of a link.
+        for place, top in ((Path(path), root), (Path(path).resolve(), root.resolve())):
+            if place.is_relative_to(top):
+                return place.relative_to(top).as_posix()
+        leads_out = os.path.exists(path)
+    if leads_out:
+        raise InputError(
+            f"{path!r} leads out of the root {root or 'of the data set'}; put the file, or a link to it, below, or set "
+            "'root' to a folder that holds all"
+        )
     return path.lstrip("/")
 
 
