@@ -130,6 +130,21 @@ def test_wrong_files_are_refused_in_words(tmp_path, text, message):
         load_cfg(str(tmp_path / "config.yaml"))
 
 
+def test_a_key_that_is_given_twice_is_refused_in_bases_too(tmp_path):
+    base, file = tmp_path / "base.yaml", tmp_path / "config.yaml"
+    file.write_text("_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 5\nSOLVER:\n  BASE_LR: 0.1\n")
+    base.write_text("SOLVER:\n  MAX_ITER: 7\n")
+    with pytest.raises(
+        InputError, match=r"config\.yaml, line 4: has the key 'SOLVER' a second time; keep one of the two"
+    ):
+        load_cfg(str(file))
+    file.write_text("_BASE_: base.yaml\nSOLVER:\n  MAX_ITER: 5\n")
+    assert load_cfg(str(file)).SOLVER.MAX_ITER == 5
+    base.write_text("SOLVER:\n  MAX_ITER: 7\n  GAMMA: 0.1\n  MAX_ITER: 7\n")
+    with pytest.raises(InputError, match=r"base\.yaml, line 4: has the key 'MAX_ITER' a second time"):
+        load_cfg(str(file))
+
+
 def test_a_missing_file_a_folder_and_a_checkpoint_are_no_configs(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"PK\x03\x04\xff\xfe\x00")
     for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is no YAML")):

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Check a data set that is described by a YAML file: lists, images, masks, classes and boxes.
 
-Prints what is in it and what must be mended. The exit status is 1 if anything must be, and 2 if there is no such data
-set.
+Prints what is in it, what may not be meant so, and what must be mended. The exit status is 1 if anything must be
+mended, and 2 if there is no such data set.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def main() -> int:
     generate_if_missing(description)
     result = survey(description, args.min_box_area)
     print(f"\n{description.name} in {description.root}\n\n{result.tables()}\n")
+    for note in result.notes:
+        print(f"note: {note}")
     for problem in result.problems:
         print(f"problem: {problem}")
     print(f"{len(result.problems)} problems")

@@ -39,6 +39,9 @@ def _add_data(cfg: CN) -> None:
     cfg.DATASETS.TEST = ()
     # Images without labels: names as in TRAIN. Their masks, if there are any, are never read by training.
     cfg.DATASETS.UNLABELED = ()
+    # Read all labeled and evaluation images and masks to their last pixel before the first step; what passed is
+    # remembered in $WPL_D2_CACHE (default ~/.cache/wpl_d2). False: only some of each list.
+    cfg.DATASETS.VERIFY_FILES = True
     # Components of a mask with fewer pixels get no box.
     cfg.DATASETS.MIN_BOX_AREA = 90
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import IO, Any
 
 import yaml
 from detectron2.config import CfgNode as CN
 
 from .errors import InputError, nearest
+from .files import refuse_repeated_keys
 
 RENAMED = {"WEIGHTING.SIMILARITY": "WEIGHTING.KIND"}
 """Keys of former versions, and what they are called now."""
@@ -21,10 +22,11 @@ def read_values(file: str) -> Iterator[tuple[str, Any]]:
     """The keys, such as "SOLVER.MAX_ITER", and values of a YAML config and of what its `_BASE_` names.
 
     Raises:
-        InputError: one of these files is missing, is no YAML, has a tag that would run code, or holds no keys.
+        InputError: one of these files is missing, is no YAML, has a tag that would run code or a key twice, or holds no
+            keys.
     """
     try:
-        content = CN.load_yaml_with_base(file, allow_unsafe=False)
+        content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
         return _flatten(dict(content.items()))
     except OSError as error:
         raise InputError(f"{error.filename or file}: {error.strerror}; give a YAML file, see configs/") from error
@@ -37,6 +39,16 @@ def read_values(file: str) -> Iterator[tuple[str, Any]]:
         raise InputError(
             f"{file}: it, or a _BASE_ of it, does not consist of `KEY: value`; write it as configs/quickstart.yaml"
         ) from error
+
+
+class _ConfigFile(CN):
+    """Detectron2's reader, for each of whose files, those of `_BASE_` too, a key may be given once."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            refuse_repeated_keys(filename, file.read())
+        return super()._open_cfg(filename)
 
 
 def set_value(cfg: CN, key: str, value: Any, source: str) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, what is said where they cannot be written, and text files that are text."""
+"""Writing files that are whole or absent, and reading text that is text and YAML that says everything once."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import yaml
 from PIL import Image
 
 from .errors import InputError
@@ -208,3 +209,42 @@ def read_text(file: Path) -> str:
     if "\0" in text:
         raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
     return text
+
+
+def refuse_repeated_keys(file: str, text: str) -> None:
+    """Check that no mapping in a YAML text has a key twice: of two values PyYAML takes the last without a word.
+
+    Args:
+        file: where the text is from, for the message.
+        text: YAML.
+
+    Raises:
+        InputError: a key is there twice.
+        yaml.YAMLError: it is no YAML.
+    """
+    repeated = []
+    for mapping in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
+        known = set()
+        for key, _ in mapping.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in known:
+                    repeated.append((key.start_mark.line + 1, key.value))
+                known.add((key.tag, key.value))
+    if repeated:
+        line, name = min(repeated)
+        raise InputError(f"{file}, line {line}: has the key {name!r} a second time; keep one of the two")
+
+
+def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    """All mappings below a node, each once: an anchor may stand in many places, also below itself."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            yield node
+            waiting += [part for pair in node.value for part in pair]
+        else:
+            waiting += node.value

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,75 @@ def test_missing_data_are_generated_whole_or_not_at_all(tree):
     generate_if_missing(description)
     assert len(calls) == 2
     assert not list(tree.root.glob(".made*"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "a/b", "/tmp/a", "a\\b", "a:b", "a*", "a?", 'a"b', "a\nb", ".hidden", "-a", "a ", "..", "a" * 101],
+)
+def test_a_name_that_would_lead_elsewhere_is_refused(tree, name):
+    tree.describe(name=name)
+    with pytest.raises(ValueError, match=r"data\.yaml: 'name': .* is unfit for a file's name; write up to 100"):
+        load_description(tree.yaml)
+    tree.describe(lists={"labeled": "labeled.txt", name: "val.txt"})
+    with pytest.raises(ValueError, match=r"data\.yaml: 'lists': .* is unfit for a file's name"):
+        load_description(tree.yaml)
+
+
+@pytest.mark.parametrize("split", ["../up", "a/b", "1:8"])
+def test_a_split_is_part_of_a_name(tree, split):
+    tree.describe(lists={"{split}_val": "{split}.txt"}, splits=["1_8", split])
+    with pytest.raises(ValueError, match=rf"data\.yaml: 'lists': '{split}_val' is unfit for a file's name"):
+        load_description(tree.yaml)
+
+
+@pytest.mark.parametrize("name", ["voc2012", "1_8", "my data", "Größe-2.1", "a+b", "x@y=z", "(old)"])
+def test_other_names_are_taken(tree, name):
+    tree.describe(name=name, lists={name: "val.txt"})
+    assert load_description(tree.yaml).name == name
+
+
+@pytest.mark.parametrize("ignore", [256, 300, -1, 65534, 65536, 10**9])
+def test_a_value_that_no_mask_can_hold_is_refused(tree, ignore):
+    tree.describe(ignore=ignore)
+    with pytest.raises(
+        ValueError, match=rf"data\.yaml: 'ignore' is {ignore}, which no mask can hold; use a value from 3"
+    ):
+        load_description(tree.yaml)
+
+
+@pytest.mark.parametrize("ignore", [3, 254, 255, 65535])
+def test_values_that_masks_can_hold_are_taken(tree, ignore):
+    tree.describe(ignore=ignore)
+    assert load_description(tree.yaml).ignore == ignore
+
+
+@pytest.mark.parametrize("ignore", [255.0, "255", True, None, [255]])
+def test_what_is_no_whole_number_is_refused(tree, ignore):
+    tree.describe()
+    tree.yaml.write_text(tree.yaml.read_text() + f"ignore: {json.dumps(ignore)}\n")
+    with pytest.raises(ValueError, match=r"data\.yaml: 'ignore': .* is not an integer"):
+        load_description(tree.yaml)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key"),
+    [
+        ("name: other\n", 2, "name"),
+        ("'name': other\n", 2, "name"),
+        ("mask: other\nignore: 7\nignore: 8\n", 4, "ignore"),
+        ("colors: [[0, 0, 0], {r: 1, g: 2, r: 3}]\n", 2, "r"),
+        ("lists: {a: b,\n  c: d,\n  a: e}\n", 4, "a"),
+        ("lists: &l {a: b}\nmore: {x: *l, y: {q: 1, q: 2}}\n", 3, "q"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_refused(tree, text, line, key):
+    tree.yaml.write_text("name: first\n" + text)
+    with pytest.raises(ValueError, match=rf"data\.yaml, line {line}: has the key '{key}' a second time; keep one"):
+        load_description(tree.yaml)
+
+
+def test_an_anchor_below_itself_is_no_endless_search(tree):
+    tree.yaml.write_text("name: &n [*n]\n")
+    with pytest.raises(ValueError, match="the key 'root' is missing"):
+        load_description(tree.yaml)

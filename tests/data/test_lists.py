@@ -1,7 +1,9 @@
 import hashlib
+from pathlib import Path
 
 import pytest
 
+from wpl_d2.data import check_training_data
 from wpl_d2.data.datasets.lists import Entry, extract, parse_line, read_list
 
 CITY = ("leftImg8bit/{id}_leftImg8bit.png", "gtFine/{id}_gtFine_labelTrainIds.png")
@@ -49,7 +51,47 @@ def test_paths_below_the_root_may_be_absolute(tmp_path):
     whole = Entry("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")
     for line in ("/JPEGImages/a.jpg", f"{root}/JPEGImages/a.jpg", "/JPEGImages/a.jpg /SegmentationClass/a.png"):
         assert parse_line(line, *VOC, root) == whole
-    assert parse_line(str(other), *VOC, root).image == str(other)
+    assert parse_line(str(other), *VOC, Path("/")).image == str(other)[1:]
+
+
+def test_the_root_may_go_by_the_name_of_a_link(tmp_path):
+    (tmp_path / "disk/JPEGImages").mkdir(parents=True)
+    (tmp_path / "disk/JPEGImages/a.jpg").touch()
+    (tmp_path / "VOC").symlink_to(tmp_path / "disk")
+    for one, other in (("disk", "VOC"), ("VOC", "disk")):
+        entry = parse_line(f"{tmp_path}/{one}/JPEGImages/a.jpg", *VOC, tmp_path / other)
+        assert entry == Entry("a", "JPEGImages/a.jpg", "SegmentationClass/a.png")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("../a", "../../etc/passwd", "JPEGImages/../../a.jpg", "a/../../b", "..", "x/.."),
+        *("JPEGImages/a.jpg ../a.png", "JPEGImages/a.jpg\t/{other}", "/../a.jpg", "/{other}"),
+    ],
+)
+def test_nothing_leads_out_of_the_root(tmp_path, line):
+    other = tmp_path / "other.png"
+    other.touch()
+    file = tmp_path / "list.txt"
+    file.write_text("2007_1\n" + line.replace("/{other}", str(other)))
+    message = (
+        r"list\.txt, line 2: '.*' leads out of the root .*VOC; put the file, or a link to it, below, or set 'root'"
+    )
+    with pytest.raises(ValueError, match=message):
+        read_list(file, *VOC, tmp_path / "VOC")
+
+
+def test_dots_in_names_lead_nowhere(tmp_path):
+    for image_id in ("a..b", "..a", "a...", "x/a..b"):
+        assert parse_line(image_id, *VOC, tmp_path).image == f"JPEGImages/{image_id}.jpg"
+
+
+def test_links_in_the_root_may_lead_anywhere(tree):
+    elsewhere = tree.root.parent / "elsewhere.png"
+    tree.image("val0").rename(elsewhere)
+    tree.image("val0").symlink_to(elsewhere)
+    check_training_data(tree.cfg())
 
 
 def test_blank_lines_windows_ends_and_a_missing_newline(tmp_path):

@@ -77,3 +77,10 @@ def test_the_index_is_that_of_the_image_in_place_of_an_unreadable_one(tree):
     tree.image("unlabeled2").write_bytes(b"broken")
     for item in asked(tree.cfg(), count=2)[1]:
         assert item["index"] != 2 and item["image_id"] == f"unlabeled{item['index']}"
+
+
+def test_what_one_stream_could_not_read_counts_for_the_other_too(tree, caplog):
+    tree.image("unlabeled2").write_bytes(b"broken")
+    for batch in take(build_train_loader(tree.cfg(), 0, deque([[2, 0]] * 9)), 8):
+        assert all(item["index"] != 2 for item in batch["unlabeled"] + batch["requested"])
+    assert caplog.text.count("unlabeled2.png: cannot be read") == 1

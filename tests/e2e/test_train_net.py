@@ -73,6 +73,48 @@ def test_the_readme_command_on_two_processes(voc, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_images_that_an_evaluation_cannot_read_are_named_and_cost_no_run(tree, tmp_path, processes):
+    names = [f"val{i}" for i in range(40)]
+    for name in names[2:]:
+        Image.open(tree.image("val0")).save(tree.image(name))
+        Image.open(tree.mask("val0")).save(tree.mask(name))
+    (tree.root / "val.txt").write_text("\n".join(names))
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"""
+DATASETS: {{DESCRIPTION: {tree.yaml}, TRAIN: ["{tree.name}_labeled"], UNLABELED: ["{tree.name}_unlabeled"],
+           TEST: ["{tree.name}_val"]}}
+INPUT: {{CROP_SIZE: [48, 48]}}
+MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}, SEM_SEG_HEAD: {{CONVS_DIM: 16, ASPP_CHANNELS: 16}}}}
+SOLVER: {{MAX_ITER: 2, IMS_PER_BATCH: 2, UNLABELED_IMS_PER_BATCH: 2}}
+TEST: {{EVAL_PERIOD: 2}}
+DATALOADER: {{NUM_WORKERS: 1}}
+VERSION: 2
+"""
+    )
+    for file in (tree.image("val4"), tree.mask("val34")):
+        file.write_bytes(file.read_bytes()[:-60])
+    args = ["--config-file", config, "--num-gpus", processes, "OUTPUT_DIR", tmp_path / "out"]
+    refused = train_net(*args, check=False)
+    assert refused.returncode == 2
+    for file in (tree.image("val4"), tree.mask("val34")):
+        assert f"{file}: cannot be read" in refused.stderr
+    assert not (tmp_path / "out/model_final.pth").exists()
+
+    # Not among the few that are looked at: as if they had broken after the start.
+    done = train_net(*args, "DATASETS.VERIFY_FILES", False, check=False)
+    assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-3000:]
+    said = done.stdout + done.stderr
+    for file in (tree.image("val4"), tree.mask("val34")):
+        assert f"Left out of the evaluation: {file}: cannot be read" in said
+    assert re.search(r"mIoU on .*_val: \d+\.\d\d", said) and "the exit status is 1" in said
+    assert (tmp_path / "out/model_final.pth").is_file()
+    metrics = [json.loads(line) for line in (tmp_path / "out/metrics.json").read_text().splitlines()]
+    assert metrics[-1]["left_out/images"] == 2
+
+
+@pytest.mark.slow
 def test_the_quickstart_makes_its_data_trains_and_draws(tmp_path):
     short = ["SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2]
     config, out = ROOT / "configs" / "quickstart.yaml", tmp_path / "out"

@@ -17,6 +17,7 @@ from wpl_d2 import get_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.engine import Trainer, checkpoint, load_model
 from wpl_d2.engine.checkpoint import FrameworkCheckpointer, describe_run, load_checkpoint, restore_cfg
+from wpl_d2.engine.hooks import Evaluation
 from wpl_d2.engine.report import load_framework, report
 from wpl_d2.errors import InputError
 from wpl_d2.modeling.weight_files import read_file
@@ -46,6 +47,31 @@ def weights(output, name="model_final"):
 def assert_same(ours, theirs):
     assert ours.keys() == theirs.keys()
     assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+
+
+def test_what_an_early_evaluation_left_out_is_told_at_the_end(tree, tmp_path):
+    trainer = trainer_of(tree, tmp_path / "out", "TEST.EVAL_PERIOD", 3)
+    trainer.resume_or_load(False)
+    whole = tree.image("val1").read_bytes()
+    tree.image("val1").write_bytes(whole[:-60])
+    evaluate = trainer.test
+    seen = []
+
+    def mended_after_the_first():
+        results = evaluate()
+        seen.append(results["left_out"]["images"])
+        tree.image("val1").write_bytes(whole)
+        return results
+
+    # The hook holds the method as it was.
+    (hook,) = (hook for hook in trainer._hooks if isinstance(hook, Evaluation))
+    hook._func = mended_after_the_first
+    results = trainer.train()
+    assert seen == [1, 0]
+    with pytest.raises(SystemExit) as end:
+        report(trainer.cfg, results, trainer.framework)
+    assert end.value.code == 1
+    assert (tmp_path / "out/preview.png").is_file() and (tmp_path / "out/model_final.pth").is_file()
 
 
 class StopAfter:

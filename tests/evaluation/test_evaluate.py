@@ -1,14 +1,18 @@
 """The evaluation of a real, untrained model, from config to numbers and to the preview picture."""
 
+import re
 import sys
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 from detectron2.data import MetadataCatalog
+from detectron2.evaluation.testing import flatten_results_dict
 from PIL import Image
 
 import wpl_d2
+from wpl_d2.engine import evaluate_only, report
 from wpl_d2.errors import InputError
 from wpl_d2.evaluation import build_evaluator, check_evaluator, evaluate_pseudo_labels
 from wpl_d2.evaluation.evaluate import evaluate
@@ -61,7 +65,9 @@ def test_all_that_was_asked_for_is_measured(cfg, framework):
 def test_every_model_on_every_set_has_its_results(cfg, framework, monkeypatch):
     cfg.DATASETS.TEST, cfg.TEST.PSEUDO_LABELS, cfg.TEST.STUDENT = ("first", "second"), (), True
     module = sys.modules[evaluate.__module__]
-    monkeypatch.setattr(module, "_evaluate_one", lambda cfg, model, dataset, name: {"sem_seg": f"{name} on {dataset}"})
+    monkeypatch.setattr(
+        module, "_evaluate_one", lambda cfg, model, dataset, name, left_out: {"sem_seg": f"{name} on {dataset}"}
+    )
     assert evaluate(cfg, framework) == {
         "sem_seg": "teacher on first",
         "second": {"sem_seg": "teacher on second"},
@@ -114,3 +120,93 @@ def test_long_legends_take_more_lines():
     short = compose([row], {"a": (1, 2, 3)}, weights=False)
     long = compose([row], {f"class {i}": (i, i, i) for i in range(20)}, weights=False)
     assert long.width == short.width and long.height > short.height
+
+
+def break_file(file):
+    file.write_bytes(file.read_bytes()[:-60])
+
+
+def remove(file):
+    file.unlink()
+
+
+def change_ids(file):
+    Image.fromarray(np.full_like(np.asarray(Image.open(file)), 200)).save(file)
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "reason"),
+    [
+        ("images/1.png", break_file, r"images/1\.png: cannot be read"),
+        ("images/1.png", remove, r"images/1\.png: cannot be read"),
+        ("masks/1.png", break_file, r"masks/1\.png: cannot be read"),
+        ("masks/1.png", remove, r"images/1\.png: is in .*, but has no .*masks/1\.png"),
+        ("masks/1.png", change_ids, r"masks/1\.png: holds the ids \[200\]"),
+    ],
+)
+def test_a_file_that_broke_is_named_and_its_image_left_out(cfg, framework, tmp_path, caplog, file, spoil, reason):
+    evaluate(cfg, framework)
+    spoil(tmp_path / file)
+    caplog.clear()
+    cfg.TEST.STUDENT = True
+    results = evaluate(cfg, framework)
+    assert results.pop("left_out") == {"images": 1}
+    (told,) = (r.getMessage() for r in caplog.records if "Left out" in r.getMessage())
+    assert re.search(f"Left out of the evaluation: .*{reason}", told)
+    render_preview(cfg, framework, tmp_path / "preview.png")
+    assert (tmp_path / "preview.png").is_file()
+
+    (tmp_path / "val.txt").write_text("0\n2\n")
+    expected = evaluate(cfg, framework)
+    assert flatten_results_dict(results) == pytest.approx(flatten_results_dict(expected), nan_ok=True)
+
+
+def test_a_data_set_of_which_nothing_is_left_is_an_error(cfg, framework, tmp_path):
+    for number in range(3):
+        break_file(tmp_path / f"images/{number}.png")
+    with pytest.raises(
+        InputError, match=r"tiny_.*_val: not one of its images could be judged, see above; restore them"
+    ):
+        evaluate(cfg, framework)
+
+
+@pytest.mark.parametrize("evaluator", ["detectron2", "label_files"])
+def test_images_are_left_out_of_every_evaluator(cfg, framework, tmp_path, evaluator):
+    cfg.TEST.EVALUATOR, cfg.TEST.PSEUDO_LABELS, cfg.MODEL.DETECTOR.MODE = evaluator, (), "none"
+    MetadataCatalog.get(cfg.DATASETS.TEST[0]).set(stuff_dataset_id_to_contiguous_id={7: 0, 8: 1, 9: 2, 10: 3})
+    break_file(tmp_path / "images/1.png")
+    assert evaluate(cfg, framework)["left_out"] == {"images": 1}
+    written = sorted(path.name for path in (tmp_path / "output").rglob("label_ids/*"))
+    assert written == (["0.png", "2.png"] if evaluator == "label_files" else [])
+
+
+def test_nothing_is_left_out_of_what_is_judged_by_itself(cfg, framework, tmp_path, tiny):
+    break_file(tmp_path / "masks/1.png")
+    with pytest.raises(InputError, match=r"masks/1\.png: cannot be read"):
+        evaluate_pseudo_labels(cfg, framework.student, None, tiny)
+
+
+def test_masks_that_were_never_there_are_refused_before_an_evaluation(cfg, tmp_path):
+    (tmp_path / "masks/1.png").unlink()
+    with pytest.raises(InputError, match=r"1\.png: is in .*, but has no .*masks/1\.png; add"):
+        evaluate_only(cfg, resume=False)
+
+
+@pytest.mark.parametrize(("value", "told"), [(7, "no class"), (2, "'dog' alone")])
+def test_metrics_that_say_nothing_are_explained(cfg, framework, tmp_path, caplog, value, told):
+    cfg.TEST.PSEUDO_LABELS, cfg.MODEL.DETECTOR.MODE = (), "none"
+    for file in (tmp_path / "masks").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(file)), value)).save(file)
+    results = evaluate(cfg, framework)
+    assert f"{cfg.DATASETS.TEST[0]}: has pixels of {told}, so that its metrics say nothing" in caplog.text
+    assert np.isnan(results["sem_seg"]["mIoU"]) == (value == 7)
+
+
+@pytest.mark.parametrize("left_out", [{}, {"left_out": {"images": 0}}, {"left_out": {"images": 3}}])
+def test_a_run_that_left_something_out_ends_with_status_1(cfg, left_out, caplog):
+    caplog.set_level("INFO")
+    results = {"sem_seg": {"mIoU": 50.0}, **left_out}
+    with pytest.raises(SystemExit, match="1") if left_out else nullcontext():
+        report(cfg, results)
+    assert "mIoU on" in caplog.text
+    assert ("the exit status is 1" in caplog.text) == bool(left_out)

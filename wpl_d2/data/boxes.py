@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +12,13 @@ import numpy as np
 from detectron2.utils import comm
 from tqdm import tqdm
 
-from ..files import UnwritableError, replace_file, writing
+from ..errors import InputError
 from ..structures import IGNORE
+from .headers import APPLY
+from .kept import file_state, kept_file, load_arrays, store_arrays
 from .masks import read_mask
 
-_logger = logging.getLogger(__name__)
+LeaveOut = Callable[[dict[str, Any], InputError], None]
 _VERSION = 1  # of what is stored; part of the key
 
 
@@ -69,8 +69,15 @@ def _component_boxes(binary: np.ndarray, min_area: int) -> np.ndarray:
     return boxes[np.lexsort(boxes.T[[3, 2, 0, 1]])]
 
 
+def _refuse(record: dict[str, Any], error: InputError) -> None:
+    raise error
+
+
 def cached_boxes(
-    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int
+    dataset_dicts: Sequence[dict[str, Any]],
+    object_ids: Sequence[int],
+    min_area: int,
+    leave_out: LeaveOut = _refuse,
 ) -> list[dict[str, Any]]:
     """Give every dataset dict the boxes of its mask.
 
@@ -82,75 +89,75 @@ def cached_boxes(
         dataset_dicts: Detectron2 dataset dicts with `sem_seg_file_name`.
         object_ids: semantic class ids of the detector's classes, in their order.
         min_area: components with fewer pixels get no box.
+        leave_out: is told, on every process, of each mask that cannot be read and is left out; by default that is an
+            error.
 
     Returns:
-        Copies of the dicts with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64, indices into
-        `object_ids`.
+        Copies of the dicts, but for those left out, with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64,
+        indices into `object_ids`.
 
     Raises:
         InputError: a mask cannot be read.
     """
     file, count = _cache_file(dataset_dicts, object_ids, min_area), len(dataset_dicts)
+    without: set[int] = set()
     stored = None
     if comm.get_local_rank() == 0:
         stored = _load(file, count)
         if stored is None:
-            stored = _compute(dataset_dicts, object_ids, min_area)
-            _store(file, stored)
+            stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+            if not without:
+                store_arrays(file, stored)
     comm.synchronize()
-    stored = stored or _load(file, count) or _compute(dataset_dicts, object_ids, min_area)
-    ends = np.cumsum(stored["counts"])[:-1]
-    parts = zip(np.split(stored["boxes"], ends), np.split(stored["classes"], ends), strict=True)
+    stored = stored or _load(file, count)
+    if stored is None:
+        stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+    ends = np.cumsum(stored["counts"])
+    parts = zip(*(np.split(stored[name], ends)[: len(ends)] for name in ("boxes", "classes")), strict=True)
     return [
         {**record, "boxes": boxes, "box_classes": ids}
-        for record, (boxes, ids) in zip(dataset_dicts, parts, strict=True)
+        for index, (record, (boxes, ids)) in enumerate(zip(dataset_dicts, parts, strict=True))
+        if index not in without
     ]
 
 
 def _compute(
-    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int
-) -> dict[str, np.ndarray]:
+    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int, leave_out: LeaveOut
+) -> tuple[dict[str, np.ndarray], set[int]]:
+    """The boxes of all masks, and the indices of those that are left out."""
+    without = set()
     contiguous = np.zeros(IGNORE + 1, dtype=np.int64)
     contiguous[list(object_ids)] = np.arange(len(object_ids))
     boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
-    for record in tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5):
-        mask = read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE))
+    for index, record in enumerate(tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5)):
+        try:
+            mask = read_mask(
+                record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY)
+            )
+        except InputError as error:
+            leave_out(record, error)
+            without.add(index)
+            mask = np.zeros((0, 0), dtype=np.uint8)
         found, ids = boxes_from_mask(mask, object_ids, min_area)
         boxes.append(found.astype(np.float32))
         classes.append(contiguous[ids])
     counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
-    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}
+    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, without
 
 
 def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int) -> Path:
     key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
     for record in dataset_dicts:
-        path = os.path.realpath(record["sem_seg_file_name"])
-        status = os.stat(path)
-        identity = (path, status.st_size, status.st_mtime_ns, record.get("sem_seg_ignore", IGNORE))
-        key.update(repr(identity).encode())
-    folder = Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser()
-    return folder / f"boxes_{key.hexdigest()[:32]}.npz"
+        state = file_state(record["sem_seg_file_name"])
+        key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
+    return kept_file(f"boxes_{key.hexdigest()[:32]}.npz")
 
 
 def _load(file: Path, count: int) -> dict[str, np.ndarray] | None:
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            boxes, classes, counts = arrays = [stored[key] for key in ("boxes", "classes", "counts")]
-        whole = counts.shape == (count,) and boxes.shape == (counts.sum(), 4) and classes.shape == boxes.shape[:1]
-        return dict(zip(("boxes", "classes", "counts"), arrays, strict=True)) if whole else None
-    except Exception:  # missing or damaged, by whatever reader that shows: computed anew
+    """The boxes of so many masks, if they are kept and go together."""
+    stored = load_arrays(file, ("boxes", "classes", "counts"))
+    if stored is None:
         return None
-
-
-def _store(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    def write(unfinished: Path) -> None:
-        with unfinished.open("wb") as opened:  # given a name, NumPy would add its own ending
-            np.savez(opened, **arrays)  # type: ignore[arg-type]
-
-    try:
-        with writing(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, write)
-    except UnwritableError as error:
-        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then boxes are computed anew", error)
+    boxes, classes, counts = stored.values()
+    whole = counts.shape == (count,) and boxes.shape == (counts.sum(), 4) and classes.shape == boxes.shape[:1]
+    return stored if whole else None

@@ -1,34 +1,46 @@
-"""The check of the training data that runs before the first step: cheap, and in words."""
+"""The check of the data that runs before the first step, in words: lists, files, masks."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from ..errors import InputError
+from ..structures import IGNORE
+from .label_shares import LabelShares
 from .loader import missing_mask
-from .mappers import read_labels
-from .masks import read_image
+from .verify import PassedFiles, verify
 
 _logger = logging.getLogger(__name__)
-MASKS_TO_READ = 32
-"""Masks of each list that are read before training; a list that is not longer is read whole."""
+SAMPLE = 32
+"""Images of each list that are read before training where DATASETS.VERIFY_FILES is off."""
 _MAX_SHOWN = 5
 Records = list[dict[str, Any]]
 
 
-def check_training_data(cfg: CfgNode) -> None:
-    """Check the lists of a config, after `setup_datasets`.
+class _Read(NamedTuple):
+    """Images that are read before training: those that are learned from together, or one list that is measured on."""
 
-    Lists must not be empty, their files must exist, labeled, unlabeled and test images must be different
-    ones, and some masks of every list that is learned from or measured on must fit their images and the classes. A
-    class that a short labeled list never shows gets a warning.
+    where: str
+    dataset: str
+    records: Records
+    learned: bool
+
+
+def check_training_data(cfg: CfgNode) -> None:
+    """Check the lists of a config, after `setup_datasets`. Needs no other process.
+
+    Lists must not be empty, their files must exist, labeled, unlabeled and test images must be different ones. All
+    images and masks that are learned from with labels or measured on (with `DATASETS.VERIFY_FILES` off, some of each
+    list) must be whole, and masks must fit their images and the classes. Labeled masks must show two classes. A class
+    that they never show, a large part without a class and an image that is listed twice get a warning.
 
     Raises:
         InputError: all that is wrong, a line for each: `file-or-key: what is wrong; how to mend it`.
@@ -39,17 +51,26 @@ def check_training_data(cfg: CfgNode) -> None:
     train = _load("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
     unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED)
     test = _load("DATASETS.TEST", cfg.DATASETS.TEST, optional=not evaluates)
-    judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else []
+    judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else {}
     masked, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
     if evaluates:
         (bare if cfg.TEST.EVALUATOR == "label_files" else masked)["DATASETS.TEST"] = test
     problems = [
-        problem for key, records in (masked | bare).items() for problem in _missing(records, key, key in masked)
+        problem
+        for key, lists in (masked | bare).items()
+        for records in lists.values()
+        for problem in _missing(records, key, key in masked)
     ]
-    problems += find_overlap(train, unlabeled, "both labeled and unlabeled")
-    problems += find_overlap(train + unlabeled, test, "trained and tested on")
+    labeled = _all(train)
+    problems += find_overlap(labeled, _all(unlabeled), "both labeled and unlabeled")
+    problems += find_overlap(labeled + _all(unlabeled), _all(test), "trained and tested on")
     if not problems:
-        problems = _wrong_masks(masked, cfg)
+        to_read = [_Read(", ".join(train), cfg.DATASETS.TRAIN[0], labeled, learned=True)]
+        to_read += [_Read(name, name, records, learned=False) for name, records in judged.items()]
+        for name, records in test.items() if evaluates else ():
+            own = records if "DATASETS.TEST" in masked else _without_masks(records)
+            to_read.append(_Read(name, name, own, learned=False))
+        problems = _check_contents(to_read, cfg)
     if problems:
         more = [f"... and {len(problems) - _MAX_SHOWN} more"] if len(problems) > _MAX_SHOWN else []
         raise InputError("\n".join(problems[:_MAX_SHOWN] + more))
@@ -74,8 +95,13 @@ def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
     return [f"{common[0]}: is {fault}{more}; make the lists disjoint"]
 
 
-def _load(key: str, names: Sequence[str], optional: bool = False) -> Records:
-    records: Records = []
+def find_repeated(records: Records) -> list[str]:
+    """The images that a list has more than once."""
+    return [path for path, count in Counter(record["file_name"] for record in records).items() if count > 1]
+
+
+def _load(key: str, names: Sequence[str], optional: bool = False) -> dict[str, Records]:
+    lists: dict[str, Records] = {}
     for name in names:
         try:
             found = DatasetCatalog.get(name)
@@ -85,8 +111,16 @@ def _load(key: str, names: Sequence[str], optional: bool = False) -> Records:
             raise
         if not found:
             raise InputError(f"{key}: the list {name!r} is empty; name one with images")
-        records += found
-    return records
+        lists[name] = found
+    return lists
+
+
+def _all(lists: dict[str, Records]) -> Records:
+    return [record for records in lists.values() for record in records]
+
+
+def _without_masks(records: Records) -> Records:
+    return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in records]
 
 
 def _missing(records: Records, key: str, masks: bool) -> list[str]:
@@ -99,26 +133,35 @@ def _missing(records: Records, key: str, masks: bool) -> list[str]:
     return problems
 
 
-def _wrong_masks(lists: dict[str, Records], cfg: CfgNode) -> list[str]:
-    """What is wrong with some of the masks of each list; the classes that a short labeled one lacks get a warning."""
+def _check_contents(to_read: Sequence[_Read], cfg: CfgNode) -> list[str]:
+    """What is wrong with the files of the lists, and with what their masks label."""
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    passed = PassedFiles(cfg.DATASETS.DESCRIPTION or " ".join(cfg.DATASETS.TRAIN), num_classes)
     problems = []
-    for key, records in lists.items():
-        chosen = np.linspace(0, len(records) - 1, min(len(records), MASKS_TO_READ)).astype(int)
-        pixels = np.zeros(256, dtype=np.int64)
-        for record in (records[i] for i in chosen):
-            try:
-                mask = read_labels(record, read_image(record["file_name"]).shape[:2], num_classes)
-                pixels += np.bincount(mask.ravel(), minlength=256)
-            except InputError as error:
-                problems.append(str(error))
-        if key == "DATASETS.TRAIN" and not problems and len(chosen) == len(records):
-            _warn_of_empty_classes(pixels[:num_classes], cfg.DATASETS.TRAIN)
+    for name, dataset, records, learned in to_read:
+        repeated = find_repeated(records)
+        if repeated:
+            _logger.warning("%s: %d images are in it more than once, such as %s", name, len(repeated), repeated[0])
+        count = len(records) if cfg.DATASETS.VERIFY_FILES else min(SAMPLE, len(records))
+        chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
+        pixels, wrong = verify(chosen, passed, f"reading {name}")
+        problems += wrong
+        if not wrong:
+            whole = count == len(records)
+            where = name if whole else f"{name} ({count} of its {len(records)} masks)"
+            classes = MetadataCatalog.get(dataset).get("stuff_classes", [str(i) for i in range(num_classes)])
+            labels = LabelShares(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), learned)
+            problems += _judge(labels, whole, cfg)
     return problems
 
 
-def _warn_of_empty_classes(pixels: np.ndarray, names: Sequence[str]) -> None:
-    classes = MetadataCatalog.get(names[0]).get("stuff_classes", [str(i) for i in range(len(pixels))])
-    for name, count in zip(classes, pixels, strict=True):
-        if count == 0:
-            _logger.warning("%s: no pixel is labeled %r; it cannot be learned, choose other images", names[0], name)
+def _judge(labels: LabelShares, whole: bool, cfg: CfgNode) -> list[str]:
+    """The fault that forbids to learn from a list, and warnings of what its user may not have meant."""
+    # A detector alone needs no second class.
+    fault = labels.fault() if cfg.MODEL.DETECTOR.MODE != "alone" else ""
+    if fault and labels.learned and whole:
+        return [fault]
+    notes = [fault] if fault else [labels.void_note(), labels.empty_note() if whole else ""]
+    for note in filter(None, notes):
+        _logger.warning("%s", note)
+    return []

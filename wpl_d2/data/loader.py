@@ -56,7 +56,7 @@ def unlabeled_records(cfg: CfgNode) -> Records:
         InputError: the cached boxes do not fit.
     """
     records = _records(cfg.DATASETS.UNLABELED)
-    records = [{key: record[key] for key in ("file_name", "image_id") if key in record} for record in records]
+    records = [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
     if cfg.MODEL.DETECTOR.MODE != "cached":
         return records
     records = load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
@@ -124,7 +124,9 @@ def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     return _build_loader(cfg, unlabeled_dataset(cfg), "UNLABELED_IMS_PER_BATCH", start_iter)
 
 
-def build_requested_loader(cfg: CfgNode, requests: deque[list[int]], start_iter: int = 0) -> DataLoader:
+def build_requested_loader(
+    cfg: CfgNode, requests: deque[list[int]], start_iter: int = 0, unreadable: torch.Tensor | None = None
+) -> DataLoader:
     """The unlabeled images that this process asks for, step by step.
 
     With workers, one of them makes the next step's samples while this step runs: when a step's samples are fetched,
@@ -134,11 +136,14 @@ def build_requested_loader(cfg: CfgNode, requests: deque[list[int]], start_iter:
         cfg: the config, after `setup_datasets`.
         requests: places in the unlabeled list for `start_iter` and the steps after it; who trains appends to it.
         start_iter: the step to begin with.
+        unreadable: which images the unlabeled stream could not read, shared with it.
 
     Returns:
         An endless iterable of lists of samples.
     """
-    dataset = RequestedDataset(unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "requested", skip=True)
+    dataset = RequestedDataset(
+        unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "requested", skip=True, unreadable=unreadable
+    )
     total = cfg.SOLVER.UNLABELED_IMS_PER_BATCH
     sampler = RequestSampler(requests, start_iter, total, comm.get_rank(), comm.get_world_size())
     workers = min(1, cfg.DATALOADER.NUM_WORKERS)
@@ -159,19 +164,25 @@ def build_train_loader(
         An endless iterator, to be kept for the whole run; `unlabeled` is empty where `DATASETS.UNLABELED` is.
     """
     labeled = iter(build_labeled_loader(cfg, start_iter))
-    nothing: Iterator[Records] = repeat([])
-    unlabeled = iter(build_unlabeled_loader(cfg, start_iter)) if cfg.DATASETS.UNLABELED else nothing
-    requested = iter(build_requested_loader(cfg, requests, start_iter)) if requests else nothing
+    unlabeled: Iterator[Records] = repeat([])
+    requested: Iterator[Records] = repeat([])
+    if cfg.DATASETS.UNLABELED:
+        loader = build_unlabeled_loader(cfg, start_iter)
+        unlabeled = iter(loader)
+        if requests:
+            unreadable = loader.dataset.unreadable  # type: ignore[attr-defined]
+            requested = iter(build_requested_loader(cfg, requests, start_iter, unreadable))
     batches = zip(labeled, unlabeled, requested, strict=True)
     return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, name: str, lenient: bool = False) -> DataLoader:
     """Every image of a registered data set once, one at a time, shared among the processes.
 
     Args:
         cfg: the config.
         name: a name in the `DatasetCatalog`.
+        lenient: give the error as "image" where one cannot be read; else the loader raises it.
 
     Raises:
         InputError: the list is empty.
@@ -179,7 +190,7 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     records = _records([name])
     if not records:
         raise InputError(f"DATASETS.TEST: the list {name!r} is empty; name one with images")
-    return build_detection_test_loader(records, mapper=EvalMapper(), num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return build_detection_test_loader(records, mapper=EvalMapper(lenient), num_workers=cfg.DATALOADER.NUM_WORKERS)
 
 
 def _records(names: Sequence[str]) -> Records:

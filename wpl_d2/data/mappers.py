@@ -15,7 +15,8 @@ from ..errors import InputError, check_name
 from ..structures import IGNORE
 from .augmentation import IntensityView, RandomView, StrongView, View
 from .box_cache import check_size, to_instances
-from .masks import read_image, read_mask
+from .headers import APPLY
+from .masks import UnreadableImageError, read_mask, read_record
 
 MIN_VISIBLE = 2.0
 """A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
@@ -54,7 +55,7 @@ class LabeledMapper:
         Raises:
             InputError: image or mask cannot be read, or do not fit each other or the classes.
         """
-        image = read_image(dataset_dict["file_name"])
+        image = read_record(dataset_dict)
         mask = read_labels(dataset_dict, image.shape[:2], self.num_classes)
         view = self.view(image)
         sample = _identity(dataset_dict, image)
@@ -131,7 +132,7 @@ class UnlabeledMapper:
             UnreadableImageError: if the image cannot be read.
             InputError: its boxes were found on an image of another size.
         """
-        image = read_image(dataset_dict["file_name"])
+        image = read_record(dataset_dict)
         view = self.view(image)
         weak = _to_tensor(view.image)
         strong = [self.strong(weak) for _ in range(self.views)]
@@ -148,9 +149,27 @@ class UnlabeledMapper:
 class EvalMapper:
     """The whole image as it is. The dataset dict's own keys stay, for Detectron2's evaluators."""
 
+    def __init__(self, lenient: bool = False) -> None:
+        """Prepare the mapper.
+
+        Args:
+            lenient: give the error in place of an image that cannot be read.
+        """
+        self.lenient = lenient
+
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`."""
-        image = read_image(dataset_dict["file_name"])
+        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`.
+
+        Raises:
+            UnreadableImageError: if the image cannot be read; lenient: that is the `image`, without `height` and
+                `width`.
+        """
+        try:
+            image = read_record(dataset_dict)
+        except UnreadableImageError as error:
+            if not self.lenient:
+                raise
+            return {**dataset_dict, "image": error}
         return {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
 
 
@@ -186,7 +205,7 @@ def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: 
     """Read the mask of a dataset dict and check it.
 
     Args:
-        dataset_dict: with `sem_seg_file_name`, and `sem_seg_ignore` if that is not `IGNORE`.
+        dataset_dict: with `sem_seg_file_name`, and `sem_seg_ignore` and `exif` if they are not `IGNORE` and "apply".
         size: (height, width) of the image.
         num_classes: number of semantic classes.
 
@@ -197,10 +216,12 @@ def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: 
         InputError: `file: what is wrong; how to mend it`.
     """
     file = dataset_dict["sem_seg_file_name"]
-    mask = read_mask(file, dataset_dict.get("sem_seg_ignore", IGNORE))
+    mask = read_mask(file, dataset_dict.get("sem_seg_ignore", IGNORE), dataset_dict.get("exif", APPLY))
     if mask.shape != tuple(size):
         turned = (
-            "; it may be turned by its EXIF orientation, as its mask must be" if mask.shape == tuple(size)[::-1] else ""
+            "; it may be turned by its EXIF orientation, as its mask must be (or write `exif: ignore` into the YAML)"
+            if mask.shape == tuple(size)[::-1]
+            else ""
         )
         raise InputError(
             f"{file}: is {mask.shape[1]}x{mask.shape[0]} but its image {dataset_dict['file_name']} is "

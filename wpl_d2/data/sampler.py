@@ -99,6 +99,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
         seed: int,
         stream: str,
         skip: bool = False,
+        unreadable: torch.Tensor | None = None,
     ) -> None:
         """Prepare the samples.
 
@@ -108,6 +109,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
             seed: the run's seed.
             stream: name of the stream, so that two streams of a run differ.
             skip: take another image in place of one that cannot be read.
+            unreadable: that of another stream of the same list, if what the one finds shall count for the other too.
 
         Raises:
             InputError: the list is empty.
@@ -119,8 +121,10 @@ class CountedDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.stream = stream
         self.skip = skip
-        # In shared memory: what one worker finds counts for all.
-        self.unreadable = torch.zeros(len(dataset_dicts), dtype=torch.bool).share_memory_()
+        if unreadable is None:
+            # In shared memory: what one worker finds counts for all.
+            unreadable = torch.zeros(len(dataset_dicts), dtype=torch.bool).share_memory_()
+        self.unreadable = unreadable
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, counter: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +11,15 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ..errors import InputError
-from ..structures import IGNORE
 from .boxes import boxes_from_mask
-from .check import find_overlap
+from .check import find_overlap, find_repeated
 from .datasets import Description
 from .datasets.lists import EXTRA
+from .headers import APPLY, QUARTER_TURNS, orientation
+from .label_shares import LabelShares, count_labels
 from .loader import missing_mask
 from .mappers import read_labels
-from .masks import read_image
+from .masks import read_image_and_tag
 
 Records = list[dict[str, Any]]
 _HELD_OUT = ("val", "validation", "test", "dev", "development", "eval")
@@ -33,10 +33,12 @@ class Survey:
     Attributes:
         description: the data set.
         lists: the dataset dicts of each list that can be read.
-        pixels: (C,) class counts of each mask that can be read, by image and mask file.
+        pixels: (C + 1,) label counts of each mask that can be read (see `count_labels`), by image and mask file.
         shown: by class id, the colour in which a mask's palette shows it, and that mask.
         boxes: for each mask with boxes, (N, 4) xyxy and (N,) semantic class ids.
+        turned: the files with an EXIF orientation, and whether width and height stay the same when they are turned.
         problems: what must be mended, `file: what is wrong; how to mend it`.
+        notes: what may be meant as it is, in the same form.
     """
 
     description: Description
@@ -44,22 +46,36 @@ class Survey:
     pixels: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     shown: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    turned: dict[str, bool] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def tables(self) -> str:
         """The lists and the classes as text."""
         lists = tabulate(
             [
-                (name, len(records), sum(_files(record) in self.pixels for record in records))
+                (name, len(records), sum(_files(record) in self.pixels for record in records), self._void(records))
                 for name, records in self.lists.items()
             ],
-            headers=("list", "images", "masks"),
+            headers=("list", "images", "masks", "no class %"),
+            floatfmt=".3g",
         )
         headers = ("id", "class", "pixels %", "images", "boxes", "short side 10 %", "50 %", "90 %")
         return f"{lists}\n\n{tabulate(self._class_rows(), headers=headers, floatfmt='.4g')}"
 
+    def counts(self, records: Records) -> dict[tuple[str, str], np.ndarray]:
+        """What is known of the masks of these images: `pixels`."""
+        return {files: self.pixels[files] for files in map(_files, records) if files in self.pixels}
+
+    def _void(self, records: Records) -> float | None:
+        """Percent of the pixels of their masks that has no class; None where there are no masks."""
+        known = list(self.counts(records).values())
+        total = np.sum(known, axis=0)
+        return 100 * float(total[-1] / total.sum()) if known else None
+
     def _class_rows(self) -> list[tuple[Any, ...]]:
-        counts = np.array(list(self.pixels.values())).reshape(-1, len(self.description.classes))
+        classes = len(self.description.classes)
+        counts = np.array(list(self.pixels.values())).reshape(-1, classes + 1)[:, :classes]
         shares = 100 * counts.sum(axis=0) / max(1, counts.sum())
         boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for found, _ in self.boxes)])
         ids = np.concatenate([np.zeros(0, np.int64), *(classes for _, classes in self.boxes)])
@@ -101,29 +117,51 @@ def survey(description: Description, min_area: int) -> Survey:
             result.problems.append(str(error))
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
+    result.notes += _turned_notes(result)
     return result
 
 
 def _examine(record: dict[str, Any], result: Survey, min_area: int) -> None:
     description = result.description
-    image = read_image(record["file_name"])
+    image, tag = read_image_and_tag(record["file_name"], description.exif)
+    _note_tag(record["file_name"], tag, image.shape, result)
     if "sem_seg_file_name" not in record:
         return
     mask = read_labels(record, image.shape[:2], len(description.classes))
-    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(description.classes)]
+    counts = count_labels(mask, len(description.classes))
     result.pixels[_files(record)] = counts
     result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
-    _check_palette(record["sem_seg_file_name"], counts, result)
+    with Image.open(record["sem_seg_file_name"]) as header:
+        _note_tag(record["sem_seg_file_name"], orientation(header), mask.shape, result)
+        _check_palette(record["sem_seg_file_name"], header, counts[:-1], result)
 
 
 def _files(record: dict[str, Any]) -> tuple[str, str]:
     return record["file_name"], record.get("sem_seg_file_name", "")
 
 
-def _check_palette(file: str, counts: np.ndarray, result: Survey) -> None:
+def _note_tag(file: str, tag: int, shape: tuple[int, ...], result: Survey) -> None:
+    if tag > 1:
+        result.turned[file] = tag < QUARTER_TURNS or shape[0] == shape[1]
+
+
+def _turned_notes(result: Survey) -> list[str]:
+    """That files have an EXIF orientation: masks that were drawn on stored pixels may fit in size alone."""
+    if not result.turned:
+        return []
+    alike = [file for file, same_size in result.turned.items() if same_size]
+    unseen = f" ({len(alike)} keep their size when turned: masks that are not turned alike fit too)" if alike else ""
+    first = (alike or list(result.turned))[0]
+    if result.description.exif == APPLY:
+        done = "images and masks are turned; where masks were drawn on the stored pixels, write `exif: ignore`"
+    else:
+        done = "it is ignored; where masks were drawn on what viewers show, write `exif: apply`"
+    return [f"{first}: has an EXIF orientation, as {len(result.turned)} of the files have{unseen}; {done}"]
+
+
+def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: Survey) -> None:
     """A palette that shows a class as another class, or not as other masks do, has indices that are not class ids."""
-    with Image.open(file) as mask:
-        palette = mask.getpalette() if mask.mode == "P" else None
+    palette = mask.getpalette() if mask.mode == "P" else None
     if palette is None:
         return
     classes, colors = result.description.classes, result.description.colors
@@ -146,7 +184,7 @@ def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
     file = result.description.root / result.description.lists[name]
     if not records:
         return [f"{file}: is empty; list some images"]
-    repeated = [path for path, count in Counter(r["file_name"] for r in records).items() if count > 1]
+    repeated = find_repeated(records)
     problems = [f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]]
     if not _says(name, "unlabeled") and not _is_extra(name):
         problems += _label_problems(name, records, result)
@@ -199,13 +237,17 @@ def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
     file = result.description.root / result.description.lists[name]
     lacking = [r for r in records if "sem_seg_file_name" not in r]
     problems = [missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]]
-    known = {files: result.pixels[files] for files in map(_files, records) if files in result.pixels}
-    blank = [mask for (_, mask), counts in known.items() if not counts.any()]
+    known = result.counts(records)
+    blank = [mask for (_, mask), counts in known.items() if not counts[:-1].any()]
     problems += [
         f"{mask}: labels no pixel; draw it, or take its image out of the list {name!r}" for mask in blank[:_MAX_SHOWN]
     ]
-    seen = np.zeros(len(result.description.classes)) + sum(known.values())
-    if _says(name, "labeled"):
-        empty = [label for label, count in zip(result.description.classes, seen, strict=True) if not count]
-        problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in empty]
+    classes, learned = result.description.classes, _says(name, "labeled")
+    pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
+    labels = LabelShares(str(file), pixels, classes, result.description.ignore, learned)
+    if fault := labels.fault():
+        return [*problems, fault]
+    if learned:
+        problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in labels.empty]
+    result.notes += filter(None, [labels.void_note(), "" if learned else labels.empty_note()])
     return problems

@@ -11,6 +11,7 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate
+from ..evaluation.records import records_with_masks
 from ..files import UnwritableError
 from ..frameworks import Framework, build_framework
 from ..visualization import render_preview
@@ -23,10 +24,14 @@ def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
     """Evaluate a checkpoint; see `load_framework`.
 
     Raises:
-        InputError: there is nothing to evaluate it on.
+        InputError: there is nothing to evaluate it on, or masks to measure on are missing.
     """
     if not cfg.DATASETS.TEST and not cfg.TEST.PSEUDO_LABELS:
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
+    # What breaks during an evaluation is left out; what was never there is a list's fault.
+    measured = () if cfg.TEST.EVALUATOR == "label_files" else cfg.DATASETS.TEST
+    for name in (*measured, *cfg.TEST.PSEUDO_LABELS):
+        records_with_masks(name)
     return evaluate(cfg, load_framework(cfg, resume))
 
 
@@ -62,9 +67,18 @@ def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = N
         cfg: the run's config.
         results: of `evaluate`.
         framework: after a training, to draw the preview picture with.
+
+    Raises:
+        SystemExit: with status 1, on all processes, if images were left out of an evaluation.
     """
-    if not comm.is_main_process():
-        return
+    if comm.is_main_process():
+        _say(cfg, results, framework)
+    if "left_out" in results:
+        comm.synchronize()  # the launcher ends all once one has left, and the main one still writes
+        raise SystemExit(1)
+
+
+def _say(cfg: Any, results: Mapping[str, Any], framework: Framework | None) -> None:
     output = Path(cfg.OUTPUT_DIR)
     left = {"log": output / "log.txt"}
     if framework is not None:
@@ -78,6 +92,8 @@ def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = N
         lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
     elif "bbox" in results:
         lines.insert(0, f"box AP on {cfg.DATASETS.TEST[0]}: {results['bbox']['AP']:.2f}")
+    if "left_out" in results:
+        lines.append("images were left out of an evaluation, see the warnings: the exit status is 1")
     logger.info("Done.\n  %s", "\n  ".join(lines))
 
 

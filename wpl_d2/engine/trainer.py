@@ -83,6 +83,7 @@ class Trainer(SimpleTrainer):
         self.checkpointer = FrameworkCheckpointer(self.model, cfg, trainer=self)
         self.register_hooks(self._build_hooks())
         self.stop_request = StopRequest()
+        self.last_results: OrderedDict[str, Any] = OrderedDict()
 
     def _build_hooks(self) -> list[hooks.HookBase]:
         cfg, solver = self.cfg, self.cfg.SOLVER
@@ -128,7 +129,7 @@ class Trainer(SimpleTrainer):
         """Train from `start_iter` to `max_iter`.
 
         Returns:
-            the last evaluation's results, empty where there was none.
+            the last evaluation's results, empty where there was none; with "left_out" if any evaluation had that.
 
         Raises:
             InputError: there is no room for a checkpoint, or the disk refuses one; those before are whole.
@@ -136,7 +137,7 @@ class Trainer(SimpleTrainer):
         if self.start_iter < self.max_iter:
             size = size_of(self.framework.state_dict()) + state_size(self.optimizer)
             self.checkpointer.check_room(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
-        self.last_results: OrderedDict[str, Any] = OrderedDict()
+        self.last_results = OrderedDict()
         self._requests.extend(self.framework.requests())
         self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
         try:
@@ -150,8 +151,11 @@ class Trainer(SimpleTrainer):
 
     def test(self) -> OrderedDict[str, Any]:
         """Evaluate what the framework would deploy on `cfg.DATASETS.TEST`."""
-        self.last_results = evaluate(self.cfg, self.framework)
-        return self.last_results
+        results = evaluate(self.cfg, self.framework)
+        if "left_out" in self.last_results:  # of an earlier evaluation: it still is of this run
+            results.setdefault("left_out", {"images": 0})
+        self.last_results = results
+        return results
 
     def run_step(self) -> None:
         """Fetch, forward, backward, check, step; see the class."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from tqdm import tqdm
 
-from ..data import EvalMapper, UnreadableImageError
+from ..data import EvalMapper
 from ..data.box_cache import BoxCache, ImageBoxes, Origin, image_key
 from ..errors import InputError
 
@@ -104,7 +104,7 @@ def _find(
         return
     records = [record for _, part in todo for record in part]
     loader = build_detection_test_loader(
-        records, mapper=_ReadableMapper(), sampler=SequentialSampler(records), num_workers=workers
+        records, mapper=EvalMapper(lenient=True), sampler=SequentialSampler(records), num_workers=workers
     )
     bar = tqdm(loader, "boxes", unit="image", mininterval=5, disable=not comm.is_main_process())
     items = (item for (item,) in bar)
@@ -115,7 +115,8 @@ def _find(
 
 
 def _detect(model: nn.Module, item: dict[str, Any], object_ids: Tensor) -> ImageBoxes:
-    if item["image"] is None:
+    if isinstance(item["image"], InputError):  # training skips such images too
+        _LOGGER.warning("without boxes: %s", item["image"])
         return ImageBoxes.none()
     found = model([item])[0]["instances"].to("cpu")
     return ImageBoxes(
@@ -134,14 +135,3 @@ def _merge(known: dict[str, ImageBoxes], files: list[Path], origin: Origin, path
         known |= BoxCache.load(file).images
     BoxCache(origin, known).save(path)
     shutil.rmtree(files[0].parent)
-
-
-class _ReadableMapper(EvalMapper):
-    """The whole image; "image" is None where it cannot be read, since training skips such images too."""
-
-    def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        try:
-            return super().__call__(dataset_dict)
-        except UnreadableImageError as error:
-            _LOGGER.warning("without boxes: %s", error)
-            return {**dataset_dict, "image": None}

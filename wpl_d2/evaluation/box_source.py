@@ -13,24 +13,27 @@ from torch import Tensor
 from ..data import cached_boxes
 from ..data.box_cache import BoxCache, check_size, image_key, load_box_cache, to_instances
 from ..modeling import UnifiedSegDet
+from .left_out import NOTHING, LeftOut
 from .records import records_with_masks
 
 
 class BoxSource:
     """The model's own detector, or the cached boxes of another one; false where there is neither."""
 
-    def __init__(self, cfg: Any, model: UnifiedSegDet, dataset_name: str) -> None:
+    def __init__(self, cfg: Any, model: UnifiedSegDet, dataset_name: str, left_out: LeftOut = NOTHING) -> None:
         """Read the boxes of a data set. All processes must do it.
 
         Args:
             cfg: `MODEL.DETECTOR` says where boxes come from.
             model: its detector is asked, if it has one.
             dataset_name: registered, with masks.
+            left_out: takes the images without a mask that can be read.
 
         Raises:
-            InputError: an image has no mask, or the cached boxes do not fit.
+            InputError: an image has no mask that can be read and nothing may be left out, or the cached boxes do not
+                fit.
         """
-        records = records_with_masks(dataset_name)
+        records = records_with_masks(dataset_name, left_out)
         self._model = model
         self._cache: BoxCache | None = None
         if cfg.MODEL.DETECTOR.MODE == "cached":
@@ -39,7 +42,7 @@ class BoxSource:
         self._truth: dict[str, tuple[Tensor, Tensor]] = {}
         if self:
             objects = torch.tensor(MetadataCatalog.get(dataset_name).object_ids)
-            for record in cached_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA):
+            for record in cached_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA, left_out.note):
                 pair = torch.from_numpy(record["boxes"]), objects[torch.from_numpy(record["box_classes"])]
                 self._truth[image_key(record)] = pair
 

@@ -12,18 +12,22 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 from numpy.typing import NDArray
 
 from ..data import read_mask
+from ..data.headers import APPLY
 from ..errors import InputError, check_name
 from ..structures import IGNORE
 from .confusion import SemSegConfusionEvaluator
 from .detection import build_box_evaluator
 from .inference import judged_crop
 from .label_files import LabelFiles
+from .left_out import NOTHING, LeftOut
 from .records import records_with_masks
 
 EVALUATORS = ("confusion", "detectron2", "label_files")
 
 
-def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> DatasetEvaluator:
+def build_evaluator(
+    cfg: Any, dataset_name: str, output_dir: str | Path, left_out: LeftOut = NOTHING
+) -> DatasetEvaluator:
     """Segmentation metrics by `TEST.EVALUATOR`, and box AP where the model has, or is, a detector.
 
     All processes must call it.
@@ -32,24 +36,26 @@ def build_evaluator(cfg: Any, dataset_name: str, output_dir: str | Path) -> Data
         cfg: a complete config.
         dataset_name: registered as `wpl_d2.data.register` does.
         output_dir: for files of the evaluators.
+        left_out: takes the images without a mask, or with a broken one where boxes come from masks. Detectron2's
+            evaluator takes none without.
 
     Raises:
         InputError: no evaluator of that name, one that does not go with TEST.INFERENCE or the classes, or an image
-            without a mask.
+            without a mask where nothing may be left out.
     """
     if cfg.MODEL.DETECTOR.MODE == "alone":
-        return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA)
+        return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out)
     name = check_evaluator(cfg)
     if name == "label_files":
         return LabelFiles(dataset_name, output_dir)
     classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset_name, classes, judged_crop(cfg), padding)
+        SemSegConfusionEvaluator(dataset_name, classes, judged_crop(cfg), padding, left_out)
         if name == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]
     if cfg.MODEL.DETECTOR.MODE == "shared":
-        evaluators.append(build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA))
+        evaluators.append(build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out))
     return DatasetEvaluators(evaluators)
 
 
@@ -86,9 +92,10 @@ def build_detectron2_evaluator(dataset_name: str, output_dir: str | Path) -> Sem
         InputError: an image has no mask.
     """
     records_with_masks(dataset_name)
-    load = partial(_load_mask, MetadataCatalog.get(dataset_name).get("mask_ignore", IGNORE))
+    metadata = MetadataCatalog.get(dataset_name)
+    load = partial(_load_mask, metadata.get("mask_ignore", IGNORE), metadata.get("exif", APPLY))
     return SemSegEvaluator(dataset_name, output_dir=str(output_dir), sem_seg_loading_fn=load)
 
 
-def _load_mask(ignore: int, path: str, dtype: type = int) -> NDArray[Any]:
-    return read_mask(path, ignore).astype(np.dtype(dtype))
+def _load_mask(ignore: int, exif: str, path: str, dtype: type = int) -> NDArray[Any]:
+    return read_mask(path, ignore, exif).astype(np.dtype(dtype))

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..data.mappers import read_labels
 from ..structures import IGNORE
 from .label_map import label_map
+from .left_out import NOTHING, LeftOut
 from .records import records_with_masks
 from .reduce import sum_over_ranks
 from .windows import centre
@@ -67,7 +68,12 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
     """
 
     def __init__(
-        self, dataset_name: str, num_classes: int, crop: tuple[int, int] | None = None, judge_padding: bool = False
+        self,
+        dataset_name: str,
+        num_classes: int,
+        crop: tuple[int, int] | None = None,
+        judge_padding: bool = False,
+        left_out: LeftOut = NOTHING,
     ) -> None:
         """Prepare for a data set.
 
@@ -77,12 +83,14 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
             crop: (height, width) of the centre of each image that is judged; None for all of it.
             judge_padding: predictions are of the image in the middle of a canvas of any size, and what is around it has
                 the class 0 (U2PL, AEL).
+            left_out: takes the images without a mask.
 
         Raises:
-            ValueError: an image of the data set has no mask.
+            InputError: an image of the data set has no mask, and nothing may be left out.
         """
+        self._name = dataset_name
         self._classes: Sequence[str] = MetadataCatalog.get(dataset_name).stuff_classes
-        self._records = {record["file_name"]: record for record in records_with_masks(dataset_name)}
+        self._records = {record["file_name"]: record for record in records_with_masks(dataset_name, left_out)}
         self._matrix = ConfusionMatrix(num_classes)
         self._crop = crop
         self._judge_padding = judge_padding
@@ -122,6 +130,12 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         counts = sum_over_ranks(self._matrix.counts)
         if counts is None:
             return OrderedDict()
+        there = [name for name, count in zip(self._classes, counts.sum(axis=1), strict=True) if count]
+        if len(there) < 2:
+            _LOGGER.warning(
+                "%s: has pixels of %s, so that its metrics say nothing; see tools/check_dataset.py",
+                *(self._name, f"{there[0]!r} alone" if there else "no class"),
+            )
         results = sem_seg_metrics(counts, self._classes)
         _LOGGER.info("semantic segmentation, %%:\n%s", sem_seg_table(results, self._classes))
         return OrderedDict(sem_seg=results)

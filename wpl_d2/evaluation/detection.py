@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,22 @@ from detectron2.utils import comm
 
 from ..data import cached_boxes
 from ..files import write_text
+from .left_out import NOTHING, LeftOut
 from .records import records_with_masks
 
 
-def build_box_evaluator(dataset_name: str, output_dir: str | Path, min_area: int = 90) -> COCOEvaluator:
+class BoxEvaluator(COCOEvaluator):
+    """Detectron2's COCO evaluator, on the images that it was given: one that is left out has no boxes to miss."""
+
+    def evaluate(self, img_ids: list[Any] | None = None) -> Any:
+        """All processes' average precision on the main one."""
+        given = comm.all_gather([prediction["image_id"] for prediction in self._predictions])
+        return super().evaluate(img_ids or list(chain.from_iterable(given)))
+
+
+def build_box_evaluator(
+    dataset_name: str, output_dir: str | Path, min_area: int = 90, left_out: LeftOut = NOTHING
+) -> BoxEvaluator:
     """Detectron2's COCO evaluator on boxes derived from masks (paper, section 3.2).
 
     Writes `NAME_boxes.json` and describes it in the metadata of `NAME_boxes`. All processes must call it.
@@ -24,21 +37,23 @@ def build_box_evaluator(dataset_name: str, output_dir: str | Path, min_area: int
         dataset_name: registered as `wpl_d2.data.register` does, with objects.
         output_dir: where the file goes, and the evaluator's own results.
         min_area: components with fewer pixels are no objects.
+        left_out: takes the images without a mask that can be read.
 
     Raises:
-        ValueError: an image has no mask.
+        InputError: an image has no mask that can be read, and nothing may be left out.
     """
     name = f"{dataset_name}_boxes"
     file = Path(output_dir) / f"{name}.json"
     metadata = MetadataCatalog.get(dataset_name)
-    records = cached_boxes(records_with_masks(dataset_name), metadata.object_ids, min_area)
+    records = records_with_masks(dataset_name, left_out)
+    records = cached_boxes(records, metadata.object_ids, min_area, left_out.note)
     if comm.is_main_process():
         write_text(file, json.dumps(coco_json(records, metadata.thing_classes)))
     comm.synchronize()
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
     MetadataCatalog.get(name).set(json_file=str(file), thing_classes=metadata.thing_classes)
-    return COCOEvaluator(name, tasks=("bbox",), output_dir=str(output_dir), use_fast_impl=False)
+    return BoxEvaluator(name, tasks=("bbox",), output_dir=str(output_dir), use_fast_impl=False)
 
 
 def coco_json(records: list[dict[str, Any]], classes: list[str]) -> dict[str, Any]:

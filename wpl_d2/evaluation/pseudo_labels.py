@@ -33,6 +33,7 @@ from .auroc import BINS, auroc, histograms, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
 from .counts import count_by_class, percent
+from .left_out import NOTHING, LeftOut, ReadableImages
 from .reduce import sum_over_ranks
 
 _LOGGER = logging.getLogger(__name__)
@@ -138,7 +139,11 @@ class PseudoLabelEvaluator:
 
 
 def evaluate_pseudo_labels(
-    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
+    cfg: Any,
+    model: UnifiedSegDet,
+    weigher: PixelWeigher | None,
+    dataset_name: str,
+    left_out: LeftOut = NOTHING,
 ) -> dict[str, float]:
     """As `judge_pseudo_labels`, with the results in one flat dict, for a training's metrics.
 
@@ -146,7 +151,7 @@ def evaluate_pseudo_labels(
         see `PseudoLabelEvaluator.evaluate`; with a detector also `NAME@SCORE`, for all objects together, for the
         fields NAME of `AgreementRow`.
     """
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name, left_out)
     for score, rows in (agreement or {}).items():
         results |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
     return results
@@ -154,7 +159,11 @@ def evaluate_pseudo_labels(
 
 @torch.no_grad()
 def judge_pseudo_labels(
-    cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset_name: str
+    cfg: Any,
+    model: UnifiedSegDet,
+    weigher: PixelWeigher | None,
+    dataset_name: str,
+    left_out: LeftOut = NOTHING,
 ) -> tuple[dict[str, float], Agreement | None]:
     """Judge the labels that a model gives to the whole images of a data set. All processes must call it.
 
@@ -165,24 +174,31 @@ def judge_pseudo_labels(
         weigher: with the memory banks of the training; without it there are no weights and no scores to judge. Those
             that need a forward of their own are judged if it weighs by one of them.
         dataset_name: registered, with masks.
+        left_out: takes the images that cannot be read or judged.
 
     Returns:
         see `PseudoLabelEvaluator.evaluate` and, with a detector or cached boxes, `BoxAgreement.evaluate`.
 
     Raises:
-        InputError: an image has no mask, the model labels no pixels, or the cached boxes do not fit.
+        InputError: the model labels no pixels, the cached boxes do not fit, or an image cannot be read or has no mask
+            and nothing may be left out.
     """
     if not isinstance(model, UnifiedSegDet):
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    source, refinement = BoxSource(cfg, model, dataset_name), build_refinement(cfg)
+    source, refinement = BoxSource(cfg, model, dataset_name, left_out), build_refinement(cfg)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
     judged = {} if weigher is None else _judged_scores(weigher, bool(source), model.device)
     evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged))
     box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
-        loader = build_test_loader(cfg, dataset_name)
+        loader = ReadableImages(build_test_loader(cfg, dataset_name, lenient=True), left_out)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
+            try:
+                target = torch.tensor(read_labels(item, item["image"].shape[1:], len(names)), device=model.device)[None]
+            except InputError as error:
+                left_out.note(item, error)
+                continue
             evidence, found = _label(model, source, item)
             pseudo = fill_in(evidence, refinement, weigher)
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
@@ -192,7 +208,6 @@ def judge_pseudo_labels(
             evidence = replace(evidence, pseudo=pseudo)
             memory = None if weigher is None else weigher.memory
             scores = {name: score(evidence, memory) for name, score in judged.items()}
-            target = torch.tensor(read_labels(item, pseudo.labels.shape[1:], len(names)), device=model.device)[None]
             evaluator.score_batch(pseudo, scores, target, boxes)
             if found is not None:
                 in_boxes.score_image(pseudo, found, target, source.truth(item))

@@ -8,16 +8,23 @@ from detectron2.data import DatasetCatalog
 
 from ..data.loader import missing_mask
 from ..errors import InputError
+from .left_out import NOTHING, LeftOut
 
 
-def records_with_masks(dataset_name: str) -> list[dict[str, Any]]:
+def records_with_masks(dataset_name: str, left_out: LeftOut = NOTHING) -> list[dict[str, Any]]:
     """The dataset dicts of a registered data set, all with "sem_seg_file_name".
 
+    Args:
+        dataset_name: registered.
+        left_out: takes the images without a mask.
+
     Raises:
-        InputError: an image has no mask.
+        InputError: an image has no mask, and nothing may be left out.
     """
-    records = DatasetCatalog.get(dataset_name)
-    for record in records:
-        if "sem_seg_file_name" not in record:
-            raise InputError(missing_mask(record, dataset_name))
+    records = []
+    for record in DatasetCatalog.get(dataset_name):
+        if "sem_seg_file_name" in record:
+            records.append(record)
+        else:
+            left_out.note(record, InputError(missing_mask(record, dataset_name)))
     return records

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from ..data import EvalMapper
 from ..data.mappers import read_labels
+from ..errors import InputError
 from ..files import save_png
 from ..frameworks import Framework
 from ..frameworks.parts import make_evidence
@@ -39,7 +41,8 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
     """Draw what the framework would deploy makes of some images of `cfg.DATASETS.TEST[0]`.
 
     Columns: image, ground truth, prediction, with a weigher the weights of the model's own pseudo-labels
-    (black: weight 0, or a confidence below FRAMEWORK.THRESHOLD), with a detector its boxes.
+    (black: weight 0, or a confidence below FRAMEWORK.THRESHOLD), with a detector its boxes. Images that cannot be read
+    are left out; without any there is no picture.
 
     Args:
         cfg: a complete config.
@@ -52,11 +55,15 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
     model = next(iter(framework.deployables().values()))
     records = DatasetCatalog.get(name)
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)]
+    rows = []
     with inference_context(model), torch.no_grad():
-        rows = [
-            render_row(model, framework.weigher, EvalMapper()(record), metadata, cfg.FRAMEWORK.THRESHOLD)
-            for record in chosen
-        ]
+        for record in chosen:
+            with suppress(InputError):  # the evaluation has named it
+                item = EvalMapper()(record)
+                rows.append(render_row(model, framework.weigher, item, metadata, cfg.FRAMEWORK.THRESHOLD))
+    rows = [row for row in rows if len(row) == max(map(len, rows))]  # a mask may have gone
+    if not rows:
+        return
     legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
     save_png(compose(rows, legend, weights="weight" in rows[0]), Path(path))
 

@@ -8,6 +8,7 @@ mask: masks/{id}.png       # the same; optional; unlabeled images may lack the f
 classes: [sky, building]   # the class ids of the masks, in this order, from 0
 objects: [building]        # optional: the classes that get boxes and a detector
 ignore: 255                # optional: the masks' value for "no class"
+exif: apply                # optional: turn images and masks as their EXIF orientation says; or ignore it
 colors: [[0, 0, 0], ...]   # optional: one [r, g, b] for each class
 dataset_ids: [7, 8]        # optional: the ids under which results for each class are submitted
 lists: {val: splits/val.txt, "{split}_labeled": "splits/{split}_labeled.txt"}  # below the root; formats in lists.py
@@ -23,6 +24,7 @@ so that a published split has its name, and a helpful message, before it was imp
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
@@ -34,12 +36,17 @@ from detectron2.utils.colormap import colormap
 
 from ...errors import InputError, nearest
 from ...structures import IGNORE
+from ..headers import APPLY
 from .keys import SPLIT, convert, read_yaml
 from .lists import SLOT, extract, fill, read_list
 from .open_suffixes import OpenSuffixes
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
+_UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.-]|^\s|\s$')
+"""What some file system or shell does not take in a name, or takes for something else."""
+_LONGEST_NAME = 100
+_DEEP_IGNORE = 65535  # of masks of 16 bits
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ class Description:
     mask: str = ""
     objects: tuple[str, ...] = ()
     ignore: int = IGNORE
+    exif: str = APPLY
     colors: tuple[tuple[int, int, int], ...] = ()
     dataset_ids: tuple[int, ...] = ()
     splits: tuple[str, ...] = ()
@@ -74,6 +82,11 @@ class Description:
         Raises:
             InputError: `file: what is wrong; how to mend it`.
         """
+        for what, name in (("'name'", self.name), *(("'lists'", name) for name in self.lists)):
+            self._demand(
+                not _UNFIT.search(name) and len(name) <= _LONGEST_NAME,
+                f"{what}: {name!r} is unfit for a file's name; write up to {_LONGEST_NAME} letters, digits, _ and -",
+            )
         for key, template in (("image", self.image), ("mask", self.mask)):
             mend = f"write a folder, or a path such as {key}s/{SLOT}.png"
             self._demand(SLOT in template or (key, template) == ("mask", ""), f"'{key}' has no {SLOT}; {mend}")
@@ -87,6 +100,11 @@ class Description:
         self._demand(
             not 0 <= self.ignore < count,
             f"'ignore' is {self.ignore}, a class id; use a value from {count} to {IGNORE} in the masks",
+        )
+        self._demand(
+            0 <= self.ignore <= IGNORE or self.ignore == _DEEP_IGNORE,
+            f"'ignore' is {self.ignore}, which no mask can hold; use a value from {count} to {IGNORE} (or "
+            f"{_DEEP_IGNORE}, in masks of 16 bits)",
         )
         self._demand(
             len(self.colors) in (0, count),
@@ -124,7 +142,7 @@ class Description:
         Returns:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if there is such a file, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the file's value for "no
-            class".
+            class"; `exif` where an orientation in image and mask is not to be applied.
 
         Raises:
             InputError: the list file is missing.
@@ -142,6 +160,8 @@ class Description:
         for entry in read_list(file, self.image, self.mask, self.root):
             image = str(self.root / suffixes.find(entry.image))
             record: dict[str, Any] = {"file_name": image, "image_id": entry.id}
+            if self.exif != APPLY:
+                record["exif"] = self.exif
             if entry.mask:
                 mask = str(self.root / suffixes.find(entry.mask))
                 record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
@@ -202,8 +222,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files); with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by which
-    Detectron2's evaluators write results.
+    files), `exif`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by
+    which Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -226,6 +246,7 @@ def register(description: Description) -> None:
             object_ids=description.object_ids,
             ignore_label=IGNORE,
             mask_ignore=description.ignore,
+            exif=description.exif,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),

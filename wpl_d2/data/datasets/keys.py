@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from ...errors import InputError
-from ...files import read_text
+from ...errors import InputError, check_name
+from ...files import read_text, refuse_repeated_keys
+from ..headers import EXIF
 from .lists import ANY_SUFFIX, SLOT
 
 SPLIT = "{split}"
@@ -20,10 +21,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        InputError: it is no mapping, no YAML, not in UTF-8, or YAML that would run code.
+        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
     """
     try:
-        raw = yaml.safe_load(read_text(file))
+        text = read_text(file)
+        refuse_repeated_keys(str(file), text)
+        raw = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise InputError(
             f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
@@ -77,6 +80,10 @@ def _integer(value: Any, where: str) -> int:
     return value
 
 
+def _exif(value: Any, where: str) -> str:
+    return check_name(where, value, EXIF)
+
+
 def _integers(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise InputError(f"{where}: {value!r} is not a list; write [1, 2]")
@@ -108,6 +115,7 @@ _CONVERT: dict[str, Callable[[Any, str], Any]] = {
     "classes": _texts,
     "objects": _texts,
     "ignore": _integer,
+    "exif": _exif,
     "colors": _colors,
     "dataset_ids": _integers,
     "splits": _texts,

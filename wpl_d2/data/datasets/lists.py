@@ -9,7 +9,8 @@ A line is one of:
 - the paths of an image and of its mask, with a tab or a space between them.
 
 A line with a tab is divided there alone, so that what is before it may have spaces. Paths may be absolute, and a slash
-at their start may stand for the root. Blank lines are skipped and the last line may lack its newline.
+at their start may stand for the root, but nothing may lead out of the root, except links in it. Blank lines are skipped
+and the last line may lack its newline.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def parse_line(line: str, image: str, mask: str, root: Path | None = None) -> En
         root: the absolute folder of the data set, by which absolute paths are understood.
 
     Raises:
-        InputError: the line has more than two fields, or two of which the first is no image.
+        InputError: the line has more than two fields, or two of which the first is no image, or one that leads out of
+            the root.
     """
     fields = [field.strip() for field in line.split("\t") if field.strip()] if "\t" in line else line.split()
     if len(fields) > 2:
@@ -113,13 +115,22 @@ def read_list(file: Path, image: str, mask: str, root: Path | None = None) -> li
 
 
 def _below(path: str, root: Path | None) -> str:
-    """A path as it is below the root, if it is."""
-    path = path.removeprefix("./")
-    if root is None or not path.startswith("/"):
-        return path
-    if path.startswith(f"{root}/"):
-        return path.removeprefix(f"{root}/")
-    return path if os.path.exists(path) else path.lstrip("/")
+    """A path, or an id, as it is below the root."""
+    leads_out = ".." in path.split("/")
+    if not leads_out:
+        if root is None or not path.startswith("/"):
+            return path.removeprefix("./")
+        # The second pair is for a root that one of the two names by way of a link.
+        for place, top in ((Path(path), root), (Path(path).resolve(), root.resolve())):
+            if place.is_relative_to(top):
+                return place.relative_to(top).as_posix()
+        leads_out = os.path.exists(path)
+    if leads_out:
+        raise InputError(
+            f"{path!r} leads out of the root {root or 'of the data set'}; put the file, or a link to it, below, or set "
+            "'root' to a folder that holds all"
+        )
+    return path.lstrip("/")
 
 
 def _without_suffix(path: str) -> str:

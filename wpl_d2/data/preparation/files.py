@@ -11,19 +11,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from tqdm import tqdm
 
 from ...errors import InputError
 from ...files import replace_file, save_png
+from ..headers import shown_size
 from ..masks import UnreadableImageError, read_image
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Size = tuple[int, int]  # width and height in pixels
 _QUALITY = 80  # of JPEG
-_QUARTER_TURNS = 5
-"""The first of EXIF's orientations in which width and height change places."""
 
 
 class MaskJob(NamedTuple):
@@ -153,8 +152,6 @@ def _size_of(file: Path) -> _Size | None:
     """Of an image turned as its EXIF orientation says, from its header alone; None where there is no image."""
     try:
         with Image.open(file) as image:
-            width, height = image.size
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= _QUARTER_TURNS
-            return (height, width) if turned else (width, height)
+            return shown_size(image)
     except (OSError, SyntaxError, ValueError):
         return None

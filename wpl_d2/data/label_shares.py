@@ -1,0 +1,97 @@
+"""What the masks of a list label, in words: how much is no class, which classes nobody drew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..structures import IGNORE
+
+MAX_VOID = 0.2
+"""Share of a list's pixels without a class from which on the user is told."""
+_MAX_NAMED = 5
+
+
+@dataclass(frozen=True)
+class LabelShares:
+    """The labels of a list's masks.
+
+    Attributes:
+        where: the list, for messages.
+        pixels: (C + 1,) pixels of each class and, last, of none; see `count_labels`.
+        classes: C names.
+        ignore: the files' value for "no class".
+        learned: whether the list is learned from; else it is measured on.
+    """
+
+    where: str
+    pixels: np.ndarray
+    classes: Sequence[str]
+    ignore: int
+    learned: bool
+
+    @property
+    def void(self) -> float:
+        """Share of the pixels that have no class; 0 where there are no pixels."""
+        return float(self.pixels[-1] / max(1, self.pixels.sum()))
+
+    @property
+    def empty(self) -> list[str]:
+        """The classes without a pixel, if there are pixels at all."""
+        if not self.pixels.any():
+            return []
+        return [name for name, count in zip(self.classes, self.pixels[:-1], strict=True) if not count]
+
+    def fault(self) -> str:
+        """Why there is nothing to learn, or to measure: fewer than two classes have pixels. "" where there is."""
+        drawn = [name for name in self.classes if name not in self.empty]
+        if len(drawn) > 1 or not self.pixels.any():
+            return ""
+        if not drawn:
+            effect = "nothing can be learned from them" if self.learned else "all metrics are NaN"
+            return f"{self.where}: all of its masks are {self.ignore} = no class, so that {effect}; {self._mend}"
+        effect = "there is nothing to tell it from" if self.learned else "mIoU says nothing"
+        void = f" and {self.ignore} = no class ({100 * self.void:.0f} % of the pixels)" if self.void else ""
+        mend = self._mend if self.void else "choose images that show other classes too"
+        return f"{self.where}: its masks hold nothing but {drawn[0]!r}{void}, so that {effect}; {mend}"
+
+    def void_note(self) -> str:
+        """What a large share of pixels without a class means; "" where it is small."""
+        if self.void <= MAX_VOID:
+            return ""
+        effect = "from which nothing is learned" if self.learned else "on which nothing is measured"
+        share = f"{self.ignore} = no class covers {100 * self.void:.0f} % of the pixels"
+        return f"{self.where}: {share}, {effect}; {self._mend}"
+
+    def empty_note(self) -> str:
+        """What classes without a pixel mean; "" where there are none."""
+        if not self.empty:
+            return ""
+        names = ", ".join(map(repr, self.empty[:_MAX_NAMED]))
+        more = f" and {len(self.empty) - _MAX_NAMED} more" if len(self.empty) > _MAX_NAMED else ""
+        effect = "it cannot be learned, choose other images" if self.learned else "means over classes leave it out"
+        return f"{self.where}: no pixel is labeled {names}{more}; {effect}"
+
+    @property
+    def _mend(self) -> str:
+        if len(self.empty) == 1:
+            mend = f"{self.empty[0]!r}, save the masks with {list(self.classes).index(self.empty[0])}"
+        else:
+            mend = f"a class of yours, save the masks with its id, from 0 to {len(self.classes) - 1},"
+        return f"if {self.ignore} is {mend} in place of {self.ignore}"
+
+
+def count_labels(mask: np.ndarray, num_classes: int) -> np.ndarray:
+    """The pixels of a mask by label.
+
+    Args:
+        mask: (H, W) uint8 class ids, `IGNORE` where there is none.
+        num_classes: C.
+
+    Returns:
+        (C + 1,) int64: pixels of each class and, last, of none.
+    """
+    counts = np.bincount(mask.ravel(), minlength=IGNORE + 1)
+    return np.append(counts[:num_classes], counts[IGNORE])
