@@ -24,7 +24,7 @@ def main() -> int:
     args = _parse()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = open_source(args.input, without=args.output)
-    deployed = open_model(args.weights, args.model, device)
+    deployed = open_model(args.weights, args.model, device, args.trust_code)
     predictor = Predictor(deployed, device, args.min_score, args.opts)
     with Results(args.output, deployed.about, deployed.find is not None, source.video) as results:
         skipped = predict(source, predictor, results, args.batch_size)
@@ -38,6 +38,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument("--model", default="", choices=OWNERS, help="of a checkpoint; default: the teacher, if any")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
+    )
     parser.add_argument("--batch-size", type=int, default=4, help="images of one size at once (default: 4)")
     parser.add_argument("--min-score", type=float, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")

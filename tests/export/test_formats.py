@@ -64,7 +64,7 @@ def teacher(checkpoint):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_export_computes_what_the_model_does_at_any_size(exported, teacher, name):
-    read = open_model(exported(name))
+    read = open_model(exported(name), trust_code=True)
     # All remainders of height and width by 4 that pooling and strides could tell apart, and other batches.
     sizes = [(1, 3, 64 + i, 96 + j) for i in range(4) for j in range(4)] + [(3, 3, 40, 131), (5, 3, 33, 35)]
     for shape in sizes:
@@ -102,7 +102,7 @@ def test_a_graph_runs_without_this_project(checkpoint, teacher, tmp_path, name, 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].can_find])
 def test_boxes(exported, teacher, name):
-    read = open_model(exported(name))
+    read = open_model(exported(name), trust_code=True)
     for views in (noise(2, 3, 60, 80), noise(1, 3, 97, 64, seed=1)):
         ours, theirs = teacher.find(views), read.find(views)
         assert len(ours) == len(theirs) == len(views) and all(len(found.boxes) for found in ours)
@@ -125,7 +125,7 @@ def test_the_student_can_be_exported(checkpoint, teacher, tmp_path):
     export_model(checkpoint, "torchscript", tmp_path / "student.pt", which="student")
     views = noise(1, 3, 40, 50)
     expected = open_model(checkpoint, "student").segment(views)
-    torch.testing.assert_close(open_model(tmp_path / "student.pt").segment(views), expected)
+    torch.testing.assert_close(open_model(tmp_path / "student.pt", trust_code=True).segment(views), expected)
     assert not torch.allclose(teacher.segment(views), expected)
 
 
@@ -183,6 +183,6 @@ def test_a_device_that_is_not_there_is_refused(checkpoint, device, words):
 def test_a_graph_of_another_project_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(nn.Identity()), str(tmp_path / "other.pt"))
     with pytest.raises(InputError, match=r"other.pt: does not name its classes"):
-        open_model(tmp_path / "other.pt")
+        open_model(tmp_path / "other.pt", trust_code=True)
     with pytest.raises(InputError, match=r"--model: .* holds one model"):
         open_model(tmp_path / "other.pt", "student")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..engine.checkpoint import ABOUT
 from ..errors import InputError
 
@@ -36,4 +38,13 @@ def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     """
     if not all(texts.get(key) for key in ABOUT):
         raise InputError(f"{path}: does not name its classes; give a file that tools/export_model.py wrote")
-    return {key: json.loads(texts[key]) for key in ABOUT}
+    try:
+        about = {key: json.loads(texts[key]) for key in ABOUT}
+        known = range(len(about["classes"]))
+        fits = len(about["colors"]) == len(known) and all(index in known for index in about["objects"])
+        fits = fits and isinstance(yaml.safe_load(about["config"]), dict)
+    except (ValueError, TypeError, AttributeError, yaml.YAMLError):
+        fits = False
+    if not fits:
+        raise InputError(f"{path}: what it says of its classes and config cannot be read; export it anew")
+    return about

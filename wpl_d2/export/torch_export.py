@@ -16,6 +16,7 @@ from ..errors import InputError
 from .about import about_from_texts, about_to_texts
 from .deployable import Deployable, integer_padding, sample_images
 from .deployed import Deployed
+from .program_file import harmless_copy
 
 
 class TorchExport:
@@ -23,18 +24,26 @@ class TorchExport:
 
     suffix = ".pt2"
     can_find = False
+    is_program = False
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
         torch.export.save(export_program(Deployable(model)), path, extra_files=about_to_texts(about))
 
     def read(self, path: Path, device: str) -> Deployed:
-        """See `Format`."""
+        """See `Format`.
+
+        Raises:
+            InputError: something in it could run code.
+        """
         texts = dict.fromkeys(ABOUT, "")
         try:
-            program = torch.export.load(path, extra_files=texts)
+            program = torch.export.load(harmless_copy(path), extra_files=texts)
+        except InputError:
+            raise
         except Exception as error:  # of many classes, from several readers that are tried in turn
-            raise InputError(f"{path}: is no torch.export file; export it anew") from error
+            version = torch.__version__
+            raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
         module = move_to_device_pass(program, device).module()
 
         def segment(images: Tensor) -> Tensor:
