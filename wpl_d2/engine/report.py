@@ -12,7 +12,7 @@ from detectron2.utils import comm
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate
 from ..frameworks import Framework, build_framework
-from ..visualization import render_preview
+from ..visualization import optional_picture, render_preview
 from .checkpoint import FrameworkCheckpointer
 
 logger = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = N
         left |= {"checkpoint": output / "model_final.pth", "best checkpoint": output / "model_best.pth"}
         left |= {"metrics": output / "metrics.json"}
         if "sem_seg" in results:
-            left["preview"] = output / "preview.png"
-            render_preview(cfg, framework, left["preview"])
+            with optional_picture("the preview"):
+                render_preview(cfg, framework, output / "preview.png")
+                left["preview"] = output / "preview.png"
     lines = [f"{name}: {path}" for name, path in left.items() if path.exists()]
     if "sem_seg" in results:
         lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
