@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from .errors import InputError
 
@@ -35,3 +36,20 @@ def read_text(file: Path) -> str:
     if "\0" in text:
         raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
     return text
+
+
+_LEFTOVERS = re.compile(
+    r"\..+|"  # hidden: ._NAME and .DS_Store of macOS, .NAME.swp and .#NAME of editors, .ipynb_checkpoints
+    r"thumbs\.db|ehthumbs\.db|desktop\.ini|__macosx|@eadir|"
+    r"~\$.*|#.*#|.*~|.*\.(bak|orig|swp|tmp)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_leftover(path: PurePath) -> bool:
+    """Whether a file is one that systems and editors leave beside others, or in a folder of such files.
+
+    Args:
+        path: below the folder that is listed, whose own name does not count.
+    """
+    return any(_LEFTOVERS.fullmatch(part) for part in path.parts)
