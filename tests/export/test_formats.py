@@ -6,6 +6,8 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
+from PIL import Image
 from torch import nn
 
 from wpl_d2.engine import load_model
@@ -186,3 +188,36 @@ def test_a_graph_of_another_project_is_refused(tmp_path):
         open_model(tmp_path / "other.pt", trust_code=True)
     with pytest.raises(InputError, match=r"--model: .* holds one model"):
         open_model(tmp_path / "other.pt", "student")
+
+
+def test_a_training_on_small_images_is_exported(checkpoint, tmp_path):
+    for name, size in (("a", (1, 1)), ("b", (1, 40))):
+        Image.new("RGB", size, (90, 120, 20)).save(tmp_path / f"{name}.png")
+    agreement = export_model(checkpoint, "torch_export", tmp_path / "model.pt2", images=str(tmp_path / "*.png"))
+    assert agreement.enlarged == [(1, 1), (40, 1)] and agreement.good
+
+
+def test_the_smallest_size_is_said_and_kept(exported, teacher):
+    path = exported("torch_export")
+    texts = {"min_size": ""}
+    torch.export.load(path, extra_files=texts)
+    least = json.loads(texts["min_size"])
+    read = open_model(path)
+    assert least == read.min_size == output_stride(teacher) + 1
+    torch.testing.assert_close(read.segment(noise(1, 3, least, 40)), teacher.segment(noise(1, 3, least, 40)))
+    with pytest.raises(
+        InputError, match=rf"model.pt2: takes images of {least} pixels a side and more, not {least - 1}x40"
+    ):
+        read.segment(noise(1, 3, least - 1, 40))
+    torch.jit.load(str(exported("torchscript")), _extra_files=texts)
+    assert json.loads(texts["min_size"]) == 1
+    for name in ("torchscript", "onnx", "safetensors"):
+        smallest = open_model(exported(name), trust_code=True)
+        assert smallest.min_size == 1
+        torch.testing.assert_close(
+            smallest.segment(noise(1, 3, 1, 1)), teacher.segment(noise(1, 3, 1, 1)), rtol=1e-4, atol=1e-4
+        )
+
+
+def output_stride(deployed):
+    return CfgNode.load_cfg(deployed.about["config"]).MODEL.BACKBONE.OUTPUT_STRIDE

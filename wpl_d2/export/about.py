@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the same five texts in every format."""
+"""What an exported file says of itself: the same texts in every format."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from ..engine.checkpoint import ABOUT
 from ..errors import InputError
 
 
-def about_to_texts(about: Mapping[str, Any]) -> dict[str, str]:
+def about_to_texts(about: Mapping[str, Any], min_size: int = 1) -> dict[str, str]:
     """One JSON text for each key.
 
     Args:
         about: as `describe_run` has it.
+        min_size: the fewest pixels a side of images that the file takes.
 
     Returns:
         "config" (the YAML text), "classes" (names by class id), "colors" ([r, g, b] by class id), "objects" (class
-        ids that have boxes) and "preprocessing" (which the graph does itself: "format", "mean", "std").
+        ids that have boxes), "preprocessing" (which the graph does itself: "format", "mean", "std") and "min_size".
     """
-    return {key: json.dumps(about[key]) for key in ABOUT}
+    return {**{key: json.dumps(about[key]) for key in ABOUT}, "min_size": json.dumps(min_size)}
 
 
 def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:

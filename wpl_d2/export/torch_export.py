@@ -28,7 +28,8 @@ class TorchExport:
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
-        torch.export.save(export_program(Deployable(model)), path, extra_files=about_to_texts(about))
+        program = export_program(Deployable(model))
+        torch.export.save(program, path, extra_files=about_to_texts(about, _min_size(program)))
 
     def read(self, path: Path, device: str) -> Deployed:
         """See `Format`.
@@ -44,13 +45,19 @@ class TorchExport:
         except Exception as error:  # of many classes, from several readers that are tried in turn
             version = torch.__version__
             raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
-        module = move_to_device_pass(program, device).module()
+        module, least = move_to_device_pass(program, device).module(), _min_size(program)
 
         def segment(images: Tensor) -> Tensor:
+            height, width = images.shape[-2:]
+            if min(height, width) < least:
+                raise InputError(
+                    f"{path}: takes images of {least} pixels a side and more, not {height}x{width} (height x width); "
+                    "use another format"
+                )
             with torch.no_grad():
                 return module(images.to(device))
 
-        return Deployed(about_from_texts(texts, path), segment, find=None)
+        return Deployed(about_from_texts(texts, path), segment, find=None, min_size=least)
 
 
 def export_program(deployable: Deployable) -> ExportedProgram:
@@ -66,3 +73,11 @@ def export_program(deployable: Deployable) -> ExportedProgram:
     # both (`compare`), and would refuse half of all images.
     program._guards_code = []
     return program
+
+
+def _min_size(program: ExportedProgram) -> int:
+    """The fewest pixels a side for which a graph's shape rules hold."""
+    (name,) = program.graph_signature.user_inputs
+    (images,) = (node for node in program.graph.nodes if node.name == name)
+    sides = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]
+    return max(int(side.lower) for side in sides)
