@@ -38,10 +38,10 @@ def read_text(file: Path) -> str:
     return text
 
 
-_LEFTOVERS = re.compile(
-    r"\..+|"  # hidden: ._NAME and .DS_Store of macOS, .NAME.swp and .#NAME of editors, .ipynb_checkpoints
-    r"thumbs\.db|ehthumbs\.db|desktop\.ini|__macosx|@eadir|"
-    r"~\$.*|#.*#|.*~|.*\.(bak|orig|swp|tmp)",
+# Hidden ones: ._NAME and .DS_Store of macOS, .NAME.swp and .#NAME of editors, .ipynb_checkpoints.
+_LEFT_FOLDERS = re.compile(r"(?!\.\.$)\..+|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
+_LEFT_FILES = re.compile(
+    rf"{_LEFT_FOLDERS.pattern}|(eh)?thumbs\.db|desktop\.ini|~\$.*|#.*#|.*~|.*\.(bak|orig|swp|tmp)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -50,6 +50,7 @@ def is_leftover(path: PurePath) -> bool:
     """Whether a file is one that systems and editors leave beside others, or in a folder of such files.
 
     Args:
-        path: below the folder that is listed, whose own name does not count.
+        path: of a file, below the folder that is listed, whose own name does not count.
     """
-    return any(_LEFTOVERS.fullmatch(part) for part in path.parts)
+    *folders, name = path.parts
+    return bool(_LEFT_FILES.fullmatch(name)) or any(map(_LEFT_FOLDERS.fullmatch, folders))

@@ -47,7 +47,7 @@ def predict(source: Source, predictor: Predictor, results: Results, batch_size: 
 def _write(results: Results, frame: Frame, image: np.ndarray, prediction: Prediction, skipped: list[Frame]) -> None:
     try:
         results.add(frame, image, prediction)
-    except OSError as error:
+    except (OSError, InputError) as error:
         _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
         return
     try:
