@@ -44,7 +44,7 @@ def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
         known = range(len(about["classes"]))
         fits = len(about["colors"]) == len(known) and all(index in known for index in about["objects"])
         fits = fits and isinstance(yaml.safe_load(about["config"]), dict)
-    except (ValueError, TypeError, AttributeError, yaml.YAMLError):
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         fits = False
     if not fits:
         raise InputError(f"{path}: what it says of its classes and config cannot be read; export it anew")

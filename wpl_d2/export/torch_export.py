@@ -40,12 +40,12 @@ class TorchExport:
         texts = dict.fromkeys(ABOUT, "")
         try:
             program = torch.export.load(harmless_copy(path), extra_files=texts)
+            module, least = move_to_device_pass(program, device).module(), _min_size(program)
         except InputError:
             raise
         except Exception as error:  # of many classes, from several readers that are tried in turn
             version = torch.__version__
             raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
-        module, least = move_to_device_pass(program, device).module(), _min_size(program)
 
         def segment(images: Tensor) -> Tensor:
             height, width = images.shape[-2:]
