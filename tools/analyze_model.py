@@ -26,6 +26,8 @@ def main() -> None:
     args = _parse()
     if bool(args.config_file) == bool(args.weights):
         raise InputError("--config-file: give either a config or the --weights of a trained model")
+    if min(args.size) < 1:
+        raise InputError(f"--size: {args.size[0]} {args.size[1]}; give height and width of at least 1 pixel")
     model = load_model(args.weights)[0] if args.weights else _random_model(args.config_file, args.opts)
     height, width = args.size
     # Noise, so that region proposals pass the detector's own filters as they would on a photograph.

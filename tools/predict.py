@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 """Predict images or a video: `tools/predict.py --weights MODEL --input FOLDER --output DIR [KEY VALUE ...]`.
 
-MODEL is a training's checkpoint or a file of tools/export_model.py. Written are DIR/masks (a pixel's value is its class
-id), DIR/overlays and, with a detector, DIR/boxes.json (COCO's format). Trailing KEY VALUE pairs set keys below
-TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`. The exit status is 1 if an image could not be read or a
-video breaks off.
+MODEL is a training's checkpoint or a file of tools/export_model.py; a TorchScript file is a program and needs
+--trust-code. Written are DIR/masks (a pixel's value is its class id), DIR/overlays, with a detector DIR/boxes.json
+(COCO's format), and DIR/predicted.json, which says of which image each result is: a.png of a.jpg, but a.jpg.png and
+a.png.png where there is a.png, too. Trailing KEY VALUE pairs set keys below TEST.INFERENCE, such as
+`TEST.INFERENCE.MODE slide`. What is left out is said; the exit status is 1 if an image could not be read, predicted or
+drawn, or a video breaks off.
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ def main() -> int:
     args = _parse()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = open_source(args.input, without=args.output)
-    deployed = open_model(args.weights, args.model, device)
+    deployed = open_model(args.weights, args.model, device, args.trust_code)
     predictor = Predictor(deployed, device, args.min_score, args.opts)
-    with Results(args.output, deployed.about, deployed.find is not None, source.video) as results:
+    with Results(args.output, deployed.about, deployed.find is not None, source) as results:
         skipped = predict(source, predictor, results, args.batch_size)
+    for text in source.left_out():
+        print(f"left out: {text}")
+    if results.undrawn:
+        print(f"without an overlay: {len(results.undrawn)} images")
     print(f"{results.count} images predicted, {len(skipped)} skipped: {args.output}")
-    return 1 if skipped else 0
+    return 1 if skipped or results.undrawn else 0
 
 
 def _parse() -> argparse.Namespace:
@@ -38,6 +44,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
     parser.add_argument("--model", default="", choices=OWNERS, help="of a checkpoint; default: the teacher, if any")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
+    )
     parser.add_argument("--batch-size", type=int, default=4, help="images of one size at once (default: 4)")
     parser.add_argument("--min-score", type=float, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")

@@ -18,6 +18,7 @@ from wpl_d2.data import load_description
 from wpl_d2.data.preparation import (
     BENCHMARKS,
     complete_unlabeled,
+    drop_leftovers,
     import_lists,
     list_file,
     lists_table,
@@ -34,6 +35,8 @@ def main() -> int:
     root = args.root or load_description(benchmark.description).root
     fraction = parse_fraction(args.fraction) if args.fraction else None
     problems: list[str] = []
+    for text in drop_leftovers(root):
+        print(f"mended: {text}")
     if args.splits:
         imported, problems = import_lists(benchmark, root, args.splits)
         for item in imported:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO
 
 import yaml
@@ -28,7 +29,15 @@ _OTHER_MEND = "see to its disk, or choose another place"
 
 
 class UnwritableError(InputError):
-    """A file cannot be written where it should go."""
+    """A file cannot be written where it should go; its cause is the OSError.
+
+    Attributes:
+        of_disk: whether no other file could be written there either: the disk is full or read-only.
+    """
+
+    @property
+    def of_disk(self) -> bool:
+        return getattr(self.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
@@ -248,3 +257,21 @@ def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
             waiting += [part for pair in node.value for part in pair]
         else:
             waiting += node.value
+
+
+# Hidden ones: ._NAME and .DS_Store of macOS, .NAME.swp and .#NAME of editors, .ipynb_checkpoints.
+_LEFT_FOLDERS = re.compile(r"(?!\.\.$)\..+|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
+_LEFT_FILES = re.compile(
+    rf"{_LEFT_FOLDERS.pattern}|(eh)?thumbs\.db|desktop\.ini|~\$.*|#.*#|.*~|.*\.(bak|orig|swp|tmp)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_leftover(path: PurePath) -> bool:
+    """Whether a file is one that systems and editors leave beside others, or in a folder of such files.
+
+    Args:
+        path: of a file, below the folder that is listed, whose own name does not count.
+    """
+    *folders, name = path.parts
+    return bool(_LEFT_FILES.fullmatch(name)) or any(map(_LEFT_FOLDERS.fullmatch, folders))

@@ -62,6 +62,7 @@ def test_lists_of_a_pattern_are_those_that_are_there_and_those_that_are_known(tr
     (tree.root / "lists").mkdir()
     for name in ("b_labeled", "a_labeled", "a_unlabeled"):
         (tree.root / f"lists/{name}.txt").write_text("labeled0\n")
+    (tree.root / "lists/._a_labeled.txt").write_bytes(b"\0\5\x16\7")  # of macOS
     expected = {f"{name}_labeled": f"lists/{name}_labeled.txt" for name in ("1_8", "a", "b")}
     (tree.root / "val.txt").unlink()
     description = load_description(tree.yaml)
@@ -174,7 +175,10 @@ def test_the_tool_reports_and_fails_on_what_is_missing(cityscapes, capsys):
     assert "problem: " in printed and "lindau_000000_000019_gtFine_labelIds.png: cannot be read" in printed
     assert f"note: configs/datasets/cityscapes.yaml looks in {ROOT}" in printed
     assert "has 8 of the 2975 published images of 'train'" in printed
+    with (cityscapes / "splits/train.txt").open("a") as file:
+        file.write("train/./._ulm_000000_000019\n")
     assert run_tool("cityscapes", "--root", cityscapes, "--fraction", "7/8", "--workers", 1) == 1
+    assert "mended: " in capsys.readouterr().out
     shutil.rmtree(cityscapes / "leftImg8bit/train/ulm")
     assert run_tool("cityscapes", "--root", cityscapes, "--fraction", "7/8", "--seed", 1, "--workers", 1) == 1
     printed = capsys.readouterr().out

@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -9,9 +10,9 @@ from pycocotools.coco import COCO as CocoApi
 from scipy.io import savemat
 
 from wpl_d2.data import load_description, read_mask
-from wpl_d2.data.preparation import BENCHMARKS, prepare_images
+from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, drop_leftovers, prepare_images
 from wpl_d2.data.preparation.benchmark import read_ids
-from wpl_d2.files import replace_file
+from wpl_d2.files import is_leftover, replace_file
 
 VOC = BENCHMARKS["voc"]
 OWN_TRAIN, OWN_VAL, SBD_ONLY = "2007_000001", "2007_000002", "2008_000003"
@@ -195,6 +196,104 @@ def test_a_mask_is_as_large_as_its_image_as_it_is_shown(tmp_path):
     exif[0x0112] = 6  # turn by a quarter
     Image.new("RGB", (4, 6)).save(tmp_path / f"JPEGImages/{SBD_ONLY}.jpg", exif=exif)
     assert prepare("voc", tmp_path).masks["train"] == (1, 0)
+
+
+LEFTOVERS = ["._{}", ".{}.swp", "{}~", "#{}#", ".DS_Store", "Thumbs.db", "desktop.ini"]
+
+
+def leave_behind(folder, name):
+    """Files as macOS, Windows and editors leave them beside the one of that name."""
+    for leftover in LEFTOVERS:
+        (folder / leftover.format(name)).write_bytes(b"\0\5\x16\7")
+
+
+def lists(root):
+    return {file.name: file.read_text() for file in (root / "splits").glob("*.txt")}
+
+
+def test_leftovers_of_systems_and_editors_are_no_images(tmp_path):
+    make_voc(tmp_path / "clean")
+    make_voc(tmp_path / "voc")
+    leave_behind(tmp_path / "voc/SegmentationClass", f"{OWN_TRAIN}.png")
+    leave_behind(tmp_path / "voc/benchmark_RELEASE/dataset/cls", f"{SBD_ONLY}.mat")
+    leave_behind(tmp_path / "voc/JPEGImages", f"{OWN_TRAIN}.jpg")
+    write(tmp_path / "voc/SegmentationClassAug/._2007_000009.png", filled(1))
+    make_cityscapes(tmp_path / "clean_city")
+    make_cityscapes(tmp_path / "city")
+    leave_behind(tmp_path / "city/leftImg8bit/train/ulm", "ulm_000000_000019_leftImg8bit.png")
+    leave_behind(tmp_path / "city/gtFine/train/ulm", "ulm_000000_000019_gtFine_labelIds.png")
+    for name, clean, folder in (("voc", "clean", "voc"), ("cityscapes", "clean_city", "city")):
+        expected, done = prepare(name, tmp_path / clean), prepare(name, tmp_path / folder)
+        assert (done.masks, done.problems) == (expected.masks, [])
+        assert lists(tmp_path / folder) == lists(tmp_path / clean)
+
+
+def test_images_of_other_names_are_told_and_stay_out_of_the_lists(tmp_path):
+    make_voc(tmp_path)
+    for name in ("2007_000001 (1)", "copy of 2007_000001", "mine"):
+        write(tmp_path / f"SegmentationClass/{name}.png", filled(1))
+    for _ in range(2):
+        done = prepare("voc", tmp_path)
+        (problem,) = done.problems
+        assert problem.startswith("voc: 3 images have names that it does not give, such as 2007_000001 (1), copy of")
+        assert lists(tmp_path)["train.txt"] == f"{OWN_TRAIN}\n{SBD_ONLY}\n"
+
+
+@pytest.mark.parametrize(
+    "leftover", ["._2007_000000", ".DS_Store", "Thumbs.db", "JPEGImages/._a.jpg", "train/./._x_1_2"]
+)
+def test_a_list_that_names_leftovers_is_mended(tmp_path, leftover):
+    """As an earlier version wrote it, which then refused its own list for ever."""
+    make_voc(tmp_path)
+    prepare("voc", tmp_path)
+    good = lists(tmp_path)
+    file = tmp_path / "splits/train.txt"
+    file.write_text(f"{leftover}\n{good['train.txt']}")
+    (tmp_path / "splits/mine_labeled.txt").write_text(f"{OWN_TRAIN}\n{leftover} {leftover}\n")
+    (tmp_path / "splits/._train.txt").write_bytes(b"\0\5\x16\7")
+    told = drop_leftovers(tmp_path)
+    assert [text.partition(":")[0] for text in told] == [
+        str(tmp_path / f"splits/{n}.txt") for n in ("mine_labeled", "train")
+    ]
+    assert f"named 1 files that are no images, such as {leftover}" in told[1]
+    assert drop_leftovers(tmp_path) == []
+    done = prepare("voc", tmp_path)
+    assert done.problems == [] and complete_unlabeled(VOC, tmp_path) == []
+    (tmp_path / "splits/._train.txt").unlink()
+    assert lists(tmp_path) == {
+        **good,
+        "mine_labeled.txt": f"{OWN_TRAIN}\n",
+        "mine_unlabeled.txt": f"{SBD_ONLY}\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("._a.png", True),
+        (".DS_Store", True),
+        ("THUMBS.DB", True),
+        ("__MACOSX/images/a.png", True),
+        ("images/.ipynb_checkpoints/a-checkpoint.png", True),
+        ("images/@eaDir/a.png", True),
+        ("a.png~", True),
+        ("~$a.png", True),
+        ("#a.png#", True),
+        (".a.png.77.partial", True),
+        ("a.png.bak", True),
+        ("a.png", False),
+        ("a..png", False),
+        ("../images/a.png", False),
+        ("./a.png", False),
+        ("a~1.png", False),
+        ("#1.png", False),
+        ("thumbs.db.png", False),
+        ("my.bak/a.png", False),
+        ("photos.tmp/#1#/a.png", False),
+    ],
+)
+def test_leftovers(path, expected):
+    assert is_leftover(PurePath(path)) == expected
 
 
 CITY_IDS = np.array([[7, 8, 11, 33, 0, 6, 18, 29]], dtype=np.uint8)

@@ -91,6 +91,15 @@ def test_counts_of_a_checkpoint(checkpoint, predicted):
     assert float(re.search(r"Activations: (\d+\.\d) M", done.stdout)[1]) > 0
 
 
+def test_a_size_without_pixels_is_refused(checkpoint):
+    command = [sys.executable, "-W", "ignore", ROOT / "tools/analyze_model.py", "--weights", checkpoint]
+    done = subprocess.run([*map(str, command), "--size", "0", "5"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (
+        2,
+        "error: --size: 0 5; give height and width of at least 1 pixel",
+    )
+
+
 def test_detectron2s_lines_do_in_a_fresh_process(checkpoint, images, predicted, tmp_path):
     shutil.copy(checkpoint, tmp_path)
     cfg = predicted[3].clone()

@@ -6,7 +6,9 @@ import textwrap
 import numpy as np
 import pytest
 import torch
+from detectron2.config import CfgNode
 from helpers import files_up_to
+from PIL import Image
 from torch import nn
 
 from wpl_d2.engine import load_model
@@ -65,7 +67,7 @@ def teacher(checkpoint):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_export_computes_what_the_model_does_at_any_size(exported, teacher, name):
-    read = open_model(exported(name))
+    read = open_model(exported(name), trust_code=True)
     # All remainders of height and width by 4 that pooling and strides could tell apart, and other batches.
     sizes = [(1, 3, 64 + i, 96 + j) for i in range(4) for j in range(4)] + [(3, 3, 40, 131), (5, 3, 33, 35)]
     for shape in sizes:
@@ -103,7 +105,7 @@ def test_a_graph_runs_without_this_project(checkpoint, teacher, tmp_path, name, 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].can_find])
 def test_boxes(exported, teacher, name):
-    read = open_model(exported(name))
+    read = open_model(exported(name), trust_code=True)
     for views in (noise(2, 3, 60, 80), noise(1, 3, 97, 64, seed=1)):
         ours, theirs = teacher.find(views), read.find(views)
         assert len(ours) == len(theirs) == len(views) and all(len(found.boxes) for found in ours)
@@ -126,7 +128,7 @@ def test_the_student_can_be_exported(checkpoint, teacher, tmp_path):
     export_model(checkpoint, "torchscript", tmp_path / "student.pt", which="student")
     views = noise(1, 3, 40, 50)
     expected = open_model(checkpoint, "student").segment(views)
-    torch.testing.assert_close(open_model(tmp_path / "student.pt").segment(views), expected)
+    torch.testing.assert_close(open_model(tmp_path / "student.pt", trust_code=True).segment(views), expected)
     assert not torch.allclose(teacher.segment(views), expected)
 
 
@@ -184,7 +186,7 @@ def test_a_device_that_is_not_there_is_refused(checkpoint, device, words):
 def test_a_graph_of_another_project_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(nn.Identity()), str(tmp_path / "other.pt"))
     with pytest.raises(InputError, match=r"other.pt: does not name its classes"):
-        open_model(tmp_path / "other.pt")
+        open_model(tmp_path / "other.pt", trust_code=True)
     with pytest.raises(InputError, match=r"--model: .* holds one model"):
         open_model(tmp_path / "other.pt", "student")
 
@@ -196,3 +198,36 @@ def test_an_export_that_the_disk_refuses_is_said_in_one_line(checkpoint, tmp_pat
     with files_up_to(10**6), pytest.raises(InputError, match=r"model\.\w+: cannot be written \(File too large\)"):
         export_model(checkpoint, name, output)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(output.name, "an earlier one")]
+
+
+def test_a_training_on_small_images_is_exported(checkpoint, tmp_path):
+    for name, size in (("a", (1, 1)), ("b", (1, 40))):
+        Image.new("RGB", size, (90, 120, 20)).save(tmp_path / f"{name}.png")
+    agreement = export_model(checkpoint, "torch_export", tmp_path / "model.pt2", images=str(tmp_path / "*.png"))
+    assert agreement.enlarged == [(1, 1), (40, 1)] and agreement.good
+
+
+def test_the_smallest_size_is_said_and_kept(exported, teacher):
+    path = exported("torch_export")
+    texts = {"min_size": ""}
+    torch.export.load(path, extra_files=texts)
+    least = json.loads(texts["min_size"])
+    read = open_model(path)
+    assert least == read.min_size == output_stride(teacher) + 1
+    torch.testing.assert_close(read.segment(noise(1, 3, least, 40)), teacher.segment(noise(1, 3, least, 40)))
+    with pytest.raises(
+        InputError, match=rf"model.pt2: takes images of {least} pixels a side and more, not {least - 1}x40"
+    ):
+        read.segment(noise(1, 3, least - 1, 40))
+    torch.jit.load(str(exported("torchscript")), _extra_files=texts)
+    assert json.loads(texts["min_size"]) == 1
+    for name in ("torchscript", "onnx", "safetensors"):
+        smallest = open_model(exported(name), trust_code=True)
+        assert smallest.min_size == 1
+        torch.testing.assert_close(
+            smallest.segment(noise(1, 3, 1, 1)), teacher.segment(noise(1, 3, 1, 1)), rtol=1e-4, atol=1e-4
+        )
+
+
+def output_stride(deployed):
+    return CfgNode.load_cfg(deployed.about["config"]).MODEL.BACKBONE.OUTPUT_STRIDE

@@ -30,7 +30,7 @@ def teacher(checkpoint):
 def run(given, output, deployed, batch_size=4, opts=(), min_score=0.0):
     source = open_source(str(given), without=output)
     predictor = Predictor(deployed, "cpu", min_score, opts)
-    with Results(output, deployed.about, deployed.find is not None, source.video) as results:
+    with Results(output, deployed.about, deployed.find is not None, source) as results:
         return predict(source, predictor, results, batch_size)
 
 

@@ -84,7 +84,7 @@ def test_weights_that_could_never_weigh_are_refused(tree, opts, message):
     "opts",
     [
         ["WEIGHTING.K", 255],
-        ["WEIGHTING.K", 256, "WEIGHTING.SIMILARITY", "cosine"],
+        ["WEIGHTING.K", 256, "WEIGHTING.KIND", ("cosine",)],
         [*CACHED, "RPPI.ENABLED", True, "WEIGHTING.LABELED_CONF", 1.0],
         [*CACHED, "RPPI.ENABLED", True, "WEIGHTING.MIN_COUNT", 40, "WEIGHTING.BANK_SIZE", 32],
         ["WEIGHTING.MIN_COUNT", 32, "WEIGHTING.BANK_SIZE", 32],

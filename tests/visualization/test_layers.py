@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 import torch
 
-from wpl_d2.visualization import draw_boxes, heatmap, overlay
+from wpl_d2.visualization import draw_boxes, heatmap, optional_picture, overlay
+from wpl_d2.visualization.preview import _cell
 
 COLORS = [(200, 0, 0), (0, 100, 250)]
 
@@ -41,3 +43,54 @@ def test_name_of_a_box_in_the_corner_stays_inside():
     result = draw_boxes(np.zeros((3, 60, 80), np.uint8), [[70, 0, 80, 20]], ["elephant"], [(250, 250, 0)])
     filled = (result == np.array([250, 250, 0])[:, None, None]).all(0)
     assert filled[1:10, 20:40].any()
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (10.2, 20, 10.6, 40),  # narrower than a pixel, as detectors find
+        (10, 20, 10, 40),
+        (10, 20.1, 30, 20.2),
+        (79.9, 59.9, 80, 60),
+        (0, 0, 0.5, 0.5),
+        (30, 40, 10, 20),  # corners in the wrong order
+        (-50, -50, 200, 200),
+        (-INF, 5, INF, 9),
+        (-1e30, -1e30, 1e30, 1e30),
+    ],
+)
+def test_boxes_of_any_size_are_drawn(box):
+    result = draw_boxes(np.zeros((3, 60, 80), np.uint8), [box, (50, 30, 70, 50)], ["narrow", "car"], COLORS)
+    assert (result == np.array(COLORS[0])[:, None, None]).all(0).any()
+    assert (result[:, 49, 60] == COLORS[1]).all()
+
+
+@pytest.mark.parametrize(
+    "box",
+    [(90, 10, 95, 20), (10, -30, 20, -10), (80, 0, 90, 10), (NAN, 10, 20, 30), (10, 10, 20, NAN), (INF, 0, INF, 9)],
+)
+def test_boxes_outside_and_none_are_left_out(box):
+    image = np.zeros((3, 60, 80), np.uint8)
+    both = draw_boxes(image, [box, (50, 30, 70, 50)], ["none", "car"], COLORS)
+    np.testing.assert_array_equal(both, draw_boxes(image, [(50, 30, 70, 50)], ["car"], COLORS[1:]))
+    np.testing.assert_array_equal(draw_boxes(image, np.zeros((0, 4)), [], []), image)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (2, 3)])
+def test_images_of_any_size_are_drawn(size):
+    image = np.full((3, *size), 90, np.uint8)
+    result = draw_boxes(image, [(0, 0, size[1], size[0]), (0.2, 0.2, 0.3, 0.3)], ["elephant nan", ""], COLORS)
+    assert result.shape == image.shape
+    assert overlay(image, np.zeros(size, np.uint8), COLORS).shape == image.shape
+    assert min(_cell(result).size) >= 1
+
+
+def test_a_picture_that_fails_is_said_and_ends_nothing(caplog):
+    with optional_picture("the preview"):
+        raise ValueError("x1 must be greater than or equal to x0")
+    assert "the preview: could not be drawn" in caplog.text and "x1 must be" in caplog.text
+    with pytest.raises(KeyboardInterrupt), optional_picture("the preview"):
+        raise KeyboardInterrupt

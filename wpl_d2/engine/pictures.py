@@ -11,7 +11,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..structures import IGNORE
-from ..visualization import heatmap, overlay
+from ..visualization import heatmap, optional_picture, overlay
 
 
 class Pictures(HookBase):
@@ -30,7 +30,10 @@ class Pictures(HookBase):
         """Put the pictures of the step's first images into the event storage."""
         if (self.trainer.iter + 1) % self._period or not comm.is_main_process():
             return
-        latest = self.trainer.framework.latest
+        with optional_picture(f"TensorBoard's pictures of step {self.trainer.iter}"):
+            self._put(self.trainer.framework.latest)
+
+    def _put(self, latest: dict[str, Any]) -> None:
         pictures: dict[str, Any] = {}
         if "labeled" in latest:
             pictures |= self._labeled(*latest["labeled"])

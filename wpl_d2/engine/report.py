@@ -12,9 +12,8 @@ from detectron2.utils import comm
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate
 from ..evaluation.records import records_with_masks
-from ..files import UnwritableError
 from ..frameworks import Framework, build_framework
-from ..visualization import render_preview
+from ..visualization import optional_picture, render_preview
 from .checkpoint import FrameworkCheckpointer
 
 logger = logging.getLogger(__name__)
@@ -85,8 +84,9 @@ def _say(cfg: Any, results: Mapping[str, Any], framework: Framework | None) -> N
         left |= {"checkpoint": output / "model_final.pth", "best checkpoint": output / "model_best.pth"}
         left |= {"metrics": output / "metrics.json"}
         if "sem_seg" in results:
-            left["preview"] = output / "preview.png"
-            _draw_preview(cfg, framework, left["preview"])
+            with optional_picture("the preview"):
+                render_preview(cfg, framework, output / "preview.png")
+                left["preview"] = output / "preview.png"
     lines = [f"{name}: {path}" for name, path in left.items() if path.exists()]
     if "sem_seg" in results:
         lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
@@ -95,10 +95,3 @@ def _say(cfg: Any, results: Mapping[str, Any], framework: Framework | None) -> N
     if "left_out" in results:
         lines.append("images were left out of an evaluation, see the warnings: the exit status is 1")
     logger.info("Done.\n  %s", "\n  ".join(lines))
-
-
-def _draw_preview(cfg: Any, framework: Framework, path: Path) -> None:
-    try:
-        render_preview(cfg, framework, path)
-    except UnwritableError as error:  # all that counts is there
-        logger.warning("%s", error)

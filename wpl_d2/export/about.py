@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the same five texts in every format."""
+"""What an exported file says of itself: the same texts in every format."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ..errors import InputError
 from ..modeling.checkpoint_file import ABOUT
 
 
-def about_to_texts(about: Mapping[str, Any]) -> dict[str, str]:
+def about_to_texts(about: Mapping[str, Any], min_size: int = 1) -> dict[str, str]:
     """One JSON text for each key.
 
     Args:
         about: as `describe_run` has it.
+        min_size: the fewest pixels a side of images that the file takes.
 
     Returns:
         "config" (the YAML text), "classes" (names by class id), "colors" ([r, g, b] by class id), "objects" (class
-        ids that have boxes) and "preprocessing" (which the graph does itself: "format", "mean", "std").
+        ids that have boxes), "preprocessing" (which the graph does itself: "format", "mean", "std") and "min_size".
     """
-    return {key: json.dumps(about[key]) for key in ABOUT}
+    return {**{key: json.dumps(about[key]) for key in ABOUT}, "min_size": json.dumps(min_size)}
 
 
 def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
@@ -36,4 +39,13 @@ def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     """
     if not all(texts.get(key) for key in ABOUT):
         raise InputError(f"{path}: does not name its classes; give a file that tools/export_model.py wrote")
-    return {key: json.loads(texts[key]) for key in ABOUT}
+    try:
+        about = {key: json.loads(texts[key]) for key in ABOUT}
+        known = range(len(about["classes"]))
+        fits = len(about["colors"]) == len(known) and all(index in known for index in about["objects"])
+        fits = fits and isinstance(yaml.safe_load(about["config"]), dict)
+    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
+        fits = False
+    if not fits:
+        raise InputError(f"{path}: what it says of its classes and config cannot be read; export it anew")
+    return about

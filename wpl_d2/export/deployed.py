@@ -40,11 +40,13 @@ class Deployed:
         about: what its file says of it, as `describe_run` has it.
         segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only finds boxes.
         find: None if it only segments.
+        min_size: the fewest pixels a side of images that it takes.
     """
 
     about: Mapping[str, Any]
     segment: Predict | None
     find: Find | None
+    min_size: int = 1
 
 
 def deploy(model: nn.Module, about: Mapping[str, Any]) -> Deployed:

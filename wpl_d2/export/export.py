@@ -70,7 +70,7 @@ def export_model(
 
 def _images(given: str, cfg: Any) -> list[Tensor]:
     """(3, H, W) uint8 RGB."""
-    files = image_files(given)[0] if given else _test_images(cfg.clone())
+    files = image_files(given).files if given else _test_images(cfg.clone())
     if not files:
         raise InputError(f"--images: no images in {given or 'the training test set'}; name a folder or a pattern")
     return [torch.from_numpy(read_image(file).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]

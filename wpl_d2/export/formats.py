@@ -24,10 +24,12 @@ class Format(Protocol):
     Attributes:
         suffix: of its names.
         can_find: whether it can hold the detector.
+        is_program: whether a file can do whatever the one who made it wanted.
     """
 
     suffix: str
     can_find: bool
+    is_program: bool
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """Write a file.
@@ -60,16 +62,18 @@ FORMATS: dict[str, Format] = {
 """By the name that `tools/export_model.py --format` takes; another format is another entry."""
 
 
-def open_model(path: str | Path, which: str = "", device: str = "cpu") -> Deployed:
-    """A trained model from a checkpoint or an exported file.
+def open_model(path: str | Path, which: str = "", device: str = "cpu", trust_code: bool = False) -> Deployed:
+    """A trained model from a checkpoint or an exported file, without running anything that is in it.
 
     Args:
         path: `.pth` of a training, or with the suffix of one of `FORMATS`.
         which: "teacher" or "student" of a checkpoint; by default the one to use.
         device: to run on.
+        trust_code: whether to read a file that is a program.
 
     Raises:
-        InputError: there is no such file or device, it cannot be read, or there is nothing to choose in it.
+        InputError: there is no such file or device, it cannot be read, would run code, or there is nothing to choose
+            in it.
     """
     check_device("--device", device)
     path = Path(path)
@@ -80,4 +84,10 @@ def open_model(path: str | Path, which: str = "", device: str = "cpu") -> Deploy
         return deploy(*load_model(str(path), which, device))
     if which:
         raise InputError(f"--model: {path} holds one model; leave it out, or give the training's checkpoint")
-    return by_suffix[path.suffix].read(path, device)
+    chosen = by_suffix[path.suffix]
+    if chosen.is_program and not trust_code:
+        raise InputError(
+            f"{path}: is a program, which can do anything on this machine; if you trust who made it, add --trust-code "
+            "(in Python: trust_code=True), else take a checkpoint or a file of another format"
+        )
+    return chosen.read(path, device)

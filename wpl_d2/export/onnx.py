@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class Onnx:
 
     suffix = ".onnx"
     can_find = False
+    is_program = False
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`.
@@ -50,14 +51,15 @@ class Onnx:
         """See `Format`.
 
         Raises:
-            InputError: ONNX Runtime is not installed.
+            InputError: the packages of the extra `onnx` are not installed, or other files belong to the model.
         """
-        runtime = _need("onnxruntime")
+        runtime, content = _need("onnxruntime"), path.read_bytes()
+        _check_self_contained(content, path)
         providers = ["CUDAExecutionProvider"] * device.startswith("cuda") + ["CPUExecutionProvider"]
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         try:
-            session = runtime.InferenceSession(str(path), options, providers=providers)
+            session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # its exceptions have no common class of their own
             raise InputError(f"{path}: is no ONNX file ({error}); export it anew") from error
 
@@ -65,6 +67,35 @@ class Onnx:
             return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0]).to(device)
 
         return Deployed(about_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, find=None)
+
+
+def _check_self_contained(content: bytes, path: Path) -> None:
+    """Refuse what would make ONNX Runtime open other files: weights in them, and operators that are not ONNX's own."""
+    onnx = _need("onnx")
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # of protobuf, which may be another implementation with another class
+        raise InputError(f"{path}: is no ONNX file; export it anew") from error
+    own = {"", "ai.onnx", *(function.domain for function in model.functions)}
+    for message in _messages(model):
+        if isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):
+            raise InputError(
+                f"{path}: the tensor {message.name!r} is in another file; export the model with tools/export_model.py, "
+                "which puts all into one"
+            )
+        if isinstance(message, onnx.NodeProto) and message.domain not in own:
+            raise InputError(
+                f"{path}: has the operator {message.domain}.{message.op_type}, which is not one of ONNX; export the "
+                "model with tools/export_model.py"
+            )
+
+
+def _messages(message: Any) -> Iterator[Any]:
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if isinstance(value, Sequence) else [value]:
+                yield from _messages(part)
 
 
 def _need(package: str) -> Any:

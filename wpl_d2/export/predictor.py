@@ -76,5 +76,5 @@ class Predictor:
         return [Prediction(*pair) for pair in zip(labels, founds, strict=True)]
 
     def _sure(self, found: Found) -> Found:
-        kept = found.scores >= self.min_score
+        kept = (found.scores >= self.min_score) & found.boxes.isfinite().all(dim=1)
         return Found(*(values[kept].cpu() for values in found))

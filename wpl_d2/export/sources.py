@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from ..data import UnreadableImageError, read_image
 from ..errors import InputError
+from ..files import is_leftover
+from .names import result_names
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 MASKS, OVERLAYS = "masks", "overlays"
 """Folders of results, which are no input."""
+BOXES, RECORD = "boxes.json", "predicted.json"
+"""Files of results, which are none either."""
+_LEFTOVER = "hidden or system"
 
 
 class Frame(NamedTuple):
@@ -36,7 +43,15 @@ class Frame(NamedTuple):
 
 
 class Source(Protocol):
-    """Images in turn."""
+    """Images in turn.
+
+    Attributes:
+        root: the folder that holds all of them.
+        places: below it, by the name of the results; a video's frames have its name and their number.
+    """
+
+    root: Path
+    places: Mapping[PurePath, PurePath]
 
     @property
     def video(self) -> tuple[PurePath, float] | None:
@@ -48,36 +63,78 @@ class Source(Protocol):
     def __len__(self) -> int:
         """Their number, which a video's header may have wrong."""
 
+    def left_out(self) -> list[str]:
+        """In words what was there and is in no image; known when all images were read."""
+
+
+class Listing(NamedTuple):
+    """Image files.
+
+    Attributes:
+        files: in order.
+        root: the folder that holds them all.
+        others: how many files beside them are none, by suffix.
+    """
+
+    files: list[Path]
+    root: Path
+    others: Counter[str]
+
 
 class ImageFiles:
-    """Image files, named by their places below the folder that they have in common."""
+    """Image files, named by their places below the folder that they have in common (see `result_names`)."""
 
     video: None = None
 
-    def __init__(self, files: list[Path], root: Path) -> None:
+    def __init__(self, listing: Listing) -> None:
         """Name the files.
 
         Args:
-            files: below `root`.
-            root: kept out of the names.
+            listing: of them.
         """
-        places = [PurePath(file.relative_to(root)) for file in files]
-        count = Counter(place.with_suffix("") for place in places)
-        # Beside a.png, a.jpg keeps its suffix: each has a mask of its own.
-        names = [place if count[place.with_suffix("")] > 1 else place.with_suffix("") for place in places]
-        self._files = list(zip(names, places, files, strict=True))
+        self.root = listing.root
+        places = [PurePath(file.relative_to(self.root)) for file in listing.files]
+        self.places: Mapping[PurePath, PurePath] = dict(zip(result_names(places), places, strict=True))
+        self._others = listing.others
+        self._alpha: list[str] = []
+        self._pages: list[str] = []
 
     def __len__(self) -> int:
         """The number of files."""
-        return len(self._files)
+        return len(self.places)
 
     def __iter__(self) -> Iterator[Frame]:
         """Read one after the other."""
-        for name, place, file in self._files:
+        for name, place in self.places.items():
+            file = self.root / place
             try:
-                yield Frame(name, place, read_image(file))
+                image = read_image(file)
             except UnreadableImageError as error:
                 yield Frame(name, place, error)
+            except Exception as error:  # one broken file, in whatever way, is no reason to lose the others
+                yield Frame(name, place, UnreadableImageError(f"{file}: cannot be read ({error}); restore the file"))
+            else:
+                self._note_dropped(file, place)
+                yield Frame(name, place, image)
+
+    def left_out(self) -> list[str]:
+        """See `Source`."""
+        others = self._others.copy()
+        hidden = others.pop(_LEFTOVER, 0)
+        kinds = ", ".join(f"{suffix} {count}" for suffix, count in sorted(others.items()))
+        told = [f"{others.total()} files of other kinds ({kinds})"] if others else []
+        told += [f"{hidden} {_LEFTOVER} files"] if hidden else []
+        told += [f"the alpha channel of {len(self._alpha)} images, such as {self._alpha[0]}"] if self._alpha else []
+        pages = "all but the first picture of"
+        return told + ([f"{pages} {len(self._pages)} files, such as {self._pages[0]}"] if self._pages else [])
+
+    def _note_dropped(self, file: Path, place: PurePath) -> None:
+        # The first picture was read; in what is behind it the file may be broken in any way.
+        with contextlib.suppress(Exception), Image.open(file) as image:
+            if "A" in image.getbands() or "transparency" in image.info:
+                self._alpha.append(str(place))
+            if (pages := getattr(image, "n_frames", 1)) > 1:
+                self._pages.append(f"{place} ({pages})")
 
 
 class Video:
@@ -94,6 +151,8 @@ class Video:
         if not self._capture.isOpened():
             raise InputError(f"{file}: cannot be read as a video; convert it to MP4 (H.264)")
         self.video = (PurePath(file.stem), self._capture.get(cv2.CAP_PROP_FPS) or 25.0)
+        self.root = file.parent
+        self.places: Mapping[PurePath, PurePath] = {self.video[0]: PurePath(file.name)}
 
     def __len__(self) -> int:
         """The number of frames that the header names."""
@@ -113,6 +172,10 @@ class Video:
             told = f"{self._file}: breaks off after {number} frames, its header names {len(self)}; copy it anew"
             yield Frame(name, name, UnreadableImageError(told))
 
+    def left_out(self) -> list[str]:
+        """See `Source`."""
+        return []
+
 
 def open_source(given: str, without: Path | None = None) -> Source:
     """What a user named.
@@ -127,27 +190,40 @@ def open_source(given: str, without: Path | None = None) -> Source:
     path = Path(given).expanduser()
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
         return Video(path)
-    files, root = image_files(given)
-    results = [] if without is None else [without.resolve() / name for name in (MASKS, OVERLAYS)]
-    kept = [file for file in files if not any(folder in file.resolve().parents for folder in results)]
-    if not kept:
+    listing = image_files(given, without)
+    if not listing.files:
         raise InputError(f"{given}: no images there; name a folder, a pattern in quotes, or a video")
-    return ImageFiles(kept, root)
+    return ImageFiles(listing)
 
 
-def image_files(given: str) -> tuple[list[Path], Path]:
-    """The files of a folder with its subfolders, or of a pattern, in order, and the folder that holds them all.
+def image_files(given: str, without: Path | None = None) -> Listing:
+    """The image files of a folder with its subfolders, or of a pattern.
 
     Args:
         given: in a folder the suffix tells what is an image; what a pattern matches is taken for one.
+        without: see `open_source`.
     """
     path = Path(given).expanduser()
-    if path.is_dir():
-        return sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-        ), path
     if path.is_file():
-        return [path], path.parent
-    matches = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        return Listing([path], path.parent, Counter())
+    if path.is_dir():
+        return _list(path.rglob("*"), path, IMAGE_SUFFIXES, without)
     plain = itertools.takewhile(lambda part: not glob.has_magic(part), path.parent.parts)
-    return [match for match in matches if match.is_file()], Path(*plain)
+    return _list(map(Path, glob.glob(str(path), recursive=True)), Path(*plain), (), without)
+
+
+def _list(found: Iterable[Path], root: Path, suffixes: tuple[str, ...], without: Path | None) -> Listing:
+    """Those with one of the suffixes, if there are some, and no leftovers of the system's or of editors."""
+    results = [] if without is None else [without.resolve() / name for name in (MASKS, OVERLAYS, BOXES, RECORD)]
+    listing = Listing([], root, Counter())
+    for path in sorted(found):
+        if path.is_dir() or not {path.resolve(), *path.resolve().parents}.isdisjoint(results):
+            continue
+        suffix = path.suffix.lower()
+        if is_leftover(path.relative_to(root)):
+            listing.others[_LEFTOVER] += 1
+        elif suffixes and suffix not in suffixes:
+            listing.others[suffix or "without suffix"] += 1
+        else:
+            listing.files.append(path)
+    return listing

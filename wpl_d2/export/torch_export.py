@@ -17,6 +17,7 @@ from ..modeling.checkpoint_file import ABOUT
 from .about import about_from_texts, about_to_texts
 from .deployable import Deployable, integer_padding, sample_images
 from .deployed import Deployed
+from .program_file import harmless_copy
 
 
 class TorchExport:
@@ -24,28 +25,43 @@ class TorchExport:
 
     suffix = ".pt2"
     can_find = False
+    is_program = False
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
+        program = export_program(Deployable(model))
         # By way of memory: on a full disk PyTorch's own writer of files ends the process.
         content = io.BytesIO()
-        torch.export.save(export_program(Deployable(model)), content, extra_files=about_to_texts(about))
+        torch.export.save(program, content, extra_files=about_to_texts(about, _min_size(program)))
         path.write_bytes(content.getvalue())
 
     def read(self, path: Path, device: str) -> Deployed:
-        """See `Format`."""
+        """See `Format`.
+
+        Raises:
+            InputError: something in it could run code.
+        """
         texts = dict.fromkeys(ABOUT, "")
         try:
-            program = torch.export.load(path, extra_files=texts)
+            program = torch.export.load(harmless_copy(path), extra_files=texts)
+            module, least = move_to_device_pass(program, device).module(), _min_size(program)
+        except InputError:
+            raise
         except Exception as error:  # of many classes, from several readers that are tried in turn
-            raise InputError(f"{path}: is no torch.export file; export it anew") from error
-        module = move_to_device_pass(program, device).module()
+            version = torch.__version__
+            raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
 
         def segment(images: Tensor) -> Tensor:
+            height, width = images.shape[-2:]
+            if min(height, width) < least:
+                raise InputError(
+                    f"{path}: takes images of {least} pixels a side and more, not {height}x{width} (height x width); "
+                    "use another format"
+                )
             with torch.no_grad():
                 return module(images.to(device))
 
-        return Deployed(about_from_texts(texts, path), segment, find=None)
+        return Deployed(about_from_texts(texts, path), segment, find=None, min_size=least)
 
 
 def export_program(deployable: Deployable) -> ExportedProgram:
@@ -61,3 +77,11 @@ def export_program(deployable: Deployable) -> ExportedProgram:
     # both (`compare`), and would refuse half of all images.
     program._guards_code = []
     return program
+
+
+def _min_size(program: ExportedProgram) -> int:
+    """The fewest pixels a side for which a graph's shape rules hold."""
+    (name,) = program.graph_signature.user_inputs
+    (images,) = (node for node in program.graph.nodes if node.name == name)
+    sides = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]
+    return max(int(side.lower) for side in sides)

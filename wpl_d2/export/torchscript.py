@@ -24,6 +24,7 @@ class TorchScript:
 
     suffix = ".pt"
     can_find = True
+    is_program = True
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""

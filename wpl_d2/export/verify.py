@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .deployed import Deployed, Found
@@ -28,6 +29,7 @@ class Agreement:
         scale: largest absolute logit.
         same_class: share of the pixels with the same class.
         shift: largest difference of two box edges in pixels; infinite if other boxes were found; None without boxes.
+        enlarged: (height, width) of the images that were too small as they are.
     """
 
     sizes: list[tuple[int, int]]
@@ -35,6 +37,7 @@ class Agreement:
     scale: float
     same_class: float
     shift: float | None
+    enlarged: list[tuple[int, int]]
 
     @property
     def good(self) -> bool:
@@ -43,33 +46,34 @@ class Agreement:
         return logits and (self.shift is None or self.shift <= MAX_SHIFT)
 
     def __str__(self) -> str:
-        sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(self.sizes))
         text = (
             f"largest difference {self.difference:.1e} (logits up to {self.scale:.1f}), "
             f"same class on {100 * self.same_class:.3f} % of the pixels"
         )
         if self.shift is not None:
             text += f", boxes {self.shift:.1e} pixels apart"
-        return f"{text}; {len(self.sizes)} inputs of {sizes} (height x width)"
+        text += f"; {len(self.sizes)} inputs of {_words(self.sizes)} (height x width)"
+        return text + (f", of images enlarged from {_words(self.enlarged)}" if self.enlarged else "")
 
 
 @torch.no_grad()
 def compare(model: Deployed, exported: Deployed, images: Sequence[Tensor]) -> Agreement:
-    """Run both on views of several sizes, odd and even, and on a batch.
+    """Run both on views of several sizes, odd and even and the smallest there may be, and on a batch.
 
     Args:
         model: what the file was made of.
         exported: the file, read again; its boxes are compared where it has some.
-        images: (3, H, W) in 0..255, at least one.
+        images: (3, H, W) in 0..255, at least one; enlarged where the file does not take parts of it.
     """
-    views = list(_views(images))
+    least = exported.min_size
+    views = list(_views([_enlarge(image.float(), 2 * least + 2) for image in images], least))
     differences, scales, same, shifts = [0.0], [0.0], [], []
     for view in views:
         if model.segment is not None and exported.segment is not None:
             ours, theirs = model.segment(view), exported.segment(view)
             differences.append((ours - theirs).abs().max().item())
             scales.append(ours.abs().max().item())
-            same.append((ours.argmax(dim=1) == theirs.argmax(dim=1)).float().mean().item())
+            same.append(_same_class(ours, theirs))
         if model.find is not None and exported.find is not None:
             shifts += [_shift(*pair) for pair in zip(model.find(view), exported.find(view), strict=True)]
     return Agreement(
@@ -78,19 +82,40 @@ def compare(model: Deployed, exported: Deployed, images: Sequence[Tensor]) -> Ag
         scale=max(scales),
         same_class=min(same, default=1.0),
         shift=max(shifts) if shifts else None,
+        enlarged=[(h, w) for h, w in (image.shape[-2:] for image in images) if min(h, w) < 2 * least + 2],
     )
 
 
-def _views(images: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Batches (N, 3, h, w) float: each image whole and in parts, and the first beside its mirror image."""
+def _same_class(ours: Tensor, theirs: Tensor) -> float:
+    """Share of the pixels to which both give one class; of those that tie, as in plain images, either does."""
+    chosen = ours.gather(1, theirs.argmax(dim=1, keepdim=True))
+    tied = MAX_DIFFERENCE * ours.abs().max()
+    return (ours.amax(dim=1, keepdim=True) - chosen <= tied).float().mean().item()
+
+
+def _words(sizes: Sequence[tuple[int, int]]) -> str:
+    return ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(sizes))
+
+
+def _enlarge(image: Tensor, side: int) -> Tensor:
+    """An image of at least so many pixels a side."""
+    height, width = image.shape[-2:]
+    if min(height, width) >= side:
+        return image
+    return F.interpolate(image[None], (max(height, side), max(width, side)), mode="bilinear", align_corners=False)[0]
+
+
+def _views(images: Sequence[Tensor], least: int) -> Iterator[Tensor]:
+    """Batches (N, 3, h, w) float: each image whole and in parts, the first's corner and beside its mirror image."""
     for image in images:
-        whole = image[None].float()
+        whole = image[None]
         height, width = whole.shape[-2:]
         yield whole
         yield whole[..., : height * 3 // 4 | 1, : width // 2]
         yield whole[..., height // 3 :, : (width * 2 // 3) | 1]
         yield whole[..., : (height // 2) | 3, width // 3 :]
-    first = images[0].float()
+    first = images[0]
+    yield first[None, :, :least, :least]
     yield torch.stack([first, first.flip(-1)])
 
 

@@ -19,6 +19,7 @@ class SafeTensors:
 
     suffix = ".safetensors"
     can_find = True
+    is_program = False
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`; a detector's weights are always in it."""

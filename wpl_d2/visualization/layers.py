@@ -13,6 +13,8 @@ from ..structures import IGNORE
 
 Picture = NDArray[np.uint8]
 Color = Sequence[int]
+_LINE = 2  # width of a box's outline in pixels
+_BEYOND = 2 * _LINE  # how far outside of the image an edge is drawn, or not seen
 
 
 def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacity: float = 0.7) -> Picture:
@@ -50,7 +52,7 @@ def heatmap(values: ArrayLike, maximum: float = 1.0) -> Picture:
 
 
 def draw_boxes(image: ArrayLike, boxes: ArrayLike, names: Sequence[str], colors: Sequence[Color]) -> Picture:
-    """Draw named boxes.
+    """Draw named boxes, each at least a pixel wide and high; what is outside of the image or no number is left out.
 
     Args:
         image: (3, H, W) RGB in 0..255.
@@ -63,8 +65,12 @@ def draw_boxes(image: ArrayLike, boxes: ArrayLike, names: Sequence[str], colors:
     """
     canvas = to_image(image)
     draw, text = ImageDraw.Draw(canvas), font(13)
-    for (x0, y0, x1, y1), name, color in zip(np.asarray(boxes).tolist(), names, colors, strict=True):
-        draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=tuple(color), width=2)
+    largest = np.array((canvas.width, canvas.height) * 2)
+    for box, name, color in zip(np.asarray(boxes, np.float64).reshape(-1, 4), names, colors, strict=True):
+        if not ((box[:2] < largest[:2]).all() and (box[2:] > 0).all()):  # as of what is no number
+            continue
+        x0, y0, x1, y1 = box.clip(-_BEYOND, largest + _BEYOND).tolist()
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=tuple(color), width=_LINE)
         width, height = text.getbbox(name)[2:]
         left, top = min(x0, canvas.width - width - 6), max(y0 - height - 4, 0)
         draw.rectangle((left, top, left + width + 5, top + height + 3), fill=tuple(color))

@@ -177,4 +177,5 @@ def _boxes(image: Picture, found: Any, metadata: Any) -> Image.Image:
 def _cell(picture: Picture) -> Image.Image:
     image = to_image(picture)
     factor = CELL / max(image.size)
-    return image.resize((round(image.width * factor), round(image.height * factor)), Image.Resampling.BICUBIC)
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    return image.resize(size, Image.Resampling.BICUBIC)

@@ -35,6 +35,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
 from ...errors import InputError, nearest
+from ...files import is_leftover
 from ...structures import IGNORE
 from ..headers import APPLY
 from .keys import SPLIT, convert, read_yaml
@@ -272,8 +273,8 @@ def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path)
             filled[name] = file
             continue
         pattern = file.replace(SPLIT, SLOT)
-        paths = sorted(path.relative_to(root).as_posix() for path in root.glob(fill(pattern, "*")))
-        found = (extract(pattern, path) for path in paths)
+        paths = sorted(path.relative_to(root) for path in root.glob(fill(pattern, "*")))
+        found = (extract(pattern, path.as_posix()) for path in paths if not is_leftover(path))
         for split in (*splits, *filter(None, found)):
             filled[name.replace(SPLIT, split)] = file.replace(SPLIT, split)
     return filled

@@ -6,7 +6,7 @@ from .coco import COCO
 from .fraction import new_split, parse_fraction
 from .prepare import Prepared, lists_table, prepare_images
 from .published import published_lists
-from .splits import Imported, complete_unlabeled, import_lists, list_file
+from .splits import Imported, complete_unlabeled, drop_leftovers, import_lists, list_file
 from .voc import VOC
 from .voc_animals import VOC_ANIMALS
 
@@ -19,6 +19,7 @@ __all__ = [
     "Imported",
     "Prepared",
     "complete_unlabeled",
+    "drop_leftovers",
     "import_lists",
     "list_file",
     "lists_table",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tabulate import tabulate
 
 from ...errors import InputError
+from ...files import is_leftover
 from ..datasets.folder import Description, load_description
 from ..datasets.lists import parse_line, read_list
 from .benchmark import UNMASKED, Benchmark, Sources
@@ -45,6 +46,7 @@ def prepare_images(benchmark: Benchmark, description: Description, workers: int)
         return Prepared(problems=[*benchmark.missing_archives(description.root), str(error)])
     for name, keys in benchmark.own_lists.items():
         write_list(benchmark, description.root, name, keys)
+    result.problems += _drop_others(benchmark, sources)
     few = _fewer_than_published(benchmark, description.root, sources)
     result.problems += (benchmark.missing_archives(description.root) if few else []) + few
     jobs = {
@@ -81,6 +83,21 @@ def lists_table(benchmark: Benchmark, description: Description, masks: dict[str,
             check = "as published" if same else "differs"
         rows.append((f"{benchmark.name}_{name}", len(keys), known.images if known else "", check, *masks.get(name, ())))
     return tabulate(rows, headers=("data set", "images", "published", "", "masks made", "there already"))
+
+
+def _drop_others(benchmark: Benchmark, sources: Sources) -> list[str]:
+    """Take out of the sources, in place, what no image of the benchmark has for a name, and say what it was.
+
+    In a list it would make every later run stop at that line. Leftovers of systems and editors are not worth a word.
+    """
+    others = [(found, key) for found in sources.values() for key in found if not benchmark.file_name.fullmatch(key)]
+    for found, key in others:
+        found.pop(key)
+    odd = sorted({key for _, key in others if not is_leftover(PurePath(key))})
+    if not odd:
+        return []
+    shown = ", ".join(odd[:_MAX_SHOWN])
+    return [f"{benchmark.name}: {len(odd)} images have names that it does not give, such as {shown}; take them away"]
 
 
 def _fewer_than_published(benchmark: Benchmark, root: Path, sources: Sources) -> list[str]:

@@ -7,9 +7,9 @@ same split give the same list here, sorted and in one format.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.error import HTTPError
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
-from ...files import read_text, write_text
+from ...files import is_leftover, read_text
 from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
 from .published import digest_of, published_lists
@@ -78,6 +78,23 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
     return sorted(imported.values(), key=lambda item: item.name), unknown
 
 
+def drop_leftovers(root: Path) -> list[str]:
+    """Take the lines out of all lists that name a file which a system or an editor left beside images.
+
+    Returns:
+        what was mended, in words.
+    """
+    mended = []
+    for file in _lists(root):
+        lines = read_text(file).splitlines()
+        kept = [line for line in lines if not any(is_leftover(PurePath(PurePath(path).name)) for path in line.split())]
+        if len(kept) < len(lines):
+            _write_lines(file, kept)
+            dropped = next(line for line in lines if line not in kept)
+            mended.append(f"{file}: named {len(lines) - len(kept)} files that are no images, such as {dropped.strip()}")
+    return mended
+
+
 def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
     """Write the unlabeled list of every split that has none (see `rest_of`).
 
@@ -86,7 +103,7 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
     """
     impossible, problems = [], []
     train = read_list_keys(benchmark, root, "train")
-    for file in sorted((root / "splits").glob("*_labeled.txt")):
+    for file in _lists(root, "_labeled"):
         name = f"{file.stem.removesuffix('_labeled')}_unlabeled"
         labeled = read_list_keys(benchmark, root, file.stem)
         if list_file(root, name).exists():
@@ -141,8 +158,7 @@ def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
     old, file = check_list(benchmark, root, name, keys), list_file(root, name)
     if file.exists() and old == set(keys):
         return
-    text = "".join(f"{benchmark.line(key, name)}\n" for key in sorted(keys))
-    write_text(file, text)
+    _write_lines(file, [benchmark.line(key, name) for key in sorted(keys)])
 
 
 def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
@@ -164,6 +180,14 @@ def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
     return old
 
 
+def _write_lines(file: Path, lines: Iterable[str]) -> None:
+    write_text(file, "".join(f"{line}\n" for line in lines))
+
+
+def _lists(root: Path, ending: str = "") -> list[Path]:
+    return [file for file in sorted((root / "splits").glob(f"*{ending}.txt")) if not is_leftover(PurePath(file.name))]
+
+
 def _shared_images(shared: set[str], labeled: Path, unlabeled: Path) -> list[str]:
     if not shared:
         return []
@@ -180,7 +204,8 @@ def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
         folder = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
         if not folder.is_dir():
             raise InputError(f"{source}: no such folder; give a folder of lists, or an address such as {_EXAMPLE}")
-        return {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*.txt"))}
+        places = {file.relative_to(folder): file for file in sorted(folder.rglob("*.txt"))}
+        return {place.as_posix(): file for place, file in places.items() if not is_leftover(place)}
     files = {}
     for path in _paths(benchmark):
         try:
