@@ -29,14 +29,11 @@ _OTHER_MEND = "see to its disk, or choose another place"
 
 
 class UnwritableError(InputError):
-    """A file cannot be written where it should go; its cause is the OSError.
-
-    Attributes:
-        of_disk: whether no other file could be written there either: the disk is full or read-only.
-    """
+    """A file cannot be written where it should go; its cause is the OSError."""
 
     @property
     def of_disk(self) -> bool:
+        """Whether no other file could be written there either: the disk is full or read-only."""
         return getattr(self.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 

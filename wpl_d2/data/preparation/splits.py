@@ -17,7 +17,7 @@ from urllib.request import url2pathname
 from detectron2.utils.file_io import PathManager
 
 from ...errors import InputError
-from ...files import is_leftover, read_text
+from ...files import is_leftover, read_text, write_text
 from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
 from .published import digest_of, published_lists
