@@ -267,7 +267,9 @@ def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path)
             filled[name] = file
             continue
         pattern = file.replace(SPLIT, SLOT)
-        paths = sorted(path.relative_to(root).as_posix() for path in root.glob(fill(pattern, "*")))
+        # Hidden files are other programs' notes.
+        files = (path for path in root.glob(fill(pattern, "*")) if not path.name.startswith("."))
+        paths = sorted(path.relative_to(root).as_posix() for path in files)
         found = (extract(pattern, path) for path in paths)
         for split in (*splits, *filter(None, found)):
             filled[name.replace(SPLIT, split)] = file.replace(SPLIT, split)
