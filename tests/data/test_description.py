@@ -193,6 +193,14 @@ def test_a_split_is_part_of_a_name(tree, split):
         load_description(tree.yaml)
 
 
+def test_hidden_files_are_no_splits(tree):
+    for name in ("1_8.txt", "._1_8.txt", ".#1_8.txt"):
+        (tree.root / name).write_text("val0")
+    tree.describe(lists={"{split}_val": "{split}.txt"})
+    assert "1_8_val" in load_description(tree.yaml).lists
+    assert not [name for name in load_description(tree.yaml).lists if name.startswith(".")]
+
+
 @pytest.mark.parametrize("name", ["voc2012", "1_8", "my data", "Größe-2.1", "a+b", "x@y=z", "(old)"])
 def test_other_names_are_taken(tree, name):
     tree.describe(name=name, lists={name: "val.txt"})

@@ -158,7 +158,8 @@ def test_an_image_that_is_listed_twice_is_told(tree, caplog):
     check_training_data(tree.cfg())
     (record,) = caplog.records
     assert record.getMessage() == (
-        f"{tree.name}_labeled: 2 images are in it more than once, such as {tree.image('labeled0')}"
+        f"{tree.name}_labeled: has 2 images more than once, such as {tree.image('labeled0')}, and each time counts; "
+        "remove it if that is not meant"
     )
 
 

@@ -141,7 +141,10 @@ def _check_contents(to_read: Sequence[_Read], cfg: CfgNode) -> list[str]:
     for name, dataset, records, learned in to_read:
         repeated = find_repeated(records)
         if repeated:
-            _logger.warning("%s: %d images are in it more than once, such as %s", name, len(repeated), repeated[0])
+            _logger.warning(
+                "%s: has %d images more than once, such as %s, and each time counts; remove it if that is not meant",
+                *(name, len(repeated), repeated[0]),
+            )
         count = len(records) if cfg.DATASETS.VERIFY_FILES else min(SAMPLE, len(records))
         chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
         pixels, wrong = verify(chosen, passed, f"reading {name}")

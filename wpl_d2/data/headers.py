@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-APPLY, IGNORE_TAG = EXIF = ("apply", "ignore")
+APPLY = "apply"
+EXIF = (APPLY, "ignore")
 """What can be done with the orientation in a file's EXIF data."""
 QUARTER_TURNS = 5
 """The first of EXIF's orientations in which width and height change places."""
@@ -30,7 +31,7 @@ _BACK = {6: 8, 8: 6}  # the others are their own inverses
 
 
 def bits_per_channel(image: Image.Image) -> int:
-    """Bits of a channel in the file, from its header; Pillow keeps eight of more in all but grey images.
+    """Bits of a channel in the file, from its header; but for grey images, Pillow gives eight of however many.
 
     Args:
         image: opened and not loaded.

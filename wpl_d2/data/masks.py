@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,10 +136,11 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        # Pillow knows no colours of 32 bits.
-        other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-        if other is not None and other.dtype != np.uint8:
-            raise _too_deep(path, f"{other.dtype} values") from error
+        # Pillow knows no colours of 32 bits, and OpenCV does.
+        with suppress(cv2.error):
+            other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if other is not None and other.dtype != np.uint8:
+                raise _too_deep(path, f"{other.dtype} values") from error
         raise _unreadable(path, "no image begins as it does") from error
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
