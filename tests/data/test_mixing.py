@@ -61,6 +61,7 @@ def plain_boxes(rng, count, size, area, ratio):
         ((128, 128), (0.25, 0.5), (0.5, 2)),
         ((128, 128), (0.3, 0.3), (0.3, 1 / 0.3)),
         ((64, 96), (0.02, 0.6), (1, 1)),
+        ((96, 96), (0.5, 0.7), (0.5, 2)),  # few tries fit
     ],
 )
 def test_boxes_are_distributed_as_published(size, area, ratio):
@@ -94,10 +95,19 @@ def test_probability_and_seed():
     assert torch.equal(masks, cutmix_masks(400, (20, 20), 0.5, (0.1, 0.2), (1, 1)))
 
 
-def test_a_box_that_cannot_fit_is_cut_off():
+@pytest.mark.parametrize("area", [(0.8, 0.95), (0.9, 0.9), (1.0, 1.0)])
+def test_a_box_that_fits_nowhere_it_was_drawn_is_moved_inside(area):
+    torch.manual_seed(0)
+    masks = cutmix_masks(100, (60, 80), 1.0, area, (0.7, 0.8))
+    shares = masks.float().mean((1, 2))
+    assert area[0] - 0.03 < shares.min() and shares.max() <= area[1]
+
+
+def test_a_box_that_is_too_high_is_cut_off():
     torch.manual_seed(0)
     masks = cutmix_masks(20, (10, 100), 1.0, (0.5, 0.5), (8, 8))
     assert masks.flatten(1).any(1).all()
+    assert masks.any(2).all()
 
 
 def test_a_config_says_which_boxes_are_drawn():

@@ -11,7 +11,9 @@ from helpers import files_up_to
 from PIL import Image
 from torch import nn
 
+from wpl_d2 import build_model
 from wpl_d2.engine import load_model
+from wpl_d2.engine.checkpoint import describe_run
 from wpl_d2.errors import InputError
 from wpl_d2.export import FORMATS, export_model, open_model
 from wpl_d2.export import onnx as onnx_format
@@ -76,6 +78,33 @@ def test_an_export_computes_what_the_model_does_at_any_size(exported, teacher, n
         torch.testing.assert_close(read.segment(views), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
     assert {key: read.about[key] for key in ABOUT} == ABOUT
     assert read.about == teacher.about
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_published_network_is_exported_too(tree, name):
+    """U2PL's: a stem that rounds up, output stride 8, a norm of what is pooled over the image, aligned corners."""
+    head = "MODEL.SEM_SEG_HEAD."
+    cfg = tree.cfg(
+        *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_TYPE", "deeplab_ceil", "MODEL.BACKBONE.OUTPUT_STRIDE", 8),
+        *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
+        *("MODEL.RESNETS.RES5_BLOCK_DILATIONS", (4, 8, 16), f"{head}ALIGN_CORNERS", True, f"{head}INIT", "pytorch"),
+        *(f"{head}ASPP_POOL_NORM", True, f"{head}ASPP_FUSE_KERNEL", 3, f"{head}REPRESENTATION_DIM", 16),
+        *(f"{head}DECODER_DROPOUT", 0.1, f"{head}BIASED_CONVS", ("project", "fuse")),
+    )
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    with torch.no_grad():  # for statistics by which the classes differ
+        model.decode(model.encode(torch.randn(8, 3, 64, 64)), (64, 64))
+    checkpoint = tree.root / "model_final.pth"
+    torch.save({"model": model.state_dict(), **describe_run(cfg)}, checkpoint)
+    path = tree.root / f"model{FORMATS[name].suffix}"
+    export_model(str(checkpoint), name, path)
+    original, read = open_model(checkpoint), open_model(path)
+    for shape in [(1, 3, 64 + i, 96 + j) for i in range(4) for j in range(4)]:
+        views = noise(*shape)
+        expected = original.segment(views)
+        torch.testing.assert_close(read.segment(views), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("name", GRAPHS)

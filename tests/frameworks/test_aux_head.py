@@ -72,16 +72,3 @@ def test_it_learns_at_the_heads_rate(tree):
     optimizer = build_optimizer(cfg, framework.student)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert {rates[id(p)] for p in framework.student.aux_head.parameters()} == {0.01}
-
-
-def test_the_classifier_sees_fewer_channels_than_the_weights(tree):
-    framework, batch = make(tree, *SMALL, "MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", 0.5)
-    images = framework.images(batch["labeled"], "image")
-    head = framework.student.sem_seg_head
-    features = framework.student.encode(images)
-    torch.manual_seed(0)
-    first, second = head(features, (48, 64)), head(features, (48, 64))
-    assert torch.equal(first.embedding, second.embedding)
-    assert not torch.equal(first.logits, second.logits)
-    head.eval()
-    assert torch.equal(head(features, (48, 64)).logits, head(features, (48, 64)).logits)

@@ -138,5 +138,8 @@ def test_a_detector_alone_has_no_pseudo_labels_to_judge(tree):
 def test_a_shared_detectors_weights_are_not_a_pyramids(tree, tmp_path):
     trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1).train()
     cfg = tree.cfg(*SMALL, *SMALL_DETECTOR, "MODEL.WEIGHTS", str(tmp_path / "out" / "model_final.pth"))
-    with pytest.raises(InputError, match="does not fit the model"):
+    with pytest.raises(
+        InputError,
+        match=r"another model than the config's: it lacks a segmentation head \(MODEL.META_ARCHITECTURE\); set",
+    ):
         load_framework(cfg)

@@ -23,8 +23,10 @@ OWNERS = ("teacher", "student")
 
 _PREDICTOR = "sem_seg_head.predictor.weight"
 _FUSE = re.compile(r"sem_seg_head\.decoder\.\w+\.project_conv\.project\.weight")
+_ARCHITECTURE = "MODEL.META_ARCHITECTURE"
 # What a model may have or lack: how its weights are named, what it is, and the key that says so.
 _PARTS = (
+    (r"sem_seg_head\.", "a segmentation head", _ARCHITECTURE),
     (r"backbone\.body\.", "a backbone of timm", "MODEL.BACKBONE.NAME"),
     (r"backbone\.stem\.conv2\.", "a stem of three convolutions", "MODEL.RESNETS.STEM_TYPE"),
     (r"backbone\.res4\.6\.", "101 layers", "MODEL.RESNETS.DEPTH"),
@@ -219,6 +221,8 @@ def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
         ours, theirs = (any(re.match(pattern, name) for name in names) for names in (wanted, given))
         if ours != theirs:
             found.append(f"it {'has' if theirs else 'lacks'} {words} ({key})")
+            if key == _ARCHITECTURE:
+                return found  # of which no part is comparable
     for name in filter(_FUSE.fullmatch, wanted.keys() & given.keys()):
         size = given[name].shape[-1]
         if size != wanted[name].shape[-1]:

@@ -50,7 +50,8 @@ def cutmix_masks(
     The area is uniform and drawn once. Aspect ratio and place are uniform and drawn again until a box of this area
     lies inside the image: were the area drawn again too, large boxes would be rare, since few of them fit. That loop
     is a fixed number of draws from torch's global CPU generator, of which the first that fits is taken, so that the
-    masks are the same on every device and nothing waits for one. Boxes that never fit are cut off at the border.
+    masks are the same on every device and nothing waits for one. A box that never fits is moved inside, and cut off at
+    the border if it is too high or too wide even so.
 
     Args:
         batch: number of images.
@@ -69,7 +70,9 @@ def cutmix_masks(
     aspect = ratio[0] + (ratio[1] - ratio[0]) * draws[0]
     h, w = (pixels * aspect).sqrt().long().clamp(min=1), (pixels / aspect).sqrt().long().clamp(min=1)
     y, x = (draws[1] * height).long(), (draws[2] * width).long()
-    first = ((y + h <= height) & (x + w <= width)).int().argmax(dim=1, keepdim=True)
+    fits, small = (y + h <= height) & (x + w <= width), (h <= height) & (w <= width)
+    first = (fits.int() + small.int()).argmax(dim=1, keepdim=True)
+    y, x = y.minimum((height - h).clamp(min=0)), x.minimum((width - w).clamp(min=0))
     mixed = torch.rand(batch, 1) < prob
     top, bottom, left, right = (side.gather(1, first) for side in (y, y + h * mixed, x, x + w))
     return _boxes(top, bottom, left, right, size, device)
