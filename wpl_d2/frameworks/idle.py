@@ -70,8 +70,8 @@ def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool
         ),
         (
             not sums["pseudo/weighted"],
-            "WEIGHTING: every weight was neutral to the end; a class is weighed from WEIGHTING.MIN_COUNT "
-            f"{weigher.min_count} embeddings in the memory bank on",
+            f"WEIGHTING: every weight was neutral to the end; no class of a pseudo-label had {weigher.min_count} "
+            "embeddings in the memory bank (WEIGHTING.MIN_COUNT)",
         ),
     ]
 
