@@ -1,4 +1,4 @@
-"""Every preset builds, and a config differs from its plain twin by weighting and detector keys alone."""
+"""Every preset builds and switches nothing off, and a config differs from its twin by weighting and detector alone."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from helpers import build_on_meta
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description
+from wpl_d2.frameworks import idle_keys
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("_base_", "datasets"))
@@ -19,7 +20,9 @@ def test_preset_builds(path):
     description = load_description(cfg.DATASETS.DESCRIPTION)
     lists = {f"{description.name}_{name}" for name in description.lists}
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.UNLABELED, *cfg.DATASETS.TEST} <= lists
-    assert type(build_on_meta(cfg)).__name__ == cfg.FRAMEWORK.NAME
+    framework = build_on_meta(cfg)
+    assert type(framework).__name__ == cfg.FRAMEWORK.NAME
+    assert idle_keys(cfg, framework) == []
 
 
 def differing_keys(*names, data="camvid"):

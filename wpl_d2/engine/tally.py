@@ -39,8 +39,8 @@ class Tally(HookBase):
                 self._sums[f"pseudo/{name}"] / self._steps for name in ("selected", "weighted", "reliable")
             )
             logger.info(
-                "Pseudo-labels of %d steps: %.2f %% trained, %.2f %% had a weight that is not neutral, %.2f %% were "
-                "reliable",
+                "Pseudo-labels of %d steps: %.2f %% were selected to train, %.2f %% had a weight that is not neutral, "
+                "%.2f %% were reliable",
                 *(self._steps, 100 * selected, 100 * weighted, 100 * reliable),
             )
         for text in idle_parts(framework, self._sums):
