@@ -60,6 +60,21 @@ def test_registering_again_is_allowed_and_another_of_the_same_name_is_not(tree):
         register(load_description(tree.yaml))
 
 
+def test_a_name_that_other_code_has_registered_is_refused(tree):
+    tree.describe(name="coco_2017", lists={"val": "val.txt"})  # Detectron2's own
+    with pytest.raises(
+        ValueError, match=r"data\.yaml: the data set 'coco_2017_val' is already registered by other code"
+    ):
+        register(load_description(tree.yaml))
+
+
+def test_the_same_lists_of_another_root_are_another_data_set(tree):
+    tree.cfg()
+    tree.describe(root="../elsewhere")
+    with pytest.raises(ValueError, match=r"already registered by .*data\.yaml; choose another 'name'"):
+        register(load_description(tree.yaml))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -179,3 +179,17 @@ def test_another_word_for_it_is_refused(tree):
     tree.describe(exif=False)
     with pytest.raises(ValueError, match=r"data\.yaml: 'exif': False is not known"):
         load_description(tree.yaml)
+
+
+def test_where_a_file_keeps_its_orientation_does_not_matter(tmp_path):
+    upright, pixels = picture(), stored(picture(), 6)
+    save(tmp_path / "a.png", pixels, 6)
+    content = (tmp_path / "a.png").read_bytes()
+    start, end = (content.index(name) - 4 for name in (b"eXIf", b"IDAT"))
+    last = content.index(b"IEND") - 4
+    (tmp_path / "a.png").write_bytes(content[:start] + content[end:last] + content[start:end] + content[last:])
+    page = Image.fromarray(pixels)
+    save(tmp_path / "pages.tif", pixels, 6, save_all=True, append_images=[page])
+    for name in ("a.png", "pages.tif"):
+        assert (read(tmp_path / name) == upright).all()
+        assert (read(tmp_path / name, exif="ignore") == pixels).all()
