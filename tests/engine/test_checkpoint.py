@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -7,10 +8,12 @@ import zipfile
 import pytest
 import torch
 from helpers import files_up_to
+from safetensors.torch import save_file
 from torch import nn
 
 from wpl_d2.engine.checkpoint import (
     FrameworkCheckpointer,
+    describe_run,
     load_checkpoint,
     load_initial_weights,
     load_model,
@@ -146,6 +149,17 @@ TAGS = {
     "of another folder": "../out/model_0000001.pth",
     "a folder's": ".",
 }
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("classes", '"ground"'), ("classes", "[]"), ("colors", "[[1, 2]]"), ("objects", "[9]"), ("preprocessing", "{}")],
+)
+def test_an_export_that_says_nonsense_of_itself_is_refused(cfg, out, key, text):
+    about = {name: json.dumps(value) for name, value in describe_run(cfg).items()}
+    save_file(Pair().student.state_dict(), out / "model.safetensors", {**about, key: text})
+    with pytest.raises(InputError, match=rf"model\.safetensors: its '{key}' is none"):
+        load_model(str(out / "model.safetensors"))
 
 
 @pytest.mark.parametrize("tag", TAGS.values(), ids=TAGS)

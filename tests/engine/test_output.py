@@ -9,7 +9,7 @@ from detectron2.utils.logger import setup_logger
 from helpers import SMALL
 
 from wpl_d2.engine import log, output, record_run, setup
-from wpl_d2.engine.output import check_folder, claim_folder, has_run, put_aside
+from wpl_d2.engine.output import check_folder, claim_folder, has_run, put_aside, release_folder
 from wpl_d2.errors import InputError
 
 
@@ -19,7 +19,7 @@ def let_go():
     before = set(output._HELD)
     yield
     for folder in set(output._HELD) - before:
-        output._HELD.pop(folder).close()
+        release_folder(folder)
 
 
 def holder(folder):
@@ -81,7 +81,7 @@ def test_a_worker_that_outlives_its_training_does_not_keep_the_folder(tmp_path):
         os._exit(0)
     try:
         assert refused_elsewhere(tmp_path)
-        output._HELD.pop(tmp_path.resolve()).close()
+        release_folder(tmp_path)
         assert not refused_elsewhere(tmp_path)
     finally:
         end(worker)

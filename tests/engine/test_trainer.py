@@ -15,7 +15,7 @@ from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.engine import Trainer, checkpoint, load_model
+from wpl_d2.engine import Trainer, checkpoint, load_model, output
 from wpl_d2.engine.checkpoint import FrameworkCheckpointer, describe_run, load_checkpoint, restore_cfg
 from wpl_d2.engine.hooks import Evaluation
 from wpl_d2.engine.report import load_framework, report
@@ -412,6 +412,15 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tree, tmp_path):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
     with pytest.raises(InputError, match=r"^SOLVER\.OPTIMIZER: the checkpoint's is another one"):
         run(tree, tmp_path / "out", "SOLVER.OPTIMIZER", "AdamW", resume=True)
+
+
+def test_a_folder_is_held_while_it_is_trained_in(tree, tmp_path):
+    trainer = trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
+    forward, held = trainer.framework.forward, []
+    trainer.framework.forward = lambda batch: (held.append(set(output._HELD)), forward(batch))[1]
+    trainer.train()
+    place = (tmp_path / "out").resolve()
+    assert [place in folders for folders in held] == [True] and place not in output._HELD
 
 
 def test_each_of_three_runs_in_a_folder_keeps_what_is_its_own(tree, tmp_path):

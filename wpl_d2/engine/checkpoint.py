@@ -23,7 +23,7 @@ from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
 from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
 from .about import describe_run, restore_cfg
 from .classes import Classes, check_model, classes_of_run, match_classes
-from .output import check_room, claim_folder, put_aside
+from .output import check_room, claim_folder, put_aside, release_folder
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,10 @@ class FrameworkCheckpointer(Checkpointer):
         aside = put_aside(Path(self.save_dir)) if self.save_to_disk else None
         if aside:
             self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
+
+    def release(self) -> None:
+        """Let another training have the output folder."""
+        release_folder(Path(self.save_dir))
 
     def check_room(self, size: int, keep: int) -> None:
         """Check that there is room for the checkpoints to come.

@@ -41,9 +41,10 @@ def check_folder(folder: Path) -> None:
 
 
 def claim_folder(folder: Path) -> None:
-    """Keep other trainings out of a folder for as long as this process lives.
+    """Keep other trainings out of a folder until `release_folder`, or until this process ends in whatever way.
 
-    The lock holds among the machines that share the disk too, where its file system has locks.
+    The lock holds among the machines that share the disk too, where its file system has locks. In one process two
+    trainers can have one folder.
 
     Raises:
         InputError: it cannot be written, or another training has it.
@@ -57,6 +58,12 @@ def claim_folder(folder: Path) -> None:
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
     _HELD[place] = file
+
+
+def release_folder(folder: Path) -> None:
+    """Let other trainings have a folder again; nothing is done if it is not claimed."""
+    if file := _HELD.pop(folder.resolve(), None):
+        file.close()
 
 
 def _open_and_lock(folder: Path) -> IO[str]:

@@ -146,6 +146,7 @@ class Trainer(SimpleTrainer):
         finally:
             # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
             self.reset_data_loader(tuple)
+            self.checkpointer.release()
         self.tally.report(self.framework)
         return self.last_results
 
