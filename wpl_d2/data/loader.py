@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
@@ -10,15 +9,17 @@ from typing import Any, TypedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from ..errors import InputError
 from .box_cache import load_box_cache
 from .boxes import cached_boxes
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
+from .workers import WorkerLoader
 
 Records = list[dict[str, Any]]
 
@@ -165,7 +166,23 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     records = _records([name])
     if not records:
         raise InputError(f"DATASETS.TEST: the list {name!r} is empty; name one with images")
-    return build_detection_test_loader(records, mapper=EvalMapper(), num_workers=cfg.DATALOADER.NUM_WORKERS)
+    return build_whole_image_loader(records, EvalMapper(), cfg.DATALOADER.NUM_WORKERS)
+
+
+def build_whole_image_loader(
+    records: Sequence[dict[str, Any]], mapper: EvalMapper, workers: int, sampler: Sampler[int] | None = None
+) -> DataLoader:
+    """Images one at a time, as Detectron2's `build_detection_test_loader` gives them.
+
+    Args:
+        records: dataset dicts.
+        mapper: reads them.
+        workers: processes that do it, beside this one.
+        sampler: the order; by default each process of a run gets its share, in the list's order.
+    """
+    dataset = MapDataset(DatasetFromList(list(records), copy=False), mapper)
+    sampler = sampler or InferenceSampler(len(records))
+    return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=_as_list)
 
 
 def _records(names: Sequence[str]) -> Records:
@@ -181,13 +198,12 @@ def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: i
 
 
 def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching: Any) -> DataLoader:
-    return DataLoader(
+    return WorkerLoader(
         dataset,
         **batching,
         num_workers=workers,
         collate_fn=_as_list,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_init_worker,
         persistent_workers=workers > 0,
         # Its own generator: the loader draws a seed for its workers, which must not disturb the training's.
         generator=torch.Generator().manual_seed(counted_seed(cfg.SEED, dataset.stream, "workers")),
@@ -196,10 +212,3 @@ def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching
 
 def _as_list(samples: Records) -> Records:
     return samples
-
-
-def _init_worker(worker_id: int) -> None:
-    # In a group of its own: a signal to the trainer's group is for the trainer, which still needs its workers
-    # to finish the step. Signals are not ignored, since that is how the trainer ends its workers.
-    os.setpgrp()
-    torch.set_num_threads(1)

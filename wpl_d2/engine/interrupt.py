@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from detectron2.utils import comm
+
+from ..signals import STOP_SIGNALS, held_back
+
 _ONE_REQUEST = 5.0
 """Seconds in which further signals are the same request: a launcher forwards what a whole job got already."""
 
@@ -15,11 +19,12 @@ _ONE_REQUEST = 5.0
 class StopRequest:
     """While entered, the first SIGTERM or SIGINT is noted; a later one acts as usual.
 
+    All processes of a run enter it, and leave it for a while, together: none can be ended by a signal while another one
+    notes it and goes on into a step, where it would wait for the first.
+
     Attributes:
         signum: the signal that came, or 0.
     """
-
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
         self.signum = 0
@@ -27,16 +32,19 @@ class StopRequest:
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
-        for signum in self.SIGNALS:
-            self._previous[signum] = signal.signal(signum, self._note)
+        with held_back():
+            comm.synchronize()
+            for signum in STOP_SIGNALS:
+                self._previous[signum] = signal.signal(signum, self._note)
         return self
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
         """Inside, a signal acts as usual: for work that can be lost, after everything else is saved."""
+        signum = max(comm.all_gather(self.signum))
         self._restore()
-        if self.signum:
-            signal.raise_signal(self.signum)
+        if signum := signum or self.signum:
+            signal.raise_signal(signum)
         yield
         self.__enter__()
 

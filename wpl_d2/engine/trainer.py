@@ -20,6 +20,7 @@ from ..data import build_train_loader
 from ..errors import InputError, check_name
 from ..evaluation.evaluate import evaluate
 from ..frameworks import build_framework
+from ..signals import STOP_SIGNALS
 from .checkpoint import FrameworkCheckpointer, load_initial_weights
 from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop
 from .interrupt import StopRequest
@@ -159,7 +160,7 @@ class Trainer(SimpleTrainer):
         scalars = losses | self.framework.latest.get("scalars", {})
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()
-        asked = [float(self.stop_request.signum == signum) for signum in StopRequest.SIGNALS]
+        asked = [float(self.stop_request.signum == signum) for signum in STOP_SIGNALS]
         extra = values.new_tensor([*asked, data_time])
         packed = torch.cat([values.nan_to_num(0.0, 0.0, 0.0), (~finite).float(), extra])
         if comm.get_world_size() > 1:
@@ -173,7 +174,7 @@ class Trainer(SimpleTrainer):
                 "Lower SOLVER.BASE_LR or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)"
             )
         asked = numbers[2 * count : -1]
-        self.stopping = next((int(s) for s, ranks in zip(StopRequest.SIGNALS, asked, strict=True) if ranks), 0)
+        self.stopping = next((int(s) for s, ranks in zip(STOP_SIGNALS, asked, strict=True) if ranks), 0)
         storage = get_event_storage()
         means = {name: value / world for name, value in zip(scalars, numbers, strict=False)}
         storage.put_scalars(total_loss=sum(means[name] for name in losses), data_time=numbers[-1] / world, **means)
