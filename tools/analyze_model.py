@@ -16,6 +16,7 @@ from tabulate import tabulate
 from torch import nn
 
 from wpl_d2 import build_model
+from wpl_d2.command_line import parse_args
 from wpl_d2.config import load_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.engine import load_model
@@ -26,6 +27,8 @@ def main() -> None:
     args = _parse()
     if bool(args.config_file) == bool(args.weights):
         raise InputError("--config-file: give either a config or the --weights of a trained model")
+    if args.weights and args.opts:
+        raise InputError(f"overrides: {args.opts[0]} cannot change a trained model; leave it out")
     model = load_model(args.weights)[0] if args.weights else _random_model(args.config_file, args.opts)
     height, width = args.size
     # Noise, so that region proposals pass the detector's own filters as they would on a photograph.
@@ -66,8 +69,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config-file", default="", help="a model with random weights")
     parser.add_argument("--weights", default="", help="a training's checkpoint, or a .safetensors export")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
-    return parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
+    return parse_args(parser)
 
 
 if __name__ == "__main__":

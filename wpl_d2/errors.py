@@ -18,6 +18,7 @@ def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
     """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = close or [known for known in names if known.lower() == name.lower()]
     if close:
         return f"did you mean {' or '.join(close)}?"
     return otherwise or f"valid: {', '.join(names)}"
@@ -53,9 +54,15 @@ def check_name(key: str, name: str, valid: Iterable[str]) -> str:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2."""
+    """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2.
+
+    Ctrl-C becomes a line, too.
+    """
     try:
         yield
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        print("stopped by SIGINT", file=sys.stderr)
+        raise SystemExit(130) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,24 @@ def replace_file(target: Path, write: Callable[[Path], object]) -> None:
         os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Make the folder that results will go into, long before there are some.
+
+    Args:
+        key: what the user set, for the message.
+        folder: may be there already.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{key}: {folder} cannot be written to ({error.strerror}); give another folder") from error
 
 
 def read_text(file: Path) -> str:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from ..errors import InputError
-from .loader import missing_mask
+from .loader import list_records, missing_mask
 from .mappers import read_labels
 from .masks import read_image
 
@@ -75,18 +75,7 @@ def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
 
 
 def _load(key: str, names: Sequence[str], optional: bool = False) -> Records:
-    records: Records = []
-    for name in names:
-        try:
-            found = DatasetCatalog.get(name)
-        except InputError:
-            if optional:
-                continue
-            raise
-        if not found:
-            raise InputError(f"{key}: the list {name!r} is empty; name one with images")
-        records += found
-    return records
+    return [record for name in names for record in list_records(name, key, optional)]
 
 
 def _missing(records: Records, key: str, masks: bool) -> list[str]:

@@ -63,6 +63,45 @@ def unlabeled_records(cfg: CfgNode) -> Records:
     return load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
 
 
+def list_records(name: str, key: str, optional: bool = False) -> Records:
+    """The dataset dicts of one list.
+
+    Args:
+        name: a name in the `DatasetCatalog`.
+        key: what names it, for the message.
+        optional: give none where it cannot be read.
+
+    Raises:
+        InputError: it is empty, or cannot be read.
+    """
+    try:
+        records = DatasetCatalog.get(name)
+    except InputError:
+        if not optional:
+            raise
+        return []
+    if not records:
+        raise InputError(f"{key}: the list {name!r} is empty; name one with images")
+    return records
+
+
+def share_of_batch(cfg: CfgNode, key: str, processes: int) -> int:
+    """The images of one process in each step.
+
+    Args:
+        cfg: the config.
+        key: "IMS_PER_BATCH" or "UNLABELED_IMS_PER_BATCH".
+        processes: of the whole run.
+
+    Raises:
+        InputError: the batch cannot be divided among them.
+    """
+    total = cfg.SOLVER[key]
+    if total < 1 or total % processes:
+        raise InputError(f"SOLVER.{key}: {total} images do not divide among {processes} processes; take a multiple")
+    return total // processes
+
+
 def missing_mask(record: dict[str, Any], where: str) -> str:
     """The message for an image without a mask in a list, `where`, that needs masks."""
     if "sem_seg_missing" in record:
@@ -153,19 +192,18 @@ def build_train_loader(
     return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 
 
-def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+def build_test_loader(cfg: CfgNode, name: str, key: str = "DATASETS.TEST") -> DataLoader:
     """Every image of a registered data set once, one at a time, shared among the processes.
 
     Args:
         cfg: the config.
         name: a name in the `DatasetCatalog`.
+        key: what names it, for the message.
 
     Raises:
         InputError: the list is empty.
     """
-    records = _records([name])
-    if not records:
-        raise InputError(f"DATASETS.TEST: the list {name!r} is empty; name one with images")
+    records = list_records(name, key)
     return build_whole_image_loader(records, EvalMapper(), cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -190,11 +228,10 @@ def _records(names: Sequence[str]) -> Records:
 
 
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
-    total, world = cfg.SOLVER[key], comm.get_world_size()
-    if total < 1 or total % world:
-        raise InputError(f"SOLVER.{key}: {total} images do not divide among {world} processes; take a multiple")
-    sampler = CountSampler(start_iter * total, comm.get_rank(), world)
-    return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=total // world, sampler=sampler)
+    world = comm.get_world_size()
+    own = share_of_batch(cfg, key, world)
+    sampler = CountSampler(start_iter * own * world, comm.get_rank(), world)
+    return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=own, sampler=sampler)
 
 
 def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching: Any) -> DataLoader:

@@ -9,9 +9,12 @@ import os
 import signal
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
 from multiprocessing.queues import SimpleQueue
 from typing import NoReturn, TypeAlias
 
@@ -19,18 +22,19 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import DEFAULT_TIMEOUT
 from detectron2.utils import comm
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
+from torch.multiprocessing import start_processes
 
 from ..errors import InputError, clear_errors
 from ..signals import STOP_SIGNALS, end_with_parent, handled, held_back, leave, release, say_stopped, status_of
-from .interrupt import StopRequest
+from .interrupt import IN_TORCHRUN, StopRequest
 
 _POLL = 0.2
 """Seconds between two looks of the launcher at its ranks."""
 _GRACE = 10.0
 """Seconds that ranks have to end by themselves once one has ended early, and again after being asked to."""
 
-_IN_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_FAILED, _REFUSED = 1, 2
+"""Exit statuses of ranks: after an exception, and after an `InputError`."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Main = Callable[[argparse.Namespace], None]
@@ -54,7 +58,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
         SystemExit: something went wrong, was wrong with `args` (2), or a signal came (128 + its number).
     """
     with clear_errors():
-        if _IN_TORCHRUN in os.environ:
+        if IN_TORCHRUN in os.environ:
             _run_in_torchrun(main, args, check)
             return
         with handled(leave):
@@ -69,7 +73,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
 
 def count_processes(args: argparse.Namespace) -> int:
     """The number of processes of a run, on all machines; `args` as for `launch`."""
-    if _IN_TORCHRUN in os.environ:
+    if IN_TORCHRUN in os.environ:
         return int(os.environ["WORLD_SIZE"])
     return _local_size(args) * args.num_machines
 
@@ -126,42 +130,63 @@ def _run_ranks(main: Main, args: argparse.Namespace) -> None:
     with _meeting_place(args) as url, StopRequest() as stop:
         # Until it has handlers, a rank would answer Ctrl-C with a traceback.
         with held_back([signal.SIGINT], "spawn"):
-            ranks = start_processes(_rank, (main, args, url, failures, mp.get_start_method()), _local_size(args), False)
-        status = _wait(ranks, stop)
-    if stop.signum and status:
-        if status != status_of(stop.signum):
+            arguments = (main, args, url, failures, mp.get_start_method())
+            ranks = start_processes(_rank, arguments, _local_size(args), join=False).processes
+        try:
+            status = _wait(ranks, stop)
+            _end_all(ranks)
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.join()
+    if not status:
+        return
+    if stop.signum:
+        if status not in map(status_of, STOP_SIGNALS):  # else a rank has said more
             say_stopped(stop.signum)
         raise SystemExit(status_of(stop.signum))
-    if not failures.empty():
+    if status < 0:
+        print(f"error: a process was ended by {signal.Signals(-status).name}", file=sys.stderr)
+        raise SystemExit(status_of(-status))
+    if status in (_FAILED, _REFUSED) and not failures.empty():
         known, text = failures.get()
         if known:
             raise InputError(text)
         sys.stderr.write(text)
-        raise SystemExit(1)
-    if status < 0:
-        print(f"error: a process was ended by {signal.Signals(-status).name}", file=sys.stderr)
-        raise SystemExit(status_of(-status))
-    if status:
-        raise SystemExit(status)
+    raise SystemExit(status)
 
 
-def _wait(ranks: ProcessContext, stop: StopRequest) -> int:
-    """The exit status of the first rank that did not end well, or 0; all have ended then."""
-    # It would say of each rank that it ends it.
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+def _wait(ranks: Sequence[SpawnProcess], stop: StopRequest) -> int:
+    """Wait until all ranks have ended well, or one has not; forward a signal that comes.
+
+    Returns:
+        0, or the exit status of the one that did not. Of several it is the one that says most: that one failed may just
+        be because it lost another.
+    """
     forwarded = False
-    try:
-        while not ranks.join(_POLL, _GRACE):
-            if stop.signum and not forwarded:
-                forwarded = True
-                for process in ranks.processes:
-                    process.terminate()
-    except ProcessExitedException as ended:
-        return ended.exit_code
-    finally:
-        for process in ranks.processes:
-            process.kill()
-    return 0
+    while True:
+        running = [rank.sentinel for rank in ranks if rank.is_alive()]
+        if statuses := [rank.exitcode for rank in ranks if rank.exitcode]:
+            return min(statuses, key=lambda status: (status >= 0, status == _FAILED))
+        if not running:
+            return 0
+        if stop.signum and not forwarded:
+            forwarded = True
+            for rank in ranks:
+                if rank.is_alive() and rank.pid is not None:
+                    os.kill(rank.pid, stop.signum)
+                rank.terminate()  # for one that does not listen to Ctrl-C yet
+        connection.wait(running, _POLL)
+
+
+def _end_all(ranks: Sequence[SpawnProcess]) -> None:
+    """Give ranks time to end by themselves, ask them to, and give them time again."""
+    for asked in (False, True):
+        deadline = time.monotonic() + _GRACE
+        for rank in ranks if asked else ():
+            rank.terminate()
+        for rank in ranks:
+            rank.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
@@ -181,7 +206,7 @@ def _rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failu
     with handled(signal.SIG_DFL):
         release()
         end_with_parent(signal.SIGTERM)
-        status = 1
+        status = _FAILED
         try:
             rank = args.machine_rank * _local_size(args) + local_rank
             _join(rank, count_processes(args), local_rank, _local_size(args), url)
@@ -192,6 +217,7 @@ def _rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failu
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except InputError as error:
+            status = _REFUSED
             failures.put((True, str(error)))
         except Exception:
             failures.put((False, traceback.format_exc()))

@@ -19,13 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
-    """Evaluate a checkpoint; see `load_framework`.
-
-    Raises:
-        InputError: there is nothing to evaluate it on.
-    """
-    if not cfg.DATASETS.TEST and not cfg.TEST.PSEUDO_LABELS:
-        raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
+    """Evaluate a checkpoint; see `load_framework`."""
     return evaluate(cfg, load_framework(cfg, resume))
 
 
@@ -39,7 +33,11 @@ def load_framework(cfg: Any, resume: bool = False) -> Framework:
     Raises:
         InputError: there is no such checkpoint, or it is of another model.
     """
-    framework = build_framework(cfg)
+    return load_trained(build_framework(cfg), cfg, resume).eval()
+
+
+def load_trained(framework: Framework, cfg: Any, resume: bool) -> Framework:
+    """As `load_framework`, into a framework that `cfg` was built into already."""
     checkpointer = FrameworkCheckpointer(framework, cfg)
     if resume:
         if not checkpointer.resume():
@@ -51,7 +49,7 @@ def load_framework(cfg: Any, resume: bool = False) -> Framework:
             f"MODEL.WEIGHTS: {cfg.MODEL.WEIGHTS or 'empty'} is no checkpoint of a training; "
             "give its model_final.pth, or --resume for the newest of OUTPUT_DIR"
         )
-    return framework.eval()
+    return framework
 
 
 def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = None) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data import build_train_loader
 from ..errors import InputError, check_name
 from ..evaluation.evaluate import evaluate
-from ..frameworks import build_framework
+from ..frameworks import Framework, build_framework
 from ..signals import STOP_SIGNALS
 from .checkpoint import FrameworkCheckpointer, load_initial_weights
 from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop
@@ -48,12 +48,7 @@ class Trainer(SimpleTrainer):
             cfg: a config that `setup` completed.
         """
         self.cfg = cfg
-        self.framework = build_framework(cfg)
-        if self.framework.semi_supervised and not cfg.DATASETS.UNLABELED:
-            raise InputError(
-                f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
-                "name a list of them, or set FRAMEWORK.NAME Supervised"
-            )
+        self.framework = trained_framework(cfg)
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
@@ -188,6 +183,21 @@ class Trainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state_dict["scaler"]:  # empty after a run in another precision
             self._scaler.load_state_dict(state_dict["scaler"])
+
+
+def trained_framework(cfg: Any) -> Framework:
+    """The framework of a config, to be trained.
+
+    Raises:
+        InputError: see `build_framework`; or it has no images to learn from.
+    """
+    framework = build_framework(cfg)
+    if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
+        raise InputError(
+            f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
+            "name a list of them, or set FRAMEWORK.NAME Supervised"
+        )
+    return framework
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:

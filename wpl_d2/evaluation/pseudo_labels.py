@@ -179,7 +179,7 @@ def judge_pseudo_labels(
     scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
-        loader = build_test_loader(cfg, dataset_name)
+        loader = build_test_loader(cfg, dataset_name, "TEST.PSEUDO_LABELS")
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             pseudo, embedding, found = _label(cfg, model, weigher, source, item)
             similarities = {} if weigher is None else weigher.similarity_maps(embedding, pseudo.labels)
