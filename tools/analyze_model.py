@@ -16,6 +16,7 @@ from tabulate import tabulate
 from torch import nn
 
 from wpl_d2 import build_model
+from wpl_d2.command_line import parse_args
 from wpl_d2.config import load_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.engine import load_model
@@ -28,6 +29,8 @@ def main() -> None:
         raise InputError("--config-file: give either a config or the --weights of a trained model")
     if min(args.size) < 1:
         raise InputError(f"--size: {args.size[0]} {args.size[1]}; give height and width of at least 1 pixel")
+    if args.weights and args.opts:
+        raise InputError(f"overrides: {args.opts[0]} cannot change a trained model; leave it out")
     model = load_model(args.weights)[0] if args.weights else _random_model(args.config_file, args.opts)
     height, width = args.size
     # Noise, so that region proposals pass the detector's own filters as they would on a photograph.
@@ -68,8 +71,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config-file", default="", help="a model with random weights")
     parser.add_argument("--weights", default="", help="a training's checkpoint, or a .safetensors export")
     parser.add_argument("--size", type=int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
-    return parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
+    return parse_args(parser)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch.profiler import ProfilerActivity, profile
 
+from wpl_d2.command_line import parse_args, positive
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
@@ -227,11 +228,15 @@ def naive_overlap(embedding: torch.Tensor, label: torch.Tensor, prototypes: torc
     return overlap / k
 
 
-if __name__ == "__main__":
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, help="path to config file")
-    parser.add_argument("--steps", type=int, default=10, help="measured steps of each kind")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
+    parser.add_argument("--steps", type=positive, default=10, help="measured steps of each kind")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
+    return parse_args(parser)
+
+
+if __name__ == "__main__":
     with clear_errors():
-        main(parser.parse_args())
+        main(_parse())

@@ -12,40 +12,35 @@ import hashlib
 import logging
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from wpl_d2.data import setup_datasets
 from wpl_d2.data.box_cache import Origin
+from wpl_d2.data.datasets.setup import check_list
+from wpl_d2.data.loader import list_records
 from wpl_d2.engine import launch, load_model
+from wpl_d2.engine.about import restore_cfg
+from wpl_d2.engine.checkpoint import load_checkpoint
 from wpl_d2.engine.classes import Classes
-from wpl_d2.errors import InputError, check_name, clear_errors
+from wpl_d2.errors import InputError
 from wpl_d2.evaluation import cache_boxes
+from wpl_d2.files import make_folder
 
 
 def main(args: argparse.Namespace) -> None:
     setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
     model, about = load_model(args.weights, device="cuda" if torch.cuda.is_available() else "cpu")
-    cfg = about["config"]
-    if cfg.MODEL.DETECTOR.MODE not in ("alone", "shared"):
-        raise InputError(f"{args.weights}: has no detector; give a checkpoint of configs/detector or of a shared one")
-    cfg.DATASETS.DESCRIPTION = args.description or cfg.DATASETS.DESCRIPTION
-    setup_datasets(cfg)
-    trained = Classes.of_checkpoint(about)
-    for name in args.dataset:
-        check_name("--dataset", name, DatasetCatalog)
-        # Its objects may be others: the boxes keep the detector's.
-        if difference := trained.difference(replace(Classes.of_list(name, cfg), objects=())):
-            raise InputError(
-                f"{args.weights}: was trained on other classes than {name} has, {difference}; give another detector"
-            )
+    cfg, classes = about["config"], about["classes"]
+    records = find_records(args, cfg, Classes.of_checkpoint(about))
     with open(args.weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = Origin(digest, tuple(about["classes"]), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    records = list(chain.from_iterable(DatasetCatalog.get(name) for name in args.dataset))
+    origin = Origin(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
     cache = cache_boxes(model, records, origin, about["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
     count = sum(len(image.boxes) for image in cache.images.values())
     logging.getLogger("wpl_d2").info(
@@ -53,7 +48,31 @@ def main(args: argparse.Namespace) -> None:
     )
 
 
-def parse_args() -> argparse.Namespace:
+def check(args: argparse.Namespace) -> None:
+    content = load_checkpoint(args.weights)
+    find_records(args, restore_cfg(content["config"], args.weights), Classes.of_checkpoint(content))
+    make_folder("--output", Path(args.output).parent)
+
+
+def find_records(args: argparse.Namespace, cfg: CfgNode, trained: Classes) -> list[dict[str, Any]]:
+    """The images of the lists, if the detector of the config, trained on these classes, can look at them."""
+    if cfg.MODEL.DETECTOR.MODE not in ("alone", "shared"):
+        raise InputError(f"{args.weights}: has no detector; give a checkpoint of configs/detector or of a shared one")
+    cfg.DATASETS.DESCRIPTION = args.description or cfg.DATASETS.DESCRIPTION
+    # Those of the training need not be there.
+    cfg.DATASETS.TRAIN = cfg.DATASETS.UNLABELED = cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = ()
+    setup_datasets(cfg)
+    for name in args.dataset:
+        check_list("--dataset", name)
+        # Its objects may be others: the boxes keep the detector's.
+        if difference := trained.difference(replace(Classes.of_list(name, cfg), objects=())):
+            raise InputError(
+                f"{args.weights}: was trained on other classes than {name} has, {difference}; give another detector"
+            )
+    return list(chain.from_iterable(list_records(name, "--dataset") for name in args.dataset))
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="checkpoint of the detector, or of a model that shares one")
     parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="such as camvid_1_30_unlabeled")
@@ -67,5 +86,4 @@ def parse_args() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    with clear_errors():
-        launch(main, parse_args())
+    launch(main, _parse(), check)

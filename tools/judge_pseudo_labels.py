@@ -15,19 +15,17 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
-from wpl_d2.engine import launch, load_framework, setup
+from wpl_d2.command_line import parse_args
+from wpl_d2.engine import check_run, launch, load_framework, setup
 from wpl_d2.engine.classes import Classes, check_list, classes_of_run
-from wpl_d2.errors import check_name, clear_errors
 from wpl_d2.evaluation import judge_pseudo_labels
-from wpl_d2.files import write_text
+from wpl_d2.files import make_folder, write_text
 
 
 def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
-    check_name("--dataset", args.dataset, DatasetCatalog)
     check_list(classes_of_run(cfg), Classes.of_list(args.dataset, cfg))
     framework = load_framework(cfg)
     model = next(iter(framework.deployables().values()))
@@ -39,7 +37,13 @@ def main(args: argparse.Namespace) -> None:
         write_text(args.output, json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1))
 
 
-def parse_args() -> argparse.Namespace:
+def check(args: argparse.Namespace) -> None:
+    check_run(args, judged=[args.dataset])
+    if args.output:
+        make_folder("--output", args.output.parent)
+
+
+def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="that of the training")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="such as camvid_1_30_unlabeled")
@@ -47,11 +51,10 @@ def parse_args() -> argparse.Namespace:
         "--output", type=Path, metavar="FILE", help="a JSON file for all numbers of every class and score"
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="MODEL.WEIGHTS checkpoint, further KEY VALUE pairs")
-    parser.set_defaults(eval_only=True, num_machines=1, machine_rank=0, dist_url="auto")
-    return parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="MODEL.WEIGHTS CHECKPOINT, and further pairs")
+    parser.set_defaults(eval_only=True, resume=False, num_machines=1, machine_rank=0, dist_url="auto")
+    return parse_args(parser)
 
 
 if __name__ == "__main__":
-    with clear_errors():
-        launch(main, parse_args())
+    launch(main, _parse(), check)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from wpl_d2.command_line import parse_args
 from wpl_d2.errors import clear_errors
 from wpl_d2.export import Predictor, Results, open_model, open_source, predict
 from wpl_d2.modeling.weights import OWNERS
@@ -50,8 +51,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=4, help="images of one size at once (default: 4)")
     parser.add_argument("--min-score", type=float, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs below TEST.INFERENCE")
-    return parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs below TEST.INFERENCE")
+    return parse_args(parser)
 
 
 if __name__ == "__main__":

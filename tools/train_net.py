@@ -6,7 +6,8 @@ import logging
 
 from detectron2.engine import default_argument_parser
 
-from wpl_d2.engine import Trainer, evaluate_only, launch, record_run, report, setup
+from wpl_d2.command_line import parse_args
+from wpl_d2.engine import Trainer, check_run, evaluate_only, launch, record_run, report, setup
 
 
 def main(args: argparse.Namespace) -> None:
@@ -22,4 +23,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    launch(main, default_argument_parser().parse_args())
+    launch(main, parse_args(default_argument_parser()), check_run)

@@ -18,6 +18,7 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 
+from wpl_d2.command_line import parse_args
 from wpl_d2.config import load_cfg
 from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
@@ -113,8 +114,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
     parser.add_argument("--num", type=int, default=8, help="pictures of each stream")
-    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs that override the config")
-    return parser.parse_args()
+    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
+    return parse_args(parser)
 
 
 if __name__ == "__main__":

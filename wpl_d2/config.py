@@ -11,7 +11,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 # Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
 from . import modeling  # noqa: F401
 from .config_check import check_values
-from .config_values import read_values, set_value
+from .config_values import find_misplaced, leaf_keys, read_values, set_value
 from .errors import InputError
 
 
@@ -387,7 +387,7 @@ def override(cfg: CN, opts: Sequence[str]) -> None:
     Raises:
         InputError: an unknown key, a key without a value, or a value of another type than the key's.
     """
-    if len(opts) % 2:
-        raise InputError(f"overrides: {' '.join(opts)} is not a list of KEY VALUE pairs; add the missing value")
+    if problem := find_misplaced(opts, set(leaf_keys(cfg))):
+        raise InputError(f"overrides: {problem}")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         set_value(cfg, key, value, "overrides")

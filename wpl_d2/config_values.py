@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from typing import IO, Any
 
 import yaml
@@ -82,6 +83,27 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
         raise InputError(
             f"{source}: {key} cannot be {given!r} of type {type(given).__name__}; give it {_example(old, given)}"
         ) from error
+
+
+def find_misplaced(opts: Sequence[str], keys: Collection[str]) -> str:
+    """What makes a command line's overrides no list of KEY VALUE pairs, and how to mend it; "" if they are one.
+
+    Args:
+        opts: keys and values in turn.
+        keys: those that there are.
+    """
+    joined = next((word for word in opts[::2] if "=" in word and word.partition("=")[0] in keys), "")
+    if joined:
+        return f"{joined}: write `{joined.replace('=', ' ', 1)}`, with a space"
+    for key, value in zip_longest(opts[::2], opts[1::2]) if len(opts) % 2 else ():
+        if key not in keys:
+            return (
+                f"{key} stands where a key is expected, and is none; write the parts of a value as one, in quotes, "
+                'such as "(321, 321)"'
+            )
+        if value is None or value in keys:
+            return f"{key} has no value; add the missing value"
+    return ""
 
 
 def leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:

@@ -21,6 +21,7 @@ def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
     """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = close or [known for known in names if known.lower() == name.lower()]
     if close:
         return f"did you mean {' or '.join(close)}?"
     return otherwise or f"valid: {', '.join(names)}"
@@ -67,7 +68,8 @@ def in_one_line(error: BaseException | None) -> str:
 def clear_errors() -> Iterator[None]:
     """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2.
 
-    So does a disk that is full or read-only where other code, such as Detectron2's evaluators, writes to it.
+    So does a disk that is full or read-only where other code, such as Detectron2's evaluators, writes to it; and Ctrl-C
+    becomes a line, too.
     """
     try:
         yield
@@ -76,3 +78,6 @@ def clear_errors() -> Iterator[None]:
             raise
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error
+    except KeyboardInterrupt as error:
+        print("stopped by SIGINT", file=sys.stderr)
+        raise SystemExit(130) from error

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -197,6 +198,24 @@ class LineFile:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def make_folder(key: str, folder: Path) -> None:
+    """Make the folder that results will go into, long before there are some.
+
+    Args:
+        key: what the user set, for the message.
+        folder: may be there already.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{key}: {folder} cannot be written to ({error.strerror}); give another folder") from error
 
 
 def read_text(file: Path) -> str:

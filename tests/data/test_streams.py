@@ -1,5 +1,4 @@
 import itertools
-import os
 import random
 
 import numpy as np
@@ -194,14 +193,6 @@ def test_an_empty_list_is_an_error(tree):
         build_unlabeled_loader(tree.cfg())
     with pytest.raises(InputError, match="unlabeled' is empty; name one"):
         build_test_loader(tree.cfg(), f"{tree.name}_unlabeled")
-
-
-def test_workers_leave_signals_to_the_trainer(tree):
-    loader = build_labeled_loader(tree.cfg("DATALOADER.NUM_WORKERS", 1))
-    loader.dataset.mapper = lambda record: {"pid": os.getpid(), "group": os.getpgrp()}
-    sample = take(loader, 1)[0][0]
-    assert sample["pid"] != os.getpid()
-    assert sample["group"] != os.getpgrp()
 
 
 def test_evaluation_sees_every_image_once(tree):

@@ -1,10 +1,8 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -140,50 +138,6 @@ def _keys(output):
     return set().union(*(json.loads(line) for line in (output / "metrics.json").read_text().splitlines()))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("processes", "kill", "signum"),
-    [(1, os.killpg, signal.SIGTERM), (2, os.killpg, signal.SIGTERM), (2, os.kill, signal.SIGINT)],
-    ids=["one_process", "two_processes", "the_launcher_alone"],
-)
-def test_a_signal_saves_first(tree, tmp_path, processes, kill, signum):
-    """A whole process group is told to end, as by a scheduler, loader workers included; or the launcher alone."""
-    out = tmp_path / "out"
-    config = tmp_path / "run.yaml"
-    config.write_text(
-        f"""
-DATASETS: {{DESCRIPTION: {tree.yaml}, TRAIN: ["{tree.name}_labeled"], UNLABELED: ["{tree.name}_unlabeled"]}}
-INPUT: {{CROP_SIZE: [48, 48]}}
-MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}}}
-SOLVER: {{MAX_ITER: 100000, CHECKPOINT_PERIOD: 100000, IMS_PER_BATCH: 2, UNLABELED_IMS_PER_BATCH: 2}}
-TEST: {{EVAL_PERIOD: 0}}
-DATALOADER: {{NUM_WORKERS: 2}}
-VERSION: 2
-"""
-    )
-    said = tmp_path / "said.txt"
-    with said.open("w") as file:
-        process = subprocess.Popen(
-            command("--config-file", config, "--num-gpus", processes, "OUTPUT_DIR", out),
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
-        )
-    try:
-        deadline = time.monotonic() + 400
-        while not (out / "metrics.json").exists() or not (out / "metrics.json").stat().st_size:
-            assert process.poll() is None and time.monotonic() < deadline, said.read_text()[-5000:]
-            time.sleep(0.5)
-        kill(process.pid, signum)
-        assert process.wait(timeout=200) == 128 + signum, said.read_text()[-5000:]
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-    saved = (out / "last_checkpoint").read_text()
-    assert re.fullmatch(r"model_\d{7}\.pth", saved) and (out / saved).is_file()
-
-
 WRONG = {
     "no config key SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR": ["SOLVER.BASE_LRR", "1"],
     "add the missing value": ["SOLVER.BASE_LR"],
@@ -203,7 +157,8 @@ said = []
 for args in json.load(sys.stdin):
     with contextlib.redirect_stderr(io.StringIO()) as errors:
         try:
-            tool["launch"](tool["main"], tool["default_argument_parser"]().parse_args(args))
+            args = tool["parse_args"](tool["default_argument_parser"](), args)
+            tool["launch"](tool["main"], args, tool["check_run"])
         except SystemExit as end:
             said.append((end.code, errors.getvalue()))
 print(json.dumps(said))
@@ -212,14 +167,10 @@ print(json.dumps(said))
 
 @pytest.fixture(scope="module")
 def refused(voc, tmp_path_factory):
-    """Message to exit status and what was printed to stderr."""
+    """Message to exit status and what was printed to stderr; no process could be started from here."""
     folder = tmp_path_factory.mktemp("refused")
-    common = ["--config-file", str(ROOT / "configs" / "voc_1_16.yaml")]
-    runs = [
-        [*common, *(a for a in args if a.startswith("--")), "OUTPUT_DIR", str(folder / "out")]
-        + [a for a in args if not a.startswith("--")]
-        for args in WRONG.values()
-    ]
+    common = ["OUTPUT_DIR", str(folder / "out"), "--config-file", str(ROOT / "configs" / "voc_1_16.yaml")]
+    runs = [[*common, "MODEL.WEIGHTS", "", "--num-gpus", "4", *args] for args in WRONG.values()]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", EACH, str(ROOT / "tools" / "train_net.py")],
         input=json.dumps(runs),

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 
 from ..errors import InputError
 from ..structures import IGNORE
 from .label_shares import LabelShares
-from .loader import missing_mask
+from .loader import list_records, missing_mask
 from .verify import PassedFiles, verify
 
 _logger = logging.getLogger(__name__)
@@ -101,18 +101,8 @@ def find_repeated(records: Records) -> list[str]:
 
 
 def _load(key: str, names: Sequence[str], optional: bool = False) -> dict[str, Records]:
-    lists: dict[str, Records] = {}
-    for name in names:
-        try:
-            found = DatasetCatalog.get(name)
-        except InputError:
-            if optional:
-                continue
-            raise
-        if not found:
-            raise InputError(f"{key}: the list {name!r} is empty; name one with images")
-        lists[name] = found
-    return lists
+    lists = {name: list_records(name, key, optional) for name in names}
+    return {name: records for name, records in lists.items() if records}
 
 
 def _all(lists: dict[str, Records]) -> Records:

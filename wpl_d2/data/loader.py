@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
@@ -10,15 +9,17 @@ from typing import Any, TypedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset
+from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from ..errors import InputError
 from .box_cache import load_box_cache
 from .boxes import cached_boxes
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
+from .workers import WorkerLoader
 
 Records = list[dict[str, Any]]
 
@@ -74,6 +75,45 @@ def _check_scores(cfg: CfgNode, records: Records) -> None:
             f"RPPI.BOX_SCORE: {cfg.RPPI.BOX_SCORE:g} is reached by none of the {len(scores)} boxes of unlabeled images "
             f"in {cfg.MODEL.DETECTOR.CACHE}{best}; lower it, or set RPPI.ENABLED False"
         )
+
+
+def list_records(name: str, key: str, optional: bool = False) -> Records:
+    """The dataset dicts of one list.
+
+    Args:
+        name: a name in the `DatasetCatalog`.
+        key: what names it, for the message.
+        optional: give none where it cannot be read.
+
+    Raises:
+        InputError: it is empty, or cannot be read.
+    """
+    try:
+        records = DatasetCatalog.get(name)
+    except InputError:
+        if not optional:
+            raise
+        return []
+    if not records:
+        raise InputError(f"{key}: the list {name!r} is empty; name one with images")
+    return records
+
+
+def share_of_batch(cfg: CfgNode, key: str, processes: int) -> int:
+    """The images of one process in each step.
+
+    Args:
+        cfg: the config.
+        key: "IMS_PER_BATCH" or "UNLABELED_IMS_PER_BATCH".
+        processes: of the whole run.
+
+    Raises:
+        InputError: the batch cannot be divided among them.
+    """
+    total = cfg.SOLVER[key]
+    if total < 1 or total % processes:
+        raise InputError(f"SOLVER.{key}: {total} images do not divide among {processes} processes; take a multiple")
+    return total // processes
 
 
 def missing_mask(record: dict[str, Any], where: str) -> str:
@@ -176,21 +216,36 @@ def build_train_loader(
     return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 
 
-def build_test_loader(cfg: CfgNode, name: str, lenient: bool = False) -> DataLoader:
+def build_test_loader(cfg: CfgNode, name: str, key: str = "DATASETS.TEST", lenient: bool = False) -> DataLoader:
     """Every image of a registered data set once, one at a time, shared among the processes.
 
     Args:
         cfg: the config.
         name: a name in the `DatasetCatalog`.
+        key: what names it, for the message.
         lenient: give the error as "image" where one cannot be read; else the loader raises it.
 
     Raises:
         InputError: the list is empty.
     """
-    records = _records([name])
-    if not records:
-        raise InputError(f"DATASETS.TEST: the list {name!r} is empty; name one with images")
-    return build_detection_test_loader(records, mapper=EvalMapper(lenient), num_workers=cfg.DATALOADER.NUM_WORKERS)
+    records = list_records(name, key)
+    return build_whole_image_loader(records, EvalMapper(lenient), cfg.DATALOADER.NUM_WORKERS)
+
+
+def build_whole_image_loader(
+    records: Sequence[dict[str, Any]], mapper: EvalMapper, workers: int, sampler: Sampler[int] | None = None
+) -> DataLoader:
+    """Images one at a time, as Detectron2's `build_detection_test_loader` gives them.
+
+    Args:
+        records: dataset dicts.
+        mapper: reads them.
+        workers: processes that do it, beside this one.
+        sampler: the order; by default each process of a run gets its share, in the list's order.
+    """
+    dataset = MapDataset(DatasetFromList(list(records), copy=False), mapper)
+    sampler = sampler or InferenceSampler(len(records))
+    return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=_as_list)
 
 
 def _records(names: Sequence[str]) -> Records:
@@ -198,21 +253,19 @@ def _records(names: Sequence[str]) -> Records:
 
 
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
-    total, world = cfg.SOLVER[key], comm.get_world_size()
-    if total < 1 or total % world:
-        raise InputError(f"SOLVER.{key}: {total} images do not divide among {world} processes; take a multiple")
-    sampler = CountSampler(start_iter * total, comm.get_rank(), world)
-    return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=total // world, sampler=sampler)
+    world = comm.get_world_size()
+    own = share_of_batch(cfg, key, world)
+    sampler = CountSampler(start_iter * own * world, comm.get_rank(), world)
+    return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=own, sampler=sampler)
 
 
 def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching: Any) -> DataLoader:
-    return DataLoader(
+    return WorkerLoader(
         dataset,
         **batching,
         num_workers=workers,
         collate_fn=_as_list,
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_init_worker,
         persistent_workers=workers > 0,
         # Its own generator: the loader draws a seed for its workers, which must not disturb the training's.
         generator=torch.Generator().manual_seed(counted_seed(cfg.SEED, dataset.stream, "workers")),
@@ -221,10 +274,3 @@ def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching
 
 def _as_list(samples: Records) -> Records:
     return samples
-
-
-def _init_worker(worker_id: int) -> None:
-    # In a group of its own: a signal to the trainer's group is for the trainer, which still needs its workers
-    # to finish the step. Signals are not ignored, since that is how the trainer ends its workers.
-    os.setpgrp()
-    torch.set_num_threads(1)

@@ -1,5 +1,6 @@
 """Training: the trainer, its hooks and checkpoints, and the start of a run."""
 
+from .check import check_run
 from .checkpoint import FrameworkCheckpointer, load_model
 from .launch import launch
 from .report import evaluate_only, load_framework, report
@@ -11,6 +12,7 @@ __all__ = [
     "FrameworkCheckpointer",
     "Trainer",
     "build_optimizer",
+    "check_run",
     "evaluate_only",
     "launch",
     "load_framework",

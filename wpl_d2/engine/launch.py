@@ -1,63 +1,192 @@
-"""Starting the processes of a run: Detectron2's launcher, torchrun, or CPU ranks where there is no GPU."""
+"""Starting the processes of a run, and ending them: on GPUs, on the CPU where there is none, or torchrun's."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing as mp
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
+from multiprocessing import connection
+from multiprocessing.context import SpawnProcess
+from multiprocessing.queues import SimpleQueue
+from typing import NoReturn, TypeAlias
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from detectron2.engine import launch as detectron2_launch
+from detectron2.engine import DEFAULT_TIMEOUT
 from detectron2.utils import comm
+from torch.multiprocessing import start_processes
 
 from ..errors import InputError, clear_errors
-from .interrupt import StopRequest
+from ..signals import STOP_SIGNALS, end_with_parent, handled, held_back, leave, release, say_stopped, status_of
+from .interrupt import IN_TORCHRUN, StopRequest
+
+_POLL = 0.2
+"""Seconds between two looks of the launcher at its ranks."""
+_GRACE = 10.0
+"""Seconds that ranks have to end by themselves once one has ended early, and again after being asked to."""
+
+_FAILED, _REFUSED = 1, 2
+"""Exit statuses of ranks: after an exception, and after an `InputError`."""
+_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+
+Main = Callable[[argparse.Namespace], None]
+Failures: TypeAlias = "SimpleQueue[tuple[bool, str]]"
+"""What went wrong in ranks, the first first: whether it is an `InputError`, and its message or traceback."""
 
 
-def launch(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run `main(args)` in every process of the run.
+def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
+    """Check a run, then run `main(args)` in each of its processes.
 
     Under torchrun the processes exist already. Otherwise `--num-gpus` of them are started on this machine; without a
-    GPU they are gloo ranks that share the cores.
+    GPU they are gloo ranks that share the cores. Whatever goes wrong in them is said once. A signal to end reaches all
+    of them, and none is left behind.
 
     Args:
         main: a function that can be pickled.
         args: of Detectron2's `default_argument_parser`.
+        check: finds what is wrong with `args`, once on each machine and before any process is started.
 
     Raises:
-        InputError: more GPUs are asked for than there are.
+        SystemExit: something went wrong, was wrong with `args` (2), or a signal came (128 + its number).
     """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        _join_torchrun()
-        _worker(main, args)
-        return
+    with clear_errors():
+        if IN_TORCHRUN in os.environ:
+            _run_in_torchrun(main, args, check)
+            return
+        with handled(leave):
+            _check_processes(args)
+            if check is not None:
+                check(args)
+            if count_processes(args) == 1:
+                _run_alone(main, args)
+            else:
+                _run_ranks(main, args)
+
+
+def count_processes(args: argparse.Namespace) -> int:
+    """The number of processes of a run, on all machines; `args` as for `launch`."""
+    if IN_TORCHRUN in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    return _local_size(args) * args.num_machines
+
+
+def _local_size(args: argparse.Namespace) -> int:
+    return max(1, args.num_gpus)
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    """Raise an `InputError` if as many processes cannot be started, or could not meet."""
     gpus = torch.cuda.device_count()
+    for key in ("num_gpus", "num_machines"):
+        if getattr(args, key) < (key == "num_machines"):
+            raise InputError(f"--{key.replace('_', '-')}: {getattr(args, key)}; give 1 or more")
     if 0 < gpus < args.num_gpus:
         raise InputError(f"--num-gpus: {args.num_gpus} asked for, the machine has {gpus}; ask for at most that")
-    if args.num_gpus * args.num_machines <= 1:
-        try:
-            _worker(main, args)
-        except SystemExit as end:
-            if end.code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
-                _leave(end.code)
-            raise
-        return
-    machines = {"num_machines": args.num_machines, "machine_rank": args.machine_rank}
+    if args.num_machines > 1:
+        last = args.num_machines - 1
+        if not 0 <= args.machine_rank <= last:
+            raise InputError(f"--machine-rank: {args.machine_rank}; give each machine another one from 0 to {last}")
+        if not args.dist_url.startswith(("tcp://", "file://")):
+            raise InputError(f"--dist-url: {args.dist_url}; give the tcp://HOST:PORT of machine 0, on all machines")
+
+
+def _run_alone(main: Main, args: argparse.Namespace) -> None:
     try:
-        with _meeting_place(args) as url, _forwarded_signals():
-            detectron2_launch(_rank, args.num_gpus, dist_url=url, args=(main, args), **machines)
-    except mp.ProcessExitedException as ended:
-        # A negative one is a signal's number, to which shells add 128.
-        raise SystemExit(ended.exit_code if ended.exit_code >= 0 else 128 - ended.exit_code) from ended
+        main(args)
+    except SystemExit as end:
+        if isinstance(end.code, int) and end.code in map(status_of, STOP_SIGNALS):
+            _end(end.code)
+        raise
+
+
+def _run_in_torchrun(main: Main, args: argparse.Namespace, check: Main | None) -> None:
+    # At once and without a word: torchrun signals all of its processes, and says so.
+    with handled(signal.SIG_DFL):
+        if check is not None and os.environ["LOCAL_RANK"] == "0":
+            check(args)
+        try:
+            rank, world_size, local_rank, local_size = (int(os.environ[key]) for key in _TORCHRUN)
+            _join(rank, world_size, local_rank, local_size)
+            _share_cores()
+            main(args)
+            comm.synchronize()
+        finally:
+            if dist.is_initialized():
+                dist.destroy_process_group()
+
+
+def _run_ranks(main: Main, args: argparse.Namespace) -> None:
+    if not torch.cuda.is_available():
+        print(f"no GPU here: {_local_size(args)} processes on the CPU", file=sys.stderr, flush=True)
+    failures = mp.get_context("spawn").SimpleQueue()
+    with _meeting_place(args) as url, StopRequest() as stop:
+        # Until it has handlers, a rank would answer Ctrl-C with a traceback.
+        with held_back([signal.SIGINT], "spawn"):
+            arguments = (main, args, url, failures, mp.get_start_method())
+            ranks = start_processes(_rank, arguments, _local_size(args), join=False).processes
+        try:
+            status = _wait(ranks, stop)
+            _end_all(ranks)
+        finally:
+            for rank in ranks:
+                rank.kill()
+                rank.join()
+    if not status:
+        return
+    if stop.signum:
+        if status not in map(status_of, STOP_SIGNALS):  # else a rank has said more
+            say_stopped(stop.signum)
+        raise SystemExit(status_of(stop.signum))
+    if status < 0:
+        print(f"error: a process was ended by {signal.Signals(-status).name}", file=sys.stderr)
+        raise SystemExit(status_of(-status))
+    if status in (_FAILED, _REFUSED) and not failures.empty():
+        known, text = failures.get()
+        if known:
+            raise InputError(text)
+        sys.stderr.write(text)
+    raise SystemExit(status)
+
+
+def _wait(ranks: Sequence[SpawnProcess], stop: StopRequest) -> int:
+    """Wait until all ranks have ended well, or one has not; forward a signal that comes.
+
+    Returns:
+        0, or the exit status of the one that did not. Of several it is the one that says most: that one failed may just
+        be because it lost another.
+    """
+    forwarded = False
+    while True:
+        running = [rank.sentinel for rank in ranks if rank.is_alive()]
+        if statuses := [rank.exitcode for rank in ranks if rank.exitcode]:
+            return min(statuses, key=lambda status: (status >= 0, status == _FAILED))
+        if not running:
+            return 0
+        if stop.signum and not forwarded:
+            forwarded = True
+            for rank in ranks:
+                if rank.is_alive() and rank.pid is not None:
+                    os.kill(rank.pid, stop.signum)
+                rank.terminate()  # for one that does not listen to Ctrl-C yet
+        connection.wait(running, _POLL)
+
+
+def _end_all(ranks: Sequence[SpawnProcess]) -> None:
+    """Give ranks time to end by themselves, ask them to, and give them time again."""
+    for asked in (False, True):
+        deadline = time.monotonic() + _GRACE
+        for rank in ranks if asked else ():
+            rank.terminate()
+        for rank in ranks:
+            rank.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
@@ -70,50 +199,52 @@ def _meeting_place(args: argparse.Namespace) -> Iterator[str]:
         yield f"file://{folder}/ranks"
 
 
-def _rank(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """As `_worker`, in a process that was started for it and ends here."""
-    status = 0
-    try:
-        _worker(main, args)
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    _leave(status)
+def _rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failures: Failures, method: str) -> None:
+    """As long as there is nothing to save, a signal ends it at once, even inside of a collective operation."""
+    # Loaders start their workers as they do in a run of one process: Python would start them as it started this one.
+    mp.set_start_method(method, force=True)
+    with handled(signal.SIG_DFL):
+        release()
+        end_with_parent(signal.SIGTERM)
+        status = _FAILED
+        try:
+            rank = args.machine_rank * _local_size(args) + local_rank
+            _join(rank, count_processes(args), local_rank, _local_size(args), url)
+            _share_cores()
+            main(args)
+            comm.synchronize()
+            status = 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        except InputError as error:
+            status = _REFUSED
+            failures.put((True, str(error)))
+        except Exception:
+            failures.put((False, traceback.format_exc()))
+        _end(status)
 
 
-def _leave(status: int) -> NoReturn:
+def _end(status: int) -> NoReturn:
     """End this process at once, as a forked process of Python's does.
 
-    The interpreter's own end takes a second and more, in which threads of a process group, or of loaders whose workers
-    got the same signal, still run: processes were aborted there, with all done.
+    The interpreter's own end takes a second and more, in which threads of a process group, or of loaders, still run:
+    processes were aborted there, with all done.
     """
-    # The loaders' workers would notice only after seconds that they are alone.
     for child in mp.active_children():
-        child.terminate()
+        child.kill()
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
 
 
-def _worker(main: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    _share_cores()
-    try:
-        with clear_errors():
-            main(args)
-        comm.synchronize()
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-def _join_torchrun() -> None:
-    local_rank = int(os.environ["LOCAL_RANK"])
+def _join(rank: int, world_size: int, local_rank: int, local_size: int, url: str = "env://") -> None:
+    """Become a rank among others, as in Detectron2's `launch`."""
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    comm.create_local_process_group(int(os.environ["LOCAL_WORLD_SIZE"]))
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, url, timeout=DEFAULT_TIMEOUT, world_size=world_size, rank=rank)
+    comm.create_local_process_group(local_size)
 
 
 def _share_cores() -> None:
@@ -121,23 +252,3 @@ def _share_cores() -> None:
     if local > 1:
         # Fewer where OMP_NUM_THREADS asks for fewer.
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // local)))
-
-
-@contextmanager
-def _forwarded_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGINT go to the ranks, which save and leave; their end ends this process."""
-
-    def forward(signum: int, frame: FrameType | None) -> None:
-        for process in mp.active_children():
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signum)
-        # A second signal would cut the saving short.
-        for known in StopRequest.SIGNALS:
-            signal.signal(known, signal.SIG_IGN)
-
-    previous = {known: signal.signal(known, forward) for known in StopRequest.SIGNALS}
-    try:
-        yield
-    finally:
-        for known, handler in previous.items():
-            signal.signal(known, handler)

@@ -11,7 +11,6 @@ from detectron2.utils import comm
 
 from ..errors import InputError
 from ..evaluation.evaluate import evaluate
-from ..evaluation.records import records_with_masks
 from ..frameworks import Framework, build_framework
 from ..visualization import optional_picture, render_preview
 from .checkpoint import FrameworkCheckpointer
@@ -20,17 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_only(cfg: Any, resume: bool) -> dict[str, Any]:
-    """Evaluate a checkpoint; see `load_framework`.
-
-    Raises:
-        InputError: there is nothing to evaluate it on, or masks to measure on are missing.
-    """
-    if not cfg.DATASETS.TEST and not cfg.TEST.PSEUDO_LABELS:
-        raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
-    # What breaks during an evaluation is left out; what was never there is a list's fault.
-    measured = () if cfg.TEST.EVALUATOR == "label_files" else cfg.DATASETS.TEST
-    for name in (*measured, *cfg.TEST.PSEUDO_LABELS):
-        records_with_masks(name)
+    """Evaluate a checkpoint; see `load_framework`."""
     return evaluate(cfg, load_framework(cfg, resume))
 
 
@@ -44,7 +33,11 @@ def load_framework(cfg: Any, resume: bool = False) -> Framework:
     Raises:
         InputError: there is no such checkpoint, or it is of another model.
     """
-    framework = build_framework(cfg)
+    return load_trained(build_framework(cfg), cfg, resume).eval()
+
+
+def load_trained(framework: Framework, cfg: Any, resume: bool) -> Framework:
+    """As `load_framework`, into a framework that `cfg` was built into already."""
     checkpointer = FrameworkCheckpointer(framework, cfg)
     if resume:
         if not checkpointer.resume():
@@ -56,7 +49,7 @@ def load_framework(cfg: Any, resume: bool = False) -> Framework:
             f"MODEL.WEIGHTS: {cfg.MODEL.WEIGHTS or 'empty'} is no checkpoint of a training; "
             "give its model_final.pth, or --resume for the newest of OUTPUT_DIR"
         )
-    return framework.eval()
+    return framework
 
 
 def report(cfg: Any, results: Mapping[str, Any], framework: Framework | None = None) -> None:

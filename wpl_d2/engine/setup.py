@@ -16,9 +16,8 @@ from detectron2.utils.env import seed_all_rng
 
 from ..config import get_cfg, load_cfg
 from ..config_check import warn_unused
-from ..data import check_training_data, setup_datasets
-from ..errors import check_name
-from ..evaluation import build_predict, check_evaluator
+from ..data import setup_datasets
+from ..errors import InputError
 from ..files import write_text
 from .log import begin_log, open_log
 from .output import check_folder, has_run
@@ -26,23 +25,18 @@ from .scaling import scale_schedule
 
 
 def setup(args: argparse.Namespace) -> Any:
-    """The frozen config of a run: file and overrides read, data registered (and checked, to train), log begun.
+    """The frozen config of a run, with its data registered and its log begun, in each of its processes.
 
     Args:
-        args: of Detectron2's `default_argument_parser`.
+        args: of Detectron2's `default_argument_parser`; `check_run` has found nothing wrong with them.
 
     Raises:
-        InputError: on anything wrong in the config or the data.
+        InputError: see `read_cfg`.
     """
-    cfg = load_cfg(args.config_file, args.opts)
-    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
+    cfg, scaled = read_cfg(args)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
-    scaled = scale_schedule(cfg, given=args.opts[::2])
-    setup_datasets(cfg)
     cfg.freeze()
-    check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
     _begin_log(cfg, args.eval_only)
     warn_unused(cfg, get_cfg())
     if scaled:
@@ -50,15 +44,30 @@ def setup(args: argparse.Namespace) -> Any:
             "schedule scaled to a batch of %d images: SOLVER.BASE_LR %g, SOLVER.MAX_ITER %d",
             *(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER),
         )
-    # What is wrong with its keys shall not show at the first evaluation, hours later.
-    check_evaluator(cfg)
-    build_predict(cfg, lambda images: images)
-    if not args.eval_only:
-        check_training_data(cfg)
     # For the first weights; every later draw is a function of the seed and a counter.
     seed_all_rng(cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     return cfg
+
+
+def read_cfg(args: argparse.Namespace) -> tuple[Any, bool]:
+    """The config of a run: file and overrides read, the schedule scaled to the batch, data registered.
+
+    Args:
+        args: of Detectron2's `default_argument_parser`.
+
+    Returns:
+        the config, not frozen, and whether `scale_schedule` changed it.
+
+    Raises:
+        InputError: on anything wrong in the config or in the data set's description.
+    """
+    cfg = load_cfg(args.config_file, args.opts)
+    if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+    scaled = scale_schedule(cfg, given=args.opts[::2])
+    setup_datasets(cfg)
+    return cfg, scaled
 
 
 def _begin_log(cfg: Any, eval_only: bool) -> None:
@@ -71,6 +80,7 @@ def _begin_log(cfg: Any, eval_only: bool) -> None:
             check_folder(output)
         if not has_run(output):
             record_run(cfg)
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback)
     logging.getLogger(__name__).info(
         "%s\n  device: %s, processes: %d, config and environment: %s",
         shlex.join(sys.argv),
@@ -98,3 +108,11 @@ def record_run(cfg: Any) -> None:
         write_text(output / "config.yaml", cfg.dump())
         write_text(output / "environment.txt", collect_env_info())
     open_log(output)
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Make one line of Detectron2's record of an `InputError`, whose place in the code is of no interest."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, InputError):
+        record.msg, record.args, record.exc_info = "Stopped: %s", (error,), None
+    return True

@@ -19,7 +19,8 @@ from torch import Tensor
 from ..data import build_train_loader
 from ..errors import InputError, check_name, in_one_line
 from ..evaluation.evaluate import evaluate
-from ..frameworks import build_framework, idle_keys
+from ..frameworks import Framework, build_framework, idle_keys
+from ..signals import STOP_SIGNALS
 from .checkpoint import FrameworkCheckpointer, load_initial_weights, size_of
 from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop, Writer
 from .interrupt import StopRequest
@@ -57,12 +58,7 @@ class Trainer(SimpleTrainer):
             cfg: a config that `setup` completed.
         """
         self.cfg = cfg
-        self.framework = build_framework(cfg)
-        if self.framework.semi_supervised and not cfg.DATASETS.UNLABELED:
-            raise InputError(
-                f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
-                "name a list of them, or set FRAMEWORK.NAME Supervised"
-            )
+        self.framework = trained_framework(cfg)
         for text in idle_keys(cfg, self.framework):
             logger.warning(text)
         optimizer = build_optimizer(cfg, self.framework.student)
@@ -186,7 +182,7 @@ class Trainer(SimpleTrainer):
         scalars = losses | self.framework.latest.get("scalars", {})
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()
-        asked = [float(self.stop_request.signum == signum) for signum in StopRequest.SIGNALS]
+        asked = [float(self.stop_request.signum == signum) for signum in STOP_SIGNALS]
         extra = values.new_tensor([*asked, data_time])
         packed = torch.cat([values.nan_to_num(0.0, 0.0, 0.0), (~finite).float(), extra])
         if comm.get_world_size() > 1:
@@ -200,7 +196,7 @@ class Trainer(SimpleTrainer):
                 "Lower SOLVER.BASE_LR or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)"
             )
         asked = numbers[2 * count : -1]
-        self.stopping = next((int(s) for s, ranks in zip(StopRequest.SIGNALS, asked, strict=True) if ranks), 0)
+        self.stopping = next((int(s) for s, ranks in zip(STOP_SIGNALS, asked, strict=True) if ranks), 0)
         storage = get_event_storage()
         means = {name: value / world for name, value in zip(scalars, numbers, strict=False)}
         storage.put_scalars(total_loss=sum(means[name] for name in losses), data_time=numbers[-1] / world, **means)
@@ -221,6 +217,21 @@ class Trainer(SimpleTrainer):
         super().load_state_dict(state_dict)
         if state_dict["scaler"]:  # empty after a run in another precision
             self._scaler.load_state_dict(state_dict["scaler"])
+
+
+def trained_framework(cfg: Any) -> Framework:
+    """The framework of a config, to be trained.
+
+    Raises:
+        InputError: see `build_framework`; or it has no images to learn from.
+    """
+    framework = build_framework(cfg)
+    if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
+        raise InputError(
+            f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
+            "name a list of them, or set FRAMEWORK.NAME Supervised"
+        )
+    return framework
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.data import build_detection_test_loader
 from detectron2.evaluation import inference_context
 from detectron2.modeling.roi_heads import FastRCNNOutputLayers
 from detectron2.utils import comm
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from ..data import EvalMapper
 from ..data.box_cache import BoxCache, ImageBoxes, Origin, image_key
+from ..data.loader import build_whole_image_loader
 from ..errors import InputError
 
 _LOGGER = logging.getLogger(__name__)
@@ -103,9 +103,7 @@ def _find(
     if not todo:
         return
     records = [record for _, part in todo for record in part]
-    loader = build_detection_test_loader(
-        records, mapper=EvalMapper(lenient=True), sampler=SequentialSampler(records), num_workers=workers
-    )
+    loader = build_whole_image_loader(records, EvalMapper(lenient=True), workers, SequentialSampler(records))
     bar = tqdm(loader, "boxes", unit="image", mininterval=5, disable=not comm.is_main_process())
     items = (item for (item,) in bar)
     with inference_context(model), torch.no_grad():

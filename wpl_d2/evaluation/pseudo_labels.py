@@ -192,7 +192,8 @@ def judge_pseudo_labels(
     box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
-        loader = ReadableImages(build_test_loader(cfg, dataset_name, lenient=True), left_out)
+        images = build_test_loader(cfg, dataset_name, "TEST.PSEUDO_LABELS", lenient=True)
+        loader = ReadableImages(images, left_out)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             try:
                 target = torch.tensor(read_labels(item, item["image"].shape[1:], len(names)), device=model.device)[None]

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 import re
+import socket
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import numpy as np
 import timm
 import torch
-from detectron2.utils.file_io import PathManager
+from detectron2.utils.file_io import Detectron2Handler, PathManager
 from safetensors import safe_open
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
@@ -27,6 +33,9 @@ _TORCHVISION = "torchvision://"
 _TIMM = "timm://"
 _ZIP = b"PK\x03\x04"
 _CHUNK = 2**20  # bytes
+_KEYS = "MODEL.WEIGHTS or --weights"
+_PATIENCE = 60.0
+"""Seconds that a server may say nothing."""
 
 
 class DamagedFileError(InputError):
@@ -49,7 +58,7 @@ def read_file(name: str) -> Any:
     """
     if name.startswith(_TIMM):
         return _timm_download(name)
-    path = _local_file(name)
+    path, fetched = _find_file(name)
     try:
         return _reader(path)(path)
     except Exception as error:  # readers raise anything at all on bytes of another kind
@@ -60,6 +69,12 @@ def read_file(name: str) -> Any:
                 "save its state dict alone"
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if fetched:
+            path.unlink(missing_ok=True)  # else the next run would take it again
+            raise DamagedFileError(
+                f"{name}: what was downloaded cannot be read ({reason}), and was removed; try again, or give "
+                f"{_KEYS} another file"
+            ) from error
         raise DamagedFileError(f"{name}: cannot be read ({reason}); write or download it anew") from error
 
 
@@ -105,17 +120,41 @@ def _tensor(name: str, key: Any, value: Any) -> Tensor:
     return value
 
 
-def _local_file(name: str) -> Path:
+def _find_file(name: str) -> tuple[Path, bool]:
+    """A file on this machine, and whether it is the copy of one that is elsewhere, fetched now or before."""
     if name.startswith(PACKAGE):
-        return _packaged_file(name)
-    if name.startswith(_TORCHVISION):
-        name = _torchvision_url(name)
-    try:
-        path = Path(PathManager.get_local_path(name))
-    except OSError as error:  # urllib's too
-        raise InputError(f"{name}: cannot be downloaded ({error}); give MODEL.WEIGHTS a file of them") from error
+        return _packaged_file(name), False
+    address = _address(name)
+    if address:
+        return _fetch(name, address), True
+    path = Path(url2pathname(urlparse(name).path)) if name.startswith("file:") else Path(name).expanduser()
     if not path.is_file():
-        raise InputError(f"{name}: no such file; correct its path")
+        raise InputError(f"{name}: no such file; correct its path in {_KEYS}")
+    return path, False
+
+
+def _address(name: str) -> str:
+    """Where a file is that is not on this machine, "" for one that is."""
+    if name.startswith(_TORCHVISION):
+        return _torchvision_url(name)
+    if name.startswith(Detectron2Handler.PREFIX):
+        return Detectron2Handler.S3_DETECTRON2_PREFIX + name.removeprefix(Detectron2Handler.PREFIX)
+    return name if "://" in name and not name.startswith("file:") else ""
+
+
+def _fetch(name: str, address: str) -> Path:
+    """The copy of a file that is elsewhere, as Detectron2's `PathManager` keeps it: whole, or not at all."""
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_PATIENCE)
+    try:
+        with _silent("iopath"):  # it says the same, in other words
+            path = Path(PathManager.get_local_path(address))
+    except (OSError, HTTPException, ValueError, AssertionError) as error:
+        raise InputError(_not_fetched(name, address, error)) from error
+    finally:
+        socket.setdefaulttimeout(patience)
+    if not path.is_file():
+        raise InputError(f"{name}: is no address that can be read; give {_KEYS} a file, or https://...")
     return path
 
 
@@ -124,9 +163,30 @@ def _timm_download(name: str) -> dict[str, Tensor]:
     if not timm.is_model(model):
         raise InputError(f"{name}: timm has no model {model}; {nearest(model, timm.list_models(), 'try resnet18')}")
     try:
-        return timm.create_model(model, pretrained=True).state_dict()
+        with _silent("huggingface_hub"):  # it says each of its tries
+            return timm.create_model(model, pretrained=True).state_dict()
     except (RuntimeError, OSError) as error:
-        raise InputError(f"{name}: cannot be downloaded ({error}); give MODEL.WEIGHTS a file of them") from error
+        raise InputError(_not_fetched(name, "", error)) from error
+
+
+def _not_fetched(name: str, address: str, error: Exception) -> str:
+    place = f" from {address}" if address not in ("", name) else ""
+    reason = str(error).partition("\n")[0] or type(error).__name__
+    return (
+        f"{name}: cannot be downloaded{place} ({reason}); correct {_KEYS}, or fetch the file by hand and give its path"
+    )
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """Inside, a library's messages are left out."""
+    found = logging.getLogger(logger)
+    level = found.level
+    found.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        found.setLevel(level)
 
 
 def _packaged_file(name: str) -> Path:

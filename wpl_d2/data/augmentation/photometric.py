@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -58,19 +59,20 @@ class IntensityView:
             blur_sigma: smallest and largest standard deviation of the blur in pixels.
         """
         self.max_operations = max_operations
-        kernel, (softest, strongest) = _kernel(blur_sigma), blur_sigma
-        # Each operation with the range that its intensity is uniform in; whole numbers are rounded down.
+        softest, strongest = blur_sigma
+        # Each operation with the range that its intensity is uniform in; whole numbers are rounded down. No lambdas:
+        # where processes are not forked, a loader's workers get them by pickling.
         self.operations: list[tuple[Callable[[Tensor, float], Tensor], float, float]] = [
-            (lambda image, _: image, 0, 1),
-            (lambda image, _: F.autocontrast(image), 0, 1),
-            (lambda image, _: F.equalize(image), 0, 1),
-            (lambda image, sigma: F.gaussian_blur(image, [kernel, kernel], [sigma, sigma]), softest, strongest),
+            (_identity, 0, 1),
+            (_autocontrast, 0, 1),
+            (_equalize, 0, 1),
+            (partial(_blur, kernel=_kernel(blur_sigma)), softest, strongest),
             (F.adjust_contrast, 0.05, 0.95),
             (F.adjust_brightness, 0.05, 0.95),
             (F.adjust_saturation, 0.05, 0.95),
             (F.adjust_sharpness, 0.05, 0.95),
-            (lambda image, bits: F.posterize(image, int(bits)), 4, 8),
-            (lambda image, threshold: F.solarize(image, int(threshold)), 1, 256),
+            (_posterize, 4, 8),
+            (_solarize, 1, 256),
             (F.adjust_hue, -0.5, 0.5),
         ]
 
@@ -86,3 +88,27 @@ class IntensityView:
 def _kernel(blur_sigma: Sequence[float]) -> int:
     """Side of a kernel that holds three standard deviations of the strongest blur."""
     return 2 * math.ceil(3 * max(blur_sigma)) + 1
+
+
+def _identity(image: Tensor, intensity: float) -> Tensor:
+    return image
+
+
+def _autocontrast(image: Tensor, intensity: float) -> Tensor:
+    return F.autocontrast(image)
+
+
+def _equalize(image: Tensor, intensity: float) -> Tensor:
+    return F.equalize(image)
+
+
+def _blur(image: Tensor, sigma: float, kernel: int) -> Tensor:
+    return F.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
+
+
+def _posterize(image: Tensor, bits: float) -> Tensor:
+    return F.posterize(image, int(bits))
+
+
+def _solarize(image: Tensor, threshold: float) -> Tensor:
+    return F.solarize(image, int(threshold))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from ...errors import InputError, check_name
+from ...errors import InputError, nearest
 from .folder import class_looks, load_description, register
 from .generators import generate_if_missing
 
@@ -41,10 +42,39 @@ def setup_datasets(cfg: CfgNode) -> None:
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(description.objects)
         cfg.MODEL.DETECTOR.CLASSES = description.object_ids
     used = {f"DATASETS.{key}": cfg.DATASETS[key] for key in ("TRAIN", "UNLABELED", "TEST")}
-    for key, names in {**used, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS}.items():
+    used["TEST.PSEUDO_LABELS"] = cfg.TEST.PSEUDO_LABELS
+    wrong = [key for key, names in used.items() if any(name not in DatasetCatalog for name in names)]
+    for key, names in used.items():
         for name in names:
-            check_name(key, name, DatasetCatalog)
+            check_list(key, name, also=wrong)
             _complete_metadata(name, cfg)
+
+
+def check_list(key: str, name: str, also: Sequence[str] = ()) -> None:
+    """Refuse the name of a list that is not registered.
+
+    Args:
+        key: what the user set, for the message.
+        name: such as "camvid_val".
+        also: all keys that have such names, as they do if a description replaced that of the config.
+
+    Raises:
+        InputError: the message proposes the nearest names, or all those that there are, but for Detectron2's own.
+    """
+    if name in DatasetCatalog:
+        return
+    known = [known for known, make in DatasetCatalog.items() if not _of_detectron2(make)]
+    if not known:
+        mend = "set DATASETS.DESCRIPTION to the YAML of its data set"
+    elif len(also) > 1:
+        mend = f"set {', '.join(also)} to some of the lists that there are: {', '.join(known)}"
+    else:
+        mend = nearest(name, known)
+    raise InputError(f"{key}: {name!r} is no list of a registered data set; {mend}")
+
+
+def _of_detectron2(make: Callable[[], Any]) -> bool:
+    return getattr(make, "__module__", "").startswith("detectron2.")
 
 
 def _complete_metadata(name: str, cfg: CfgNode) -> None:
