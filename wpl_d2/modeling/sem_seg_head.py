@@ -78,30 +78,25 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         self.predictor = Conv2d(width, num_classes, kernel_size=1)
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
-        norm = decoder["norm"]
-        *finer, coarsest = self.in_features
-        _adapt_aspp(self.decoder[coarsest]["project_conv"], norm, aspp_pool_norm, aspp_fuse_kernel, dropout)
-        for name in finer:
-            fuse = self.decoder[name]["fuse_conv"]
-            if dropout and isinstance(fuse, nn.Sequential):
-                drop_channels(fuse[0], dropout)
+        finer, coarsest = [self.decoder[name] for name in self.in_features[:-1]], self.decoder[self.in_features[-1]]
+        _adapt_aspp(coarsest["project_conv"], decoder["norm"], aspp_pool_norm, aspp_fuse_kernel, dropout)
+        for stage in finer:
+            if dropout and isinstance(stage["fuse_conv"], nn.Sequential):
+                drop_channels(stage["fuse_conv"][0], dropout)
         self.has_representation = representation_dim > 0
         if self.has_representation:
-            finest = self.decoder[finer[0]]
-            finest["fuse_conv"] = RepresentationFork(
-                finest["fuse_conv"],
-                representation_head(
-                    in_channels=decoder["project_channels"][0] + decoder["decoder_channels"][1],
-                    channels=width,
-                    dim=representation_dim,
-                    norm=norm,
-                    dropout=dropout,
-                    separable=decoder["use_depthwise_separable_conv"],
-                ),
+            representation = representation_head(
+                in_channels=decoder["project_channels"][0] + decoder["decoder_channels"][1],
+                channels=width,
+                dim=representation_dim,
+                norm=decoder["norm"],
+                dropout=dropout,
+                separable=decoder["use_depthwise_separable_conv"],
             )
-        for name in finer:
+            finer[0]["fuse_conv"] = RepresentationFork(finer[0]["fuse_conv"], representation)
+        for stage in finer:
             for kind in biased:
-                add_biases(self.decoder[name][f"{kind}_conv"])
+                add_biases(stage[f"{kind}_conv"])
         if init == "pytorch":
             reset_convs(self)
 
