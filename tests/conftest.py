@@ -1,4 +1,5 @@
 import os
+import subprocess
 from pathlib import Path
 
 # Before torch is imported, and for every process that a test starts: pytest-xdist already keeps the cores busy, and
@@ -24,3 +25,15 @@ def tree(tmp_path, monkeypatch):
     """3 labeled, 5 unlabeled and 2 validation images of 60x50 (width x height), with masks for all."""
     monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
     return make_tree(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(["mount", "-t", "tmpfs", *options], capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)

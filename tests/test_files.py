@@ -26,19 +26,6 @@ from wpl_d2.files import (
     writing,
 )
 
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["-o", "size=64k", "tmpfs", str(folder)]
-    if subprocess.run(["mount", "-t", "tmpfs", *options], capture_output=True, check=False).returncode:
-        pytest.skip("this user cannot mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
 WRITERS = {
     "text": lambda path: write_text(path, "x" * 100_000),

@@ -76,7 +76,7 @@ class PeriodicCheckpointer(HookBase):
         files = Path(self._checkpointer.save_dir).glob("model_*.pth")
         steps = {int(found[1]): path for path in files if (found := STEP_FILE.fullmatch(path.name))}
         for step in sorted(step for step in steps if step <= iteration)[: -self._keep]:
-            steps[step].unlink()
+            steps[step].unlink(missing_ok=True)
 
 
 class Evaluation(hooks.EvalHook):
@@ -150,12 +150,6 @@ class MetricsWriter(JSONWriter):
         self._last_write = -1
 
 
-def _leave_to_writer(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's thread hands an error to whoever writes next: it need not print it, too."""
-    if not type(args.thread).__module__.startswith("tensorboard."):
-        threading.__excepthook__(args)
-
-
 class Writer(hooks.PeriodicWriter):
     """Detectron2's, which opens its files when the training begins: before, an earlier run's may be there."""
 
@@ -164,10 +158,11 @@ class Writer(hooks.PeriodicWriter):
         super().__init__([], period)
         self._folder = folder
         self._max_iter = max_iter
+        self._tell = threading.excepthook
 
     def before_train(self) -> None:
         """Open the files."""
-        threading.excepthook = _leave_to_writer
+        self._tell, threading.excepthook = threading.excepthook, self._tell_others
         self._writers = [
             CommonMetricPrinter(self._max_iter),
             MetricsWriter(self._folder / "metrics.json"),
@@ -188,6 +183,13 @@ class Writer(hooks.PeriodicWriter):
             if self.trainer.iter >= self.trainer.max_iter:
                 raise
             logger.warning("%s", error)
+        finally:
+            threading.excepthook = self._tell
+
+    def _tell_others(self, args: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread hands its error to whoever writes next: it need not print it, too.
+        if not type(args.thread).__module__.startswith("tensorboard."):
+            self._tell(args)
 
 
 class Stop(HookBase):
