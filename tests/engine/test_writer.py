@@ -49,7 +49,8 @@ def test_the_disk_is_not_what_ended_a_run_that_ended_before(small_disk, caplog):
             (small_disk / "fill").write_bytes(bytes(40 * 1024))
             with pytest.raises(OSError, match="No space left"):
                 (small_disk / "more").write_bytes(bytes(64 * 1024))
-            get_event_storage().put_scalar("loss_0", 2.0)
+            # More than the rest of the last page of metrics.json.
+            get_event_storage().put_scalars(**{f"figure_{number}": 1.0 for number in range(300)})
             raise FloatingPointError
 
     with pytest.raises(FloatingPointError):
