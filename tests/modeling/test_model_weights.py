@@ -362,7 +362,7 @@ def test_what_a_pickle_may_name_cannot_be_made_to_run_code(tmp_path, capsys):
 
 def test_an_address_that_cannot_be_reached_is_said_in_words(monkeypatch, tmp_path):
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"http://127.0.0.1:9/w.pth: cannot be downloaded \(.+\); give MODEL.WEIGHTS"):
+    with pytest.raises(InputError, match=r"http://127.0.0.1:9/w.pth: cannot be downloaded \(.+\); correct MODEL.WEIGHTS"):
         read_weights("http://127.0.0.1:9/w.pth")
 
 
