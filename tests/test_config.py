@@ -77,6 +77,8 @@ WRONG = [
     ("FRAMEWORK.BURN_IN", "-1", "FRAMEWORK.BURN_IN: -1 is out of its range; set it to 0 or more"),
     ("DATALOADER.NUM_WORKERS", "-1", "DATALOADER.NUM_WORKERS: -1 is out of its range; set it to 0 or more"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms", "CLIP_TYPE: 'norms' is not known; did you mean norm"),
+    ("SOLVER.CHECKPOINTS_TO_KEEP", "0", "SOLVER.CHECKPOINTS_TO_KEEP: 0 is out of its range; set it above 0"),
+    ("DATASETS.MIN_BOX_AREA", "-5", "DATASETS.MIN_BOX_AREA: -5 is out of its range; set it to 0 or more"),
     ("SOLVER.LR_SCHEDULER_NAME", "WarmupPoly", "'WarmupPoly' is not known; did you mean WarmupPolyLR"),
     ("MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", "10", "DECODER_DROPOUT: 10.0 is out of its range; set it from 0 to 1"),
     ("MODEL.AUX_HEAD.DROPOUT", "-0.1", "MODEL.AUX_HEAD.DROPOUT: -0.1 is out of its range; set it from 0 to 1"),
@@ -118,6 +120,7 @@ FILES = [
     ("SOLVER:\n  MAX_ITERS: 3\n", "config.yaml: no config key SOLVER.MAX_ITERS; did you mean SOLVER.MAX_ITER"),
     ("SOLVER: 3\n", "config.yaml: SOLVER is a section"),
     ("INPUT:\n  CROP_SIZE: 321\n", "config.yaml: INPUT.CROP_SIZE cannot be 321"),
+    ("classes: [a]\nlists: {val: val.txt}\n", "config.yaml: describes a data set; give DATASETS.DESCRIPTION this file"),
     ("FRAMEWORK:\n  THRESHOLD: 95\n", "FRAMEWORK.THRESHOLD: 95.0 is out of its range"),
 ]
 
@@ -150,6 +153,29 @@ def test_a_missing_file_a_folder_and_a_checkpoint_are_no_configs(tmp_path):
     for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is no YAML")):
         with pytest.raises(InputError, match=message):
             load_cfg(str(tmp_path / name))
+
+
+QUICKSTART, VOC = CONFIGS / "quickstart.yaml", CONFIGS / "voc_1_16.yaml"
+OF_ANOTHER_BACKBONE = [
+    (VOC, ["MODEL.TIMM.NAME", "resnet18"], "MODEL.TIMM.NAME has no effect on .* set .* build_timm_backbone"),
+    (VOC, ["MODEL.TIMM.BN_MOMENTUM", "0.1"], "MODEL.TIMM.BN_MOMENTUM has no effect"),
+    (QUICKSTART, ["MODEL.RESNETS.DEPTH", "50"], "MODEL.RESNETS.DEPTH has no effect on .* build_unified_resnet"),
+    (QUICKSTART, ["MODEL.RESNETS.STEM_TYPE", "basic"], "MODEL.RESNETS.STEM_TYPE has no effect"),
+    (QUICKSTART, ["MODEL.RESNETS.RES5_BLOCK_DILATIONS", "(1, 1, 1)"], ".*RES5_BLOCK_DILATIONS has no effect"),
+]
+
+
+@pytest.mark.parametrize(("config", "opts", "message"), OF_ANOTHER_BACKBONE)
+def test_a_key_of_another_backbone_is_refused_on_the_command_line(config, opts, message):
+    with pytest.raises(InputError, match=f"^overrides: {message}"):
+        load_cfg(str(config), opts)
+
+
+def test_a_key_comes_with_its_backbone_and_may_be_inherited_without_it():
+    timm = ["MODEL.BACKBONE.NAME", "build_timm_backbone"]
+    assert load_cfg(str(VOC), ["MODEL.TIMM.NAME", "resnet50", *timm]).MODEL.TIMM.NAME == "resnet50"
+    load_cfg(str(QUICKSTART), ["MODEL.BACKBONE.NAME", "build_unified_resnet_backbone"])
+    load_cfg(str(VOC), ["MODEL.TIMM.NAME", "resnet50", "MODEL.BACKBONE.NAME", "somebody_elses"])
 
 
 @pytest.mark.parametrize(

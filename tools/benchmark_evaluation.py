@@ -22,19 +22,22 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
+from wpl_d2.command_line import positive
 from wpl_d2.data import read_mask
 from wpl_d2.errors import InputError, clear_errors
 from wpl_d2.evaluation import SemSegConfusionEvaluator
 from wpl_d2.evaluation.build import build_detectron2_evaluator
 from wpl_d2.evaluation.label_map import label_map
+from wpl_d2.modeling.build import check_device
 from wpl_d2.structures import IGNORE
 
 DATASET = "benchmark_evaluation"
 
 
 def main(args: argparse.Namespace) -> None:
-    if not 2 <= args.classes < IGNORE or args.rounds < 1:
-        raise InputError(f"--classes, --rounds: {args.classes}, {args.rounds}; take 2 to {IGNORE - 1} and at least 1")
+    if not 2 <= args.classes < IGNORE:
+        raise InputError(f"--classes: {args.classes}; take 2 to {IGNORE - 1}")
+    check_device("--device", args.device)
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         item, scores = make_image(Path(folder), args.classes, args.height, args.width)
@@ -95,11 +98,11 @@ def take_turns(calls: dict[str, Callable[[], Any]], rounds: int, device: str) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--height", type=int, default=1024, help="of the image")
-    parser.add_argument("--width", type=int, default=2048, help="of the image")
+    parser.add_argument("--height", type=positive, default=1024, help="of the image")
+    parser.add_argument("--width", type=positive, default=2048, help="of the image")
     parser.add_argument("--classes", type=int, default=19, help="of the segmentation")
-    parser.add_argument("--rounds", type=int, default=7, help="measured turns of each")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--rounds", type=positive, default=7, help="measured turns of each")
+    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--device", default="cpu", help="where the predictions are: cpu or cuda")
     with clear_errors():
         main(parser.parse_args())

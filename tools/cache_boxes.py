@@ -30,7 +30,7 @@ from wpl_d2.engine.checkpoint import load_checkpoint
 from wpl_d2.engine.classes import Classes
 from wpl_d2.errors import InputError
 from wpl_d2.evaluation import cache_boxes
-from wpl_d2.files import make_folder
+from wpl_d2.files import make_place
 
 
 def main(args: argparse.Namespace) -> None:
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     content = load_checkpoint(args.weights)
     find_records(args, restore_cfg(content["config"], args.weights), Classes.of_checkpoint(content))
-    make_folder("--output", Path(args.output).parent)
+    make_place("--output", args.output)
 
 
 def find_records(args: argparse.Namespace, cfg: CfgNode, trained: Classes) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", required=True, help="checkpoint of the detector, or of a model that shares one")
     parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="such as camvid_1_30_unlabeled")
-    parser.add_argument("--output", required=True, metavar="FILE", help="the file of boxes, FILE.npz")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the file of boxes, FILE.npz")
     parser.add_argument("--description", default="", metavar="YAML", help="of the data set, by default the training's")
     parser.add_argument("--num-gpus", type=int, default=1, help="processes on this machine")
     parser.add_argument("--num-machines", type=int, default=1)

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from wpl_d2.errors import clear_errors
 from wpl_d2.export import FORMATS, export_model
+from wpl_d2.files import make_place
 from wpl_d2.modeling.weights import OWNERS
 
 
 def main() -> None:
     args = _parse()
+    make_place("--output", args.output)
     agreement = export_model(args.weights, args.format, args.output, args.images, args.model, args.boxes)
     print(f"compared with the model: {agreement}")
     print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB")

@@ -21,7 +21,7 @@ from wpl_d2.command_line import parse_args
 from wpl_d2.engine import check_run, launch, load_framework, setup
 from wpl_d2.engine.classes import Classes, check_list, classes_of_run
 from wpl_d2.evaluation import judge_pseudo_labels
-from wpl_d2.files import make_folder, write_text
+from wpl_d2.files import make_place, write_text
 
 
 def main(args: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     check_run(args, judged=[args.dataset])
     if args.output:
-        make_folder("--output", args.output.parent)
+        make_place("--output", args.output)
 
 
 def _parse() -> argparse.Namespace:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import torch
 
-from wpl_d2.command_line import parse_args
+from wpl_d2.command_line import parse_args, positive, share
 from wpl_d2.errors import clear_errors
 from wpl_d2.export import Predictor, Results, open_model, open_source, predict
+from wpl_d2.files import make_folder
 from wpl_d2.modeling.weights import OWNERS
 
 
@@ -29,6 +30,7 @@ def main() -> int:
     source = open_source(args.input, without=args.output)
     deployed = open_model(args.weights, args.model, device, args.trust_code)
     predictor = Predictor(deployed, device, args.min_score, args.opts)
+    make_folder("--output", args.output)
     with Results(args.output, deployed.about, deployed.find is not None, source) as results:
         skipped = predict(source, predictor, results, args.batch_size)
     for text in source.left_out():
@@ -48,8 +50,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
     )
-    parser.add_argument("--batch-size", type=int, default=4, help="images of one size at once (default: 4)")
-    parser.add_argument("--min-score", type=float, default=0.5, help="of the boxes (default: 0.5)")
+    parser.add_argument("--batch-size", type=positive, default=4, help="images of one size at once (default: 4)")
+    parser.add_argument("--min-score", type=share, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs below TEST.INFERENCE")
     return parse_args(parser)

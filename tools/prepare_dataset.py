@@ -14,6 +14,7 @@ import os
 import sys
 from pathlib import Path
 
+from wpl_d2.command_line import positive
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import (
     BENCHMARKS,
@@ -68,12 +69,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--fraction", help="make a new split with this share of labeled images, such as 1/20")
     parser.add_argument("--seed", type=int, default=0, help="of --fraction")
     parser.add_argument("--balanced", action="store_true", help="with --fraction: show all classes equally often")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
     if args.balanced and not args.fraction:
         parser.error("--balanced is for --fraction")
-    if args.workers < 1:
-        parser.error("--workers must be at least 1")
+    if args.root and args.root.exists() and not args.root.is_dir():
+        parser.error(f"--root: {args.root} is no folder")
     return args
 
 

@@ -10,11 +10,14 @@ import json
 import re
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from wpl_d2.errors import check_name, clear_errors
+from wpl_d2.errors import InputError, check_name, clear_errors
+
+_RUN = r"(.+)_s(\d+)"
 
 
 def last_value(metrics: Path, key: str) -> float | None:
@@ -30,11 +33,14 @@ def main() -> None:
     parser.add_argument("--baseline", metavar="NAME", help="the run to which the others are compared")
     args = parser.parse_args()
     runs: dict[str, dict[int, float]] = defaultdict(dict)
-    for metrics in sorted(args.folder.glob("*/metrics.json")):
-        named = re.fullmatch(r"(.+)_s(\d+)", metrics.parent.name)
+    found = sorted(args.folder.glob("*/metrics.json"))
+    for metrics in found:
+        named = re.fullmatch(_RUN, metrics.parent.name)
         value = last_value(metrics, args.key)
         if named and value is not None:
             runs[named[1]][int(named[2])] = value
+    if not runs:
+        raise InputError(f"{args.folder}: {nothing_found(args.folder, found, args.key)}")
     if args.baseline:
         check_name("--baseline", args.baseline, runs)
     rows = []
@@ -44,6 +50,19 @@ def main() -> None:
             base = runs[args.baseline]
             rows.append([f"  minus {args.baseline}", *describe({s: values[s] - base[s] for s in values if s in base})])
     print(tabulate(rows, ["run", "seeds", "mean", "standard deviation", f"{args.key} by seed"], disable_numparse=True))
+
+
+def nothing_found(folder: Path, metrics: Sequence[Path], key: str) -> str:
+    """Why no run can be summarised, and how to mend it."""
+    if not folder.is_dir():
+        return "no such folder; give one that holds a folder for each run"
+    layout = "runs are FOLDER/NAME_sSEED/metrics.json, such as results/camvid/mean_teacher_s0/metrics.json"
+    if not metrics:
+        itself = (folder / "metrics.json").is_file()
+        return f"is itself a run; give the folder above it ({layout})" if itself else f"holds no runs; {layout}"
+    if all(re.fullmatch(_RUN, file.parent.name) is None for file in metrics):
+        return f"holds no run with a seed in its name, but {metrics[0].parent.name}; {layout}"
+    return f"no run has measured {key}; give --key another name out of a metrics.json"
 
 
 def describe(values: dict[int, float]) -> list[str]:

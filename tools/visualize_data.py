@@ -18,12 +18,12 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 
-from wpl_d2.command_line import parse_args
+from wpl_d2.command_line import parse_args, positive
 from wpl_d2.config import load_cfg
 from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
-from wpl_d2.errors import clear_errors
-from wpl_d2.files import save_png, writing
+from wpl_d2.errors import InputError, clear_errors
+from wpl_d2.files import make_folder, save_png
 from wpl_d2.structures import IGNORE, PseudoLabels, class_boxes
 from wpl_d2.visualization.layers import draw_boxes
 
@@ -32,8 +32,9 @@ def main() -> None:
     args = _parse()
     cfg = load_cfg(args.config_file, args.opts)
     setup_datasets(cfg)
-    with writing(args.output):
-        args.output.mkdir(parents=True, exist_ok=True)
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
+    make_folder("--output", args.output)
     labeled = labeled_dataset(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     for counter in tqdm(range(args.num), desc="labeled", unit="image"):
@@ -113,7 +114,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    parser.add_argument("--num", type=int, default=8, help="pictures of each stream")
+    parser.add_argument("--num", type=positive, default=8, help="pictures of each stream")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
     return parse_args(parser)
 

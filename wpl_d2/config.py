@@ -10,7 +10,7 @@ from detectron2.projects.deeplab import add_deeplab_config
 
 # Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
 from . import modeling  # noqa: F401
-from .config_check import check_values
+from .config_check import check_overrides, check_values
 from .config_values import find_misplaced, leaf_keys, read_values, set_value
 from .errors import InputError
 
@@ -366,14 +366,15 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: a file that cannot be read, an unknown key (the message names the nearest valid ones), or a value of
-            another type than the key's or out of its range.
+        InputError: a file that cannot be read, an unknown key (the message names the nearest valid ones), a value of
+            another type than the key's or out of its range, or a key of another backbone.
     """
     cfg = get_cfg()
     for key, value in read_values(config_file) if config_file else ():
         set_value(cfg, key, value, config_file)
     override(cfg, opts)
     check_values(cfg)
+    check_overrides(cfg, opts[::2])
     return cfg
 
 

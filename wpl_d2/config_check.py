@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -74,7 +74,10 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
     (
         _positive,
         "set it above 0",
-        ("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "WEIGHTING.POWER"),
+        (
+            *("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.CHECKPOINTS_TO_KEEP"),
+            "WEIGHTING.POWER",
+        ),
     ),
     (
         _not_negative,
@@ -82,7 +85,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
         (
             *("SOLVER.WARMUP_ITERS", "SOLVER.UNLABELED_IMS_PER_BATCH", "SOLVER.REFERENCE_IMS_PER_BATCH"),
             *("FRAMEWORK.ALPHA", "FRAMEWORK.BURN_IN", "FRAMEWORK.EMA_COPY_STEPS", "INPUT.SCALE_BASE"),
-            *("DATALOADER.NUM_WORKERS", "MODEL.TIMM.BN_EPS"),
+            *("DATALOADER.NUM_WORKERS", "DATASETS.MIN_BOX_AREA", "MODEL.TIMM.BN_EPS"),
         ),
     ),
     (_odd, "set it to 1, 3 or another odd number", ("MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL",)),
@@ -99,6 +102,18 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
         ("INPUT.STRONG.JITTER",),
     ),
 )
+
+_RESNET, _TIMM, _XCEPTION = _BACKBONES = (
+    "build_unified_resnet_backbone",
+    "build_timm_backbone",
+    "build_xception_backbone",
+)
+_OF_BACKBONES = {
+    **dict.fromkeys(("MODEL.TIMM.NAME", "MODEL.TIMM.BN_MOMENTUM"), (_TIMM, _XCEPTION)),
+    **dict.fromkeys(("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.STEM_TYPE"), (_RESNET,)),
+    **dict.fromkeys(("MODEL.RESNETS.RES5_BLOCK_DILATIONS", "MODEL.RESNETS.STRIDE_IN_1X1"), (_RESNET,)),
+}
+"""Keys that some of the project's backbones alone read."""
 
 _OWN_DESCRIPTION = "the data set's DESCRIPTION says it (ignore)"
 _OWN_CROP = "set INPUT.CROP_SIZE and INPUT.SCALE_RANGE"
@@ -145,6 +160,26 @@ def check_values(cfg: CfgNode) -> None:
             raise InputError(
                 f"MODEL.SEM_SEG_HEAD.{key}: GN has {_GROUPS} groups, into which {head[key]} does not divide; "
                 f"take a multiple of {_GROUPS}, or another MODEL.SEM_SEG_HEAD.NORM"
+            )
+
+
+def check_overrides(cfg: CfgNode, given: Collection[str]) -> None:
+    """Refuse keys of another backbone than the config's, which a user takes for a choice of the model.
+
+    Args:
+        cfg: the config, with the overrides.
+        given: keys that a command line sets; a file may set them for others that have it as their `_BASE_`.
+
+    Raises:
+        InputError: one of them does nothing.
+    """
+    chosen = cfg.MODEL.BACKBONE.NAME
+    for key in given:
+        owners = _OF_BACKBONES.get(key, ())
+        if owners and chosen not in owners and chosen in _BACKBONES:
+            raise InputError(
+                f"overrides: {key} has no effect on MODEL.BACKBONE.NAME {chosen}; set MODEL.BACKBONE.NAME {owners[0]} "
+                "and MODEL.WEIGHTS too"
             )
 
 

@@ -28,6 +28,8 @@ def read_values(file: str) -> Iterator[tuple[str, Any]]:
     """
     try:
         content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
+        if {"classes", "lists"} <= content.keys():
+            raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
         return _flatten(dict(content.items()))
     except OSError as error:
         raise InputError(f"{error.filename or file}: {error.strerror}; give a YAML file, see configs/") from error

@@ -218,6 +218,17 @@ def make_folder(key: str, folder: Path) -> None:
         raise InputError(f"{key}: {folder} cannot be written to ({error.strerror}); give another folder") from error
 
 
+def make_place(key: str, file: Path) -> None:
+    """As `make_folder`, for the folder of one file.
+
+    Raises:
+        InputError: see `make_folder`; or `file` is a folder.
+    """
+    if file.is_dir():
+        raise InputError(f"{key}: {file} is a folder; give the name of a file")
+    make_folder(key, file.parent)
+
+
 def read_text(file: Path) -> str:
     """The text in a file, without the byte order mark that some editors put before it.
 

@@ -6,7 +6,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import GENERATORS, load_description, register, setup_datasets
-from wpl_d2.data.datasets import generate_if_missing
+from wpl_d2.data.datasets import generate_if_missing, setup
+from wpl_d2.data.loader import list_records
+from wpl_d2.errors import InputError
 
 
 def test_a_description_fills_catalog_and_config(tree):
@@ -149,6 +151,42 @@ def test_a_missing_description_or_list_is_named(tree):
 def test_a_wrong_list_name_gets_the_nearest(tree):
     with pytest.raises(ValueError, match=f"DATASETS.TRAIN: '{tree.name}_labelled' .*did you mean"):
         tree.cfg("DATASETS.TRAIN", f"('{tree.name}_labelled',)")
+
+
+def test_a_description_in_place_of_another_says_which_lists_it_has_and_which_keys_to_set(tree):
+    cfg = get_cfg()
+    cfg.merge_from_list(["DATASETS.DESCRIPTION", str(tree.yaml), "DATASETS.TEST", (f"{tree.name}_val",)])
+    cfg.merge_from_list(["DATASETS.TRAIN", ("digits_labeled",), "DATASETS.UNLABELED", ("digits_unlabeled",)])
+    with pytest.raises(InputError) as error:
+        setup_datasets(cfg)
+    assert str(error.value).startswith("DATASETS.TRAIN: 'digits_labeled' is no list")
+    assert "; set DATASETS.TRAIN, DATASETS.UNLABELED to some of the lists that there are: " in str(error.value)
+    for name in ("labeled", "unlabeled", "val"):
+        assert f"{tree.name}_{name}" in str(error.value)
+    assert "coco" not in str(error.value)  # not all that Detectron2 has registered
+
+
+def test_a_list_without_a_description_says_that_it_is_missing(monkeypatch):
+    monkeypatch.setattr(setup, "DatasetCatalog", {"coco_2017_val": DatasetCatalog["coco_2017_val"]})
+    cfg = get_cfg()
+    cfg.DATASETS.TRAIN = ("fields_labeled",)
+    with pytest.raises(InputError, match=r"DATASETS.TRAIN: 'fields_labeled' is no list .* set DATASETS.DESCRIPTION to"):
+        setup_datasets(cfg)
+    cfg.DATASETS.TRAIN = ("coco_2017_val",)  # Detectron2's own may be used
+    setup_datasets(cfg)
+
+
+def test_a_list_of_detectron2_without_its_data_is_named():
+    with pytest.raises(InputError, match=r"TEST.X: the list 'coco_2017_val' cannot be read \(.*instances_val2017"):
+        list_records("coco_2017_val", "TEST.X")
+    assert list_records("coco_2017_val", "TEST.X", optional=True) == []
+
+
+@pytest.mark.parametrize("text", ["_BASE_: a.yaml", "DATASETS: {TRAIN: []}"])
+def test_a_config_is_no_description(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"run\.yaml: is a config, not .*; give it as --config-file"):
+        load_description(tmp_path / "run.yaml")
 
 
 def test_a_detector_needs_objects(tree):

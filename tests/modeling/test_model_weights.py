@@ -1,4 +1,5 @@
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
@@ -362,7 +363,9 @@ def test_what_a_pickle_may_name_cannot_be_made_to_run_code(tmp_path, capsys):
 
 def test_an_address_that_cannot_be_reached_is_said_in_words(monkeypatch, tmp_path):
     monkeypatch.setenv("FVCORE_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"http://127.0.0.1:9/w.pth: cannot be downloaded \(.+\); correct MODEL.WEIGHTS"):
+    with pytest.raises(
+        InputError, match=r"http://127.0.0.1:9/w.pth: cannot be downloaded \(.+\); correct MODEL.WEIGHTS"
+    ):
         read_weights("http://127.0.0.1:9/w.pth")
 
 
@@ -400,6 +403,19 @@ def test_backbone_of_another_depth_or_stem(make_cfg, tmp_path):
         load_backbone_weights(build_backbone(make_cfg(*RESNET)), path)
     with pytest.raises(InputError, match=r"layer1\.2\.\S+ is not the backbone's"):
         load_backbone_weights(TimmBackbone("resnet26"), path)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_atto"])
+def test_weights_of_another_model_are_one_line(tmp_path, name):
+    torch.save(resnet50().state_dict(), tmp_path / "resnet50.pth")
+    with pytest.raises(InputError) as error:
+        load_backbone_weights(TimmBackbone(name), str(tmp_path / "resnet50.pth"))
+    assert re.fullmatch(
+        rf"\S+/resnet50\.pth: is of another model than MODEL\.TIMM\.NAME {name}: .+; give MODEL\.WEIGHTS the file that "
+        rf"belongs to it, such as timm://{name}, or nothing to begin at random \(''\)",
+        str(error.value),
+    )
+    assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])

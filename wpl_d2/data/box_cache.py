@@ -94,9 +94,7 @@ class BoxCache:
         except InputError:
             raise
         except Exception as error:  # its readers raise anything at all on bytes that are something else
-            raise InputError(
-                f"{path}: is no file of boxes ({error}); make it anew with tools/cache_boxes.py"
-            ) from error
+            raise InputError(f"{path}: is no file of boxes; make it anew with tools/cache_boxes.py") from error
 
     def save(self, path: str | Path) -> None:
         """Write a file, compressed; it is whole or absent.

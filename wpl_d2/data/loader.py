@@ -90,10 +90,12 @@ def list_records(name: str, key: str, optional: bool = False) -> Records:
     """
     try:
         records = DatasetCatalog.get(name)
-    except InputError:
-        if not optional:
+    except (InputError, OSError) as error:
+        if optional:
+            return []
+        if isinstance(error, InputError):
             raise
-        return []
+        raise InputError(f"{key}: the list {name!r} cannot be read ({error}); put its data there") from error
     if not records:
         raise InputError(f"{key}: the list {name!r} is empty; name one with images")
     return records

@@ -50,13 +50,7 @@ class PeriodicCheckpointer(HookBase):
     """
 
     def __init__(self, checkpointer: FrameworkCheckpointer, periods: Iterable[int], keep: int) -> None:
-        """Save at every multiple of each of the `periods`; 0 stands for never.
-
-        Raises:
-            InputError: none is to be kept.
-        """
-        if keep < 1:
-            raise InputError(f"SOLVER.CHECKPOINTS_TO_KEEP: {keep}; keep at least 1, the one to resume from")
+        """Save at every multiple of each of the `periods`; 0 stands for never. `keep` is 1 or more."""
         self._checkpointer = checkpointer
         self._periods = [period for period in periods if period > 0]
         self._keep = keep

@@ -62,6 +62,8 @@ def read_cfg(args: argparse.Namespace) -> tuple[Any, bool]:
     Raises:
         InputError: on anything wrong in the config or in the data set's description.
     """
+    if not args.config_file and not args.opts:
+        raise InputError("--config-file: is missing; give one, such as configs/quickstart.yaml")
     cfg = load_cfg(args.config_file, args.opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"

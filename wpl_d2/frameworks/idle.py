@@ -72,7 +72,7 @@ def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool
         (
             not sums["pseudo/weighted"],
             f"WEIGHTING.{'MIN_COUNT' if by_bank else 'KIND'}: every weight was neutral to the end"
-            + f"; no class of a pseudo-label had {weigher.min_count} embeddings in the memory bank" * by_bank,
+            + f"; with fewer than {weigher.min_count} embeddings in the memory bank a class is not weighed" * by_bank,
         ),
     ]
 

@@ -68,7 +68,7 @@ def read_file(name: str) -> Any:
                 f"{name}: holds more than tensors and plain containers ({refused[1]}); it was not loaded, "
                 "save its state dict alone"
             ) from error
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = _reason(error)
         if fetched:
             path.unlink(missing_ok=True)  # else the next run would take it again
             raise DamagedFileError(
@@ -76,6 +76,12 @@ def read_file(name: str) -> Any:
                 f"{_KEYS} another file"
             ) from error
         raise DamagedFileError(f"{name}: cannot be read ({reason}); write or download it anew") from error
+
+
+def _reason(error: Exception) -> str:
+    """The first line of a reader's error, but for PyTorch's advice to run what is in the file."""
+    text = str(error).strip().partition("\n")[0]
+    return "it is no file of weights" if "weights_only" in text else text or type(error).__name__
 
 
 def read_weights(name: str) -> dict[str, Tensor]:

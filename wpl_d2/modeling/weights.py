@@ -193,8 +193,8 @@ def fit_backbone(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: 
     problems = _problems(wanted, given) + [f"{key} is not the backbone's" for key in sorted(unexpected)]
     if problems:
         raise InputError(
-            f"{source}: does not fit {type(backbone).__name__}: {_listed(problems)}; "
-            "set MODEL.BACKBONE.NAME, MODEL.TIMM.NAME or MODEL.RESNETS to what the file is of"
+            f"{source}: is of another model than {_called(backbone)}: {_listed(problems, most=2)}; give MODEL.WEIGHTS "
+            f"the file that belongs to it{_own_weights(backbone)}, or nothing to begin at random ('')"
         )
     module.load_state_dict({key: given[key] for key in wanted}, strict=False)
 
@@ -252,6 +252,17 @@ def _detectron2_name(key: str, deep: bool) -> str:
     module, _, tensor = key.rpartition(".")
     stem = _DEEP_STEM if deep else _STEM
     return f"{stem[module]}.{tensor}" if module in stem else key
+
+
+def _called(backbone: nn.Module) -> str:
+    """What the config calls a backbone."""
+    if isinstance(backbone, TimmBackbone):
+        return f"MODEL.TIMM.NAME {backbone.name}"
+    return f"the {type(backbone).__name__} of MODEL.BACKBONE and MODEL.RESNETS"
+
+
+def _own_weights(backbone: nn.Module) -> str:
+    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone) else ""
 
 
 def _listed(items: list[str], most: int = 8) -> str:

@@ -204,6 +204,8 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
     if not file.is_file():
         raise InputError(f"{path}: no such file; give DATASETS.DESCRIPTION a data set's YAML, see configs/datasets")
     raw = read_yaml(file)
+    if {"DATASETS", "_BASE_"} & raw.keys():
+        raise InputError(f"{file}: is a config, not a data set's description; give it as --config-file")
     keys = {f.name: f for f in fields(Description) if f.name not in ("optional", "path")}
     for key in raw:
         if key not in keys:

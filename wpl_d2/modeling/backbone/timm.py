@@ -27,6 +27,7 @@ class TimmBackbone(Backbone):
 
     Attributes:
         body: timm's feature extractor.
+        name: of the timm model.
     """
 
     @configurable
@@ -46,6 +47,7 @@ class TimmBackbone(Backbone):
             InputError: an unknown model, or one without feature maps at this output stride.
         """
         super().__init__()
+        self.name = name
         if output_stride not in (8, 16, 32):
             raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
         body = self.create_body(name, output_stride)

@@ -1,0 +1,74 @@
+"""What is given to loaders' workers, which get it by pickling where processes are not forked."""
+
+import pickle
+from collections import deque
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from helpers import AUGSEG, CLASSES
+
+from wpl_d2.data import build_test_loader
+from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.loader import build_requested_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
+from wpl_d2.evaluation import box_caching
+
+BOXES = ["MODEL.DETECTOR.MODE", "shared"]
+KINDS = {
+    "plain": [],
+    "boxes": BOXES,
+    "copy_paste": ["INPUT.PASTE.PROB", 1.0, *BOXES],
+    "intensity": AUGSEG,
+    "no_strong_view": ["INPUT.STRONG.VIEWS", 0],
+    "scales": ["INPUT.SCALE_BALANCED", True, "INPUT.SCALE_BASE", 90, "INPUT.RANDOM_FLIP", "none"],
+    "cached_boxes": ["MODEL.DETECTOR.MODE", "cached"],
+}
+
+
+@pytest.fixture
+def cache(tree):
+    """A file with a box in every image."""
+    tree.cfg()
+    found = ImageBoxes((50, 60), np.array([[0, 0, 40, 45]], np.float32), np.array([0.9], np.float32), np.array([1]))
+    images = {record["image_id"]: found for record in DatasetCatalog.get(f"{tree.name}_unlabeled")}
+    BoxCache(Origin("digest", tuple(CLASSES), 0.05), images).save(tree.root / "boxes.npz")
+    return ["MODEL.DETECTOR.CACHE", str(tree.root / "boxes.npz")]
+
+
+def plain(value):
+    """Samples as what `==` compares."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if hasattr(value, "get_fields"):  # Instances
+        return plain({key: getattr(item, "tensor", item) for key, item in value.get_fields().items()})
+    return value
+
+
+def assert_survives(dataset, key):
+    copy = pickle.loads(pickle.dumps(dataset))
+    assert plain(copy[key]) == plain(dataset[key])
+    return dataset[key]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_of_training(tree, cache, kind):
+    cfg = tree.cfg(*KINDS[kind], *cache)
+    labeled = assert_survives(labeled_dataset(cfg), 4)
+    assert ("paste" in labeled, "instances" in labeled) == (kind == "copy_paste", kind in ("boxes", "copy_paste"))
+    for dataset, key in (
+        (unlabeled_dataset(cfg), 7),
+        (build_requested_loader(cfg, deque([[2]])).dataset, (5, 2)),
+    ):
+        unlabeled = assert_survives(dataset, key)
+        assert ("boxes" in unlabeled) == (kind == "cached_boxes")
+        assert len(unlabeled["strong"]) == (kind != "no_strong_view")
+
+
+def test_data_of_evaluation(tree):
+    name = f"{tree.name}_val"
+    assert_survives(build_test_loader(tree.cfg(), name).dataset, 1)
+    readable = build_whole_image_loader(DatasetCatalog.get(name), box_caching._ReadableMapper(), 0)
+    assert_survives(readable.dataset, 0)
