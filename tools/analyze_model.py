@@ -27,8 +27,6 @@ def main() -> None:
     args = _parse()
     if bool(args.config_file) == bool(args.weights):
         raise InputError("--config-file: give either a config or the --weights of a trained model")
-    if min(args.size) < 1:
-        raise InputError(f"--size: {args.size[0]} {args.size[1]}; give height and width of at least 1 pixel")
     if args.weights and args.opts:
         raise InputError(f"overrides: {args.opts[0]} cannot change a trained model; leave it out")
     model = load_model(args.weights)[0] if args.weights else _random_model(args.config_file, args.opts)

@@ -12,10 +12,11 @@ from detectron2.evaluation.testing import flatten_results_dict
 from PIL import Image
 
 import wpl_d2
-from wpl_d2.engine import evaluate_only, report
+from wpl_d2.engine import report
 from wpl_d2.errors import InputError
 from wpl_d2.evaluation import build_evaluator, check_evaluator, evaluate_pseudo_labels
 from wpl_d2.evaluation.evaluate import evaluate
+from wpl_d2.evaluation.records import records_with_masks
 from wpl_d2.visualization import render_preview
 from wpl_d2.visualization.preview import CELL, compose
 
@@ -186,10 +187,10 @@ def test_nothing_is_left_out_of_what_is_judged_by_itself(cfg, framework, tmp_pat
         evaluate_pseudo_labels(cfg, framework.student, None, tiny)
 
 
-def test_masks_that_were_never_there_are_refused_before_an_evaluation(cfg, tmp_path):
+def test_masks_that_were_never_there_are_refused_before_an_evaluation(tiny, tmp_path):
     (tmp_path / "masks/1.png").unlink()
     with pytest.raises(InputError, match=r"1\.png: is in .*, but has no .*masks/1\.png; add"):
-        evaluate_only(cfg, resume=False)
+        records_with_masks(tiny)
 
 
 @pytest.mark.parametrize(("value", "told"), [(7, "no class"), (2, "'dog' alone")])
