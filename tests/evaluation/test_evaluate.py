@@ -95,7 +95,7 @@ def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):
     assert [name for name in results if "auroc" in name] == [
         f"auroc-confidence-{scope}{label}"
         for scope in ("pixel", "confident")
-        for label in ("", *(f"-{name}" for name in classes))
+        for label in ("", "-all objects", *(f"-{name}" for name in classes))
     ]
 
 
