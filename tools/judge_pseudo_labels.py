@@ -7,7 +7,7 @@ tools/judge_pseudo_labels.py --config-file configs/camvid/mean_teacher_wpl_1_30.
 Prints, for every class at RPPI.BOX_SCORE and for all objects together at TEST.BOX_SCORES, how many boxes are right (IoU
 >= TEST.BOX_IOU), and how many of the pixels with a confidence >= RPPI.CONF: of all, in a box of their class, outside of
 one. With MODEL.DETECTOR.MODE cached the boxes are those of MODEL.DETECTOR.CACHE, so that detectors can be compared on
-the labels of one model that has none.
+the labels of one model that has none. `--images N` judges a random part of the list, always the same one.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog
 from detectron2.utils import comm
 
+from wpl_d2.data import register_part
 from wpl_d2.engine import launch, load_framework, setup
 from wpl_d2.errors import check_name, clear_errors
 from wpl_d2.evaluation import judge_pseudo_labels
@@ -25,10 +26,12 @@ from wpl_d2.evaluation import judge_pseudo_labels
 
 def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
-    check_name("--dataset", args.dataset, DatasetCatalog)
+    name = check_name("--dataset", args.dataset, DatasetCatalog)
+    if args.images is not None:
+        name = register_part(name, args.images)
     framework = load_framework(cfg)
     model = next(iter(framework.deployables().values()))
-    results, agreement = judge_pseudo_labels(cfg, model, framework.weigher, args.dataset)
+    results, agreement = judge_pseudo_labels(cfg, model, framework.weigher, name)
     if args.output and comm.is_main_process():
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()
@@ -41,6 +44,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="that of the training")
     parser.add_argument("--dataset", required=True, metavar="NAME", help="such as camvid_1_30_unlabeled")
+    parser.add_argument(
+        "--images", type=int, metavar="N", help="judge N random images of the list, of those with masks; by default all"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="a JSON file for all numbers of every class and score"
     )
