@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any, TypedDict
 
@@ -21,6 +21,9 @@ from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
 
 Records = list[dict[str, Any]]
+
+Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
+"""Dataset dicts, and the mapper that makes samples of them."""
 
 
 class TrainBatch(TypedDict):
@@ -81,9 +84,19 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
     return CountedDataset(records, mapper, cfg.SEED, "labeled")
 
 
-def unlabeled_dataset(cfg: CfgNode) -> CountedDataset:
-    """The unlabeled stream's samples by counter; images that cannot be read are skipped."""
-    return CountedDataset(unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "unlabeled", skip=True)
+def unlabeled_source(cfg: CfgNode) -> Source:
+    """Where unlabeled samples come from; errors are those of `unlabeled_records`."""
+    return unlabeled_records(cfg), UnlabeledMapper(cfg)
+
+
+def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedDataset:
+    """The unlabeled stream's samples by counter; images that cannot be read are skipped.
+
+    Args:
+        cfg: the config, after `setup_datasets`.
+        source: by default `unlabeled_source`.
+    """
+    return CountedDataset(*(source or unlabeled_source(cfg)), cfg.SEED, "unlabeled", skip=True)
 
 
 def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
@@ -102,15 +115,17 @@ def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     return _build_loader(cfg, labeled_dataset(cfg), "IMS_PER_BATCH", start_iter)
 
 
-def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
+def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0, source: Source | None = None) -> DataLoader:
     """The unlabeled stream of this process, `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples in a list.
 
-    Arguments, result and errors are those of `build_labeled_loader`.
+    Arguments, result and errors are those of `build_labeled_loader`; `source` is that of `unlabeled_dataset`.
     """
-    return _build_loader(cfg, unlabeled_dataset(cfg), "UNLABELED_IMS_PER_BATCH", start_iter)
+    return _build_loader(cfg, unlabeled_dataset(cfg, source), "UNLABELED_IMS_PER_BATCH", start_iter)
 
 
-def build_requested_loader(cfg: CfgNode, requests: deque[list[int]], start_iter: int = 0) -> DataLoader:
+def build_requested_loader(
+    cfg: CfgNode, requests: deque[list[int]], start_iter: int = 0, source: Source | None = None
+) -> DataLoader:
     """The unlabeled images that this process asks for, step by step.
 
     With workers, one of them makes the next step's samples while this step runs: when a step's samples are fetched,
@@ -120,11 +135,12 @@ def build_requested_loader(cfg: CfgNode, requests: deque[list[int]], start_iter:
         cfg: the config, after `setup_datasets`.
         requests: places in the unlabeled list for `start_iter` and the steps after it; who trains appends to it.
         start_iter: the step to begin with.
+        source: see `unlabeled_dataset`.
 
     Returns:
         An endless iterable of lists of samples.
     """
-    dataset = RequestedDataset(unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "requested", skip=True)
+    dataset = RequestedDataset(*(source or unlabeled_source(cfg)), cfg.SEED, "requested", skip=True)
     total = cfg.SOLVER.UNLABELED_IMS_PER_BATCH
     sampler = RequestSampler(requests, start_iter, total, comm.get_rank(), comm.get_world_size())
     workers = min(1, cfg.DATALOADER.NUM_WORKERS)
@@ -132,7 +148,10 @@ def build_requested_loader(cfg: CfgNode, requests: deque[list[int]], start_iter:
 
 
 def build_train_loader(
-    cfg: CfgNode, start_iter: int = 0, requests: deque[list[int]] | None = None
+    cfg: CfgNode,
+    start_iter: int = 0,
+    requests: deque[list[int]] | None = None,
+    source: Source | None = None,
 ) -> Iterator[TrainBatch]:
     """All streams side by side.
 
@@ -140,14 +159,15 @@ def build_train_loader(
         cfg: the config, after `setup_datasets`.
         start_iter: the step to begin with.
         requests: see `build_requested_loader`; None or empty: no image is ever asked for.
+        source: of the unlabeled images, see `unlabeled_dataset`.
 
     Returns:
         An endless iterator, to be kept for the whole run; `unlabeled` is empty where `DATASETS.UNLABELED` is.
     """
     labeled = iter(build_labeled_loader(cfg, start_iter))
     nothing: Iterator[Records] = repeat([])
-    unlabeled = iter(build_unlabeled_loader(cfg, start_iter)) if cfg.DATASETS.UNLABELED else nothing
-    requested = iter(build_requested_loader(cfg, requests, start_iter)) if requests else nothing
+    unlabeled = iter(build_unlabeled_loader(cfg, start_iter, source)) if cfg.DATASETS.UNLABELED else nothing
+    requested = iter(build_requested_loader(cfg, requests, start_iter, source)) if requests else nothing
     batches = zip(labeled, unlabeled, requested, strict=True)
     return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..data import build_train_loader
+from ..data import TrainBatch, build_train_loader
 from ..errors import InputError, check_name
 from ..evaluation.evaluate import evaluate
 from ..frameworks import build_framework
@@ -117,7 +118,7 @@ class Trainer(SimpleTrainer):
         """
         self.last_results: OrderedDict[str, Any] = OrderedDict()
         self._requests.extend(self.framework.requests())
-        self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
+        self.reset_data_loader(lambda: self.build_train_loader(self._requests))
         try:
             with self.stop_request:
                 super().train(self.start_iter, self.max_iter)
@@ -125,6 +126,14 @@ class Trainer(SimpleTrainer):
             # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
             self.reset_data_loader(tuple)
         return self.last_results
+
+    def build_train_loader(self, requests: deque[list[int]]) -> Iterator[TrainBatch]:
+        """The batches from `start_iter` on; a subclass can feed others.
+
+        Args:
+            requests: what the framework wants of the unlabeled list, see `build_requested_loader`.
+        """
+        return build_train_loader(self.cfg, self.start_iter, requests)
 
     def test(self) -> OrderedDict[str, Any]:
         """Evaluate what the framework would deploy on `cfg.DATASETS.TEST`."""
