@@ -8,6 +8,7 @@ Prints, for every class at RPPI.BOX_SCORE and for all objects together at TEST.B
 >= TEST.BOX_IOU), and how many of the pixels with a confidence >= RPPI.CONF: of all, in a box of their class, outside of
 one. With MODEL.DETECTOR.MODE cached the boxes are those of MODEL.DETECTOR.CACHE, so that detectors can be compared on
 the labels of one model that has none. `--images N` judges a random part of the list, always the same one.
+The AUROC of what weights can be made of is printed too: of a training with weights, or with `--scores`.
 """
 
 import argparse
@@ -21,7 +22,8 @@ from detectron2.utils import comm
 from wpl_d2.data import register_part
 from wpl_d2.engine import launch, load_framework, setup
 from wpl_d2.errors import check_name, clear_errors
-from wpl_d2.evaluation import judge_pseudo_labels
+from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
+from wpl_d2.files import replace_file
 
 
 def main(args: argparse.Namespace) -> None:
@@ -30,14 +32,17 @@ def main(args: argparse.Namespace) -> None:
     if args.images is not None:
         name = register_part(name, args.images)
     framework = load_framework(cfg)
-    model = next(iter(framework.deployables().values()))
-    results, agreement = judge_pseudo_labels(cfg, model, framework.weigher, name)
+    model, weigher = next(iter(framework.deployables().values())), framework.weigher
+    if args.scores and weigher is None:
+        weigher = filled_weigher(cfg, framework)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, name)
     if args.output and comm.is_main_process():
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()
         }
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1))
+        text = json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1)
+        replace_file(args.output, lambda unfinished: unfinished.write_text(text))
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,6 +54,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="a JSON file for all numbers of every class and score"
+    )
+    parser.add_argument(
+        "--scores",
+        action="store_true",
+        help="of a training without weights too: judge by what they could be made, with a bank of labeled images",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="MODEL.WEIGHTS checkpoint, further KEY VALUE pairs")

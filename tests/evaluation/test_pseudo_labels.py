@@ -209,7 +209,7 @@ def test_the_confidence_of_a_bin_is_the_one_that_was_counted_there():
 
 
 def test_scores_are_judged_over_all_and_over_confident_pixels():
-    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, ["oracle", "noisy"])
+    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, ["oracle", "noisy"], sure=0.6)
     pseudo, target, _ = batch()
     right = pseudo.labels == target
     noise = torch.rand(target.shape, generator=torch.Generator().manual_seed(9))
@@ -217,7 +217,9 @@ def test_scores_are_judged_over_all_and_over_confident_pixels():
     results = evaluator.evaluate()
     judged = pseudo.valid & (target != 255)
     confident = judged & (pseudo.confidence >= THRESHOLD)
-    for scope, mask in (("pixel", judged), ("confident", confident)):
+    sure = judged & (pseudo.confidence >= 0.6)
+    assert confident.sum() < sure.sum() < judged.sum()
+    for scope, mask in (("pixel", judged), ("confident", confident), ("sure", sure)):
         assert results[f"auroc-oracle-{scope}"] == 1
         for name, score in (("noisy", noise + right), ("confidence", pseudo.confidence)):
             expected = roc_auc_score(right[mask], score[mask])

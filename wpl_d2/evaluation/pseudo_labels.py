@@ -40,8 +40,9 @@ GROUPS = ("pixel", "confident", "reliable", "outside")
 """All labeled pixels; the confident ones; those that RPPI takes for reliable; the confident ones of an object
 class that lie outside every box of it."""
 
-SCOPES = ("pixel", "confident")
-"""The groups in which scores are judged."""
+SCOPES = ("pixel", "confident", "sure")
+"""Where scores are judged: in two of the groups, and among the pixels of a confidence of RPPI.CONF and more, where
+trainings with different thresholds compare."""
 
 
 class PseudoLabelEvaluator:
@@ -51,7 +52,12 @@ class PseudoLabelEvaluator:
     """
 
     def __init__(
-        self, classes: Sequence[str], objects: Sequence[int], threshold: float, scores: Sequence[str] = ()
+        self,
+        classes: Sequence[str],
+        objects: Sequence[int],
+        threshold: float,
+        scores: Sequence[str] = (),
+        sure: float = 0.95,
     ) -> None:
         """Start from zero.
 
@@ -60,10 +66,12 @@ class PseudoLabelEvaluator:
             objects: ids of those that the detector knows.
             threshold: a pixel is confident from here on.
             scores: names of those that `score_batch` gets; on all processes the same.
+            sure: a pixel is in the scope of that name from here on.
         """
         self.classes = list(classes)
         self._scores = ("confidence", *scores)
         self.threshold = threshold
+        self.sure = sure
         self._objects = torch.zeros(IGNORE + 1, dtype=torch.bool)
         self._objects[list(objects)] = True
         self._parts = _parts(self.classes, objects)
@@ -100,8 +108,9 @@ class PseudoLabelEvaluator:
         weights = self._by_class(pseudo.labels, right, confident, pseudo.weight.double())
         self._weights = self._weights.to(weights.device) + weights
         kind = pseudo.labels * 2 + right
+        scopes = (judged, confident, judged & (pseudo.confidence >= self.sure))
         for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
-            new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in (judged, confident)])
+            new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in scopes])
             self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
 
     def evaluate(self) -> dict[str, float]:
@@ -181,7 +190,7 @@ def judge_pseudo_labels(
     source = BoxSource(cfg, model, dataset_name)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
     scored = () if weigher is None else SIMILARITY_MAPS
-    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, scored)
+    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, scored, cfg.RPPI.CONF)
     scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
