@@ -109,22 +109,25 @@ class OracleLabels(Oracle):
         return pseudo.replace(labels=truth)
 
 
-def register_oracles() -> list[str]:
-    """Register both oracles of every semi-supervised host, such as OracleWeightsMeanTeacher and OracleLabelsUniMatch.
+def oracles() -> dict[str, tuple[type[Oracle], type[Framework]]]:
+    """Both oracles of every semi-supervised host of the package, and the host, by name.
 
-    Registering them again changes nothing.
+    Names are such as OracleWeightsMeanTeacher and OracleLabelsUniMatch.
+    """
+    hosts = [(name, host) for name, host in FRAMEWORK_REGISTRY if host.semi_supervised and not issubclass(host, Oracle)]
+    return {f"{kind.__name__}{name}": (kind, host) for kind in (OracleWeights, OracleLabels) for name, host in hosts}
+
+
+def register_oracles() -> list[str]:
+    """Register `oracles` in this process; doing so again changes nothing.
 
     Returns:
         their names.
     """
-    names = []
-    hosts = [(name, host) for name, host in FRAMEWORK_REGISTRY if host.semi_supervised and not issubclass(host, Oracle)]
-    for oracle in (OracleWeights, OracleLabels):
-        for name, host in hosts:
-            names.append(f"{oracle.__name__}{name}")
-            if names[-1] not in FRAMEWORK_REGISTRY:
-                FRAMEWORK_REGISTRY.register(type(names[-1], (oracle, host), {"__doc__": oracle.__doc__}))
-    return names
+    for name, bases in oracles().items():
+        if name not in FRAMEWORK_REGISTRY:
+            FRAMEWORK_REGISTRY.register(type(name, bases, {"__doc__": bases[0].__doc__}))
+    return list(oracles())
 
 
 def host_of(name: str) -> str:
