@@ -6,24 +6,18 @@
 """
 
 import argparse
-import json
+import math
 import re
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
+from wpl_d2.engine import Spread, last_value, paired_differences, read_metrics
 from wpl_d2.errors import InputError, check_name, clear_errors
 
 _RUN = r"(.+)_s(\d+)"
-
-
-def last_value(metrics: Path, key: str) -> float | None:
-    """The last value of `key` in a metrics.json, None if it has none."""
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    return next((row[key] for row in reversed(rows) if key in row), None)
 
 
 def main() -> None:
@@ -36,7 +30,7 @@ def main() -> None:
     found = sorted(args.folder.glob("*/metrics.json"))
     for metrics in found:
         named = re.fullmatch(_RUN, metrics.parent.name)
-        value = last_value(metrics, args.key)
+        value = last_value(read_metrics(metrics), args.key)
         if named and value is not None:
             runs[named[1]][int(named[2])] = value
     if not runs:
@@ -48,7 +42,7 @@ def main() -> None:
         rows.append([name, *describe(values)])
         if args.baseline and name != args.baseline:
             base = runs[args.baseline]
-            rows.append([f"  minus {args.baseline}", *describe({s: values[s] - base[s] for s in values if s in base})])
+            rows.append([f"  minus {args.baseline}", *describe(paired_differences(values, base))])
     print(tabulate(rows, ["run", "seeds", "mean", "standard deviation", f"{args.key} by seed"], disable_numparse=True))
 
 
@@ -67,11 +61,10 @@ def nothing_found(folder: Path, metrics: Sequence[Path], key: str) -> str:
 
 def describe(values: dict[int, float]) -> list[str]:
     """Number, mean, standard deviation and all of the values by seed."""
-    if not values:
-        return ["0", "", "", ""]
-    spread = f"{statistics.stdev(values.values()):.2f}" if len(values) > 1 else ""
+    spread = Spread.of(values.values())
+    figures = ["" if math.isnan(figure) else f"{figure:.2f}" for figure in (spread.mean, spread.deviation)]
     each = " ".join(f"{seed}: {value:.2f}" for seed, value in sorted(values.items()))
-    return [str(len(values)), f"{statistics.mean(values.values()):.2f}", spread, each]
+    return [str(spread.count), *figures, each]
 
 
 if __name__ == "__main__":

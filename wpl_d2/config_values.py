@@ -30,7 +30,7 @@ def read_values(file: str) -> Iterator[tuple[str, Any]]:
         content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
         if {"classes", "lists"} <= content.keys():
             raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
-        return _flatten(dict(content.items()))
+        return flatten(dict(content.items()))
     except OSError as error:
         raise InputError(f"{error.filename or file}: {error.strerror}; give a YAML file, see configs/") from error
     except yaml.constructor.ConstructorError as error:
@@ -117,10 +117,11 @@ def leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys such as "SOLVER.MAX_ITER", and values, of mappings within mappings."""
     for key, value in content.items():
         if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from test_streams import same, take
 
-from wpl_d2.data import build_train_loader
-from wpl_d2.data.loader import build_requested_loader
+from wpl_d2.data import UnlabeledMapper, build_train_loader
+from wpl_d2.data.loader import build_requested_loader, unlabeled_records
 
 ASKED = [[4, 0], [2, 2], [], [1, 3], [0, 0]]
 
@@ -30,6 +30,30 @@ def test_the_asked_for_images_come_in_their_steps(tree, workers):
     # Twice the same image, but not the same view.
     first, second = batches[1]["requested"]
     assert not torch.equal(first["image"], second["image"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_another_source_feeds_all_unlabeled_streams_with_the_same_views(tree, workers):
+    """A mapper that adds to the samples changes nothing else of them."""
+
+    class Marked(UnlabeledMapper):
+        def sample(self, dataset_dict, image, view):
+            moved = view.transform.apply_segmentation(image[..., 0])
+            return super().sample(dataset_dict, image, view) | {"red": torch.from_numpy(moved), **dataset_dict["more"]}
+
+    size = ("INPUT.SCALE_RANGE", (1.0, 1.0), "INPUT.CROP_SIZE", (52, 50))
+    cfg = tree.cfg("DATALOADER.NUM_WORKERS", workers, *size)
+    records = [{**record, "more": {"of": record["image_id"]}} for record in unlabeled_records(cfg)]
+    ours = take(build_train_loader(cfg, 1, requests(1), (records, Marked(cfg))), 3)
+    plain = take(build_train_loader(cfg, 1, requests(1)), 3)
+    assert same([batch["labeled"] for batch in ours], [batch["labeled"] for batch in plain])
+    for stream in ("unlabeled", "requested"):
+        for mine, theirs in zip(*(itertools.chain(*(b[stream] for b in run)) for run in (ours, plain)), strict=True):
+            assert mine.pop("of") == mine["image_id"]
+            red = mine.pop("red")
+            assert same(mine, theirs)
+            assert torch.equal(red[mine["valid"]], mine["image"][0][mine["valid"]])
+            assert (red[~mine["valid"]] == 255).all()
 
 
 def test_the_number_of_workers_changes_nothing(tree):

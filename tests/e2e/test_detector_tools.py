@@ -52,6 +52,14 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     judged = json.loads((tmp_path / "judged.json").read_text())
     assert {"all objects", "ground", "box", "ball"} == judged["boxes"]["0.85"].keys()
 
+    # A part of a list.
+    part = ["--config-file", config, "--output", tmp_path / "part.json", "--dataset", f"{tree.name}_unlabeled"]
+    run("judge_pseudo_labels.py", *part, "--images", 2, *weights)
+    listed = json.loads((tmp_path / "part.json").read_text())["pseudo_labels"]
+    assert listed.keys() == judged["pseudo_labels"].keys() and listed != judged["pseudo_labels"]
+    refused = run("judge_pseudo_labels.py", *part, "--images", 0, *weights, check=False)
+    assert (refused.returncode, "a part of 0 images is empty" in refused.stderr) == (2, True)
+
     # A data set of other classes is refused.
     (tree.root / "other.yaml").write_text(yaml.safe_dump(description | {"classes": ["ground", "ball", "box"]}))
     refused = run("cache_boxes.py", *cache, "--output", boxes, "--description", tree.root / "other.yaml", check=False)

@@ -1,5 +1,6 @@
 """The evaluation of a real, untrained model, from config to numbers and to the preview picture."""
 
+import itertools
 import re
 import sys
 from contextlib import nullcontext
@@ -12,13 +13,15 @@ from detectron2.evaluation.testing import flatten_results_dict
 from PIL import Image
 
 import wpl_d2
+from wpl_d2.data import build_labeled_loader
 from wpl_d2.engine import report
 from wpl_d2.errors import InputError
-from wpl_d2.evaluation import build_evaluator, check_evaluator, evaluate_pseudo_labels
+from wpl_d2.evaluation import build_evaluator, check_evaluator, evaluate_pseudo_labels, filled_weigher
 from wpl_d2.evaluation.evaluate import evaluate
 from wpl_d2.evaluation.records import records_with_masks
 from wpl_d2.visualization import render_preview
 from wpl_d2.visualization.preview import CELL, compose
+from wpl_d2.weighting import PixelWeigher
 
 
 @pytest.fixture
@@ -101,8 +104,8 @@ def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):
     classes = MetadataCatalog.get(tiny).stuff_classes
     assert [name for name in results if "auroc" in name] == [
         f"auroc-confidence-{scope}{label}"
-        for scope in ("pixel", "confident")
-        for label in ("", *(f"-{name}" for name in classes))
+        for scope in ("pixel", "confident", "sure")
+        for label in ("", "-all objects", *(f"-{name}" for name in classes))
     ]
 
 
@@ -211,3 +214,31 @@ def test_a_run_that_left_something_out_ends_with_status_1(cfg, left_out, caplog)
         report(cfg, results)
     assert "mIoU on" in caplog.text
     assert ("the exit status is 1" in caplog.text) == bool(left_out)
+
+
+def test_a_training_without_weights_is_judged_by_what_they_could_be_made_of(tree):
+    opts = ["MODEL.TIMM.NAME", "resnet18", "MODEL.BACKBONE.NAME", "build_timm_backbone", "WEIGHTING.LABELED_CONF", 0.0]
+    small = ["WEIGHTING.MIN_COUNT", 1, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 16]
+    cfg = tree.cfg("MODEL.DEVICE", "cpu", *opts, "WEIGHTING.BANK_SIZE", 6, "WEIGHTING.PUSH_PER_IMAGE", 2, *small)
+    torch.manual_seed(0)
+    framework = wpl_d2.build_framework(cfg).eval()
+    assert framework.weigher is None
+    looked = []
+    look = framework.look
+    framework.look = lambda items: looked.append([item["image_id"] for item in items]) or look(items)
+    weigher = filled_weigher(cfg, framework)
+    # 3 images of 2 pixels each fill a ring of 6, so 2 batches of 2.
+    assert [len(batch) for batch in looked] == [2, 2]
+    assert weigher.unlabeled_bank.counts.sum() == 0
+    expected = PixelWeigher.from_config(cfg)
+    torch.manual_seed(1)
+    for items in itertools.islice(build_labeled_loader(cfg), 2):
+        _, output = look(items)
+        expected.stage_labeled(output.embedding, output.logits, torch.stack([item["sem_seg"] for item in items]))
+        expected.commit()
+    torch.manual_seed(1)
+    again = filled_weigher(cfg, framework)
+    assert again.labeled_bank.counts.sum() > 0
+    assert torch.equal(again.labeled_bank.ring, expected.labeled_bank.ring)
+    results = evaluate_pseudo_labels(cfg, framework.teacher, again, f"{tree.name}_val")
+    assert 0 <= results["auroc-rank-pixel"] <= 1

@@ -1,10 +1,13 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
 from wpl_d2.evaluation import PseudoLabelEvaluator, pseudo_labels
-from wpl_d2.evaluation.auroc import auroc, histograms, spread_confidence
+from wpl_d2.evaluation.auroc import BINS, auroc, confidence_of_bins, histograms, spread_confidence
+from wpl_d2.evaluation.calibration import CONFIDENCES, calibration_results
 from wpl_d2.evaluation.pseudo_labels import pseudo_label_table
 from wpl_d2.structures import PseudoLabels
 
@@ -118,13 +121,94 @@ def test_groups_match_a_loop_over_pixels():
             assert results[f"accuracy-{group}-{name}"] == pytest.approx(accuracy, nan_ok=True)
             whole = sum(p[0] == index for p in pixels)
             assert results[f"coverage-{group}-{name}"] == pytest.approx(100 * len(own) / whole)
-    confident = [p for p in pixels if "confident" in p[2]]
-    weighted = sum(p[3] for p in confident if p[1]) / sum(p[3] for p in confident)
-    assert results["accuracy-weighted"] == pytest.approx(100 * weighted)
+        objects = [p for p in members if p[0] in (1, 2)]
+        assert results[f"accuracy-{group}-all objects"] == pytest.approx(share(objects, lambda p: p[1]))
+        whole = sum(p[0] in (1, 2) for p in pixels)
+        assert results[f"coverage-{group}-all objects"] == pytest.approx(100 * len(objects) / whole)
+
+
+def test_what_a_weight_leaves_of_the_labels_is_their_sum():
+    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD)
+    pseudo, target, boxes = batch()
+    evaluator.score_batch(pseudo, {}, target, boxes)
+    results, pixels = evaluator.evaluate(), brute_force(pseudo, target, boxes)
+    for part, ids in {"": (0, 1, 2), "-all objects": (1, 2), "-sky": (0,), "-dog": (2,)}.items():
+        own = [p for p in pixels if p[0] in ids]
+        confident = [p for p in own if "confident" in p[2]]
+        left, right = sum(p[3] for p in confident), sum(p[3] for p in confident if p[1])
+        assert results[f"accuracy-weighted{part}"] == pytest.approx(100 * right / left)
+        assert results[f"coverage-weighted{part}"] == pytest.approx(100 * left / len(own))
+
+
+@pytest.mark.parametrize(("objects", "foreground"), [([2], [2]), ([], [1, 2]), ([0, 1], [0, 1]), ([1, 2], [1, 2])])
+def test_the_foreground_is_the_objects_or_all_but_the_first_class(objects, foreground):
+    evaluator = PseudoLabelEvaluator(CLASSES, objects, THRESHOLD)
+    pseudo, target, boxes = batch()
+    evaluator.score_batch(pseudo, {}, target, boxes)
+    results = evaluator.evaluate()
+    judged = pseudo.valid & (target != 255) & torch.isin(pseudo.labels, torch.tensor(foreground))
+    right = pseudo.labels == target
+    assert results["accuracy-pixel-all objects"] == pytest.approx(100 * right[judged].float().mean().item())
+    sure = judged & (pseudo.confidence >= THRESHOLD)
+    area = roc_auc_score(right[sure], pseudo.confidence[sure])
+    assert results["auroc-confidence-confident-all objects"] == pytest.approx(area, abs=2e-3)
+
+
+def test_a_data_set_of_one_class_has_no_foreground():
+    evaluator = PseudoLabelEvaluator(["sky"], [], THRESHOLD)
+    shape = (1, 4, 5)
+    ones, sky = torch.ones(shape), torch.zeros(shape, dtype=torch.int64)
+    pseudo = PseudoLabels(sky, ones * 0.9, ones.bool(), ones.bool(), ones)
+    evaluator.score_batch(pseudo, {}, sky, None)
+    results = evaluator.evaluate()
+    assert results["accuracy-pixel"] == 100
+    assert np.isnan(results["accuracy-pixel-all objects"])
+    assert np.isnan(results["calibration-error-all objects"])
+
+
+def calibration_by_loop(confidence, right):
+    """Of each group: number of labels, mean confidence, share of right ones."""
+    edges = [*CONFIDENCES, float("inf")]
+    found = {}
+    for low, high in itertools.pairwise(edges):
+        own = [(c, r) for c, r in zip(confidence.tolist(), right.tolist(), strict=True) if low <= c < high]
+        found[low] = len(own), *(np.mean([pair[i] for pair in own]) if own else float("nan") for i in (0, 1))
+    return found
+
+
+@pytest.mark.parametrize("spread", ["even", "near one", "certain", "one group"])
+def test_the_calibration_curve_is_that_of_a_loop_over_labels(spread):
+    generator = torch.Generator().manual_seed(3)
+    draws = torch.rand(4000, generator=generator)
+    confidence = {
+        "even": draws,
+        "near one": 1 - draws.mul(-10).exp(),
+        "certain": torch.ones_like(draws),
+        "one group": 0.91 + draws * 0.03,
+    }[spread]
+    right = torch.rand(4000, generator=generator) < confidence**2
+    # Edges fall between two fine bins, so labels on an edge are kept away from it.
+    near = (confidence[:, None] - torch.tensor(CONFIDENCES)).abs() < 2e-3 * (1 - torch.tensor(CONFIDENCES))
+    confidence, right = confidence[~near.any(1)], right[~near.any(1)]
+    mask = torch.ones_like(right)
+    counts = histograms(spread_confidence(confidence), right.long(), mask, 2).numpy()
+    results, error = calibration_results(counts, "-part"), 0.0
+    for low, (count, sure, accuracy) in calibration_by_loop(confidence, right).items():
+        assert results[f"calibration-coverage-part@{low:g}"] == pytest.approx(100 * count / len(right))
+        assert results[f"calibration-confidence-part@{low:g}"] == pytest.approx(100 * sure, abs=0.1, nan_ok=True)
+        assert results[f"calibration-accuracy-part@{low:g}"] == pytest.approx(100 * accuracy, nan_ok=True)
+        error += 100 * abs(accuracy - sure) * count / len(right) if count else 0
+    assert results["calibration-error-part"] == pytest.approx(error, abs=0.1)
+
+
+def test_the_confidence_of_a_bin_is_the_one_that_was_counted_there():
+    confidence = torch.tensor([0.0, 0.2, 0.5, 0.9, 0.99, 0.9999, 1.0])
+    for value, bin_ in zip(confidence, (spread_confidence(confidence) * (BINS - 1)).round().int(), strict=True):
+        assert confidence_of_bins()[bin_] == pytest.approx(value.item(), abs=2.1e-3 * (1 - value.item()) + 1e-7)
 
 
 def test_scores_are_judged_over_all_and_over_confident_pixels():
-    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, ["oracle", "noisy"])
+    evaluator = PseudoLabelEvaluator(CLASSES, [1, 2], THRESHOLD, ["oracle", "noisy"], sure=0.6)
     pseudo, target, _ = batch()
     right = pseudo.labels == target
     noise = torch.rand(target.shape, generator=torch.Generator().manual_seed(9))
@@ -132,7 +216,9 @@ def test_scores_are_judged_over_all_and_over_confident_pixels():
     results = evaluator.evaluate()
     judged = pseudo.valid & (target != 255)
     confident = judged & (pseudo.confidence >= THRESHOLD)
-    for scope, mask in (("pixel", judged), ("confident", confident)):
+    sure = judged & (pseudo.confidence >= 0.6)
+    assert confident.sum() < sure.sum() < judged.sum()
+    for scope, mask in (("pixel", judged), ("confident", confident), ("sure", sure)):
         assert results[f"auroc-oracle-{scope}"] == 1
         for name, score in (("noisy", noise + right), ("confidence", pseudo.confidence)):
             expected = roc_auc_score(right[mask], score[mask])

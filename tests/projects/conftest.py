@@ -26,3 +26,17 @@ def paper_tables(monkeypatch, capsys):
 
     monkeypatch.setattr(os, "execv", become)
     return call
+
+
+@pytest.fixture
+def weight_study(monkeypatch, capsys):
+    """Calls projects/WeightStudy's tool."""
+    import weight_study
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["weight_study.py", *map(str, words)])
+        args = weight_study.parse_args()
+        args.call(args)
+        return capsys.readouterr().out
+
+    return call

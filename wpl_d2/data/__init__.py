@@ -5,7 +5,7 @@ import cv2
 from .augmentation import cutmix, cutmix_masks
 from .boxes import boxes_from_mask, cached_boxes
 from .check import check_training_data
-from .datasets import GENERATORS, Description, load_description, register, setup_datasets
+from .datasets import GENERATORS, Description, load_description, register, register_part, setup_datasets
 from .loader import (
     TrainBatch,
     build_labeled_loader,
@@ -42,6 +42,7 @@ __all__ = [
     "read_image",
     "read_mask",
     "register",
+    "register_part",
     "seeded",
     "setup_datasets",
 ]

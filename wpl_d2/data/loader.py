@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any, TypedDict
 
@@ -22,6 +22,9 @@ from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSamp
 from .workers import WorkerLoader
 
 Records = list[dict[str, Any]]
+
+Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
+"""Dataset dicts, and the mapper that makes samples of them."""
 
 
 class TrainBatch(TypedDict):
@@ -137,9 +140,19 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
     return CountedDataset(records, mapper, cfg.SEED, "labeled")
 
 
-def unlabeled_dataset(cfg: CfgNode) -> CountedDataset:
-    """The unlabeled stream's samples by counter; images that cannot be read are skipped."""
-    return CountedDataset(unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "unlabeled", skip=True)
+def unlabeled_source(cfg: CfgNode) -> Source:
+    """Where unlabeled samples come from; errors are those of `unlabeled_records`."""
+    return unlabeled_records(cfg), UnlabeledMapper(cfg)
+
+
+def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedDataset:
+    """The unlabeled stream's samples by counter; images that cannot be read are skipped.
+
+    Args:
+        cfg: the config, after `setup_datasets`.
+        source: by default `unlabeled_source`.
+    """
+    return CountedDataset(*(source or unlabeled_source(cfg)), cfg.SEED, "unlabeled", skip=True)
 
 
 def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
@@ -158,16 +171,20 @@ def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     return _build_loader(cfg, labeled_dataset(cfg), "IMS_PER_BATCH", start_iter)
 
 
-def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
+def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0, source: Source | None = None) -> DataLoader:
     """The unlabeled stream of this process, `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples in a list.
 
-    Arguments, result and errors are those of `build_labeled_loader`.
+    Arguments, result and errors are those of `build_labeled_loader`; `source` is that of `unlabeled_dataset`.
     """
-    return _build_loader(cfg, unlabeled_dataset(cfg), "UNLABELED_IMS_PER_BATCH", start_iter)
+    return _build_loader(cfg, unlabeled_dataset(cfg, source), "UNLABELED_IMS_PER_BATCH", start_iter)
 
 
 def build_requested_loader(
-    cfg: CfgNode, requests: deque[list[int]], start_iter: int = 0, unreadable: torch.Tensor | None = None
+    cfg: CfgNode,
+    requests: deque[list[int]],
+    start_iter: int = 0,
+    unreadable: torch.Tensor | None = None,
+    source: Source | None = None,
 ) -> DataLoader:
     """The unlabeled images that this process asks for, step by step.
 
@@ -179,12 +196,13 @@ def build_requested_loader(
         requests: places in the unlabeled list for `start_iter` and the steps after it; who trains appends to it.
         start_iter: the step to begin with.
         unreadable: which images the unlabeled stream could not read, shared with it.
+        source: see `unlabeled_dataset`.
 
     Returns:
         An endless iterable of lists of samples.
     """
     dataset = RequestedDataset(
-        unlabeled_records(cfg), UnlabeledMapper(cfg), cfg.SEED, "requested", skip=True, unreadable=unreadable
+        *(source or unlabeled_source(cfg)), cfg.SEED, "requested", skip=True, unreadable=unreadable
     )
     total = cfg.SOLVER.UNLABELED_IMS_PER_BATCH
     sampler = RequestSampler(requests, start_iter, total, comm.get_rank(), comm.get_world_size())
@@ -193,7 +211,10 @@ def build_requested_loader(
 
 
 def build_train_loader(
-    cfg: CfgNode, start_iter: int = 0, requests: deque[list[int]] | None = None
+    cfg: CfgNode,
+    start_iter: int = 0,
+    requests: deque[list[int]] | None = None,
+    source: Source | None = None,
 ) -> Iterator[TrainBatch]:
     """All streams side by side.
 
@@ -201,6 +222,7 @@ def build_train_loader(
         cfg: the config, after `setup_datasets`.
         start_iter: the step to begin with.
         requests: see `build_requested_loader`; None or empty: no image is ever asked for.
+        source: of the unlabeled images, see `unlabeled_dataset`.
 
     Returns:
         An endless iterator, to be kept for the whole run; `unlabeled` is empty where `DATASETS.UNLABELED` is.
@@ -209,11 +231,11 @@ def build_train_loader(
     unlabeled: Iterator[Records] = repeat([])
     requested: Iterator[Records] = repeat([])
     if cfg.DATASETS.UNLABELED:
-        loader = build_unlabeled_loader(cfg, start_iter)
+        loader = build_unlabeled_loader(cfg, start_iter, source)
         unlabeled = iter(loader)
         if requests:
             unreadable = loader.dataset.unreadable  # type: ignore[attr-defined]
-            requested = iter(build_requested_loader(cfg, requests, start_iter, unreadable))
+            requested = iter(build_requested_loader(cfg, requests, start_iter, unreadable, source))
     batches = zip(labeled, unlabeled, requested, strict=True)
     return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 

@@ -133,7 +133,16 @@ class UnlabeledMapper:
             InputError: its boxes were found on an image of another size.
         """
         image = read_record(dataset_dict)
-        view = self.view(image)
+        return self.sample(dataset_dict, image, self.view(image))
+
+    def sample(self, dataset_dict: dict[str, Any], image: np.ndarray, view: View) -> dict[str, Any]:
+        """What the model is fed of one view.
+
+        Args:
+            dataset_dict: of the image.
+            image: (H, W, 3) uint8, as it is in the file.
+            view: the weak one of it.
+        """
         weak = _to_tensor(view.image)
         strong = [self.strong(weak) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)

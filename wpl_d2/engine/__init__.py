@@ -4,19 +4,26 @@ from .check import check_run
 from .checkpoint import FrameworkCheckpointer, load_model
 from .launch import launch
 from .report import evaluate_only, load_framework, report
+from .runs import Spread, came_to_its_end, last_value, paired_differences, read_json, read_metrics
 from .setup import record_run, setup
 from .solver import build_optimizer
 from .trainer import Trainer
 
 __all__ = [
     "FrameworkCheckpointer",
+    "Spread",
     "Trainer",
     "build_optimizer",
+    "came_to_its_end",
     "check_run",
     "evaluate_only",
+    "last_value",
     "launch",
     "load_framework",
     "load_model",
+    "paired_differences",
+    "read_json",
+    "read_metrics",
     "record_run",
     "report",
     "setup",

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..data import build_train_loader
+from ..data import TrainBatch, build_train_loader
 from ..errors import InputError, check_name, in_one_line
 from ..evaluation.evaluate import evaluate
 from ..frameworks import Framework, build_framework, idle_keys
@@ -135,7 +136,7 @@ class Trainer(SimpleTrainer):
             self.checkpointer.check_room(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
         self._requests.extend(self.framework.requests())
-        self.reset_data_loader(lambda: build_train_loader(self.cfg, self.start_iter, self._requests))
+        self.reset_data_loader(lambda: self.build_train_loader(self._requests))
         try:
             with self.stop_request:
                 super().train(self.start_iter, self.max_iter)
@@ -145,6 +146,14 @@ class Trainer(SimpleTrainer):
             self.checkpointer.release()
         self.tally.report(self.framework)
         return self.last_results
+
+    def build_train_loader(self, requests: deque[list[int]]) -> Iterator[TrainBatch]:
+        """The batches from `start_iter` on; a subclass can feed others.
+
+        Args:
+            requests: what the framework wants of the unlabeled list, see `build_requested_loader`.
+        """
+        return build_train_loader(self.cfg, self.start_iter, requests)
 
     def test(self) -> OrderedDict[str, Any]:
         """Evaluate what the framework would deploy on `cfg.DATASETS.TEST`."""

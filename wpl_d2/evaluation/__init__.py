@@ -4,6 +4,7 @@ from .box_caching import cache_boxes
 from .build import build_evaluator, check_evaluator
 from .confusion import ConfusionMatrix, SemSegConfusionEvaluator, sem_seg_metrics, sem_seg_table
 from .detection import build_box_evaluator
+from .filled_weigher import filled_weigher
 from .inference import Inference, build_inference, build_predict
 from .label_files import LabelFiles
 from .pseudo_labels import PseudoLabelEvaluator, evaluate_pseudo_labels, judge_pseudo_labels
@@ -23,6 +24,7 @@ __all__ = [
     "cache_boxes",
     "check_evaluator",
     "evaluate_pseudo_labels",
+    "filled_weigher",
     "judge_pseudo_labels",
     "sem_seg_metrics",
     "sem_seg_table",

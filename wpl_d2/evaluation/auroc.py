@@ -42,6 +42,16 @@ def spread_confidence(confidence: Tensor) -> Tensor:
     return rest.log() / torch.tensor(eps, device=rest.device).log()
 
 
+def confidence_of_bins(bins: int = BINS) -> NDArray[np.float64]:
+    """The probability that each bin of `histograms` stands for where `spread_confidence` was counted: its inverse.
+
+    Returns:
+        (bins,) float, rising from 0.
+    """
+    eps = float(torch.finfo(torch.float32).eps) / 2
+    return 1.0 - eps ** (np.arange(bins) / (bins - 1))
+
+
 def auroc(counts: NDArray[np.int64]) -> float:
     """The probability that a right pixel scores higher than a wrong one, pixels of one bin counting half.
 

@@ -32,6 +32,7 @@ from ..weighting.scores import comparable_scores
 from .auroc import BINS, auroc, histograms, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
+from .calibration import calibration_results
 from .counts import count_by_class, percent
 from .left_out import NOTHING, LeftOut, ReadableImages
 from .reduce import sum_over_ranks
@@ -42,8 +43,9 @@ GROUPS = ("pixel", "confident", "reliable", "outside")
 """All labeled pixels; the confident ones; those that RPPI takes for reliable; the confident ones of an object
 class that lie outside every box of it."""
 
-SCOPES = ("pixel", "confident")
-"""The groups in which scores are judged."""
+SCOPES = ("pixel", "confident", "sure")
+"""Where scores are judged: in two of the groups, and among the pixels of a confidence of RPPI.CONF and more, where
+trainings with different thresholds compare."""
 
 
 class PseudoLabelEvaluator:
@@ -53,7 +55,12 @@ class PseudoLabelEvaluator:
     """
 
     def __init__(
-        self, classes: Sequence[str], objects: Sequence[int], threshold: float, scores: Sequence[str] = ()
+        self,
+        classes: Sequence[str],
+        objects: Sequence[int],
+        threshold: float,
+        scores: Sequence[str] = (),
+        sure: float = 0.95,
     ) -> None:
         """Start from zero.
 
@@ -62,12 +69,15 @@ class PseudoLabelEvaluator:
             objects: ids of those that the detector knows.
             threshold: a pixel is confident from here on.
             scores: names of those that `score_batch` gets; on all processes the same.
+            sure: a pixel is in the scope of that name from here on.
         """
         self.classes = list(classes)
         self._scores = ("confidence", *scores)
         self.threshold = threshold
+        self.sure = sure
         self._objects = torch.zeros(IGNORE + 1, dtype=torch.bool)
         self._objects[list(objects)] = True
+        self._parts = _parts(self.classes, objects)
         self.reset()
 
     def reset(self) -> None:
@@ -101,30 +111,35 @@ class PseudoLabelEvaluator:
         weights = self._by_class(pseudo.labels, right, confident, pseudo.weight.double())
         self._weights = self._weights.to(weights.device) + weights
         kind = pseudo.labels * 2 + right
+        scopes = (judged, confident, judged & (pseudo.confidence >= self.sure))
         for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
-            new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in (judged, confident)])
+            new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in scopes])
             self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
 
     def evaluate(self) -> dict[str, float]:
         """The numbers of all processes' images on the main one, empty on the others.
 
         Returns:
-            Percent: `accuracy-GROUP` and `coverage-GROUP` (its share of the labeled pixels), the same with
-            `-CLASS` for the pixels labeled as that class, and `accuracy-weighted` (confident pixels, each
-            counted by its weight). In [0, 1]: `auroc-SCORE-SCOPE`, the same with `-CLASS` for the pixels labeled
-            as that class. NaN where there is no pixel to tell from.
+            Percent: `accuracy-GROUP` and `coverage-GROUP` (its share of the labeled pixels), for the GROUPs and for
+            `weighted`, the confident pixels, each counted by its weight. In [0, 1]: `auroc-SCORE-SCOPE`. What
+            `calibration_results` says of the confidence. All of these also with `-CLASS` for the pixels labeled as
+            that class, and with `-all objects` for those labeled as an object (where the data set names none: as any
+            class but the first); calibration with the latter alone. NaN where there is no pixel to tell from.
         """
         groups, weights = sum_over_ranks(self._groups), sum_over_ranks(self._weights)
         summed = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
         if groups is None or weights is None:
             return {}
-        results = _group_results(groups, weights, self.classes)
+        results = _group_results(groups, weights, self._parts)
         for name, counts in summed.items():
             assert counts is not None  # the main process gets all sums
             for scope, by_class in zip(SCOPES, counts, strict=True):
-                results[f"auroc-{name}-{scope}"] = auroc(by_class.sum(axis=0))
-                for label, part in zip(self.classes, by_class, strict=True):
-                    results[f"auroc-{name}-{scope}-{label}"] = auroc(part)
+                for part, ids in self._parts.items():
+                    results[f"auroc-{name}-{scope}{part}"] = auroc(by_class[ids].sum(axis=0))
+            if name == "confidence":
+                everything = counts[SCOPES.index("pixel")]
+                for part in ("", f"-{OBJECTS}"):
+                    results |= calibration_results(everything[self._parts[part]].sum(axis=0), part)
         _LOGGER.info("pseudo-labels, %%:\n%s", pseudo_label_table(results, self.classes))
         return results
 
@@ -188,7 +203,7 @@ def judge_pseudo_labels(
     source, refinement = BoxSource(cfg, model, dataset_name, left_out), build_refinement(cfg)
     names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
     judged = {} if weigher is None else _judged_scores(weigher, bool(source), model.device)
-    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged))
+    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged), cfg.RPPI.CONF)
     box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
     with inference_context(model):
@@ -238,16 +253,24 @@ def _label(model: UnifiedSegDet, source: BoxSource, item: Mapping[str, Any]) -> 
     return make_evidence(model, PseudoLabels.from_logits(output.logits, valid), output, detections, images), found
 
 
-def _group_results(groups: NDArray[np.int64], weights: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
+def _parts(classes: Sequence[str], objects: Sequence[int]) -> dict[str, list[int]]:
+    """What of the labels is judged by itself: the end of its results' names to ids of classes."""
+    foreground = list(objects) or list(range(1, len(classes)))
+    every = {"": list(range(len(classes))), f"-{OBJECTS}": foreground}
+    return every | {f"-{name}": [index] for index, name in enumerate(classes)}
+
+
+def _group_results(
+    groups: NDArray[np.int64], weights: NDArray[np.float64], parts: Mapping[str, list[int]]
+) -> dict[str, float]:
     """Percent by name from (G, C, 2) counts and (C, 2) weights of wrong and right pixels."""
-    results = {"accuracy-weighted": percent(weights[:, 1].sum(), weights.sum())}
+    results = {}
     everything = groups[GROUPS.index("pixel")]
-    for group, counts in zip(GROUPS, groups, strict=True):
-        results[f"accuracy-{group}"] = percent(counts[:, 1].sum(), counts.sum())
-        results[f"coverage-{group}"] = percent(counts.sum(), everything.sum())
-        for index, name in enumerate(classes):
-            results[f"accuracy-{group}-{name}"] = percent(counts[index, 1], counts[index].sum())
-            results[f"coverage-{group}-{name}"] = percent(counts[index].sum(), everything[index].sum())
+    for group, by_class in zip((*GROUPS, "weighted"), (*groups, weights), strict=True):
+        for part, ids in parts.items():
+            counts = by_class[ids].sum(axis=0)
+            results[f"accuracy-{group}{part}"] = percent(counts[1], counts.sum())
+            results[f"coverage-{group}{part}"] = percent(counts.sum(), everything[ids].sum())
     return results
 
 
@@ -259,12 +282,13 @@ def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> 
         classes: in the order of the rows.
     """
     rows = [["all", *(_cell(results, group) for group in GROUPS)]]
-    rows += [[name, *(_cell(results, f"{group}-{name}") for group in GROUPS)] for name in classes]
+    rows += [[name, *(_cell(results, f"{group}-{name}") for group in GROUPS)] for name in (OBJECTS, *classes)]
     scores = dict.fromkeys(name.split("-")[1] for name in results if name.startswith("auroc-"))
     areas = [[name, *(_area(results, f"{name}-{scope}") for scope in SCOPES)] for name in scores]
     first = tabulate(rows, headers=["accuracy (coverage)", *GROUPS], tablefmt="pipe")
     second = tabulate(areas, headers=["AUROC", *SCOPES], tablefmt="pipe", disable_numparse=True)
-    by_class = [[label, *(_area(results, f"{name}-confident-{label}") for name in scores)] for label in classes]
+    labels = (OBJECTS, *classes)
+    by_class = [[label, *(_area(results, f"{name}-confident-{label}") for name in scores)] for label in labels]
     third = tabulate(by_class, headers=["AUROC, confident", *scores], tablefmt="pipe", disable_numparse=True)
     return f"{first}\n\nconfident pixels by their weight: {results['accuracy-weighted']:.2f}\n\n{second}\n\n{third}"
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import statistics
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from tabulate import tabulate
+
+from wpl_d2.engine import Spread
 
 from .results import Measured, measure
 from .tables import Table
@@ -29,7 +31,8 @@ def table_text(table: Table, root: Path) -> str:
         measured = [measure(cell, root) for cell in cells]
         lines.append([name, "published", *("" if cell.published is None else str(cell.published) for cell in cells)])
         if cells[0].run:
-            lines += [["", kind, *(describe(getattr(found, kind)) for found in measured)] for kind in KINDS]
+            for kind in KINDS:
+                lines.append(["", kind, *(str(Spread.of(getattr(found, kind).values())) for found in measured)])
         remarks |= dict.fromkeys(f"{name}: {text}" for cell in cells for text in (cell.why_not, cell.note) if text)
         remarks |= dict.fromkeys(f"{path}: not finished, left out" for found in measured for path in found.unfinished)
     body = tabulate(lines, ["", "", *table.columns], tablefmt="pipe", disable_numparse=True)
@@ -53,21 +56,12 @@ def tables_csv(tables: Iterable[Table], root: Path) -> str:
     return file.getvalue()
 
 
-def describe(values: Mapping[int, float]) -> str:
-    """Mean, standard deviation where there are several, and number of values."""
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values.values()):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values.values()):.2f}{spread} ({len(values)})"
-
-
 def _numbers(measured: Measured) -> list[str]:
     numbers = []
     for values in (measured.best, measured.last):
-        some = list(values.values())
-        numbers.append(f"{statistics.mean(some):.4f}" if some else "")
-        numbers.append(f"{statistics.stdev(some):.4f}" if len(some) > 1 else "")
-        numbers.append(str(len(some)) if some else "")
+        spread = Spread.of(values.values())
+        numbers += ["" if math.isnan(figure) else f"{figure:.4f}" for figure in (spread.mean, spread.deviation)]
+        numbers.append(str(spread.count) if values else "")
     return numbers
 
 

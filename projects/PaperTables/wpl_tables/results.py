@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from wpl_d2.errors import InputError
+from wpl_d2.engine import came_to_its_end, read_json, read_metrics
 
 from .tables import Cell
 
@@ -73,11 +71,9 @@ def read_run(folder: Path) -> tuple[Row, Row, bool]:
     """
     if (folder / "judged.json").is_file():
         return {}, _read_judged(folder / "judged.json"), True
-    rows = _read_lines(folder / "metrics.json")
+    rows = read_metrics(folder / "metrics.json")
     evaluations = [row for row in rows if BEST_BY in row]
-    # No time is left after the last step.
-    left = next((row["eta_seconds"] for row in reversed(rows) if "eta_seconds" in row), None)
-    if left != 0 or not evaluations:
+    if not came_to_its_end(rows) or not evaluations:
         return {}, {}, False
     return max(evaluations, key=lambda row: row[BEST_BY]), evaluations[-1], True
 
@@ -87,23 +83,12 @@ def _seeds(folder: Path) -> list[tuple[int, Path]]:
     return sorted((int(seed), path) for seed, path in found if seed.isdecimal())
 
 
-def _read_lines(file: Path) -> list[Row]:
-    return [_parse(line, file) for line in file.read_text().splitlines()] if file.is_file() else []
-
-
 def _read_judged(file: Path) -> Row:
     """The figures of boxes and pixels as "boxes/SCORE/CLASS/FIGURE"."""
-    judged = _parse(file.read_text(), file)
+    judged = read_json(file.read_text(), file)
     return {
         f"boxes/{score}/{name}/{figure}": value
         for score, rows in judged["boxes"].items()
         for name, figures in rows.items()
         for figure, value in figures.items()
     }
-
-
-def _parse(text: str, file: Path) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{file}: is damaged ({error}); mend its last line, or move the folder away") from error

@@ -2,6 +2,7 @@
 
 from .folder import Description, load_description, register
 from .generators import GENERATORS, generate_if_missing
+from .part import register_part
 from .setup import setup_datasets
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "generate_if_missing",
     "load_description",
     "register",
+    "register_part",
     "setup_datasets",
 ]

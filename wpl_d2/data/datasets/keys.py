@@ -17,8 +17,12 @@ SPLIT = "{split}"
 """The slot in the name and the file of a list that stands for many."""
 
 
-def read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict[str, Any]:
     """The mapping in a YAML file.
+
+    Args:
+        file: to read.
+        example: a file of its kind, for the message.
 
     Raises:
         InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
@@ -34,7 +38,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
     if not isinstance(raw, dict):
-        raise InputError(f"{file}: is not a mapping of keys to values; see configs/datasets/camvid.yaml")
+        raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
     return raw
 
 

@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Train an oracle, a host that is told the truth about unlabeled images: to measure what weights or labels could gain.
+
+train_oracle.py --config-file CONFIG [--num-gpus N] [--resume] FRAMEWORK.NAME OracleWeightsMeanTeacher [KEY VALUE ...]
+
+Its checkpoints are evaluated as those of the host: tools/train_net.py --eval-only with the host's FRAMEWORK.NAME.
+"""
+
+import argparse
+
+from detectron2.engine import default_argument_parser
+from wpl_study.oracle import OracleTrainer, register_oracles
+
+from wpl_d2.engine import launch, report, setup
+from wpl_d2.errors import InputError, check_name
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train in one process of the run."""
+    if args.eval_only:
+        raise InputError("--eval-only: an oracle only trains; use tools/train_net.py and the host's FRAMEWORK.NAME")
+    oracles = register_oracles()
+    cfg = setup(args)
+    check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, oracles)
+    trainer = OracleTrainer(cfg)
+    trainer.resume_or_load(args.resume)
+    report(cfg, trainer.train(), trainer.framework)
+
+
+if __name__ == "__main__":
+    launch(main, default_argument_parser(__doc__).parse_args())

@@ -1,0 +1,118 @@
+"""The pictures of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from wpl_d2.engine import Spread
+from wpl_d2.evaluation.box_agreement import OBJECTS
+from wpl_d2.evaluation.calibration import CONFIDENCES
+from wpl_d2.files import replace_file
+
+from .study import Row
+from .table import Judged, Table, auroc_scores
+
+_PARTS = {"all labels": "", "foreground": f"-{OBJECTS}"}
+
+
+def draw_pictures(table: Table) -> dict[str, Path]:
+    """Draw what there are figures of, as PNG files in the folder of the runs.
+
+    Returns:
+        the files by title.
+    """
+    drawn = {
+        f"Difference to the row compared with, on {table.study.lists.dev}": ("pairs.png", _pairs(table)),
+        "Calibration after the last step": ("calibration.png", _calibration(table)),
+        "AUROC among sure pixels as training goes on": ("auroc.png", _auroc(table)),
+    }
+    files = {}
+    for title, (name, figure) in drawn.items():
+        if figure is not None:
+            files[title] = table.root / name
+            replace_file(
+                files[title], lambda unfinished, figure=figure: figure.savefig(unfinished, format="png", dpi=120)
+            )
+    return files
+
+
+def _pairs(table: Table) -> Figure | None:
+    """A dot for each draw, and the mean of each row."""
+    rows = {row.name: table.pairs(row, "dev") for row in table.study.rows.values()}
+    shown = [(name, pairs) for name, pairs in rows.items() if pairs]
+    if not shown:
+        return None
+    figure = Figure(figsize=(7, 1.5 + 0.25 * len(shown)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color="grey", linewidth=0.8)
+    for draw in table.study.draws:
+        places = [(pairs[draw], place) for place, (_, pairs) in enumerate(shown) if draw in pairs]
+        if places:
+            axes.plot(*zip(*places, strict=True), "o", markersize=4, label=draw)
+    means = [Spread.of(pairs.values()).mean for _, pairs in shown]
+    axes.plot(means, range(len(shown)), "k|", markersize=12, label="mean")
+    axes.set_yticks(range(len(shown)), [name for name, _ in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel("mIoU, paired difference")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def _calibration(table: Table) -> Figure | None:
+    """Accuracy over confidence of each row's labels."""
+    rows = {row.name: table.judged(row) for row in table.study.rows.values()}
+    shown = {name: judged for name, judged in rows.items() if judged}
+    if not shown:
+        return None
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    for axes, (title, part) in zip(figure.subplots(1, 2), _PARTS.items(), strict=True):
+        axes.plot([0, 100], [0, 100], color="grey", linewidth=0.8)
+        for index, (name, judged) in enumerate(shown.items()):
+            curve = [
+                (judged[f"calibration-confidence{part}@{low:g}"], judged[f"calibration-accuracy{part}@{low:g}"])
+                for low in CONFIDENCES
+            ]
+            points = [(sure.mean, right.mean) for sure, right in curve if sure.count and right.count]
+            if points:
+                axes.plot(*zip(*points, strict=True), **_look(index), label=name)
+        axes.set(title=title, xlabel="confidence, %", ylabel="right, %")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _auroc(table: Table) -> Figure | None:
+    """Of the rows that others are compared with, a line for each score."""
+    names = dict.fromkeys(row.plain for row in table.study.rows.values())
+    rows = [row for row in table.study.rows.values() if row.name in names and table.judged(row)]
+    if not rows:
+        return None
+    figure = Figure(figsize=(10, 4 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), 2, squeeze=False)
+    for row, line in zip(rows, grid, strict=True):
+        by_step = dict(_by_step(table, row))
+        for axes, (title, part) in zip(line, _PARTS.items(), strict=True):
+            for index, score in enumerate(auroc_scores({row.name: table.judged(row)})):
+                name = f"auroc-{score}-sure{part}"
+                points = [(step, judged[name].mean) for step, judged in by_step.items() if judged[name].count]
+                if points:
+                    axes.plot(*zip(*points, strict=True), **_look(index), label=score)
+            axes.set(title=f"{row.name}: {title}", xlabel="step", ylabel="AUROC")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _by_step(table: Table, row: Row) -> Iterator[tuple[int, Judged]]:
+    steps = table.study.judge.steps if table.study.judge else ()
+    last = max(int(run.steps) for run in table.runs(row).values())
+    for step in (*steps, last):
+        if judged := table.judged(row, step):
+            yield step, judged
+
+
+def _look(index: int) -> Mapping[str, Any]:
+    """How the line of a row or a score looks: colours repeat after ten, with another line."""
+    return {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "marker": ".", "linewidth": 1}

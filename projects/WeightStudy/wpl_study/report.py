@@ -1,0 +1,142 @@
+"""The report of a study, in Markdown."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tabulate import tabulate
+
+from wpl_d2.engine import Spread
+from wpl_d2.evaluation.box_agreement import OBJECTS
+
+from .answer import answer, signed
+from .study import Judge, Row
+from .table import Judged, Table, auroc_scores
+
+NOT_RUN, NOT_MEASURED = "not run", "not measured"
+_SCOPES = ("pixel", "sure", f"sure-{OBJECTS}")
+_PARTS = ("", f"-{OBJECTS}")
+
+_ABOUT_LABELS = """\
+## Pseudo-labels
+
+Of {images} unlabeled images with masks, always the same ones of a draw, after the last step, in %: which share of the
+labels trains (their confidence reaches the row's threshold), how many of these are right, and the same with each label
+counted by its weight. Foreground: what is labeled as an object of the data set, or, where that names none, as any class
+but the first. Calibration error: how far confidence and accuracy of all labels are apart. An oracle's labels are those
+of its teacher."""
+_ABOUT_AUROC = """\
+## AUROC of right labels, by score
+
+Of all pixels / of those with a confidence of RPPI.CONF and more / of the foreground among these. A training without
+weights is judged with a memory bank of its labeled images."""
+
+
+def study_text(table: Table, pictures: Mapping[str, Path]) -> str:
+    """The report.
+
+    Args:
+        table: what is known.
+        pictures: by title, files beside the report.
+    """
+    study = table.study
+    done = sum(len(table.runs(row)) for row in study.rows.values())
+    parts = [
+        f"# {study.title}",
+        f"{done} of {len(study.rows) * len(study.draws)} runs are finished, over `{os.path.relpath(study.base)}`. "
+        "mIoU is that after the last step: mean ± standard deviation (number of draws). Commands, commits and seeds: "
+        "`results.csv`.",
+        f"## Which weight is good here?\n\n{answer(table)}",
+        f"## mIoU\n\n{_mean_table(table)}",
+        f"The model to use, the teacher where there is one, on `{study.lists.dev}`, and its difference to the row it "
+        f"is compared with:\n\n{_draw_table(table)}",
+    ]
+    if study.judge is not None:
+        parts += _label_parts(table, study.judge)
+    parts += [f"## {title}\n\n![{title}]({file.name})" for title, file in pictures.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _mean_table(table: Table) -> str:
+    lists = table.study.lists
+    sets = {"dev": lists.dev} | ({"val": lists.val} if lists.val else {})
+    lines = []
+    for row in table.study.rows.values():
+        cells = [NOT_RUN]
+        if table.runs(row):
+            cells = [cell for which in sets for cell in _mean_cells(table, row, which)]
+            seconds = Spread.of(table.figures(row, "seconds_per_step").values())
+            cells.append(f"{seconds.mean:.3f}" if seconds.count else "")
+        lines.append([row.name, *cells])
+    heads = [head for name in sets.values() for head in (f"{name}: teacher", "student", "paired difference", "t")]
+    return _pipe(["row", *heads, "s a step"], lines)
+
+
+def _mean_cells(table: Table, row: Row, which: str) -> list[str]:
+    models = [str(Spread.of(table.figures(row, f"{which}_{model}").values())) for model in ("teacher", "student")]
+    pairs = Spread.of(table.pairs(row, which).values())
+    return [*models, signed(pairs) if pairs.count else "", "" if math.isnan(pairs.t) else f"{pairs.t:.1f}"]
+
+
+def _draw_table(table: Table) -> str:
+    lines = []
+    for row in table.study.rows.values():
+        scores, pairs = table.scores(row, "dev"), table.pairs(row, "dev")
+        cells = [
+            f"{scores[draw]:.2f}" + (f" ({pairs[draw]:+.2f})" if draw in pairs else "") if draw in scores else NOT_RUN
+            for draw in table.study.draws
+        ]
+        lines.append([row.name, "" if row.plain == row.name else row.plain, *cells])
+    return _pipe(["row", "compared with", *table.study.draws], lines)
+
+
+def _label_parts(table: Table, judge: Judge) -> list[str]:
+    parts = [_ABOUT_LABELS.format(images=judge.images), _label_table(table), _ABOUT_AUROC]
+    last = max((int(result.steps) for result in table.results.values()), default=0)
+    for step in (*(step for step in judge.steps if step < last), None):
+        when = "the last step" if step is None else f"step {step}"
+        parts.append(f"After {when}:\n\n{_auroc_table(table, step)}")
+    return parts
+
+
+def _label_table(table: Table) -> str:
+    lines = []
+    for row in table.study.rows.values():
+        judged = table.judged(row)
+        lines.append([row.name, *(_label_cells(judged, table.weighted(row)) if judged else [NOT_MEASURED])])
+    four = ("share", "right", "weighted share", "weighted right")
+    heads = [f"foreground: {head}" if part else head for part in _PARTS for head in (*four, "calibration error")]
+    return _pipe(["row", *heads], lines)
+
+
+def _label_cells(judged: Judged, weighted: bool) -> list[str]:
+    cells = []
+    for part in _PARTS:
+        figures = [
+            f"{figure}-{group}{part}" for group in ("confident", "weighted") for figure in ("coverage", "accuracy")
+        ]
+        cells += [_mean(judged, name, 1) if weighted or "weighted" not in name else "" for name in figures]
+        cells.append(_mean(judged, f"calibration-error{part}", 1))
+    return cells
+
+
+def _auroc_table(table: Table, step: int | None) -> str:
+    judged = {row.name: table.judged(row, step) for row in table.study.rows.values()}
+    scores = auroc_scores(judged)
+    lines = []
+    for name, figures in judged.items():
+        cells = [" / ".join(_mean(figures, f"auroc-{score}-{scope}", 3) for scope in _SCOPES) for score in scores]
+        lines.append([name, *(cells if figures else [NOT_MEASURED])])
+    return _pipe(["row", *scores], lines)
+
+
+def _mean(judged: Judged, name: str, digits: int) -> str:
+    return f"{judged[name].mean:.{digits}f}" if name in judged and judged[name].count else "-"
+
+
+def _pipe(heads: list[str], lines: list[list[str]]) -> str:
+    filled = [line + [""] * (len(heads) - len(line)) for line in lines]
+    return tabulate(filled, heads, tablefmt="pipe", disable_numparse=True)
