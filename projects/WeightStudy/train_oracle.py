@@ -11,21 +11,29 @@ import argparse
 from detectron2.engine import default_argument_parser
 from wpl_study.oracle import OracleTrainer, register_oracles
 
-from wpl_d2.engine import launch, report, setup
+from wpl_d2.command_line import parse_args
+from wpl_d2.engine import check_run, launch, record_run, report, setup
 from wpl_d2.errors import InputError, check_name
 
 
 def main(args: argparse.Namespace) -> None:
     """Train in one process of the run."""
-    if args.eval_only:
-        raise InputError("--eval-only: an oracle only trains; use tools/train_net.py and the host's FRAMEWORK.NAME")
     oracles = register_oracles()
     cfg = setup(args)
     check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, oracles)
     trainer = OracleTrainer(cfg)
     trainer.resume_or_load(args.resume)
+    record_run(cfg)
     report(cfg, trainer.train(), trainer.framework)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Find what is wrong before processes start."""
+    if args.eval_only:
+        raise InputError("--eval-only: an oracle only trains; use tools/train_net.py and the host's FRAMEWORK.NAME")
+    register_oracles()
+    check_run(args)
+
+
 if __name__ == "__main__":
-    launch(main, default_argument_parser(__doc__).parse_args())
+    launch(main, parse_args(default_argument_parser(__doc__)), check)
