@@ -100,7 +100,7 @@ def test_a_published_network_is_exported_too(tree, name):
     torch.save({"model": model.state_dict(), **describe_run(cfg)}, checkpoint)
     path = tree.root / f"model{FORMATS[name].suffix}"
     export_model(str(checkpoint), name, path)
-    original, read = open_model(checkpoint), open_model(path)
+    original, read = open_model(checkpoint), open_model(path, trust_code=True)
     for shape in [(1, 3, 64 + i, 96 + j) for i in range(4) for j in range(4)]:
         views = noise(*shape)
         expected = original.segment(views)
