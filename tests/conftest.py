@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -18,6 +19,16 @@ def shared() -> Path:
     if not (SHARED / "camvid").is_dir():
         pytest.skip(f"{SHARED} with the CamVid and COCO test data is not there")
     return SHARED
+
+
+@pytest.fixture
+def ordinary_signals():
+    """SIGINT and SIGHUP as a program in a terminal has them: nohup, and a shell's background, let both be ignored."""
+    ordinary = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    previous = {signum: signal.signal(signum, handler) for signum, handler in ordinary.items()}
+    yield
+    for signum, handler in previous.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from helpers import AUGSEG, CLASSES
 
-from wpl_d2.data import build_test_loader
+from wpl_d2.data import EvalMapper, build_test_loader
 from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.data.loader import build_requested_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
-from wpl_d2.evaluation import box_caching
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
 KINDS = {
@@ -70,5 +69,5 @@ def test_data_of_training(tree, cache, kind):
 def test_data_of_evaluation(tree):
     name = f"{tree.name}_val"
     assert_survives(build_test_loader(tree.cfg(), name).dataset, 1)
-    readable = build_whole_image_loader(DatasetCatalog.get(name), box_caching._ReadableMapper(), 0)
+    readable = build_whole_image_loader(DatasetCatalog.get(name), EvalMapper(lenient=True), 0)
     assert_survives(readable.dataset, 0)

@@ -175,7 +175,7 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(tree, monkeypatch, caplog
     assert not list(kept.parent.glob(".*"))  # nothing unfinished
 
 
-def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads):
+def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads, ordinary_signals):
     examine = verify._examine
     monkeypatch.setattr(verify, "_examine", lambda *args: time.sleep(0.1) or examine(*args))
     monkeypatch.setattr(verify, "_MOST_THREADS", 2)

@@ -131,7 +131,9 @@ def test_what_fails_is_named_and_the_others_go_on(tmp_path, child, capsys):
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_ends_the_children_which_save_and_the_same_command_goes_on(tmp_path, child, signum, capsys):
+def test_a_signal_ends_the_children_which_save_and_the_same_command_goes_on(
+    tmp_path, child, signum, capsys, ordinary_signals
+):
     runs = select(rows_of("x_wait", "y_ok"), tmp_path)
     threading.Thread(target=_when, args=(tmp_path, ["x_wait"], lambda: os.kill(os.getpid(), signum))).start()
     handlers = [signal.getsignal(known) for known in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
