@@ -192,6 +192,14 @@ def test_running_figures_are_part_of_the_state():
     assert weigher.scores["softmatch"].mean.equal(before)
 
 
+def test_what_is_judged_moves_no_running_figures():
+    weigher = make(kind=["softmatch", "confidence"], per_class=True, momentum=0.5).eval()
+    before = {name: value.clone() for name, value in weigher.state_dict().items()}
+    weigher.weight(evidence_of(*random_step()))
+    weigher.train().commit()
+    torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("with_boxes", [False, True])
 def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
     weigher = make(reliable_conf=0.6, box_score=0.5 if with_boxes else None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -206,7 +207,8 @@ def judge_pseudo_labels(
     evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged), cfg.RPPI.CONF)
     box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
-    with inference_context(model):
+    # The weigher, too: what is judged is no step that its running figures should be of.
+    with inference_context(model), nullcontext() if weigher is None else inference_context(weigher):
         images = build_test_loader(cfg, dataset_name, "TEST.PSEUDO_LABELS", lenient=True)
         loader = ReadableImages(images, left_out)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):

@@ -56,7 +56,7 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
     records = DatasetCatalog.get(name)
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)]
     rows = []
-    with inference_context(model), torch.no_grad():
+    with inference_context(framework), torch.no_grad():
         for record in chosen:
             with suppress(InputError):  # the evaluation has named it
                 item = EvalMapper()(record)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -61,17 +62,25 @@ class Evidence:
 
 
 class Memory:
-    """What memory banks hold at the moment.
-
-    Attributes:
-        prototypes: (C, D) float32, zeros for a class without embeddings.
-        counts: (C,) int64, the number of embeddings of each class.
-    """
+    """What memory banks hold at the moment."""
 
     def __init__(self, banks: Sequence[MemoryBank]) -> None:
-        """Pool the banks, which have equal classes and channels."""
+        """Look at banks of equal classes and channels, which are pooled when they are first asked for."""
         self.banks = banks
-        self.prototypes, self.counts = pooled_prototypes(banks)
+
+    @cached_property
+    def _pooled(self) -> tuple[Tensor, Tensor]:
+        return pooled_prototypes(self.banks)
+
+    @property
+    def prototypes(self) -> Tensor:
+        """(C, D) float32, zeros for a class without embeddings."""
+        return self._pooled[0]
+
+    @property
+    def counts(self) -> Tensor:
+        """(C,) int64, the number of embeddings of each class."""
+        return self._pooled[1]
 
     @property
     def embeddings(self) -> Tensor:
@@ -112,7 +121,8 @@ class ScoreOptions:
 class Score(nn.Module):
     """One kind of weight.
 
-    A step calls it; what it remembers of the step it stages, and `after_step` stores that, on every rank the same.
+    A step calls it; what it remembers of the step it stages, in training mode alone, and `after_step` stores that, on
+    every rank the same.
 
     Attributes:
         kind: its name in WEIGHTING.KIND.
@@ -294,7 +304,8 @@ class SoftMatch(Score):
         """See `Score`."""
         confidence, valid = evidence.pseudo.confidence, evidence.pseudo.valid
         held = confidence * valid
-        self._staged.append(torch.stack([valid.sum().float(), held.sum(), (held * confidence).sum()]))
+        if self.training:
+            self._staged.append(torch.stack([valid.sum().float(), held.sum(), (held * confidence).sum()]))
         below = (self.mean - confidence).clamp(min=0.0)
         return torch.exp(-2.0 * below.square() / self.variance.clamp(min=torch.finfo(torch.float32).tiny))
 

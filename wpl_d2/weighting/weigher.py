@@ -271,21 +271,26 @@ class RunningClassMean(nn.Module):
         self.discard()
 
     def forward(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """Divide by the means of former steps, and stage what the next one is made of.
+        """Divide by the means of former steps and, in training mode, stage what the next one is made of.
 
         Args:
             values: (B, H, W) float.
             labels: (B, H, W) int64 class ids or `IGNORE`.
             mask: (B, H, W) bool, the pixels that count; never one without a label.
         """
+        if self.training:
+            self._staged.append(self._sums(values, labels, mask))
+        floor = torch.finfo(values.dtype).eps
+        return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
+
+    def _sums(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
+        """(2, C) float32: the sum of each class's values, and how many there are."""
         classes = len(self.mean)
         number = labels.masked_fill(~mask, classes).flatten()
         sums = values.new_zeros(2, classes + 1)
         sums[0].scatter_add_(0, number, values.flatten())
         sums[1].scatter_add_(0, number, torch.ones_like(values).flatten())
-        self._staged.append(sums[:, :classes])
-        floor = torch.finfo(values.dtype).eps
-        return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
+        return sums[:, :classes]
 
     @torch.no_grad()
     def after_step(self) -> None:
