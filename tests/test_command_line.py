@@ -5,9 +5,9 @@ import argparse
 import pytest
 from detectron2.engine import default_argument_parser
 
-from wpl_d2.command_line import parse_args, positive, share
 from wpl_d2.config import load_cfg
-from wpl_d2.errors import InputError
+from wpl_d2.utils.command_line import parse_args, positive, share
+from wpl_d2.utils.errors import InputError
 
 PAIRS = ["SEED", "1", "MODEL.WEIGHTS", "a.pth"]
 

@@ -7,9 +7,9 @@ import pytest
 from helpers import SMALL
 
 from wpl_d2.config import get_cfg, load_cfg
-from wpl_d2.config_check import warn_unused
-from wpl_d2.errors import InputError
+from wpl_d2.config.validation import warn_unused
 from wpl_d2.modeling import build_model
+from wpl_d2.utils.errors import InputError
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 

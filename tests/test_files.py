@@ -9,11 +9,11 @@ from detectron2.utils.events import EventStorage
 from helpers import files_up_to
 from PIL import Image
 
-from wpl_d2.data import boxes as boxes_module
-from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data import component_boxes as boxes_module
+from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.engine.hooks import MetricsWriter
-from wpl_d2.errors import clear_errors
-from wpl_d2.files import (
+from wpl_d2.utils.errors import clear_errors
+from wpl_d2.utils.files import (
     LineFile,
     SavingFile,
     UnwritableError,

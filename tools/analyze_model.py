@@ -16,11 +16,11 @@ from tabulate import tabulate
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.command_line import parse_args, positive
+from wpl_d2.checkpoint.checkpointer import load_model
 from wpl_d2.config import load_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.engine import load_model
-from wpl_d2.errors import InputError, clear_errors
+from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.errors import InputError, clear_errors
 
 
 def main() -> None:

@@ -17,16 +17,16 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch.profiler import ProfilerActivity, profile
 
-from wpl_d2.command_line import parse_args, positive
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
 from wpl_d2.engine.trainer import precision
-from wpl_d2.errors import InputError, clear_errors
 from wpl_d2.frameworks import Framework, UniMatch, build_framework
 from wpl_d2.frameworks.base import Batch, Terms
-from wpl_d2.frameworks.parts import consistency_term, select, split
+from wpl_d2.frameworks.loss_terms import consistency_term, select, split
 from wpl_d2.structures import PseudoLabels
+from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.errors import InputError, clear_errors
 from wpl_d2.weighting import rank_overlap
 
 

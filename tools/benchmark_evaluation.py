@@ -22,14 +22,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
-from wpl_d2.command_line import positive
 from wpl_d2.data import read_mask
-from wpl_d2.errors import InputError, clear_errors
 from wpl_d2.evaluation import SemSegConfusionEvaluator
-from wpl_d2.evaluation.build import build_detectron2_evaluator
-from wpl_d2.evaluation.label_map import label_map
+from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 from wpl_d2.modeling.build import check_device
 from wpl_d2.structures import IGNORE
+from wpl_d2.utils.command_line import positive
+from wpl_d2.utils.errors import InputError, clear_errors
+from wpl_d2.utils.label_map import label_map
 
 DATASET = "benchmark_evaluation"
 

@@ -20,17 +20,17 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
+from wpl_d2.checkpoint.classes import Classes
+from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.data.box_cache import Origin
 from wpl_d2.data.datasets.setup import check_list
+from wpl_d2.data.detection_cache import Origin
 from wpl_d2.data.loader import list_records
-from wpl_d2.engine import launch, load_model
-from wpl_d2.engine.about import restore_cfg
-from wpl_d2.engine.checkpoint import load_checkpoint
-from wpl_d2.engine.classes import Classes
-from wpl_d2.errors import InputError
-from wpl_d2.evaluation import cache_boxes
-from wpl_d2.files import make_place
+from wpl_d2.engine import launch
+from wpl_d2.inference.detection_caching import cache_boxes
+from wpl_d2.utils.errors import InputError
+from wpl_d2.utils.files import make_place
 
 
 def main(args: argparse.Namespace) -> None:

@@ -11,10 +11,10 @@ import argparse
 import sys
 
 from wpl_d2 import get_cfg
-from wpl_d2.command_line import positive
+from wpl_d2.data.dataset_report import survey
 from wpl_d2.data.datasets import generate_if_missing, load_description
-from wpl_d2.data.survey import survey
-from wpl_d2.errors import clear_errors
+from wpl_d2.utils.command_line import positive
+from wpl_d2.utils.errors import clear_errors
 
 
 def main() -> int:

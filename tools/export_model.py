@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from wpl_d2.errors import clear_errors
 from wpl_d2.export import FORMATS, export_model
-from wpl_d2.files import make_place
 from wpl_d2.modeling.weights import OWNERS
+from wpl_d2.utils.errors import clear_errors
+from wpl_d2.utils.files import make_place
 
 
 def main() -> None:

@@ -18,12 +18,12 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
-from wpl_d2.command_line import parse_args
+from wpl_d2.checkpoint.classes import Classes, check_list, classes_of_run
 from wpl_d2.data import register_part
 from wpl_d2.engine import check_run, launch, load_framework, setup
-from wpl_d2.engine.classes import Classes, check_list, classes_of_run
 from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
-from wpl_d2.files import make_place, write_text
+from wpl_d2.utils.command_line import parse_args
+from wpl_d2.utils.files import make_place, write_text
 
 
 def main(args: argparse.Namespace) -> None:

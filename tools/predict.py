@@ -17,11 +17,15 @@ from pathlib import Path
 
 import torch
 
-from wpl_d2.command_line import parse_args, positive, share
-from wpl_d2.errors import clear_errors
-from wpl_d2.export import Predictor, Results, open_model, open_source, predict
-from wpl_d2.files import make_folder
+from wpl_d2.export import open_model
+from wpl_d2.inference.predict import predict
+from wpl_d2.inference.predictor import Predictor
+from wpl_d2.inference.sources import open_source
+from wpl_d2.inference.writers import Results
 from wpl_d2.modeling.weights import OWNERS
+from wpl_d2.utils.command_line import parse_args, positive, share
+from wpl_d2.utils.errors import clear_errors
+from wpl_d2.utils.files import make_folder
 
 
 def main() -> int:

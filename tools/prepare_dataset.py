@@ -14,7 +14,6 @@ import os
 import sys
 from pathlib import Path
 
-from wpl_d2.command_line import positive
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import (
     BENCHMARKS,
@@ -27,7 +26,8 @@ from wpl_d2.data.preparation import (
     parse_fraction,
     prepare_images,
 )
-from wpl_d2.errors import InputError, clear_errors
+from wpl_d2.utils.command_line import positive
+from wpl_d2.utils.errors import InputError, clear_errors
 
 
 def main() -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from wpl_d2.engine import Spread, last_value, paired_differences, read_metrics
-from wpl_d2.errors import InputError, check_name, clear_errors
+from wpl_d2.utils.errors import InputError, check_name, clear_errors
 
 _RUN = r"(.+)_s(\d+)"
 

@@ -6,8 +6,8 @@ import logging
 
 from detectron2.engine import default_argument_parser
 
-from wpl_d2.command_line import parse_args
 from wpl_d2.engine import Trainer, check_run, evaluate_only, launch, record_run, report, setup
+from wpl_d2.utils.command_line import parse_args
 
 
 def main(args: argparse.Namespace) -> None:

@@ -18,14 +18,15 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 from tqdm import tqdm
 
-from wpl_d2.command_line import parse_args, positive
 from wpl_d2.config import load_cfg
-from wpl_d2.data import counted_seed, cutmix, cutmix_masks, seeded, setup_datasets
+from wpl_d2.data import counted_seed, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
-from wpl_d2.errors import InputError, clear_errors
-from wpl_d2.files import make_folder, save_png
+from wpl_d2.frameworks.mixing import cutmix, cutmix_masks
 from wpl_d2.structures import IGNORE, PseudoLabels, class_boxes
-from wpl_d2.visualization.layers import draw_boxes
+from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.errors import InputError, clear_errors
+from wpl_d2.utils.files import make_folder, save_png
+from wpl_d2.visualization.draw import draw_boxes
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from wpl_tables.recipes import Recipe
 from wpl_tables.report import list_text, table_text, tables_csv
 from wpl_tables.tables import find_cells, select_tables
 
-from wpl_d2.errors import InputError, clear_errors
-from wpl_d2.files import write_text
+from wpl_d2.utils.errors import InputError, clear_errors
+from wpl_d2.utils.files import write_text
 
 
 def show(args: argparse.Namespace) -> None:

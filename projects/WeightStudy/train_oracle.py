@@ -11,9 +11,9 @@ import argparse
 from detectron2.engine import default_argument_parser
 from wpl_study.oracle import OracleTrainer, register_oracles
 
-from wpl_d2.command_line import parse_args
 from wpl_d2.engine import check_run, launch, record_run, report, setup
-from wpl_d2.errors import InputError, check_name
+from wpl_d2.utils.command_line import parse_args
+from wpl_d2.utils.errors import InputError, check_name
 
 
 def main(args: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ from wpl_study.runner import Runner
 from wpl_study.runs import select, words
 from wpl_study.table import Table
 
-from wpl_d2.errors import InputError, clear_errors
+from wpl_d2.utils.errors import InputError, clear_errors
 
 
 def list_rows(args: argparse.Namespace) -> None:

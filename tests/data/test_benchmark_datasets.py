@@ -19,7 +19,7 @@ from PIL import Image
 from wpl_d2 import get_cfg
 from wpl_d2.data import EvalMapper, LabeledMapper, check_training_data, load_description, read_mask, setup_datasets
 from wpl_d2.data.preparation import BENCHMARKS, published_lists
-from wpl_d2.evaluation.build import build_detectron2_evaluator
+from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -8,11 +8,12 @@ from helpers import CLASSES, Tree
 from PIL import Image
 
 from wpl_d2.data import UnlabeledMapper, boxes_from_mask, build_train_loader, seeded
-from wpl_d2.data.augmentation import RandomView, StrongView
-from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.data.loader import unlabeled_records
-from wpl_d2.errors import InputError
+from wpl_d2.data.transforms.geometry import RandomView
+from wpl_d2.data.transforms.photometric import StrongView
 from wpl_d2.structures import class_boxes
+from wpl_d2.utils.errors import InputError
 
 ORIGIN = Origin("digest", tuple(CLASSES), 0.05)
 

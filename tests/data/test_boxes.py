@@ -3,7 +3,8 @@ import os
 import numpy as np
 import pytest
 
-from wpl_d2.data import boxes, boxes_from_mask, cached_boxes
+from wpl_d2.data import boxes_from_mask, cached_boxes
+from wpl_d2.data import component_boxes as boxes
 
 
 def flood_fill_boxes(mask, classes, min_area):

@@ -5,9 +5,9 @@ from detectron2.structures import Boxes, Instances
 from helpers import forbid_host_sync
 
 from wpl_d2.data import LabeledMapper, build_labeled_loader, seeded
-from wpl_d2.data.augmentation.copy_paste import copy_paste
 from wpl_d2.data.loader import labeled_dataset, labeled_records
 from wpl_d2.data.mappers import PasteMapper
+from wpl_d2.frameworks.ael.copy_paste import copy_paste
 from wpl_d2.structures import IGNORE
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import check_training_data, load_description
-from wpl_d2.data.survey import survey
+from wpl_d2.data.dataset_report import survey
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"

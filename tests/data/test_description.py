@@ -8,7 +8,7 @@ from wpl_d2 import get_cfg
 from wpl_d2.data import GENERATORS, load_description, register, setup_datasets
 from wpl_d2.data.datasets import generate_if_missing, setup
 from wpl_d2.data.loader import list_records
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 
 def test_a_description_fills_catalog_and_config(tree):

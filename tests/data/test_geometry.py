@@ -3,8 +3,7 @@ import pytest
 from PIL import Image
 
 from wpl_d2.data import LabeledMapper
-from wpl_d2.data.augmentation import RandomView
-from wpl_d2.data.augmentation.geometry import RandomScale
+from wpl_d2.data.transforms.geometry import RandomScale, RandomView
 
 
 def factors(scale, size=(100, 60), draws=400):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.data.augmentation import half_boxes
+from wpl_d2.frameworks.mixing import half_boxes
 
 SIZE = (40, 60)
 

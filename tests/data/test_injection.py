@@ -4,8 +4,8 @@ import pytest
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.data.augmentation import draw_injection, inject_and_mix, known_labels
-from wpl_d2.data.augmentation.mixing import beta_boxes
+from wpl_d2.frameworks.augseg import draw_injection, inject_and_mix, known_labels
+from wpl_d2.frameworks.mixing import beta_boxes
 from wpl_d2.structures import IGNORE, PseudoLabels
 
 SIZE = (12, 16)

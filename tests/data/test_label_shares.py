@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from wpl_d2.data import check_training_data, load_description
-from wpl_d2.data.label_shares import LabelShares, count_labels
-from wpl_d2.data.survey import survey
-from wpl_d2.errors import InputError
+from wpl_d2.data.dataset_report import survey
+from wpl_d2.data.label_statistics import LabelShares, count_labels
+from wpl_d2.utils.errors import InputError
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 

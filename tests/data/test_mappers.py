@@ -5,9 +5,9 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from wpl_d2.data import EvalMapper, LabeledMapper, UnlabeledMapper, boxes_from_mask, cached_boxes, seeded
-from wpl_d2.data.augmentation import RandomView
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 from wpl_d2.data.mappers import MIN_VISIBLE
+from wpl_d2.data.transforms.geometry import RandomView
 
 SIZES = [(321, 321), (513, 513), (65, 97), (20, 30)]
 

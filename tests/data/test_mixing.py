@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from wpl_d2 import get_cfg
-from wpl_d2.data import cutmix, cutmix_masks
-from wpl_d2.data.augmentation import CutMixBoxes
+from wpl_d2.frameworks.mixing import CutMixBoxes, cutmix, cutmix_masks
 from wpl_d2.structures import PseudoLabels
 
 

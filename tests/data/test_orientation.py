@@ -6,10 +6,9 @@ from PIL import Image
 
 from wpl_d2.data import EvalMapper, LabeledMapper, UnlabeledMapper, cached_boxes, check_training_data, load_description
 from wpl_d2.data import read_image as read
-from wpl_d2.data.headers import shown_size
+from wpl_d2.data.dataset_report import survey
+from wpl_d2.data.image_io import read_mask, shown_size
 from wpl_d2.data.loader import labeled_records, unlabeled_records
-from wpl_d2.data.masks import read_mask
-from wpl_d2.data.survey import survey
 
 # Of EXIF's standard: where the stored row 0 and the stored column 0 are to be seen.
 SIDES = {

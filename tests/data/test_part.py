@@ -6,7 +6,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from wpl_d2.data import build_test_loader, load_description, register, register_part
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 
 def ids(name):

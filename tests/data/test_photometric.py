@@ -6,7 +6,7 @@ from PIL import ImageEnhance, ImageOps
 from torchvision.transforms.v2 import functional as F
 
 from wpl_d2.data import UnlabeledMapper, seeded
-from wpl_d2.data.augmentation import IntensityView, StrongView
+from wpl_d2.data.transforms.photometric import IntensityView, StrongView
 
 # What the operations at these places are by PIL, as they were published; hue and blur are tested below.
 PIL = {

@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from helpers import AUGSEG, CLASSES
 
 from wpl_d2.data import EvalMapper, build_test_loader
-from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.data.loader import build_requested_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]

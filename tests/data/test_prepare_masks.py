@@ -12,7 +12,7 @@ from scipy.io import savemat
 from wpl_d2.data import load_description, read_mask
 from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, drop_leftovers, prepare_images
 from wpl_d2.data.preparation.benchmark import read_ids
-from wpl_d2.files import is_leftover, replace_file
+from wpl_d2.utils.files import is_leftover, replace_file
 
 VOC = BENCHMARKS["voc"]
 OWN_TRAIN, OWN_VAL, SBD_ONLY = "2007_000001", "2007_000002", "2008_000003"

@@ -7,8 +7,7 @@ import pytest
 
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, import_lists, published_lists
-from wpl_d2.data.preparation.published import digest_of
-from wpl_d2.data.preparation.splits import read_list_keys
+from wpl_d2.data.preparation.splits import digest_of, read_list_keys
 
 VOC, CITYSCAPES, COCO = (BENCHMARKS[name] for name in ("voc", "cityscapes", "coco"))
 

@@ -6,16 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from wpl_d2.data import (
-    build_labeled_loader,
-    build_test_loader,
-    build_train_loader,
-    build_unlabeled_loader,
-    seeded,
-)
+from wpl_d2.data import build_labeled_loader, build_test_loader, build_train_loader, build_unlabeled_loader, seeded
 from wpl_d2.data.loader import unlabeled_dataset
 from wpl_d2.data.sampler import CountedDataset, CountSampler
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 
 def take(loader, count):

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wpl_d2.data import check_training_data, verify
+from wpl_d2.data import check_training_data
+from wpl_d2.data import verification as verify
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 

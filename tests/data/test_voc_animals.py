@@ -13,11 +13,10 @@ from PIL import Image
 from scipy.io import savemat
 
 from wpl_d2.data import load_description, read_mask
-from wpl_d2.data.masks import read_image
+from wpl_d2.data.image_io import read_image
 from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, new_split, parse_fraction, published_lists
 from wpl_d2.data.preparation.prepare import prepare_images
-from wpl_d2.data.preparation.published import digest_of
-from wpl_d2.data.preparation.splits import list_file, read_list_keys
+from wpl_d2.data.preparation.splits import digest_of, list_file, read_list_keys
 from wpl_d2.data.preparation.voc_animals import CLASS_IDS, small_size
 
 TOOL = Path(__file__).resolve().parents[2] / "tools/prepare_dataset.py"

@@ -10,8 +10,8 @@ from multiprocessing.util import register_after_fork
 import pytest
 from torch.utils.data import Dataset
 
-from wpl_d2.data.workers import WorkerLoader
-from wpl_d2.signals import STOP_SIGNALS
+from wpl_d2.data.loader import WorkerLoader
+from wpl_d2.utils.signals import STOP_SIGNALS
 
 METHODS = ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
 

@@ -10,9 +10,9 @@ from detectron2.utils import comm
 from helpers import CLASSES, SMALL, SMALL_FPN, Tree
 
 from wpl_d2 import build_model
-from wpl_d2.data.box_cache import BoxCache, Origin
+from wpl_d2.data.detection_cache import BoxCache, Origin
 from wpl_d2.engine import Trainer, launch
-from wpl_d2.evaluation import box_caching
+from wpl_d2.inference import detection_caching as box_caching
 
 pytestmark = pytest.mark.slow
 

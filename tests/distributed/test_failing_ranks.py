@@ -11,7 +11,7 @@ import pytest
 from detectron2.utils import comm
 
 from wpl_d2.engine import launch
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 pytestmark = pytest.mark.slow
 ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}

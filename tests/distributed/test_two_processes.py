@@ -9,10 +9,11 @@ import torch
 from detectron2.utils import comm
 from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
 
-from wpl_d2.engine import Trainer, checkpoint, launch
-from wpl_d2.engine.checkpoint import FrameworkCheckpointer, load_checkpoint
-from wpl_d2.errors import InputError
+from wpl_d2.checkpoint import checkpointer as checkpoint
+from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_checkpoint
+from wpl_d2.engine import Trainer, launch
 from wpl_d2.modeling.weight_files import DamagedFileError, read_file
+from wpl_d2.utils.errors import InputError
 
 pytestmark = pytest.mark.slow
 ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from helpers import SMALL, SMALL_FPN
 
-from wpl_d2.data.box_cache import BoxCache
+from wpl_d2.data.detection_cache import BoxCache
 
 ROOT = Path(__file__).resolve().parents[2]
 

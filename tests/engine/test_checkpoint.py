@@ -11,16 +11,16 @@ from helpers import files_up_to
 from safetensors.torch import save_file
 from torch import nn
 
-from wpl_d2.engine.checkpoint import (
+from wpl_d2.checkpoint.checkpointer import (
     FrameworkCheckpointer,
-    describe_run,
     load_checkpoint,
     load_initial_weights,
     load_model,
     size_of,
 )
-from wpl_d2.errors import InputError
-from wpl_d2.files import UnwritableError
+from wpl_d2.checkpoint.metadata import describe_run
+from wpl_d2.utils.errors import InputError
+from wpl_d2.utils.files import UnwritableError
 
 
 class Pair(nn.Module):
@@ -229,7 +229,7 @@ def test_the_folder_of_a_run_vanishes(cfg, out):
 
 def test_room_is_looked_for_before_the_first_step(cfg, out, monkeypatch, caplog):
     checkpointer = FrameworkCheckpointer(Pair(), cfg, trainer=Loop())
-    monkeypatch.setattr("wpl_d2.engine.output.free_space", lambda _: 5 * 2**20)
+    monkeypatch.setattr("wpl_d2.checkpoint.run_folder.free_space", lambda _: 5 * 2**20)
     checkpointer.check_room(2**20, keep=6)  # 8 in all, 3 of which are there
     assert not caplog.text
     checkpointer.check_room(2**20, keep=7)

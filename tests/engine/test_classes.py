@@ -7,11 +7,12 @@ from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
 from torch import nn
 
 from wpl_d2 import build_framework, build_model
+from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights
+from wpl_d2.checkpoint.classes import Classes, check_list, check_model, classes_of_run
+from wpl_d2.checkpoint.metadata import describe_run
 from wpl_d2.data.datasets.folder import default_names
-from wpl_d2.engine.checkpoint import FrameworkCheckpointer, describe_run, load_initial_weights
-from wpl_d2.engine.classes import Classes, check_list, check_model, classes_of_run
 from wpl_d2.engine.report import load_framework
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 AUX = ["MODEL.AUX_HEAD.ENABLED", True]
 

@@ -7,7 +7,7 @@ import pytest
 
 from wpl_d2.engine import interrupt
 from wpl_d2.engine.interrupt import StopRequest
-from wpl_d2.signals import STOP_SIGNALS, handled
+from wpl_d2.utils.signals import STOP_SIGNALS, handled
 
 
 @pytest.fixture

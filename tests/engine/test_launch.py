@@ -10,7 +10,7 @@ import torch
 
 from wpl_d2.engine import launch
 from wpl_d2.engine.launch import count_processes
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 
 def arguments(**changes):

@@ -8,9 +8,11 @@ import pytest
 from detectron2.utils.logger import setup_logger
 from helpers import SMALL
 
-from wpl_d2.engine import log, output, record_run, setup
-from wpl_d2.engine.output import check_folder, claim_folder, has_run, put_aside, release_folder
-from wpl_d2.errors import InputError
+from wpl_d2.checkpoint import run_folder as output
+from wpl_d2.checkpoint.run_folder import check_folder, claim_folder, has_run, put_aside, release_folder
+from wpl_d2.engine import record_run, setup
+from wpl_d2.engine import setup as log
+from wpl_d2.utils.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from wpl_d2.engine import Spread, came_to_its_end, last_value, paired_differences, read_metrics
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,8 +1,8 @@
 import pytest
 
 from wpl_d2 import get_cfg
-from wpl_d2.engine.scaling import scale_schedule
-from wpl_d2.errors import InputError
+from wpl_d2.engine.solver import scale_schedule
+from wpl_d2.utils.errors import InputError
 
 
 def schedule(*opts):

@@ -14,13 +14,16 @@ from detectron2.engine import DefaultPredictor
 from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
 
 from wpl_d2 import get_cfg
+from wpl_d2.checkpoint import checkpointer as checkpoint
+from wpl_d2.checkpoint import run_folder as output
+from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_checkpoint, load_model
+from wpl_d2.checkpoint.metadata import describe_run, restore_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.engine import Trainer, checkpoint, load_model, output
-from wpl_d2.engine.checkpoint import FrameworkCheckpointer, describe_run, load_checkpoint, restore_cfg
+from wpl_d2.engine import Trainer
 from wpl_d2.engine.hooks import Evaluation
 from wpl_d2.engine.report import load_framework, report
-from wpl_d2.errors import InputError
 from wpl_d2.modeling.weight_files import read_file
+from wpl_d2.utils.errors import InputError
 
 RUN = ["SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.BASE_LR", 0.01]
 
@@ -392,7 +395,7 @@ def test_a_disk_that_gets_full_ends_the_run_in_one_line_and_nothing_is_lost(tree
 
 def test_a_run_without_room_for_a_checkpoint_does_not_begin(tree, tmp_path, monkeypatch):
     trainer = trainer_of(tree, tmp_path / "out")
-    monkeypatch.setattr("wpl_d2.engine.output.free_space", lambda _: 10**6)
+    monkeypatch.setattr("wpl_d2.checkpoint.run_folder.free_space", lambda _: 10**6)
     trainer.framework.forward = None
     with pytest.raises(InputError, match=r"^OUTPUT_DIR: \S+ has 976.6 KiB free, and one checkpoint takes \d+\.\d MiB"):
         trainer.train()

@@ -6,7 +6,7 @@ import pytest
 from detectron2.utils.events import EventStorage, get_event_storage
 
 from wpl_d2.engine.hooks import Writer
-from wpl_d2.files import UnwritableError
+from wpl_d2.utils.files import UnwritableError
 
 
 def train(folder, steps, before_step):

@@ -7,9 +7,9 @@ from helpers import CLASSES, SMALL, SMALL_DETECTOR, SMALL_FPN
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.data.box_cache import BoxCache, Origin
-from wpl_d2.errors import InputError
-from wpl_d2.evaluation import cache_boxes
+from wpl_d2.data.detection_cache import BoxCache, Origin
+from wpl_d2.inference.detection_caching import cache_boxes
+from wpl_d2.utils.errors import InputError
 
 ORIGIN = Origin("digest", tuple(CLASSES), 0.05)
 OBJECTS = (2, 1)
@@ -40,7 +40,7 @@ class Brightness(nn.Module):
 
 @pytest.fixture
 def records(tree, monkeypatch):
-    monkeypatch.setattr("wpl_d2.evaluation.box_caching.PART", 2)
+    monkeypatch.setattr("wpl_d2.inference.detection_caching.PART", 2)
     tree.cfg()
     return DatasetCatalog.get(f"{tree.name}_unlabeled")
 

@@ -3,9 +3,9 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.structures import Boxes, Instances
 
-from wpl_d2.errors import InputError
 from wpl_d2.evaluation import build_box_evaluator
 from wpl_d2.evaluation.left_out import NOTHING, LeftOut
+from wpl_d2.utils.errors import InputError
 
 SIZES = [(40, 50), (64, 64), (33, 70)]
 TRUTH = torch.tensor([[5.0, 4, 20, 22], [25, 10, 45, 30]])  # car and dog of every image

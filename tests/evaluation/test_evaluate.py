@@ -15,10 +15,10 @@ from PIL import Image
 import wpl_d2
 from wpl_d2.data import build_labeled_loader
 from wpl_d2.engine import report
-from wpl_d2.errors import InputError
 from wpl_d2.evaluation import build_evaluator, check_evaluator, evaluate_pseudo_labels, filled_weigher
-from wpl_d2.evaluation.evaluate import evaluate
-from wpl_d2.evaluation.records import records_with_masks
+from wpl_d2.evaluation.evaluator import evaluate
+from wpl_d2.evaluation.left_out import records_with_masks
+from wpl_d2.utils.errors import InputError
 from wpl_d2.visualization import render_preview
 from wpl_d2.visualization.preview import CELL, compose
 from wpl_d2.weighting import PixelWeigher

@@ -12,11 +12,12 @@ from PIL import Image
 
 import wpl_d2
 from wpl_d2.data import read_mask
-from wpl_d2.errors import InputError
-from wpl_d2.evaluation import Inference, build_evaluator, build_inference, build_predict
-from wpl_d2.evaluation.confusion import SemSegConfusionEvaluator, sem_seg_metrics
-from wpl_d2.evaluation.evaluate import evaluate
-from wpl_d2.evaluation.windows import SlidingWindow
+from wpl_d2.evaluation import build_evaluator
+from wpl_d2.evaluation.evaluator import evaluate
+from wpl_d2.evaluation.sem_seg import SemSegConfusionEvaluator, sem_seg_metrics
+from wpl_d2.inference.build import Inference, build_inference, build_predict
+from wpl_d2.inference.sliding_window import SlidingWindow
+from wpl_d2.utils.errors import InputError
 
 KEYS = "TEST.INFERENCE."
 

@@ -6,9 +6,16 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from wpl_d2.evaluation import PseudoLabelEvaluator, pseudo_labels
-from wpl_d2.evaluation.auroc import BINS, auroc, confidence_of_bins, histograms, spread_confidence
-from wpl_d2.evaluation.calibration import CONFIDENCES, calibration_results
 from wpl_d2.evaluation.pseudo_labels import pseudo_label_table
+from wpl_d2.evaluation.statistics import (
+    BINS,
+    CONFIDENCES,
+    auroc,
+    calibration_results,
+    confidence_of_bins,
+    histograms,
+    spread_confidence,
+)
 from wpl_d2.structures import PseudoLabels
 
 CLASSES = ["sky", "car", "dog"]

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wpl_d2.evaluation.augmented import Augmented
-from wpl_d2.evaluation.windows import CentreCrop, SlidingWindow, centre
+from wpl_d2.inference.sliding_window import CentreCrop, SlidingWindow, centre
+from wpl_d2.inference.tta import Augmented
 
 FILL = (120.0, 110.0, 100.0)
 

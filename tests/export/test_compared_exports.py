@@ -3,8 +3,8 @@ import dataclasses
 import pytest
 import torch
 
-from wpl_d2.export.deployed import Deployed
 from wpl_d2.export.verify import compare
+from wpl_d2.inference.runtime_model import Deployed
 
 
 def plain(images):

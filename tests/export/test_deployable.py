@@ -4,13 +4,13 @@ from helpers import SMALL, SMALL_FPN, make_tree
 from timm.layers.padding import get_same_padding
 
 import wpl_d2
-from wpl_d2.engine.checkpoint import describe_run
-from wpl_d2.errors import InputError
-from wpl_d2.export.deployable import Deployable, integer_padding
-from wpl_d2.export.deployed import deploy
+from wpl_d2.checkpoint.metadata import describe_run
 from wpl_d2.export.onnx import Onnx
 from wpl_d2.export.torch_export import TorchExport
 from wpl_d2.export.verify import compare
+from wpl_d2.export.wrapper import Deployable, integer_padding
+from wpl_d2.inference.runtime_model import deploy
+from wpl_d2.utils.errors import InputError
 
 
 def test_integer_padding_is_timms():

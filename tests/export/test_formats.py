@@ -12,11 +12,11 @@ from PIL import Image
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.engine import load_model
-from wpl_d2.engine.checkpoint import describe_run
-from wpl_d2.errors import InputError
+from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint.metadata import describe_run
 from wpl_d2.export import FORMATS, export_model, open_model
 from wpl_d2.export import onnx as onnx_format
+from wpl_d2.utils.errors import InputError
 
 GRAPHS = ["torchscript", "torch_export", "onnx"]
 ABOUT = {"classes": ["ground", "box", "ball"], "objects": [2, 1]}

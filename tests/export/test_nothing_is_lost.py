@@ -17,8 +17,12 @@ from pycocotools.coco import COCO
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import read_mask
-from wpl_d2.errors import InputError
-from wpl_d2.export import Deployed, Found, Predictor, Results, open_source, predict
+from wpl_d2.inference.predict import predict
+from wpl_d2.inference.predictor import Predictor
+from wpl_d2.inference.runtime_model import Deployed, Found
+from wpl_d2.inference.sources import open_source
+from wpl_d2.inference.writers import Results
+from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {
@@ -131,7 +135,7 @@ def test_unreadable_files_are_named(tmp_path):
 
 
 def test_a_reader_that_fails_in_another_way(tmp_path, monkeypatch, capsys):
-    import wpl_d2.export.sources as sources
+    import wpl_d2.inference.sources as sources
 
     for name in "abc":
         save(tmp_path / f"in/{name}.png", 0)
@@ -294,7 +298,7 @@ def test_a_killed_run_leaves_what_it_predicted(tmp_path):
 
 def test_writing_boxes_takes_little_of_the_time(tmp_path, monkeypatch):
     """The file grows; written after each image, a folder's images would take time in square."""
-    import wpl_d2.export.boxes_file as boxes_file
+    import wpl_d2.inference.writers as boxes_file
 
     now, writes = [0.0], []
 

@@ -15,9 +15,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from wpl_d2.data import UnreadableImageError, read_image, read_mask
-from wpl_d2.errors import InputError
-from wpl_d2.evaluation.windows import SlidingWindow
-from wpl_d2.export import Predictor, Results, open_model, open_source, predict
+from wpl_d2.export import open_model
+from wpl_d2.inference.predict import predict
+from wpl_d2.inference.predictor import Predictor
+from wpl_d2.inference.sliding_window import SlidingWindow
+from wpl_d2.inference.sources import open_source
+from wpl_d2.inference.writers import Results
+from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,10 +17,10 @@ from torch import nn
 from torch._export.serde.serialize import serialize
 from torch.export import Dim
 
-from wpl_d2.errors import InputError
 from wpl_d2.export import open_model
-from wpl_d2.export.about import about_to_texts
-from wpl_d2.export.shape_text import is_arithmetic
+from wpl_d2.export.archive_check import is_arithmetic
+from wpl_d2.export.wrapper import about_to_texts
+from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 ABOUT = {

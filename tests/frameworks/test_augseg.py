@@ -6,8 +6,7 @@ from helpers import AUGSEG, SMALL
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
-from wpl_d2.data.augmentation.injection import InjectionDraws
-from wpl_d2.frameworks.augseg import certainty
+from wpl_d2.frameworks.augseg import InjectionDraws, certainty
 from wpl_d2.structures import IGNORE, PseudoLabels
 
 

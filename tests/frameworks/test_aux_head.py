@@ -5,8 +5,8 @@ from steps import losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.engine.solver import build_optimizer
-from wpl_d2.errors import InputError
 from wpl_d2.structures import IGNORE
+from wpl_d2.utils.errors import InputError
 
 AUX = ["MODEL.AUX_HEAD.ENABLED", True]
 

@@ -9,7 +9,7 @@ from helpers import CLASSES, SMALL, SMALL_DETECTOR
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
-from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.evaluation import judge_pseudo_labels
 from wpl_d2.weighting import reliable_mask
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.frameworks.class_banks import ConfidenceBank, PresenceBank
+from wpl_d2.frameworks.ael.class_banks import ConfidenceBank, PresenceBank
 from wpl_d2.structures import IGNORE
 
 

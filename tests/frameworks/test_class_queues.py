@@ -1,7 +1,7 @@
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.frameworks.class_queues import ClassQueues
+from wpl_d2.frameworks.u2pl.class_queues import ClassQueues
 
 
 def unit(number):

@@ -4,8 +4,9 @@ import torch
 from helpers import forbid_host_sync
 from scipy import ndimage
 
-from wpl_d2.frameworks.components import component_boxes, connected_components
+from wpl_d2.frameworks.ael.copy_paste import component_boxes
 from wpl_d2.structures import IGNORE
+from wpl_d2.weighting.components import connected_components
 
 
 def blobs(seed, size=(70, 90)):

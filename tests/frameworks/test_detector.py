@@ -9,12 +9,12 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
 
 from wpl_d2 import build_framework
+from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
 from wpl_d2.data import build_train_loader
-from wpl_d2.engine import Trainer, load_framework, load_model
-from wpl_d2.engine.checkpoint import load_checkpoint
-from wpl_d2.errors import InputError
+from wpl_d2.engine import Trainer, load_framework
 from wpl_d2.evaluation import evaluate_pseudo_labels
 from wpl_d2.modeling import load_backbone_weights
+from wpl_d2.utils.errors import InputError
 
 LOSSES = {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"}
 RUN = ["SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.BASE_LR", 0.005]

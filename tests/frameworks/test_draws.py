@@ -1,7 +1,7 @@
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.frameworks.draws import choose_classes, choose_true, uniform
+from wpl_d2.frameworks.random_samples import choose_classes, choose_true, uniform
 
 SHARES = (torch.arange(10_000) + 0.5) / 10_000
 

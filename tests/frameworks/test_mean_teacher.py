@@ -7,8 +7,8 @@ from helpers import SMALL
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
-from wpl_d2.data.augmentation import cutmix_masks
 from wpl_d2.engine.solver import build_optimizer
+from wpl_d2.frameworks.mixing import cutmix_masks
 from wpl_d2.losses import reduce_term
 
 

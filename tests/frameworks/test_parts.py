@@ -3,7 +3,7 @@ import torch
 from helpers import SMALL
 
 from wpl_d2 import build_framework
-from wpl_d2.frameworks.parts import consistency_term, supervised_term
+from wpl_d2.frameworks.loss_terms import consistency_term, supervised_term
 from wpl_d2.losses import cross_entropy, ohem_mask, reduce_term
 from wpl_d2.structures import IGNORE, PseudoLabels
 

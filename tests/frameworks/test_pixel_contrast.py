@@ -3,7 +3,7 @@ import torch
 from helpers import U2PL, forbid_host_sync
 
 from wpl_d2 import get_cfg
-from wpl_d2.frameworks.pixel_contrast import Cells, PixelContrast
+from wpl_d2.frameworks.u2pl.pixel_contrast import Cells, PixelContrast
 from wpl_d2.losses import info_nce
 from wpl_d2.structures import IGNORE
 

@@ -4,8 +4,8 @@ import pytest
 from helpers import AEL, AUGSEG, U2PL, UNIMATCH
 from steps import losses_of, make
 
-from wpl_d2.errors import InputError
-from wpl_d2.frameworks.check import check_pool_norm, images_per_process
+from wpl_d2.frameworks.validation import check_pool_norm, images_per_process
+from wpl_d2.utils.errors import InputError
 
 POOL_NORM = ["MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM", True, "WEIGHTING.ENABLED", False]
 GN = ["MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [64]]

@@ -5,7 +5,7 @@ from helpers import SMALL
 from steps import losses_of, make
 
 import wpl_d2
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 
 @pytest.mark.parametrize("name", ["component_vote", "tta", "prototype"])

@@ -1,7 +1,7 @@
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.frameworks.request_queue import RequestQueue
+from wpl_d2.frameworks.ael.partner_queue import RequestQueue
 
 
 def ask(queue, images, classes):
@@ -29,8 +29,8 @@ def test_a_request_is_served_two_steps_later():
 def test_each_process_has_its_own_part_of_the_rows(monkeypatch):
     queue = RequestQueue(4)
     queue.rows.copy_(torch.arange(16).view(2, 4, 2))
-    monkeypatch.setattr("wpl_d2.frameworks.request_queue.comm.get_world_size", lambda: 2)
-    monkeypatch.setattr("wpl_d2.frameworks.request_queue.comm.get_rank", lambda: 1)
+    monkeypatch.setattr("wpl_d2.frameworks.ael.partner_queue.comm.get_world_size", lambda: 2)
+    monkeypatch.setattr("wpl_d2.frameworks.ael.partner_queue.comm.get_rank", lambda: 1)
     assert queue.count == 2
     assert queue.coming() == [[4, 6], [12, 14]]
     assert queue.classes.tolist() == [5, 7]

@@ -6,11 +6,11 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL, SMALL_DETECTOR
 
 from wpl_d2 import build_framework
+from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
 from wpl_d2.data import build_train_loader
-from wpl_d2.engine import Trainer, load_model
-from wpl_d2.engine.checkpoint import load_checkpoint
-from wpl_d2.errors import InputError
+from wpl_d2.engine import Trainer
 from wpl_d2.modeling import ema_decay
+from wpl_d2.utils.errors import InputError
 
 PLAIN = ["WEIGHTING.ENABLED", False]
 EMA = [*PLAIN, "FRAMEWORK.NAME", "SupervisedEMA"]

@@ -55,7 +55,7 @@ def test_the_next_image_is_shown_in_the_box_with_all_that_is_known(tree, monkeyp
         item["valid"] = torch.full_like(item["valid"], number != 1)
     boxes = torch.zeros(3, 48, 64, dtype=torch.bool)
     boxes[:, 5:20, 10:50] = True
-    monkeypatch.setattr("wpl_d2.frameworks.u2pl.half_boxes", lambda *args: boxes)
+    monkeypatch.setattr("wpl_d2.frameworks.u2pl.u2pl.half_boxes", lambda *args: boxes)
     mixed, pseudo = framework._mix({"unlabeled": items})
     shown = (mixed[:, 0] * framework.student.pixel_std[0] + framework.student.pixel_mean[0]).round()
     for number in range(3):

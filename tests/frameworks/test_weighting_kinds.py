@@ -8,8 +8,8 @@ from steps import losses_of
 
 import wpl_d2
 from wpl_d2.data import build_train_loader
-from wpl_d2.errors import InputError
 from wpl_d2.structures import IGNORE
+from wpl_d2.utils.errors import InputError
 from wpl_d2.weighting import SCORE_REGISTRY
 
 KINDS = [score.kind for _, score in SCORE_REGISTRY]

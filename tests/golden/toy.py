@@ -6,8 +6,8 @@ from detectron2.structures import Boxes, Instances
 from helpers import SMALL
 
 from wpl_d2 import build_framework, get_cfg
-from wpl_d2.data.augmentation.injection import InjectionDraws
-from wpl_d2.frameworks.pixel_contrast import Shares
+from wpl_d2.frameworks.augseg import InjectionDraws
+from wpl_d2.frameworks.u2pl.pixel_contrast import Shares
 
 SIZE = (48, 64)
 CLASSES = 3
@@ -129,9 +129,9 @@ def fix_draws(monkeypatch):
         sizes = contrast.shape[:2], contrast.shape, (contrast.shape[0], 1)
         return Shares(*(torch.from_numpy(contrast_shares(at["step"], *size)) for size in sizes))
 
-    monkeypatch.setattr("wpl_d2.data.augmentation.mixing.cutmix_masks", masks)
-    monkeypatch.setattr("wpl_d2.frameworks.u2pl.half_boxes", lambda *args: masks(*args[:3], area=None, ratio=None))
-    monkeypatch.setattr("wpl_d2.frameworks.pixel_contrast.PixelContrast.draw", shares)
+    monkeypatch.setattr("wpl_d2.frameworks.mixing.cutmix_masks", masks)
+    monkeypatch.setattr("wpl_d2.frameworks.u2pl.u2pl.half_boxes", lambda *args: masks(*args[:3], area=None, ratio=None))
+    monkeypatch.setattr("wpl_d2.frameworks.u2pl.pixel_contrast.PixelContrast.draw", shares)
     monkeypatch.setattr("wpl_d2.frameworks.augseg.draw_injection", injection)
     monkeypatch.setattr("torch.nn.functional.dropout2d", dropout2d)
     return at

@@ -5,9 +5,9 @@ from detectron2.modeling import build_backbone
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from wpl_d2.errors import InputError
 from wpl_d2.modeling import TimmBackbone, load_backbone_weights
 from wpl_d2.modeling.backbone.timm import _NaiveSyncBatchNormAct
+from wpl_d2.utils.errors import InputError
 
 RESNET = ["MODEL.BACKBONE.NAME", "build_unified_resnet_backbone"]
 

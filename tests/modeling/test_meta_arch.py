@@ -6,8 +6,8 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL_FPN
 
 from wpl_d2 import build_model
-from wpl_d2.errors import InputError
 from wpl_d2.structures import class_boxes
+from wpl_d2.utils.errors import InputError
 
 SIZE = (65, 97)
 

@@ -4,9 +4,9 @@ from detectron2.engine import launch
 from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils import comm
 
-from wpl_d2.errors import InputError
 from wpl_d2.modeling import TimmBackbone, resolve_norm
-from wpl_d2.modeling.norm import normalize_in_float32
+from wpl_d2.modeling.layers import normalize_in_float32
+from wpl_d2.utils.errors import InputError
 
 
 def test_one_process(monkeypatch):

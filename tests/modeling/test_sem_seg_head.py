@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from detectron2.projects.deeplab import DeepLabV3PlusHead
 
 from wpl_d2 import build_model
-from wpl_d2.errors import InputError
 from wpl_d2.modeling import EmbeddingDeepLabV3PlusHead
+from wpl_d2.utils.errors import InputError
 
 
 @pytest.mark.parametrize("size", [(65, 97), (64, 64), (321, 321)])

@@ -9,9 +9,9 @@ import pytest
 import torch
 from detectron2.utils.file_io import Detectron2Handler
 
-from wpl_d2.errors import InputError
 from wpl_d2.modeling import weight_files
 from wpl_d2.modeling.weight_files import DamagedFileError, read_weights
+from wpl_d2.utils.errors import InputError
 
 
 def content():

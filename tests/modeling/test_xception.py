@@ -5,9 +5,9 @@ from detectron2.modeling import build_backbone
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.errors import InputError
 from wpl_d2.modeling import load_backbone_weights
 from wpl_d2.modeling.backbone import XceptionBackbone
+from wpl_d2.utils.errors import InputError
 
 # The smallest of the family: only the middle flow is shorter.
 XCEPTION = ["MODEL.BACKBONE.NAME", "build_xception_backbone", "MODEL.TIMM.NAME", "xception41"]

@@ -15,13 +15,14 @@ from PIL import Image
 from wpl_study.oracle import Oracle, OracleTrainer, TruthMapper, host_of, oracle_source, register_oracles
 
 from wpl_d2 import build_framework
+from wpl_d2.checkpoint.checkpointer import load_model
 from wpl_d2.data import build_train_loader
 from wpl_d2.data.loader import unlabeled_records
-from wpl_d2.engine import Trainer, load_model
-from wpl_d2.errors import InputError
+from wpl_d2.engine import Trainer
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY
 from wpl_d2.frameworks.base import Framework
 from wpl_d2.structures import IGNORE
+from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}

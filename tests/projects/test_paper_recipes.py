@@ -16,9 +16,9 @@ from wpl_tables.tables import load_tables
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description, setup_datasets
-from wpl_d2.data.box_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
 from wpl_d2.engine import Trainer
-from wpl_d2.engine.scaling import scale_schedule
+from wpl_d2.engine.solver import scale_schedule
 
 RUNS = sorted({cell.run for table in load_tables().values() for cell in table.cells if cell.run})
 FRAMEWORKS = {

@@ -11,7 +11,7 @@ from wpl_tables.report import table_text, tables_csv
 from wpl_tables.results import measure
 from wpl_tables.tables import find_cells, load_tables, select_tables
 
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 CELLS = {cell.name: cell for table in load_tables().values() for cell in table.cells}
 

@@ -8,8 +8,8 @@ from wpl_study.reading import load_study
 from wpl_study.runs import select
 
 from wpl_d2.config import load_cfg
-from wpl_d2.errors import InputError
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY
+from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "projects" / "WeightStudy" / "studies").glob("*.yaml"))

@@ -14,7 +14,7 @@ from wpl_study.report import study_text
 from wpl_study.runs import judged_file
 from wpl_study.table import Table
 
-from wpl_d2.evaluation.calibration import CONFIDENCES
+from wpl_d2.evaluation.statistics import CONFIDENCES
 
 WEIGHTED = {"WEIGHTING.ENABLED": "True"}
 ORACLE = {"FRAMEWORK.NAME": "OracleWeightsMeanTeacher"}

@@ -9,7 +9,7 @@ from study_helpers import make_result, make_study, write_metrics
 from wpl_study.results import FILE, append_result, measure, read_results
 from wpl_study.runs import Run
 
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 
 def run_of(tmp_path, row="host", **settings):

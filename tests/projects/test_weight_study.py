@@ -17,7 +17,7 @@ from study_helpers import make_result
 from wpl_study.results import append_result
 from wpl_study.runner import describe_code
 
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 PROJECT = Path(__file__).resolve().parents[2] / "projects" / "WeightStudy"
 TOOL, README = PROJECT / "weight_study.py", PROJECT / "README.md"

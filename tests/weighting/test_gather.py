@@ -1,6 +1,6 @@
 import torch
 
-from wpl_d2.weighting import gather
+from wpl_d2.utils import comm as gather
 
 
 def test_nccl_would_take_what_is_gathered(monkeypatch):

@@ -2,20 +2,13 @@
 
 import cv2
 
-from .augmentation import cutmix, cutmix_masks
-from .boxes import boxes_from_mask, cached_boxes
-from .check import check_training_data
+from .component_boxes import boxes_from_mask, cached_boxes
 from .datasets import GENERATORS, Description, load_description, register, register_part, setup_datasets
-from .loader import (
-    TrainBatch,
-    build_labeled_loader,
-    build_test_loader,
-    build_train_loader,
-    build_unlabeled_loader,
-)
+from .image_io import UnreadableImageError, read_image, read_mask
+from .loader import TrainBatch, build_labeled_loader, build_test_loader, build_train_loader, build_unlabeled_loader
 from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
-from .masks import UnreadableImageError, read_image, read_mask
 from .sampler import counted_seed, seeded
+from .validation import check_training_data
 
 # OpenCV's threads do not survive the fork that makes a loader's workers, which would wait for them for ever.
 cv2.setNumThreads(0)
@@ -36,8 +29,6 @@ __all__ = [
     "cached_boxes",
     "check_training_data",
     "counted_seed",
-    "cutmix",
-    "cutmix_masks",
     "load_description",
     "read_image",
     "read_mask",

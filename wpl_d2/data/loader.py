@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
@@ -14,12 +16,12 @@ from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
-from ..errors import InputError
-from .box_cache import load_box_cache
-from .boxes import cached_boxes
+from ..utils.errors import InputError
+from ..utils.signals import STOP_SIGNALS, end_with_parent, held_back, release
+from .component_boxes import cached_boxes
+from .detection_cache import load_box_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
-from .workers import WorkerLoader
 
 Records = list[dict[str, Any]]
 
@@ -298,3 +300,27 @@ def _data_loader(cfg: CfgNode, dataset: CountedDataset, workers: int, **batching
 
 def _as_list(samples: Records) -> Records:
     return samples
+
+
+class WorkerLoader(DataLoader):
+    """A `DataLoader` whose workers outlast every signal to the run, and end with the process that they work for.
+
+    That process still needs them to finish the step, and tells them itself when to end.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """As `DataLoader`."""
+        super().__init__(*args, **kwargs)
+        self.worker_init_fn = _begin
+
+    def __iter__(self) -> Any:
+        """Start the workers, if there are some, with signals held back from their first instruction on."""
+        with held_back(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
+            return super().__iter__()
+
+
+def _begin(worker_id: int) -> None:
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
+    release()
+    end_with_parent(signal.SIGKILL)

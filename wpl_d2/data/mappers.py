@@ -11,12 +11,12 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..errors import InputError, check_name
 from ..structures import IGNORE
-from .augmentation import IntensityView, RandomView, StrongView, View
-from .box_cache import check_size, to_instances
-from .headers import APPLY
-from .masks import UnreadableImageError, read_mask, read_record
+from ..utils.errors import InputError, check_name
+from .detection_cache import check_size, to_instances
+from .image_io import APPLY, UnreadableImageError, read_mask, read_record
+from .transforms.geometry import RandomView, View
+from .transforms.photometric import IntensityView, StrongView
 
 MIN_VISIBLE = 2.0
 """A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""

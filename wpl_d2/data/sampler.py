@@ -20,8 +20,8 @@ import torch
 from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset, Sampler
 
-from ..errors import InputError
-from .masks import UnreadableImageError
+from ..utils.errors import InputError
+from .image_io import UnreadableImageError
 
 _logger = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.01

@@ -1,8 +1,7 @@
 """Training: the trainer, its hooks and checkpoints, and the start of a run."""
 
-from .check import check_run
-from .checkpoint import FrameworkCheckpointer, load_model
 from .launch import launch
+from .preflight import check_run
 from .report import evaluate_only, load_framework, report
 from .runs import Spread, came_to_its_end, last_value, paired_differences, read_json, read_metrics
 from .setup import record_run, setup
@@ -10,7 +9,6 @@ from .solver import build_optimizer
 from .trainer import Trainer
 
 __all__ = [
-    "FrameworkCheckpointer",
     "Spread",
     "Trainer",
     "build_optimizer",
@@ -20,7 +18,6 @@ __all__ = [
     "last_value",
     "launch",
     "load_framework",
-    "load_model",
     "paired_differences",
     "read_json",
     "read_metrics",

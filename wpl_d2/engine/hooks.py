@@ -1,21 +1,27 @@
-"""The hooks that this project adds to Detectron2's."""
+"""What happens after each step: state, schedule, checkpoint, evaluation, metrics, pictures, the tally of labels."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
+from torch import Tensor
 
-from ..errors import InputError
-from ..files import LineFile, UnwritableError, writing
-from .checkpoint import STEP_FILE, FrameworkCheckpointer, load_checkpoint
+from ..checkpoint.checkpointer import STEP_FILE, FrameworkCheckpointer, load_checkpoint
+from ..frameworks import Framework, idle_parts
+from ..structures import IGNORE
+from ..utils.errors import InputError
+from ..utils.files import LineFile, UnwritableError, writing
+from ..visualization import heatmap, optional_picture, overlay
 
 logger = logging.getLogger(__name__)
 
@@ -206,3 +212,91 @@ class Stop(HookBase):
         """Wait for the other ranks: the launcher ends all once one has left, and the main one still writes."""
         if self.trainer.stopping:
             comm.synchronize()
+
+
+class Pictures(HookBase):
+    """Pictures of a step's first images, every `period` steps.
+
+    Of a labeled one: the student's prediction, and the truth; of an unlabeled one: the labeler's prediction, the
+    pseudo-labels that train, and their weights.
+    """
+
+    def __init__(self, period: int, cfg: Any) -> None:
+        self._period = period
+        self._threshold = cfg.FRAMEWORK.THRESHOLD
+        self._colors = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_colors
+
+    def after_step(self) -> None:
+        """Put the pictures of the step's first images into the event storage."""
+        if (self.trainer.iter + 1) % self._period or not comm.is_main_process():
+            return
+        with optional_picture(f"TensorBoard's pictures of step {self.trainer.iter}"):
+            self._put(self.trainer.framework.latest)
+
+    def _put(self, latest: dict[str, Any]) -> None:
+        pictures: dict[str, Any] = {}
+        if "labeled" in latest:
+            pictures |= self._labeled(*latest["labeled"])
+        if "pseudo_labels" in latest:
+            pictures |= self._unlabeled(latest)
+        for name, picture in pictures.items():
+            get_event_storage().put_image(name, picture)
+
+    def _labeled(self, image: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
+        return {
+            "labeled/prediction": overlay(image, logits.argmax(dim=0).cpu(), self._colors),
+            "labeled/truth": overlay(image, truth, self._colors),
+        }
+
+    def _unlabeled(self, latest: dict[str, Any]) -> dict[str, Any]:
+        pseudo = latest["pseudo_labels"].map(lambda field: field[0].cpu())
+        weak = latest["weak"][0].cpu()
+        trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
+        weight = pseudo.weight * (trained != IGNORE)
+        weigher = self.trainer.framework.weigher
+        return {
+            "unlabeled/prediction": overlay(weak, pseudo.labels, self._colors),
+            "unlabeled/pseudo_label": overlay(weak, trained, self._colors),
+            "unlabeled/weight": heatmap(weight, 1.0 if weigher is None else weigher.neutral_maximum),
+        }
+
+
+class Tally(HookBase):
+    """Adds up the scalars of the framework's `latest` over the steps of a run, those before it was resumed included.
+
+    The trainer has read them already: nothing waits for the device.
+    """
+
+    def __init__(self) -> None:
+        """Nothing was counted yet."""
+        self._sums: Counter[str] = Counter()
+        self._steps = 0
+
+    def after_step(self) -> None:
+        """Count the step, if pseudo-labels were made in it."""
+        if scalars := self.trainer.framework.latest.get("scalars"):
+            known = get_event_storage().latest()
+            self._sums.update({name: known[name][0] for name in scalars})
+            self._steps += 1
+
+    def report(self, framework: Framework) -> None:
+        """Log what the pseudo-labels came to, and a warning for each part of the method that did nothing."""
+        if self._steps:
+            selected, weighted, reliable = (
+                self._sums[f"pseudo/{name}"] / self._steps for name in ("selected", "weighted", "reliable")
+            )
+            logger.info(
+                "Pseudo-labels of %d steps: %.2f %% were selected to train, %.2f %% had a weight that is not neutral, "
+                "%.2f %% were reliable",
+                *(self._steps, 100 * selected, 100 * weighted, 100 * reliable),
+            )
+        for text in idle_parts(framework, self._sums):
+            logger.warning(text)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums, and how many steps they are of."""
+        return {"sums": dict(self._sums), "steps": self._steps}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take them back."""
+        self._sums, self._steps = Counter(state_dict["sums"]), state_dict["steps"]

@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 
 from detectron2.utils import comm
 
-from ..signals import STOP_SIGNALS, held_back
+from ..utils.signals import STOP_SIGNALS, held_back
 
 IN_TORCHRUN = "TORCHELASTIC_RUN_ID"
 """A variable that torchrun sets."""

@@ -24,8 +24,8 @@ from detectron2.engine import DEFAULT_TIMEOUT
 from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
-from ..errors import InputError, clear_errors
-from ..signals import STOP_SIGNALS, end_with_parent, handled, held_back, leave, release, say_stopped, status_of
+from ..utils.errors import InputError, clear_errors
+from ..utils.signals import STOP_SIGNALS, end_with_parent, handled, held_back, leave, release, say_stopped, status_of
 from .interrupt import IN_TORCHRUN, StopRequest
 
 _POLL = 0.2

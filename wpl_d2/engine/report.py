@@ -9,11 +9,11 @@ from typing import Any
 
 from detectron2.utils import comm
 
-from ..errors import InputError
-from ..evaluation.evaluate import evaluate
+from ..checkpoint.checkpointer import FrameworkCheckpointer
+from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework
+from ..utils.errors import InputError
 from ..visualization import optional_picture, render_preview
-from .checkpoint import FrameworkCheckpointer
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import InputError
+from ..utils.errors import InputError
 
 Row = Mapping[str, float]
 Key = TypeVar("Key", bound=Hashable)

@@ -1,4 +1,4 @@
-"""From command line arguments to a complete config and an open log."""
+"""The start of a run: its config, its folder, its log."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import shlex
 import sys
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ import torch
 from detectron2.utils import comm
 from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
 
+from ..checkpoint.run_folder import check_folder, has_run
 from ..config import get_cfg, load_cfg
-from ..config_check import warn_unused
+from ..config.validation import warn_unused
 from ..data import setup_datasets
-from ..errors import InputError
-from ..files import write_text
-from .log import begin_log, open_log
-from .output import check_folder, has_run
-from .scaling import scale_schedule
+from ..utils.errors import InputError
+from ..utils.files import write_text, writing
+from .solver import scale_schedule
 
 
 def setup(args: argparse.Namespace) -> Any:
@@ -118,3 +119,59 @@ def _without_traceback(record: logging.LogRecord) -> bool:
     if isinstance(error, InputError):
         record.msg, record.args, record.exc_info = "Stopped: %s", (error,), None
     return True
+
+
+_LOGGERS = ("fvcore", "detectron2", "wpl_d2")
+_NEVER = logging.CRITICAL + 1
+
+
+def begin_log() -> None:
+    """Log on the main process's terminal, and keep all of it for `open_log`."""
+    for name in _LOGGERS:
+        setup_logger(distributed_rank=comm.get_rank(), name=name)
+    _attach(MemoryHandler(capacity=1000, flushLevel=_NEVER))
+
+
+def open_log(folder: Path) -> None:
+    """Log into a file of the folder too, from what was said since `begin_log` on.
+
+    Args:
+        folder: gets `log.txt` and, of further processes, `log.txt.rank1` and so on.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    rank = comm.get_rank()
+    path = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
+    with writing(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _LogFile(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"))
+    for kept in logging.getLogger("wpl_d2").handlers:
+        if isinstance(kept, MemoryHandler):
+            kept.setTarget(file)
+            kept.flush()
+    _attach(file)
+
+
+def _attach(handler: logging.Handler) -> None:
+    """Put a handler into the place of the one that these functions attached before."""
+    for logger in map(logging.getLogger, _LOGGERS):
+        for earlier in [known for known in logger.handlers if isinstance(known, MemoryHandler | _LogFile)]:
+            logger.removeHandler(earlier)
+            earlier.close()
+        logger.addHandler(handler)
+
+
+class _LogFile(logging.FileHandler):
+    """A full disk does not end the run that is logged, and is told once: the terminal has the rest."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            print(f"warning: {self.baseFilename}: lacks what follows ({error.strerror})", file=sys.stderr)

@@ -17,17 +17,25 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
+from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, size_of
 from ..data import TrainBatch, build_train_loader
-from ..errors import InputError, check_name, in_one_line
-from ..evaluation.evaluate import evaluate
+from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, idle_keys
-from ..signals import STOP_SIGNALS
-from .checkpoint import FrameworkCheckpointer, load_initial_weights, size_of
-from .hooks import BestCheckpointer, Commit, Evaluation, LRScheduler, PeriodicCheckpointer, Stop, Writer
+from ..utils.errors import InputError, check_name, in_one_line
+from ..utils.signals import STOP_SIGNALS
+from .hooks import (
+    BestCheckpointer,
+    Commit,
+    Evaluation,
+    LRScheduler,
+    PeriodicCheckpointer,
+    Pictures,
+    Stop,
+    Tally,
+    Writer,
+)
 from .interrupt import StopRequest
-from .pictures import Pictures
 from .solver import build_optimizer, state_size
-from .tally import Tally
 
 logger = logging.getLogger(__name__)
 

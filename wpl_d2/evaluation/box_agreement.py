@@ -13,8 +13,8 @@ from tabulate import tabulate
 from torch import Tensor
 
 from ..structures import IGNORE, PseudoLabels
-from .counts import count_by_class, percent
-from .reduce import sum_over_ranks
+from ..utils.comm import sum_over_ranks
+from .statistics import count_by_class, percent
 
 OBJECTS = "all objects"
 """The row of all object classes together."""

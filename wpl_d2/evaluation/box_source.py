@@ -11,10 +11,9 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..data import cached_boxes
-from ..data.box_cache import BoxCache, check_size, image_key, load_box_cache, to_instances
+from ..data.detection_cache import BoxCache, check_size, image_key, load_box_cache, to_instances
 from ..modeling import UnifiedSegDet
-from .left_out import NOTHING, LeftOut
-from .records import records_with_masks
+from .left_out import NOTHING, LeftOut, records_with_masks
 
 
 class BoxSource:

@@ -12,9 +12,8 @@ from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
 from ..data import cached_boxes
-from ..files import write_text
-from .left_out import NOTHING, LeftOut
-from .records import records_with_masks
+from ..utils.files import write_text
+from .left_out import NOTHING, LeftOut, records_with_masks
 
 
 class BoxEvaluator(COCOEvaluator):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
-from ..errors import InputError
+from ..data.loader import missing_mask
+from ..utils.errors import InputError
 
 Items = list[dict[str, Any]]
 
@@ -107,3 +109,22 @@ class LenientEvaluator(DatasetEvaluator):
     def evaluate(self) -> Any:
         """The wrapped evaluator's results."""
         return self._evaluator.evaluate()
+
+
+def records_with_masks(dataset_name: str, left_out: LeftOut = NOTHING) -> list[dict[str, Any]]:
+    """The dataset dicts of a registered data set, all with "sem_seg_file_name".
+
+    Args:
+        dataset_name: registered.
+        left_out: takes the images without a mask.
+
+    Raises:
+        InputError: an image has no mask, and nothing may be left out.
+    """
+    records = []
+    for record in DatasetCatalog.get(dataset_name):
+        if "sem_seg_file_name" in record:
+            records.append(record)
+        else:
+            left_out.note(record, InputError(missing_mask(record, dataset_name)))
+    return records

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,20 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import build_test_loader
+from ..data import build_labeled_loader, build_test_loader
 from ..data.mappers import read_labels
-from ..errors import InputError
-from ..frameworks.parts import build_refinement, fill_in, make_evidence
+from ..frameworks import Framework
+from ..frameworks.pseudo_labels import build_refinement, fill_in, make_evidence
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
+from ..utils.comm import sum_over_ranks
+from ..utils.errors import InputError
 from ..weighting import Evidence, PixelWeigher, Score, reliable_mask
 from ..weighting.scores import comparable_scores
-from .auroc import BINS, auroc, histograms, spread_confidence
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .box_source import BoxSource
-from .calibration import calibration_results
-from .counts import count_by_class, percent
 from .left_out import NOTHING, LeftOut, ReadableImages
-from .reduce import sum_over_ranks
+from .statistics import BINS, auroc, calibration_results, count_by_class, histograms, percent, spread_confidence
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -303,3 +303,20 @@ def _cell(results: Mapping[str, float], name: str) -> str:
 def _area(results: Mapping[str, float], name: str) -> str:
     area = results[f"auroc-{name}"]
     return "-" if np.isnan(area) else f"{area:.3f}"
+
+
+@torch.no_grad()
+def filled_weigher(cfg: Any, framework: Framework) -> PixelWeigher:
+    """A weigher whose bank has the labeler's embeddings of labeled pixels: of as many views as fill it.
+
+    Args:
+        cfg: a complete config; WEIGHTING.ENABLED does not matter.
+        framework: trained; its labeler looks at the labeled images.
+    """
+    weigher = PixelWeigher.from_config(cfg).to(framework.device)
+    views = -(-cfg.WEIGHTING.BANK_SIZE // cfg.WEIGHTING.PUSH_PER_IMAGE)
+    for items in islice(build_labeled_loader(cfg), -(-views // cfg.SOLVER.IMS_PER_BATCH)):
+        _, output = framework.look(items)
+        weigher.stage_labeled(output.embedding, output.logits, framework.stack(items, "sem_seg"))
+        weigher.commit()
+    return weigher

@@ -12,13 +12,13 @@ import torch
 from detectron2.data import DatasetCatalog
 from torch import Tensor
 
+from ..checkpoint.checkpointer import load_model
 from ..data import read_image, setup_datasets
-from ..engine import load_model
-from ..errors import InputError, check_name
-from ..files import writing
-from .deployed import deploy
+from ..inference.runtime_model import deploy
+from ..inference.sources import image_files
+from ..utils.errors import InputError, check_name
+from ..utils.files import writing
 from .formats import FORMATS
-from .sources import image_files
 from .verify import Agreement, compare
 
 _COMPARED = 2

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ..engine import load_model
-from ..errors import InputError
+from ..checkpoint.checkpointer import load_model
+from ..inference.runtime_model import Deployed, deploy
 from ..modeling.build import check_device
-from .deployed import Deployed, deploy
+from ..utils.errors import InputError
 from .onnx import Onnx
+from .safetensors import SafeTensors
 from .torch_export import TorchExport
 from .torchscript import TorchScript
-from .weights_file import SafeTensors
 
 
 class Format(Protocol):

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from .about import about_from_texts, about_to_texts
-from .deployable import Deployable, integer_padding, sample_images
-from .deployed import Deployed
+from ..inference.runtime_model import Deployed
+from ..utils.errors import InputError
+from .wrapper import Deployable, about_from_texts, about_to_texts, integer_padding, sample_images
 
 _SIZES = {"images": {0: "batch", 2: "height", 3: "width"}}
 

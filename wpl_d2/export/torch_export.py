@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from ..errors import InputError
-from ..modeling.checkpoint_file import ABOUT
-from .about import about_from_texts, about_to_texts
-from .deployable import Deployable, integer_padding, sample_images
-from .deployed import Deployed
-from .program_file import harmless_copy
+from ..inference.runtime_model import Deployed
+from ..modeling.model_metadata import ABOUT
+from ..utils.errors import InputError
+from .archive_check import harmless_copy
+from .wrapper import Deployable, about_from_texts, about_to_texts, integer_padding, sample_images
 
 
 class TorchExport:

@@ -12,11 +12,10 @@ import torchvision  # noqa: F401, registers the operators that boxes need
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..modeling.checkpoint_file import ABOUT
-from .about import about_from_texts, about_to_texts
-from .deployable import Deployable, sample_images
-from .deployed import Deployed, Found
+from ..inference.runtime_model import Deployed, Found
+from ..modeling.model_metadata import ABOUT
+from ..utils.errors import InputError
+from .wrapper import Deployable, about_from_texts, about_to_texts, sample_images
 
 
 class TorchScript:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .deployed import Deployed, Found
+from ..inference.runtime_model import Deployed, Found
 
 MAX_DIFFERENCE = 1e-3
 """Of logits, relative to the largest."""

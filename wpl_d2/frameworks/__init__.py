@@ -4,7 +4,7 @@ from .ael import AEL
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
 from .detector import Detector
-from .idle import idle_keys, idle_parts
+from .diagnostics import idle_keys, idle_parts
 from .mean_teacher import MeanTeacher
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL

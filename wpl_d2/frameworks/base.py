@@ -13,13 +13,14 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
-from ..errors import InputError, check_name
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import LossTerm, PseudoLabels, SemSegOutput
+from ..utils.errors import InputError, check_name
 from ..weighting import PixelWeigher, Refinement
-from .check import check_config, check_paste, check_pool_norm, images_per_process
-from .parts import build_refinement, fill_in, make_evidence, select, supervised_term
+from .loss_terms import select, supervised_term
+from .pseudo_labels import build_refinement, fill_in, make_evidence
+from .validation import check_config, check_paste, check_pool_norm, images_per_process
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."

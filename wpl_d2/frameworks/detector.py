@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..errors import InputError
 from ..modeling import FPNDetector, build_model
 from ..modeling.detector import losses_or_nan
+from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
-from .check import check_paste
+from .validation import check_paste
 
 
 @FRAMEWORK_REGISTRY.register()

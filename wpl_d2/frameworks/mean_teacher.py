@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from detectron2.config import configurable
 
-from ..data.augmentation import CutMixBoxes, cutmix
-from ..errors import InputError
+from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
-from .parts import consistency_term, split
+from .loss_terms import consistency_term, split
+from .mixing import CutMixBoxes, cutmix
 from .teacher_student import TeacherStudent
 
 

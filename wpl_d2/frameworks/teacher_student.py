@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from detectron2.config import configurable
 
-from ..errors import InputError
 from ..modeling import build_model, ema_decay, update_ema
+from ..utils.errors import InputError
 from .base import Framework
 
 

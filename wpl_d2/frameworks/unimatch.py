@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from detectron2.config import configurable
 from torch import Tensor
 
-from ..data.augmentation import CutMixBoxes, cutmix
 from ..structures import LossTerm, PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
-from .check import check_views
-from .parts import consistency_term, select, split
+from .loss_terms import consistency_term, select, split
+from .mixing import CutMixBoxes, cutmix
+from .validation import check_views
 
 
 @FRAMEWORK_REGISTRY.register()

@@ -2,12 +2,11 @@
 
 from .backbone import TimmBackbone, build_timm_backbone, build_unified_resnet_backbone
 from .build import build_model
-from .detector import SharedDetector
+from .detector import FPNDetector, SharedDetector
 from .ema import copy_model, ema_decay, update_ema
-from .fpn_detector import FPNDetector
+from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
+from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
-from .norm import resolve_norm
-from .sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .weights import load_backbone_weights
 
 __all__ = [

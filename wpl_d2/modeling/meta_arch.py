@@ -13,11 +13,11 @@ from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_pos
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from ..errors import InputError, check_name
 from ..structures import IGNORE, SemSegOutput
-from .aux_head import AuxHead
+from ..utils.errors import InputError, check_name
 from .detector import SharedDetector
-from .metadata import name_classes
+from .heads.aux_head import AuxHead
+from .model_metadata import name_classes
 from .weights import OwnWeights
 
 _DETECTOR_MODES = ("none", "shared", "cached")

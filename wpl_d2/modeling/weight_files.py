@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
-from ..errors import InputError, nearest
+from ..utils.errors import InputError, nearest
 
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"

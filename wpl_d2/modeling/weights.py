@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from detectron2.modeling.backbone import FPN
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..utils.errors import InputError
 from .backbone.timm import TimmBackbone
 from .weight_files import PACKAGE, read_weights
 

@@ -15,14 +15,14 @@ from PIL import Image, ImageDraw
 
 from ..data import EvalMapper
 from ..data.mappers import read_labels
-from ..errors import InputError
-from ..files import save_png
 from ..frameworks import Framework
-from ..frameworks.parts import make_evidence
+from ..frameworks.pseudo_labels import make_evidence
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
+from ..utils.errors import InputError
+from ..utils.files import save_png
 from ..weighting import PixelWeigher
-from .layers import Color, Picture, draw_boxes, font, heatmap, overlay, to_image
+from .draw import Color, Picture, draw_boxes, font, heatmap, overlay, to_image
 
 CELL = 256
 """Pixels of the longer side of each image in the picture."""

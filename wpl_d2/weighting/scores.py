@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from ..errors import InputError, nearest
 from ..structures import IGNORE, PseudoLabels
+from ..utils.comm import gathered
+from ..utils.errors import InputError, nearest
 from .components import connected_components
-from .gather import gathered
 from .memory_bank import MemoryBank, pooled_prototypes
 from .reliability import best_boxes
 from .sampling import at_cells

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import check_name
 from ..structures import IGNORE
+from ..utils.errors import check_name
 
 ClassScores = Callable[[Tensor], Tensor]
 """Cells (B, D, h, w) -> (B, h, w, C) float32: how alike each cell is to each class."""

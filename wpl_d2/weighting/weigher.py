@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, check_name
 from ..structures import IGNORE, PseudoLabels, class_boxes
-from .gather import gathered
+from ..utils.comm import gathered
+from ..utils.errors import InputError, check_name
 from .memory_bank import MemoryBank
 from .reliability import reliable_mask
 from .sampling import at_cells, sample_per_class
@@ -108,7 +108,7 @@ class PixelWeigher(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> PixelWeigher:
-        """The weigher that a config with the keys of `wpl_d2.config` describes."""
+        """The weigher that a config with the keys of `wpl_d2.config.defaults` describes."""
         head, weighting = cfg.MODEL.SEM_SEG_HEAD, cfg.WEIGHTING
         return cls(
             num_classes=head.NUM_CLASSES,

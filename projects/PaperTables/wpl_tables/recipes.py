@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wpl_d2.data.preparation import published_lists
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 _HOSTS = ("unimatch", "augseg", "u2pl", "ael", "mean_teacher")

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from wpl_d2.errors import InputError, check_name, nearest
+from wpl_d2.utils.errors import InputError, check_name, nearest
 
 _PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 

@@ -17,13 +17,13 @@ from detectron2.data import DatasetCatalog
 from torch import Tensor
 
 from wpl_d2.data import TrainBatch, UnlabeledMapper, build_train_loader
-from wpl_d2.data.augmentation import View
 from wpl_d2.data.loader import Source, unlabeled_records
 from wpl_d2.data.mappers import read_labels
+from wpl_d2.data.transforms.geometry import View
 from wpl_d2.engine import Trainer
-from wpl_d2.errors import InputError
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY, Framework
 from wpl_d2.structures import IGNORE, PseudoLabels, SemSegOutput
+from wpl_d2.utils.errors import InputError
 
 PREFIX = "Oracle"
 """What the name of every oracle begins with, in FRAMEWORK.NAME and so in its checkpoints' config."""

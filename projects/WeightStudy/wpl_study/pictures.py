@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from wpl_d2.engine import Spread
 from wpl_d2.evaluation.box_agreement import OBJECTS
-from wpl_d2.evaluation.calibration import CONFIDENCES
-from wpl_d2.files import replace_file
+from wpl_d2.evaluation.statistics import CONFIDENCES
+from wpl_d2.utils.files import replace_file
 
 from .study import Row
 from .table import Judged, Table, auroc_scores

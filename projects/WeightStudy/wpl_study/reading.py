@@ -31,9 +31,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wpl_d2.config_values import flatten
-from wpl_d2.data.datasets.keys import read_yaml
-from wpl_d2.errors import InputError, check_name, nearest
+from wpl_d2.config.config import flatten
+from wpl_d2.data.datasets.folder import read_yaml
+from wpl_d2.utils.errors import InputError, check_name, nearest
 
 from .oracle import PREFIX
 from .study import BOXES, REPOSITORY, Detector, Draw, Judge, Lists, Row, Settings, Study

@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wpl_d2.engine import last_value, read_json, read_metrics
-from wpl_d2.errors import InputError
+from wpl_d2.utils.errors import InputError
 
 from .runs import Run, judged_file
 

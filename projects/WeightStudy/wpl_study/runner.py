@@ -16,8 +16,8 @@ from typing import TextIO
 
 import wpl_d2
 from wpl_d2.engine import read_json
-from wpl_d2.errors import InputError
-from wpl_d2.files import replace_file
+from wpl_d2.utils.errors import InputError
+from wpl_d2.utils.files import replace_file
 
 from .processes import Processes, Stopped
 from .results import append_result, measure, read_results

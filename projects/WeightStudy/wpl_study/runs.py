@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wpl_d2.config import load_cfg
-from wpl_d2.engine.scaling import scale_schedule
-from wpl_d2.errors import InputError, check_name
+from wpl_d2.engine.solver import scale_schedule
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY
+from wpl_d2.utils.errors import InputError, check_name
 
 from .oracle import host_of, oracles
 from .study import BOXES, DRAW, REPOSITORY, Detector, Draw, Judge, Row, Settings, Study

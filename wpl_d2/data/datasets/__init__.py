@@ -2,8 +2,7 @@
 
 from .folder import Description, load_description, register
 from .generators import GENERATORS, generate_if_missing
-from .part import register_part
-from .setup import setup_datasets
+from .setup import register_part, setup_datasets
 
 __all__ = [
     "GENERATORS",

@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...errors import InputError
+from ...utils.errors import InputError
 from .generators import GENERATORS
 
 SEED = 7

@@ -25,22 +25,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
-from ...errors import InputError, nearest
-from ...files import is_leftover
 from ...structures import IGNORE
-from ..headers import APPLY
-from .keys import SPLIT, convert, read_yaml
-from .lists import SLOT, extract, fill, read_list
-from .open_suffixes import OpenSuffixes
+from ...utils.errors import InputError, check_name, nearest
+from ...utils.files import is_leftover, read_text, refuse_repeated_keys
+from ..image_io import APPLY, EXIF
+from .lists import ANY_SUFFIX, SLOT, OpenSuffixes, extract, fill, read_list
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
@@ -287,3 +286,117 @@ def _resolve_root(root: str, file: Path) -> Path:
     if root in (".", "..") or root.startswith(("./", "../")):
         base = file.parent
     return Path(os.path.abspath(base / Path(root).expanduser()))
+
+
+SPLIT = "{split}"
+"""The slot in the name and the file of a list that stands for many."""
+
+
+def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        file: to read.
+        example: a file of its kind, for the message.
+
+    Raises:
+        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
+    """
+    try:
+        text = read_text(file)
+        refuse_repeated_keys(str(file), text)
+        raw = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
+    return raw
+
+
+def convert(key: str, value: Any, where: str) -> Any:
+    """A value of the YAML as the field of `Description` that its key names.
+
+    Args:
+        key: such as "classes".
+        value: what the file says.
+        where: file and key, for the message.
+
+    Raises:
+        InputError: the value is of another type.
+    """
+    return _CONVERT.get(key, _text)(value, where)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InputError(
+            f"{where}: {value!r} is not text; write text, in quotes where YAML takes it for something else"
+        )
+    return value
+
+
+def _template(value: Any, where: str) -> str:
+    """A template of paths; a folder stands for all the images in it."""
+    text = _text(value, where)
+    if SLOT in text or PurePosixPath(text).suffix:
+        return text
+    return (PurePosixPath(text) / f"{SLOT}{ANY_SUFFIX}").as_posix()
+
+
+def _texts(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {value!r} is not a list; write [first, second]")
+    return tuple(_text(item, where) for item in value)
+
+
+def _integer(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InputError(f"{where}: {value!r} is not an integer; write one, such as 255")
+    return value
+
+
+def _exif(value: Any, where: str) -> str:
+    return check_name(where, value, EXIF)
+
+
+def _integers(value: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise InputError(f"{where}: {value!r} is not a list; write [1, 2]")
+    return tuple(_integer(item, where) for item in value)
+
+
+def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
+    colors = value if isinstance(value, list) else [value]
+    for color in colors:
+        triple = isinstance(color, list) and len(color) == 3
+        if not triple or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
+            raise InputError(f"{where}: {color!r} is not a colour; write [r, g, b], each from 0 to 255")
+    return tuple((r, g, b) for r, g, b in colors)
+
+
+def _lists(value: Any, where: str) -> dict[str, str]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
+    lists = {_text(key, where): _text(file, where) for key, file in value.items()}
+    for key, file in lists.items():
+        if (SPLIT in key) != (SPLIT in file):
+            raise InputError(f"{where}: {key!r}: {file!r} has {SPLIT} on one side; write it on both")
+    return lists
+
+
+_CONVERT: dict[str, Callable[[Any, str], Any]] = {
+    "image": _template,
+    "mask": _template,
+    "classes": _texts,
+    "objects": _texts,
+    "ignore": _integer,
+    "exif": _exif,
+    "colors": _colors,
+    "dataset_ids": _integers,
+    "splits": _texts,
+    "lists": _lists,
+}

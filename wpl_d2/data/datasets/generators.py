@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fvcore.common.registry import Registry
 
-from ...errors import check_name
-from ...files import writing
+from ...utils.errors import check_name
+from ...utils.files import writing
 from .folder import Description
 
 GENERATORS = Registry("GENERATORS")

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ...errors import InputError
-from ...files import read_text
+from ...utils.errors import InputError
+from ...utils.files import read_text
 
 EXTRA = "extra"
 """The name of a list whose images no split labels and every split has unlabeled, beside the rest of its `train`."""
@@ -135,3 +136,44 @@ def _below(path: str, root: Path | None) -> str:
 
 def _without_suffix(path: str) -> str:
     return str(PurePosixPath(path).with_suffix(""))
+
+
+class OpenSuffixes:
+    """Finds the image that a path such as `images/7.*` stands for; each folder is read once."""
+
+    def __init__(self, root: Path) -> None:
+        """Begin.
+
+        Args:
+            root: the folder that the paths are below.
+        """
+        self._root = root
+        self._folders: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, path: str) -> str:
+        """The path with its suffix; as it is where it has one, or where there is no such file.
+
+        Raises:
+            InputError: there is more than one.
+        """
+        if not path.endswith(ANY_SUFFIX):
+            return path
+        folder, stem = os.path.split(path.removesuffix(ANY_SUFFIX))
+        if folder not in self._folders:
+            self._folders[folder] = self._read(folder)
+        names = self._folders[folder].get(stem, [])
+        if len(names) > 1:
+            raise InputError(
+                f"{self._root / path}: is {' or '.join(sorted(names))}; keep one of them there, or write the "
+                "suffix into the template of the description, such as images/{id}.jpg"
+            )
+        return os.path.join(folder, names[0]) if names else path
+
+    def _read(self, folder: str) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = defaultdict(list)
+        if (self._root / folder).is_dir():
+            for name in os.listdir(self._root / folder):
+                stem, suffix = os.path.splitext(name)
+                if suffix.lower() in IMAGE_SUFFIXES:
+                    found[stem].append(name)
+        return found

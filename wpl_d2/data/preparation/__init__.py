@@ -5,8 +5,7 @@ from .cityscapes import CITYSCAPES
 from .coco import COCO
 from .fraction import new_split, parse_fraction
 from .prepare import Prepared, lists_table, prepare_images
-from .published import published_lists
-from .splits import Imported, complete_unlabeled, drop_leftovers, import_lists, list_file
+from .splits import Imported, complete_unlabeled, drop_leftovers, import_lists, list_file, published_lists
 from .voc import VOC
 from .voc_animals import VOC_ANIMALS
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import read_text
+from ...utils.files import read_text
 
 Sources = dict[str, dict[str, Any]]
 """By list ("train", "val", perhaps `UNMASKED`) and image key: what a mask is made from; None where the archive holds

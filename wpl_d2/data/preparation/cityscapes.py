@@ -9,9 +9,9 @@ import numpy as np
 from detectron2.data.datasets.builtin_meta import CITYSCAPES_CATEGORIES
 from numpy.typing import NDArray
 
-from ...errors import InputError
 from ...structures import IGNORE
-from ..masks import read_raw_mask
+from ...utils.errors import InputError
+from ..image_io import read_raw_mask
 from .benchmark import UNMASKED, Archive, Benchmark, Sources, part_of
 
 _LARGEST_ID = 33  # of labelIds; the number plate's -1 is in no image

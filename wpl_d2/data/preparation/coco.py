@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO as CocoApi
 
-from ...errors import InputError
+from ...utils.errors import InputError
 from .benchmark import Archive, Benchmark, Sources, part_of
 
 CLASS_IDS: dict[int, int] = {

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from ...errors import InputError
-from ...files import replace_file, save_png
-from ..headers import shown_size
-from ..masks import UnreadableImageError, read_image
+from ...utils.errors import InputError
+from ...utils.files import replace_file, save_png
+from ..image_io import UnreadableImageError, read_image, shown_size
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import InputError
 from ...structures import IGNORE
+from ...utils.errors import InputError
 from ..datasets.folder import Description
-from ..masks import read_mask
+from ..image_io import read_mask
 from .benchmark import Benchmark
 from .files import in_processes
 from .splits import check_list, read_list_keys, rest_of, write_list

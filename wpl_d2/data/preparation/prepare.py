@@ -9,14 +9,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ...errors import InputError
-from ...files import is_leftover
+from ...utils.errors import InputError
+from ...utils.files import is_leftover
 from ..datasets.folder import Description, load_description
 from ..datasets.lists import parse_line, read_list
 from .benchmark import UNMASKED, Benchmark, Sources
 from .files import MaskJob, write_masks, write_photos
-from .published import digest_of, published_lists
-from .splits import read_list_keys, write_list
+from .splits import digest_of, published_lists, read_list_keys, write_list
 
 _MAX_SHOWN = 3
 

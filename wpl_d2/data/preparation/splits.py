@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path, PurePath
 from urllib.error import HTTPError
 from urllib.parse import urlparse
@@ -16,11 +17,10 @@ from urllib.request import url2pathname
 
 from detectron2.utils.file_io import PathManager
 
-from ...errors import InputError
-from ...files import is_leftover, read_text, write_text
+from ...utils.errors import InputError
+from ...utils.files import is_leftover, read_text, write_text
 from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
-from .published import digest_of, published_lists
 
 _EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
 
@@ -237,3 +237,47 @@ def _whole(benchmark: Benchmark, found: dict[str, set[str]]) -> dict[str, set[st
         if name.endswith("_labeled") and _recognise(benchmark, whole) == "train":
             return {"train": whole}
     return {}
+
+
+_TABLE = Path(__file__).with_name("published_splits.txt")
+_UNKNOWN = "-"
+
+
+@dataclass
+class PublishedList:
+    """What is known about a list.
+
+    Attributes:
+        images: how many there are.
+        digest: of the images (see `digest_of`); "" where it is not known.
+        paths: of the files that hold it, below their publishers' folders of lists.
+        file_digests: their SHA-256.
+    """
+
+    images: int
+    digest: str
+    paths: set[str] = field(default_factory=set)
+    file_digests: set[str] = field(default_factory=set)
+
+
+@cache
+def published_lists(dataset: str) -> dict[str, PublishedList]:
+    """The published lists of a data set by their names here, such as "92_labeled", "train" or "val".
+
+    Args:
+        dataset: a benchmark's name.
+    """
+    lists: dict[str, PublishedList] = {}
+    for line in _TABLE.read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{dataset} "):
+            _, name, images, digest, file, file_digest = line.split()
+            known = lists.setdefault(name, PublishedList(int(images), digest.strip(_UNKNOWN)))
+            if file != _UNKNOWN:
+                known.paths.add(file)
+                known.file_digests.add(file_digest)
+    return lists
+
+
+def digest_of(keys: Iterable[str]) -> str:
+    """SHA-256 of a set of images: of their keys in order, each on a line. Order and format of a list do not matter."""
+    return hashlib.sha256("".join(f"{key}\n" for key in sorted(keys)).encode()).hexdigest()

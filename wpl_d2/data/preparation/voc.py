@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from ...errors import InputError
 from ...structures import IGNORE
-from ..masks import read_mask
+from ...utils.errors import InputError
+from ..image_io import read_mask
 from .benchmark import Archive, Benchmark, Sources, read_ids
 
 _LARGEST_ID = 20

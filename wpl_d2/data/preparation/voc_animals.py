@@ -14,7 +14,7 @@ from PIL import Image
 
 from ...structures import IGNORE
 from ..datasets.lists import EXTRA
-from ..masks import read_image
+from ..image_io import read_image
 from . import voc
 from .benchmark import Sources
 

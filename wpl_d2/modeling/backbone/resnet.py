@@ -11,8 +11,8 @@ from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock, ResN
 from detectron2.projects.deeplab.resnet import DeepLabStem
 from torch import Tensor
 
-from ...errors import InputError, check_name
-from ..norm import resolve_norm
+from ...utils.errors import InputError, check_name
+from ..layers import resolve_norm
 
 
 class CeilDeepLabStem(DeepLabStem):

@@ -11,8 +11,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from ...errors import InputError, nearest
-from ..norm import resolve_norm
+from ...utils.errors import InputError, nearest
+from ..layers import resolve_norm
 
 FEATURES = ("res2", "res3", "res4", "res5")
 OUT_INDICES = (-4, -3, -2, -1)

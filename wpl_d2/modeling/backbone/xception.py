@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY
 from timm.models import FeatureInfo
 from torch import Tensor
 
-from ...errors import check_name
+from ...utils.errors import check_name
 from .timm import FEATURES, OUT_INDICES, TimmBackbone, create_timm_model
 
 _NAMES = ("xception41", "xception65", "xception71")

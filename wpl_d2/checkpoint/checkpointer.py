@@ -1,0 +1,341 @@
+"""Checkpoints that are whole or absent, hold everything that shapes a run, and load without running code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from fvcore.common.checkpoint import Checkpointer
+from torch import nn
+
+from ..modeling import UnifiedSegDet, build_model
+from ..modeling.model_metadata import ABOUT, check_about, is_checkpoint, read_config
+from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
+from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
+from ..utils.errors import InputError
+from ..utils.files import SavingFile, unused, writing
+from .classes import Classes, check_model, classes_of_run, match_classes
+from .metadata import describe_run, restore_cfg
+from .run_folder import check_room, claim_folder, put_aside, release_folder
+
+logger = logging.getLogger(__name__)
+
+STEP_FILE = re.compile(r"model_(\d{7})\.pth")
+
+
+class FrameworkCheckpointer(Checkpointer):
+    """Saves and loads a framework with its trainer.
+
+    A file is written beside its final name, flushed to the disk and renamed, so that a killed process leaves the
+    previous checkpoint untouched. `load` admits tensors and plain containers only and wants every key.
+    """
+
+    def __init__(self, model: torch.nn.Module, cfg: Any, **checkpointables: Any) -> None:
+        """Save to and load from `cfg.OUTPUT_DIR`, on the main process alone.
+
+        Args:
+            model: the framework, in DDP or not.
+            cfg: the run's config, which is saved with the weights.
+            checkpointables: what else has a state, such as `trainer`.
+        """
+        super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **checkpointables)
+        self._about = describe_run(cfg)
+        self._classes = classes_of_run(cfg)
+        self._source = ""
+        # Not in an evaluation beside a training that is about to rename its own.
+        if self.save_to_disk and self._trains:
+            claim_folder(Path(self.save_dir))
+            for stale in Path(self.save_dir).glob("*.tmp"):
+                stale.unlink()
+
+    @property
+    def _trains(self) -> bool:
+        return "trainer" in self.checkpointables
+
+    def begin_anew(self) -> None:
+        """Put what an earlier run left in the output folder aside: nothing is of the run that begins."""
+        aside = put_aside(Path(self.save_dir)) if self.save_to_disk else None
+        if aside:
+            self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
+
+    def release(self) -> None:
+        """Let another training have the output folder."""
+        release_folder(Path(self.save_dir))
+
+    def check_room(self, size: int, keep: int) -> None:
+        """Check that there is room for the checkpoints to come.
+
+        Args:
+            size: bytes of one.
+            keep: periodic ones that stay, beside the best and the last.
+
+        Raises:
+            InputError: there is not even room for one.
+        """
+        if self.save_to_disk:
+            there = sum(1 for _ in Path(self.save_dir).glob("model_*.pth"))
+            check_room(Path(self.save_dir), size, max(1, keep + 2 - there))
+
+    def save(self, name: str, resumable: bool = True, **kwargs: Any) -> None:
+        """Write `{name}.pth`.
+
+        Args:
+            name: file name without its ending.
+            resumable: whether it becomes the one to resume from.
+            kwargs: further plain data to save.
+        """
+        if not self.save_to_disk:
+            return
+        data = {"model": self.model.state_dict(), **self._about, **kwargs}
+        data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
+        target = Path(self.save_dir) / f"{name}.pth"
+        self.logger.info("Saving checkpoint to %s", target)
+
+        def write(temporary: Path) -> None:
+            with temporary.open("wb") as file:
+                saving = SavingFile(file)
+                torch.save(data, cast(IO[bytes], saving))
+                saving.finish()
+
+        _replace(target, write, size_of(data))
+        if resumable:
+            self.tag_last_checkpoint(target.name)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint to resume from, atomically.
+
+        Args:
+            last_filename_basename: a file name in the output folder.
+        """
+        target = Path(self.save_dir) / "last_checkpoint"
+        if target.is_dir():
+            target.rename(unused(target.with_name("last_checkpoint_folder")))
+        _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
+
+    def resume(self) -> bool:
+        """Load the newest checkpoint of the output folder that fits; False if there is none.
+
+        All processes take the same one: what one of them cannot load is passed over by all.
+
+        Raises:
+            InputError: there are checkpoints, but none fits.
+        """
+        refused: list[str] = []
+        candidates = self._candidates() if comm.is_main_process() else iter(())
+        while path := comm.all_gather(next(candidates, None))[0]:
+            error = self._try(path)
+            errors = [said for said in comm.all_gather(error) if said]
+            if not errors:
+                for said in refused:
+                    self.logger.warning("%s; %s is taken instead", said, path)
+                return True
+            refused += errors[:1]
+        if refused:
+            raise InputError(
+                f"{refused[0]} (and there is no other one in {self.save_dir} that fits; remove --resume to begin anew)"
+            )
+        return False
+
+    def _try(self, path: Path) -> str:
+        """Load a checkpoint; why that is not possible, or ""."""
+        try:
+            self.load(str(path))
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def _candidates(self) -> Iterator[Path]:
+        """The checkpoint to resume from, then the others, newest first."""
+        folder = Path(self.save_dir)
+        files = {path.name: path for path in folder.glob("*.pth") if path.is_file()}
+        tag = folder / "last_checkpoint"
+        last = files.pop(_tagged(tag), None)
+        if last:
+            yield last
+        elif tag.exists():
+            self.logger.warning("%s: names no checkpoint that is there; trying the newest one", tag)
+        # Not the best one: it is saved when it is judged, perhaps after its step.
+        steps = [path for name, path in files.items() if STEP_FILE.fullmatch(name) or name == "model_final.pth"]
+        yield from sorted(steps, key=_iteration, reverse=True)
+
+    def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
+        """Load a checkpoint, or nothing.
+
+        Args:
+            path: the file.
+            checkpointables: see `Checkpointer`.
+
+        Returns:
+            what it holds besides.
+
+        Raises:
+            InputError: it is damaged, would run code, or is of another model or of other classes.
+        """
+        try:
+            return super().load(path, checkpointables)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise DamagedFileError(
+                f"{path}: holds no state of such a training ({type(error).__name__}: {error}); "
+                "give a checkpoint that a training with this config wrote"
+            ) from error
+
+    def _load_file(self, f: str) -> dict[str, Any]:
+        self._source = f
+        content = load_checkpoint(f)
+        if not self.checkpointables.keys() <= content.keys():
+            raise InputError(f"{f}: holds a model, but no training to go on with; begin one with it as MODEL.WEIGHTS")
+        check_model(Classes.of_checkpoint(content), self._classes, f)
+        return content
+
+    def _load_model(self, checkpoint: Any) -> None:
+        weights = checkpoint.pop("model")
+        check_fits(self.model.student, own_weights(weights), self._source, exactly=True)
+        wanted = self.model.state_dict()
+        if not self._trains:
+            # What a framework keeps of the training images is of no use but to train on.
+            wanted, weights = _evaluated(wanted), _evaluated(weights)
+        wrong = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
+        wrong += [key for key in weights if key not in wanted]
+        if wrong:
+            raise InputError(
+                f"{self._source}: the checkpoint is of another model, {len(wrong)} keys differ ({wrong[0]}, ...); "
+                "use the config it was trained with, or train in another OUTPUT_DIR"
+            )
+        self.model.load_state_dict(weights, strict=self._trains)
+
+
+def _evaluated(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key.partition(".")[0] in (*OWNERS, "weigher")}
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """A checkpoint's contents, on the CPU.
+
+    Args:
+        path: a file that `FrameworkCheckpointer` or an export wrote.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, would run code when loaded, or is no checkpoint of this
+            project, or one whose model this version would compute otherwise.
+    """
+    content = read_file(path)
+    if not is_checkpoint(content):
+        raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
+    check_about(content, path)
+    _check_resize(content["config"], path)
+    return {**content, "model": state_dict_of(content["model"], path)}
+
+
+def _check_resize(config: str, path: str) -> None:
+    """Refuse a model of a version whose decoder resized ASPP's output in one way whatever the config said."""
+    head = read_config(config, path).get("MODEL", CfgNode()).get("SEM_SEG_HEAD", CfgNode())
+    # ASPP_POOL_NORM is as old as the decoder's regard for ALIGN_CORNERS.
+    if head.get("ALIGN_CORNERS") and "ASPP_POOL_NORM" not in head:
+        raise InputError(
+            f"{path}: its model resized ASPP's output without MODEL.SEM_SEG_HEAD.ALIGN_CORNERS, which is True; this "
+            "version's would compute other logits of its weights: train it anew"
+        )
+
+
+def load_initial_weights(model: nn.Module, cfg: Any) -> None:
+    """Give a model its first weights, in place.
+
+    Args:
+        model: the student.
+        cfg: MODEL.WEIGHTS is a checkpoint of this project for the whole model, else whatever `load_backbone_weights`
+            takes. With MODEL.MATCH_CLASSES the checkpoint's classes may be others than the run's.
+
+    Raises:
+        InputError: it cannot be read or does not fit.
+    """
+    path = cfg.MODEL.WEIGHTS
+    if not path:
+        return
+    content = read_file(path)
+    weights = state_dict_of(content, path)
+    if is_checkpoint(content):
+        check_about(content, path)
+        trained, own = Classes.of_checkpoint(content), classes_of_run(cfg)
+        if not cfg.MODEL.MATCH_CLASSES:
+            check_model(trained, own, path)
+        elif trained.difference(own):
+            weights = match_classes(own_weights(weights), model, trained, own)
+        fit_model(model, weights, path)
+    else:
+        fit_backbone(model.get_submodule("backbone"), weights, path)
+
+
+def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
+    """Rebuild a trained model from a checkpoint alone.
+
+    Args:
+        path: the checkpoint.
+        which: "teacher" or "student"; by default the one to use, the teacher where there is one.
+        device: where to put the model.
+
+    Returns:
+        the model in evaluation mode, and what the checkpoint says of itself (see `describe_run`), with its config as
+            a CfgNode.
+
+    Raises:
+        InputError: the file is no checkpoint of this project, or has no such model.
+    """
+    checkpoint = load_checkpoint(path)
+    weights = checkpoint["model"]
+    if which:
+        weights = weights_of(which, weights)
+        if not weights:
+            raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
+    about = {key: checkpoint[key] for key in ABOUT}
+    about["config"] = restore_cfg(about["config"], path)
+    about["config"].MODEL.DEVICE = device
+    model = build_model(about["config"])
+    fit_model(model, weights, path)
+    return model.eval(), about
+
+
+def size_of(data: Any) -> int:
+    """Bytes of the tensors in nested dicts and lists, which is about what `torch.save` makes of them."""
+    if isinstance(data, torch.Tensor):
+        return data.untyped_storage().nbytes()
+    if isinstance(data, dict):
+        return sum(map(size_of, data.values()))
+    return sum(map(size_of, data)) if isinstance(data, list | tuple) else 0
+
+
+def _replace(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
+    """As `replace_file`, but what a killed process leaves has a name by which the next training clears it away."""
+    temporary = target.with_suffix(".tmp")
+    with writing(target, size):
+        try:
+            write(temporary)
+            os.replace(temporary, target)
+        except OSError:
+            temporary.unlink(missing_ok=True)  # the next save may need its room
+            raise
+
+
+def _tagged(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _iteration(path: Path) -> float:
+    """The step after which a checkpoint was saved; of one that cannot be read it is taken to be the last."""
+    if step := STEP_FILE.fullmatch(path.name):
+        return int(step[1])
+    try:
+        return int(load_checkpoint(str(path)).get("iteration", -1))
+    except (InputError, TypeError, ValueError):
+        return float("inf")

@@ -1,0 +1,205 @@
+"""A run's config: the defaults, overlaid by YAML files and a command line; what does not fit is refused in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import zip_longest
+from typing import IO, Any
+
+import yaml
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg as get_detectron2_cfg
+from detectron2.projects.deeplab import add_deeplab_config
+
+# Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
+from .. import modeling  # noqa: F401
+from ..utils.errors import InputError, nearest
+from ..utils.files import refuse_repeated_keys
+from .defaults import add_wpl_config
+from .validation import check_overrides, check_values
+
+RENAMED = {"WEIGHTING.SIMILARITY": "WEIGHTING.KIND"}
+"""Keys of former versions, and what they are called now."""
+
+_KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
+
+
+def get_cfg() -> CN:
+    """A copy of Detectron2's default config with this project's keys and defaults."""
+    cfg = get_detectron2_cfg()
+    add_deeplab_config(cfg)
+    add_wpl_config(cfg)
+    return cfg
+
+
+def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
+    """The defaults, overlaid by a YAML file and by `KEY VALUE` pairs.
+
+    Args:
+        config_file: path of a YAML config; "" for none.
+        opts: keys and values in turn, as on the command line.
+
+    Raises:
+        InputError: a file that cannot be read, an unknown key (the message names the nearest valid ones), a value of
+            another type than the key's or out of its range, or a key of another backbone.
+    """
+    cfg = get_cfg()
+    for key, value in read_values(config_file) if config_file else ():
+        set_value(cfg, key, value, config_file)
+    override(cfg, opts)
+    check_values(cfg)
+    check_overrides(cfg, opts[::2])
+    return cfg
+
+
+def override(cfg: CN, opts: Sequence[str]) -> None:
+    """Set keys of `cfg`, in place.
+
+    Args:
+        cfg: not frozen.
+        opts: keys and values in turn, as on the command line.
+
+    Raises:
+        InputError: an unknown key, a key without a value, or a value of another type than the key's.
+    """
+    if problem := find_misplaced(opts, set(leaf_keys(cfg))):
+        raise InputError(f"overrides: {problem}")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        set_value(cfg, key, value, "overrides")
+
+
+def read_values(file: str) -> Iterator[tuple[str, Any]]:
+    """The keys, such as "SOLVER.MAX_ITER", and values of a YAML config and of what its `_BASE_` names.
+
+    Raises:
+        InputError: one of these files is missing, is no YAML, has a tag that would run code or a key twice, or holds no
+            keys.
+    """
+    try:
+        content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
+        if {"classes", "lists"} <= content.keys():
+            raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
+        return flatten(dict(content.items()))
+    except OSError as error:
+        raise InputError(f"{error.filename or file}: {error.strerror}; give a YAML file, see configs/") from error
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(f"{file}: {error.problem}; only plain YAML is read, remove the tag") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())}); mend it there") from error
+    except (AssertionError, AttributeError, RecursionError, TypeError) as error:
+        # Detectron2 takes for granted that every file is a mapping, and that no _BASE_ leads back to its own file.
+        raise InputError(
+            f"{file}: it, or a _BASE_ of it, does not consist of `KEY: value`; write it as configs/quickstart.yaml"
+        ) from error
+
+
+class _ConfigFile(CN):
+    """Detectron2's reader, for each of whose files, those of `_BASE_` too, a key may be given once."""
+
+    @classmethod
+    def _open_cfg(cls, filename: str) -> IO[str]:
+        with super()._open_cfg(filename) as file:
+            refuse_repeated_keys(filename, file.read())
+        return super()._open_cfg(filename)
+
+
+def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
+    """Set one key, in place. A whole number does for a key that takes any; lists, tuples and bare names do for names.
+
+    Args:
+        cfg: not frozen.
+        key: such as "SOLVER.MAX_ITER".
+        value: as YAML or the command line has it; text is read as Python's literal if it is one.
+        source: where it comes from, for the message.
+
+    Raises:
+        InputError: there is no such key, or its values are of another type.
+    """
+    if key in RENAMED:
+        raise InputError(f"{source}: {key} is now {RENAMED[key]}; write that")
+    *path, name = key.split(".")
+    node: Any = cfg
+    for part in path:
+        node = node.get(part) if isinstance(node, CN) else None
+    if not isinstance(node, CN) or name not in node:
+        mend = nearest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/defaults.py")
+        raise InputError(f"{source}: no config key {key}; {mend}")
+    old = node[name]
+    if isinstance(old, CN):
+        raise InputError(f"{source}: {key} is a section; set keys of it, such as {key}.{next(leaf_keys(old), 'KEY')}")
+    try:
+        cfg.merge_from_list([key, _fit(value, old)])
+    except ValueError as error:
+        given = CN._decode_cfg_value(value)
+        raise InputError(
+            f"{source}: {key} cannot be {given!r} of type {type(given).__name__}; give it {_example(old, given)}"
+        ) from error
+
+
+def find_misplaced(opts: Sequence[str], keys: Collection[str]) -> str:
+    """What makes a command line's overrides no list of KEY VALUE pairs, and how to mend it; "" if they are one.
+
+    Args:
+        opts: keys and values in turn.
+        keys: those that there are.
+    """
+    joined = next((word for word in opts[::2] if "=" in word and word.partition("=")[0] in keys), "")
+    if joined:
+        return f"{joined}: write `{joined.replace('=', ' ', 1)}`, with a space"
+    for key, value in zip_longest(opts[::2], opts[1::2]) if len(opts) % 2 else ():
+        if key not in keys:
+            return (
+                f"{key} stands where a key is expected, and is none; write the parts of a value as one, in quotes, "
+                'such as "(321, 321)"'
+            )
+        if value is None or value in keys:
+            return f"{key} has no value; add the missing value"
+    return ""
+
+
+def leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
+    """Every key of a config that has a value, such as "SOLVER.MAX_ITER"."""
+    for key, value in node.items():
+        if isinstance(value, CN):
+            yield from leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys such as "SOLVER.MAX_ITER", and values, of mappings within mappings."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _fit(value: Any, old: Any) -> Any:
+    """A value in the type of the one before it, where that changes nothing of what it says."""
+    if isinstance(old, float):
+        return _whole_to_float(value)
+    names = isinstance(old, list | tuple) and bool(old) and all(isinstance(name, str) for name in old)
+    return type(old)(_split_names(value)) if names and isinstance(CN._decode_cfg_value(value), str) else value
+
+
+def _split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.strip("()[] ").split(",") if name.strip()]
+
+
+def _whole_to_float(value: Any) -> Any:
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = int(value)
+    return float(value) if type(value) is int else value
+
+
+def _example(old: Any, given: Any) -> str:
+    """What could be written in place of a value of the wrong type."""
+    if isinstance(old, str):
+        return f"text, such as \"'{given}'\""
+    if not isinstance(old, list | tuple):
+        return _KINDS.get(type(old), type(old).__name__)
+    parts = _split_names(given) if isinstance(given, str) else [given] * max(1, len(old))
+    return f'several values, such as "{type(old)(parts)}"'

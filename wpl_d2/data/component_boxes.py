@@ -1,0 +1,162 @@
+"""Boxes of the objects in a mask: one for each component of an object class (paper, section 3.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.utils import comm
+from tqdm import tqdm
+
+from ..structures import IGNORE
+from ..utils.errors import InputError
+from .file_cache import file_state, kept_file, load_arrays, store_arrays
+from .image_io import APPLY, read_mask
+
+LeaveOut = Callable[[dict[str, Any], InputError], None]
+_VERSION = 1  # of what is stored; part of the key
+
+
+def boxes_from_mask(
+    mask: np.ndarray, classes: Sequence[int], min_area: int = 90, ignore: int = IGNORE
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tight box of every 8-connected component of the given classes.
+
+    Touching instances of a class share one box, as in the paper.
+
+    Args:
+        mask: (H, W) integer class ids.
+        classes: ids of the classes that get boxes.
+        min_area: components with fewer pixels get no box.
+        ignore: the value for "no class"; it never gets a box.
+
+    Returns:
+        boxes (N, 4) int64 xyxy, half-open (x1 = last column + 1), and class ids (N,) int64; in the order of
+        `classes`, within a class from top to bottom, then from left to right.
+
+    Raises:
+        ValueError: if the mask is not a two-dimensional integer array.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2 or mask.dtype.kind not in "iu":
+        raise ValueError(f"mask: is a {mask.ndim}-dimensional array of {mask.dtype}; give (height, width) integer ids")
+    boxes, ids = [], []
+    for class_id in classes:
+        if class_id != ignore:
+            found = _component_boxes(mask == class_id, min_area)
+            boxes.append(found)
+            ids.append(np.full(len(found), class_id, dtype=np.int64))
+    if not boxes:
+        return np.zeros((0, 4), dtype=np.int64), np.zeros(0, dtype=np.int64)
+    return np.concatenate(boxes), np.concatenate(ids)
+
+
+def _component_boxes(binary: np.ndarray, min_area: int) -> np.ndarray:
+    # Components are searched inside the class's own bounding box: most classes fill a small part of an image.
+    pixels = binary.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(pixels)
+    window = np.ascontiguousarray(pixels[top : top + height, left : left + width])
+    if window.size == 0:
+        return np.zeros((0, 4), dtype=np.int64)
+    stats = cv2.connectedComponentsWithStats(window, connectivity=8)[2][1:].astype(np.int64)
+    x, y, w, h, _ = stats[stats[:, cv2.CC_STAT_AREA] >= min_area].T
+    boxes = np.stack([x + left, y + top, x + left + w, y + top + h], axis=1)
+    return boxes[np.lexsort(boxes.T[[3, 2, 0, 1]])]
+
+
+def _refuse(record: dict[str, Any], error: InputError) -> None:
+    raise error
+
+
+def cached_boxes(
+    dataset_dicts: Sequence[dict[str, Any]],
+    object_ids: Sequence[int],
+    min_area: int,
+    leave_out: LeaveOut = _refuse,
+) -> list[dict[str, Any]]:
+    """Give every dataset dict the boxes of its mask.
+
+    They are computed once and kept in `$WPL_D2_CACHE` (default `~/.cache/wpl_d2`), under a key of everything
+    they depend on: the masks' paths, sizes and times of change, the object classes and the smallest area. One
+    process of each machine computes, the others wait.
+
+    Args:
+        dataset_dicts: Detectron2 dataset dicts with `sem_seg_file_name`.
+        object_ids: semantic class ids of the detector's classes, in their order.
+        min_area: components with fewer pixels get no box.
+        leave_out: is told, on every process, of each mask that cannot be read and is left out; by default that is an
+            error.
+
+    Returns:
+        Copies of the dicts, but for those left out, with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64,
+        indices into `object_ids`.
+
+    Raises:
+        InputError: a mask cannot be read.
+    """
+    file, count = _cache_file(dataset_dicts, object_ids, min_area), len(dataset_dicts)
+    without: set[int] = set()
+    stored = None
+    if comm.get_local_rank() == 0:
+        stored = _load(file, count)
+        if stored is None:
+            stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+            if not without:
+                store_arrays(file, stored)
+    comm.synchronize()
+    stored = stored or _load(file, count)
+    if stored is None:
+        stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+    ends = np.cumsum(stored["counts"])
+    parts = zip(*(np.split(stored[name], ends)[: len(ends)] for name in ("boxes", "classes")), strict=True)
+    return [
+        {**record, "boxes": boxes, "box_classes": ids}
+        for index, (record, (boxes, ids)) in enumerate(zip(dataset_dicts, parts, strict=True))
+        if index not in without
+    ]
+
+
+def _compute(
+    dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int, leave_out: LeaveOut
+) -> tuple[dict[str, np.ndarray], set[int]]:
+    """The boxes of all masks, and the indices of those that are left out."""
+    without = set()
+    contiguous = np.zeros(IGNORE + 1, dtype=np.int64)
+    contiguous[list(object_ids)] = np.arange(len(object_ids))
+    boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
+    for index, record in enumerate(tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5)):
+        try:
+            mask = read_mask(
+                record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY)
+            )
+        except InputError as error:
+            leave_out(record, error)
+            without.add(index)
+            mask = np.zeros((0, 0), dtype=np.uint8)
+        found, ids = boxes_from_mask(mask, object_ids, min_area)
+        boxes.append(found.astype(np.float32))
+        classes.append(contiguous[ids])
+    counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
+    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, without
+
+
+def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int) -> Path:
+    key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
+    for record in dataset_dicts:
+        state = file_state(record["sem_seg_file_name"])
+        key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
+    return kept_file(f"boxes_{key.hexdigest()[:32]}.npz")
+
+
+def _load(file: Path, count: int) -> dict[str, np.ndarray] | None:
+    """The boxes of so many masks, if they are kept and go together."""
+    stored = load_arrays(file, ("boxes", "classes", "counts"))
+    if stored is None:
+        return None
+    boxes, classes, counts = stored.values()
+    whole = counts.shape == (count,) and boxes.shape == (counts.sum(), 4) and classes.shape == boxes.shape[:1]
+    return stored if whole else None

@@ -1,0 +1,252 @@
+"""The full check of a data set: every list, image and mask is read, counted and compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ..utils.errors import InputError
+from .component_boxes import boxes_from_mask
+from .datasets import Description
+from .datasets.lists import EXTRA
+from .image_io import APPLY, QUARTER_TURNS, orientation, read_image_and_tag
+from .label_statistics import LabelShares, count_labels
+from .loader import missing_mask
+from .mappers import read_labels
+from .validation import find_overlap, find_repeated
+
+Records = list[dict[str, Any]]
+_HELD_OUT = ("val", "validation", "test", "dev", "development", "eval")
+_MAX_SHOWN = 5
+
+
+@dataclass
+class Survey:
+    """What is in a data set.
+
+    Attributes:
+        description: the data set.
+        lists: the dataset dicts of each list that can be read.
+        pixels: (C + 1,) label counts of each mask that can be read (see `count_labels`), by image and mask file.
+        shown: by class id, the colour in which a mask's palette shows it, and that mask.
+        boxes: for each mask with boxes, (N, 4) xyxy and (N,) semantic class ids.
+        turned: the files with an EXIF orientation, and whether width and height stay the same when they are turned.
+        problems: what must be mended, `file: what is wrong; how to mend it`.
+        notes: what may be meant as it is, in the same form.
+    """
+
+    description: Description
+    lists: dict[str, Records] = field(default_factory=dict)
+    pixels: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    shown: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    turned: dict[str, bool] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def tables(self) -> str:
+        """The lists and the classes as text."""
+        lists = tabulate(
+            [
+                (name, len(records), sum(_files(record) in self.pixels for record in records), self._void(records))
+                for name, records in self.lists.items()
+            ],
+            headers=("list", "images", "masks", "no class %"),
+            floatfmt=".3g",
+        )
+        headers = ("id", "class", "pixels %", "images", "boxes", "short side 10 %", "50 %", "90 %")
+        return f"{lists}\n\n{tabulate(self._class_rows(), headers=headers, floatfmt='.4g')}"
+
+    def counts(self, records: Records) -> dict[tuple[str, str], np.ndarray]:
+        """What is known of the masks of these images: `pixels`."""
+        return {files: self.pixels[files] for files in map(_files, records) if files in self.pixels}
+
+    def _void(self, records: Records) -> float | None:
+        """Percent of the pixels of their masks that has no class; None where there are no masks."""
+        known = list(self.counts(records).values())
+        total = np.sum(known, axis=0)
+        return 100 * float(total[-1] / total.sum()) if known else None
+
+    def _class_rows(self) -> list[tuple[Any, ...]]:
+        classes = len(self.description.classes)
+        counts = np.array(list(self.pixels.values())).reshape(-1, classes + 1)[:, :classes]
+        shares = 100 * counts.sum(axis=0) / max(1, counts.sum())
+        boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for found, _ in self.boxes)])
+        ids = np.concatenate([np.zeros(0, np.int64), *(classes for _, classes in self.boxes)])
+        sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
+        rows = []
+        for class_id, name in enumerate(self.description.classes):
+            row: tuple[Any, ...] = (class_id, name, shares[class_id], np.count_nonzero(counts[:, class_id]))
+            if name in self.description.objects:
+                own = sides[ids == class_id]
+                row += (len(own), *(np.quantile(own, [0.1, 0.5, 0.9]) if len(own) else ()))
+            rows.append(row)
+        return rows
+
+
+def survey(description: Description, min_area: int) -> Survey:
+    """Read a whole data set, with a progress bar.
+
+    The names of lists say what they are for, in any case. One whose name contains "unlabeled", or is `EXTRA`, may lack
+    masks; X_labeled and X_unlabeled must be disjoint, and a list named train may hold all of an unlabeled list, but for
+    images of `EXTRA`, or nothing of it; one with val, validation, test, dev, development or eval between its
+    underscores must share no image with one that has none of them; every class must be seen in every list named
+    "labeled".
+
+    Args:
+        description: the data set.
+        min_area: components with fewer pixels get no box.
+    """
+    result = Survey(description)
+    for name in description.present():
+        try:
+            result.lists[name] = description.records(name)
+        except InputError as error:
+            result.problems.append(str(error))
+    images = {_files(record): record for records in result.lists.values() for record in records}
+    for record in tqdm(images.values(), desc=description.name, unit="image"):
+        try:
+            _examine(record, result, min_area)
+        except InputError as error:
+            result.problems.append(str(error))
+    for name, records in result.lists.items():
+        result.problems += _list_problems(name, records, result)
+    result.notes += _turned_notes(result)
+    return result
+
+
+def _examine(record: dict[str, Any], result: Survey, min_area: int) -> None:
+    description = result.description
+    image, tag = read_image_and_tag(record["file_name"], description.exif)
+    _note_tag(record["file_name"], tag, image.shape, result)
+    if "sem_seg_file_name" not in record:
+        return
+    mask = read_labels(record, image.shape[:2], len(description.classes))
+    counts = count_labels(mask, len(description.classes))
+    result.pixels[_files(record)] = counts
+    result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
+    with Image.open(record["sem_seg_file_name"]) as header:
+        _note_tag(record["sem_seg_file_name"], orientation(header), mask.shape, result)
+        _check_palette(record["sem_seg_file_name"], header, counts[:-1], result)
+
+
+def _files(record: dict[str, Any]) -> tuple[str, str]:
+    return record["file_name"], record.get("sem_seg_file_name", "")
+
+
+def _note_tag(file: str, tag: int, shape: tuple[int, ...], result: Survey) -> None:
+    if tag > 1:
+        result.turned[file] = tag < QUARTER_TURNS or shape[0] == shape[1]
+
+
+def _turned_notes(result: Survey) -> list[str]:
+    """That files have an EXIF orientation: masks that were drawn on stored pixels may fit in size alone."""
+    if not result.turned:
+        return []
+    alike = [file for file, same_size in result.turned.items() if same_size]
+    unseen = f" ({len(alike)} keep their size when turned: masks that are not turned alike fit too)" if alike else ""
+    first = (alike or list(result.turned))[0]
+    if result.description.exif == APPLY:
+        done = "images and masks are turned; where masks were drawn on the stored pixels, write `exif: ignore`"
+    else:
+        done = "it is ignored; where masks were drawn on what viewers show, write `exif: apply`"
+    return [f"{first}: has an EXIF orientation, as {len(result.turned)} of the files have{unseen}; {done}"]
+
+
+def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: Survey) -> None:
+    """A palette that shows a class as another class, or not as other masks do, has indices that are not class ids."""
+    palette = mask.getpalette() if mask.mode == "P" else None
+    if palette is None:
+        return
+    classes, colors = result.description.classes, result.description.colors
+    for class_id in np.flatnonzero(counts).tolist():
+        color = tuple(palette[3 * class_id : 3 * class_id + 3])
+        usual, first = result.shown.setdefault(class_id, (color, file))
+        if colors and color != colors[class_id] and color in colors:
+            other = f"in the colour of {classes[colors.index(color)]!r}"
+        elif color != usual:
+            other = f"in another colour than that of {first}"
+        else:
+            continue
+        raise InputError(
+            f"{file}: its palette shows the id {class_id}, {classes[class_id]!r}, {other}; "
+            f"save it with class ids as indices"
+        )
+
+
+def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
+    file = result.description.root / result.description.lists[name]
+    if not records:
+        return [f"{file}: is empty; list some images"]
+    repeated = find_repeated(records)
+    problems = [f"{file}: lists {path} more than once; remove the repetition" for path in repeated[:_MAX_SHOWN]]
+    if not _says(name, "unlabeled") and not _is_extra(name):
+        problems += _label_problems(name, records, result)
+    for other, theirs in result.lists.items():
+        if other != name and _must_differ(name, other):
+            problems += find_overlap(records, theirs, f"in both the lists {name!r} and {other!r}")
+        elif _says(name, "train") and not _says(name, "labeled") and _says(other, "unlabeled"):
+            problems += _partial_overlap(name, records, other, _without_extra(theirs, result))
+    return problems
+
+
+def _must_differ(name: str, other: str) -> bool:
+    """Whether two lists may share no image; of two held-out ones, only the first by name says so."""
+    if _held_out(name):
+        whole = {name.casefold(), other.casefold()} <= set(_HELD_OUT)
+        return not _held_out(other) or (whole and name < other)
+    return other.casefold() == name.casefold().replace("labeled", "unlabeled")
+
+
+def _says(name: str, word: str) -> bool:
+    return word in name.casefold()
+
+
+def _is_extra(name: str) -> bool:
+    return name.casefold() == EXTRA
+
+
+def _without_extra(records: Records, result: Survey) -> Records:
+    extra = {record["file_name"] for name, found in result.lists.items() if _is_extra(name) for record in found}
+    return [record for record in records if record["file_name"] not in extra]
+
+
+def _held_out(name: str) -> bool:
+    return not set(_HELD_OUT).isdisjoint(name.casefold().split("_"))
+
+
+def _partial_overlap(name: str, records: Records, other: str, theirs: Records) -> list[str]:
+    """A problem where an unlabeled list is neither apart from a list of all training images nor a part of it."""
+    known = {record["file_name"] for record in records}
+    common = [record["file_name"] for record in theirs if record["file_name"] in known]
+    if len(common) in (0, len(theirs)):
+        return []
+    return [
+        f"{common[0]}: is in both the lists {name!r} and {other!r}, which holds {len(theirs) - len(common)} images "
+        f"that {name!r} does not; make the lists disjoint, or the one a part of the other"
+    ]
+
+
+def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
+    file = result.description.root / result.description.lists[name]
+    lacking = [r for r in records if "sem_seg_file_name" not in r]
+    problems = [missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]]
+    known = result.counts(records)
+    blank = [mask for (_, mask), counts in known.items() if not counts[:-1].any()]
+    problems += [
+        f"{mask}: labels no pixel; draw it, or take its image out of the list {name!r}" for mask in blank[:_MAX_SHOWN]
+    ]
+    classes, learned = result.description.classes, _says(name, "labeled")
+    pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
+    labels = LabelShares(str(file), pixels, classes, result.description.ignore, learned)
+    if fault := labels.fault():
+        return [*problems, fault]
+    if learned:
+        problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in labels.empty]
+    result.notes += filter(None, [labels.void_note(), "" if learned else labels.empty_note()])
+    return problems

@@ -1,0 +1,293 @@
+"""Reading images and index masks: bit depths, orientations and lossy formats, with errors that name the file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+
+from ..structures import IGNORE
+from ..utils.errors import InputError
+
+APPLY = "apply"
+EXIF = (APPLY, "ignore")
+"""What can be done with the orientation in a file's EXIF data."""
+QUARTER_TURNS = 5
+"""The first of EXIF's orientations in which width and height change places."""
+
+_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+# Pillow gives some of them as colours only, so that they are no masks even where they are lossless.
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
+_LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
+# How stored pixels (H, W, ...) become what is to be seen, by EXIF's orientation.
+_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: np.rot90(pixels, 1),
+}
+_BACK = {6: 8, 8: 6}  # the others are their own inverses
+
+
+def bits_per_channel(image: Image.Image) -> int:
+    """Bits of a channel in the file, from its header; but for grey images, Pillow gives eight of however many.
+
+    Args:
+        image: opened and not loaded.
+    """
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    if image.format == "PPM":
+        return _maxval(image).bit_length()
+    if image.format == "JPEG2000":
+        return _jpeg2000(image)[0]
+    deep = image.mode in _DEEP_MODES or (image.format == "PNG" and _raw_mode(image).endswith(";16B"))
+    return 16 if deep else 8
+
+
+def lossy_format(image: Image.Image) -> str:
+    """The name of the format if it does not keep a mask's values as they are saved, else "".
+
+    Args:
+        image: opened and not loaded; its content counts, whatever the file's suffix is.
+    """
+    if image.format == "TIFF":
+        compression = str(image.info.get("compression"))
+        return f"TIFF with {compression} compression" if compression in _LOSSY_IN_TIFF else ""
+    lossy = not _jpeg2000(image)[1] if image.format == "JPEG2000" else image.format in _LOSSY
+    return str(image.format) if lossy else ""
+
+
+def scales_values(image: Image.Image) -> bool:
+    """Whether Pillow stretches the stored values to 0..255: grey ones of 2 or 4 bits, or with an odd maximum.
+
+    Args:
+        image: opened and not loaded.
+    """
+    if image.format == "PPM" and image.mode != "1":
+        return _maxval(image) not in (255, 65535)
+    return _raw_mode(image).startswith(("L;2", "L;4"))
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF's number for the turn that a viewer gives to an image, 1 to 8; 1 where nothing is to be done."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises all kinds of errors for damaged EXIF data beside sound pixels
+        return 1
+    return value if value in _TURNS else 1
+
+
+def shown_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of an opened image after its turn."""
+    width, height = image.size
+    # Pillow has already exchanged those of a TIFF.
+    return (height, width) if image.format != "TIFF" and orientation(image) >= QUARTER_TURNS else (width, height)
+
+
+def load_pixels(image: Image.Image, mode: str | None, exif: str) -> tuple[np.ndarray, int]:
+    """Decode an image to its last pixel and turn it once, whatever Pillow does with its format.
+
+    Args:
+        image: opened and not loaded.
+        mode: of Pillow, to convert to; None: as it is.
+        exif: one of `EXIF`: turn as the orientation says, or leave pixels as they are stored.
+
+    Returns:
+        the pixels (H, W) or (H, W, channels), and the orientation in the file.
+    """
+    turned = image.format == "TIFF"  # Pillow turns these when it loads them, and forgets the tag
+    tag = orientation(image) if turned else 1
+    image.load()
+    tag = tag if turned else orientation(image)  # a PNG may have it after the pixels
+    pixels = np.asarray(image.convert(mode) if mode else image)
+    if tag == 1 or turned == (exif == APPLY):
+        return pixels, tag
+    return np.ascontiguousarray(_TURNS[_BACK.get(tag, tag) if turned else tag](pixels)), tag
+
+
+def _tile(image: Image.Image) -> tuple[str, tuple[object, ...]]:
+    """Name and arguments of the decoder that Pillow will use."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    if not tiles:
+        return "", ()
+    name, _, _, args = tiles[0]
+    return name, args if isinstance(args, tuple) else (args,)
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name for how values lie in the file, such as "RGB;16B"."""
+    arguments = _tile(image)[1]
+    return str(arguments[0]) if arguments else ""
+
+
+def _maxval(image: Image.Image) -> int:
+    """The value of a PPM or PGM file that stands for white."""
+    name, arguments = _tile(image)
+    if name.startswith("ppm"):
+        return int(str(arguments[1]))
+    return 65535 if image.mode in _DEEP_MODES else 255
+
+
+def _jpeg2000(image: Image.Image) -> tuple[int, bool]:
+    """Bits of the first channel, and whether the wavelets of a JPEG 2000 file are the reversible ones."""
+    file = image.fp  # type: ignore[attr-defined]
+    place = file.tell()
+    file.seek(0)
+    head = file.read(1 << 16)
+    file.seek(place)
+    start = head.find(b"\xff\x4f\xff\x51")  # start of the codestream, and its SIZ segment
+    coding = head.find(b"\xff\x52", start + 4 + int.from_bytes(head[start + 4 : start + 6], "big"))  # COD
+    if start < 0 or coding < 0 or len(head) < coding + 14:
+        return 8, False
+    return (head[start + 42] & 0x7F) + 1, head[coding + 13] == 1
+
+
+_INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+_READ_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, RuntimeError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
+class UnreadableImageError(InputError):
+    """A file that is missing, truncated or no image."""
+
+
+def read_image(path: str | Path, exif: str = APPLY) -> np.ndarray:
+    """Read an image, turned as its EXIF orientation says.
+
+    Args:
+        path: of the file; its content says which format it has.
+        exif: "ignore" leaves it as it is stored.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        UnreadableImageError: if the file is missing or broken, or has more than eight bits a channel: nothing says
+            which of its values is white.
+    """
+    return read_image_and_tag(path, exif)[0]
+
+
+def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray, int]:
+    """As `read_image`, with the EXIF orientation that the file has, 1 to 8."""
+    with _opened(path) as image:
+        bits = bits_per_channel(image)
+        if bits > 8:
+            raise _too_deep(path, str(bits))
+        return load_pixels(image, "RGB", exif)
+
+
+def read_record(record: Mapping[str, Any]) -> np.ndarray:
+    """Read the image of a dataset dict, as the description of its data set wants it; see `read_image`."""
+    return read_image(record["file_name"], record.get("exif", APPLY))
+
+
+def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
+    """Read a mask's values as stored: palette images give their indices, never the colours' grey values.
+
+    Args:
+        path: of the file; its content says which format it has.
+        exif: what is done with an EXIF orientation, as for `read_image`.
+
+    Returns:
+        (H, W) array of uint8, or of a wider integer type for 16- and 32-bit files.
+
+    Raises:
+        UnreadableImageError: if the file is missing or broken.
+        InputError: the file holds colours instead of class ids, or other values than were once saved in it.
+    """
+    with _opened(path) as image:
+        lossy = lossy_format(image)
+        if lossy:
+            raise InputError(
+                f"{path}: is a {lossy} file, whose compression makes ids that nobody drew; save the mask as PNG, from "
+                "what this file was made of"
+            )
+        if image.mode not in _INDEX_MODES:
+            raise InputError(
+                f"{path}: is an {image.mode} image; masks hold one class id per pixel, convert its colours to ids"
+            )
+        if scales_values(image):
+            raise InputError(
+                f"{path}: stores grey values of less than 8 bits, or up to another maximum than 255, which readers "
+                "stretch; save the mask as 8-bit PNG"
+            )
+        values, _ = load_pixels(image, None, exif)
+    return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.ndarray:
+    """Read a mask of class ids.
+
+    Args:
+        path: an image of one 8- or 16-bit channel or with a palette, whose values are class ids.
+        ignore: the file's value for "no class".
+        exif: what is done with an EXIF orientation, as for `read_image`.
+
+    Returns:
+        (H, W) uint8 class ids, `IGNORE` where there is none.
+
+    Raises:
+        UnreadableImageError: if the file is missing or broken.
+        InputError: it is a colour image, is compressed with loss, or has ids that no class can have.
+    """
+    values = read_raw_mask(path, exif)
+    if ignore != IGNORE:
+        if (values == IGNORE).any():
+            raise InputError(
+                f"{path}: holds {IGNORE}, which is no class id, and 'ignore' of the data set's YAML is {ignore}; write "
+                f"'ignore: {IGNORE}', or save the mask with class ids"
+            )
+        values = np.where(values == ignore, IGNORE, values)
+    if values.dtype != np.uint8:
+        if values.min() < 0 or values.max() > IGNORE:
+            raise InputError(
+                f"{path}: holds ids from {values.min()} to {values.max()}; use 0 to {IGNORE - 1}, and "
+                f"'ignore' of the data set's YAML for the rest"
+            )
+        values = values.astype(np.uint8)
+    return values
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """An image to be read inside, where errors get the file's name."""
+    try:
+        # Not by its name: Pillow would map the file into memory, and lays out a grey TIFF that is to be turned wrongly.
+        with open(path, "rb") as file, Image.open(file) as image:
+            yield image
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        # Pillow knows no colours of 32 bits, and OpenCV does.
+        with suppress(cv2.error):
+            other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if other is not None and other.dtype != np.uint8:
+                raise _too_deep(path, f"{other.dtype} values") from error
+        raise _unreadable(path, "no image begins as it does") from error
+    except _READ_ERRORS as error:
+        raise _unreadable(path, error) from error
+
+
+def _too_deep(path: str | Path, what: str) -> UnreadableImageError:
+    return UnreadableImageError(
+        f"{path}: has more than 8 bits a channel ({what}), and nothing says which value is white; convert it to 8-bit "
+        "grey or RGB"
+    )
+
+
+def _unreadable(path: str | Path, why: object) -> UnreadableImageError:
+    return UnreadableImageError(f"{path}: cannot be read ({why}); restore the file or take it out of the list")

@@ -1,0 +1,113 @@
+"""What can be wrong with a run: found once, before its processes are started."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+
+from ..checkpoint.checkpointer import load_initial_weights
+from ..data import check_training_data
+from ..data.datasets.setup import check_list
+from ..data.detection_cache import load_box_cache
+from ..data.loader import labeled_dataset, list_records, share_of_batch, unlabeled_dataset
+from ..evaluation import check_evaluator
+from ..evaluation.left_out import records_with_masks
+from ..evaluation.submission import LabelFiles
+from ..frameworks import Framework, build_framework
+from ..inference.build import build_predict
+from ..modeling.build import check_device
+from ..utils.errors import InputError, check_name
+from ..utils.files import make_folder
+from .launch import count_processes
+from .report import load_trained
+from .setup import read_cfg
+from .solver import build_optimizer
+from .trainer import precision, trained_framework
+
+
+def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
+    """Find what is wrong with a training or evaluation. What must be made or downloaded first is made and downloaded.
+
+    The model is built without memory for its weights, so that it costs next to nothing.
+
+    Args:
+        args: of Detectron2's `default_argument_parser`.
+        judged: names of further lists, on which pseudo-labels will be judged.
+
+    Raises:
+        InputError: anything that is wrong in config, data or weights, or the output folder cannot be written.
+    """
+    cfg, _ = read_cfg(args)
+    check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
+    check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
+    precision(cfg)
+    check_evaluator(cfg)
+    build_predict(cfg, lambda images: images)
+    if args.eval_only:
+        _check_evaluation(cfg, args, judged)
+    else:
+        _check_training(cfg, args)
+    make_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
+
+
+def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
+    processes = count_processes(args)
+    share_of_batch(cfg, "IMS_PER_BATCH", processes)
+    if cfg.DATASETS.UNLABELED:
+        share_of_batch(cfg, "UNLABELED_IMS_PER_BATCH", processes)
+    framework = _without_memory(trained_framework, cfg)
+    build_optimizer(cfg, framework.student)
+    if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
+        with _nothing_kept():
+            load_initial_weights(framework.student, cfg)
+    if cfg.TEST.EVAL_PERIOD > 0:
+        _check_label_files(cfg)
+    check_training_data(cfg)
+    labeled_dataset(cfg)
+    if cfg.DATASETS.UNLABELED:
+        unlabeled_dataset(cfg)
+
+
+def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str]) -> None:
+    for name in judged:
+        check_list("--dataset", name)
+    tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
+    if not any(tested.values()):
+        raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
+    with _nothing_kept():
+        load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
+    _check_label_files(cfg)
+    for key, names in tested.items():
+        for name in names:
+            list_records(name, key)
+            if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "label_files":
+                records_with_masks(name)
+            if key != "DATASETS.TEST" and cfg.MODEL.DETECTOR.MODE == "cached":
+                load_box_cache(cfg, name, cfg.RPPI.BOX_SCORE).give(list_records(name, key))
+
+
+def _check_label_files(cfg: CfgNode) -> None:
+    if cfg.TEST.EVALUATOR == "label_files":
+        for name in cfg.DATASETS.TEST:
+            LabelFiles(name, cfg.OUTPUT_DIR)
+
+
+def _without_memory(build: Callable[[CfgNode], Framework], cfg: CfgNode) -> Framework:
+    """What `build` makes of a config, with tensors that have shapes and no numbers."""
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        return build(cfg)
+
+
+@contextmanager
+def _nothing_kept() -> Iterator[None]:
+    """Around loading weights into such tensors, of which PyTorch warns once for each."""
+    with warnings.catch_warnings(action="ignore"):
+        yield

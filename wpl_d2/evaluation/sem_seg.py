@@ -1,0 +1,181 @@
+"""The metrics of semantic segmentation from one confusion matrix, kept on the device until the end."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from numpy.typing import NDArray
+from tabulate import tabulate
+from torch import Tensor
+
+from ..data.mappers import read_labels
+from ..inference.sliding_window import centre
+from ..structures import IGNORE
+from ..utils.comm import sum_over_ranks
+from ..utils.label_map import label_map
+from .left_out import NOTHING, LeftOut, records_with_masks
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over pixels.
+
+    Attributes:
+        counts: (C, C) int64, row = true class; on the device of the first update.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        """Start from zero.
+
+        Args:
+            num_classes: C.
+        """
+        self.num_classes = num_classes
+        self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+
+    def update(self, prediction: Tensor, target: Tensor) -> None:
+        """Count the pixels of one map or of many.
+
+        Args:
+            prediction: class ids in [0, C), any integer type and shape.
+            target: class ids of the same shape and device; `IGNORE` is not counted.
+        """
+        # A row for every value that a byte can have, `IGNORE` too, and then those of the classes: cheaper than
+        # selecting pixels. 32 bits hold any cell.
+        size = (IGNORE + 1) * self.num_classes
+        if prediction.device.type == "cpu":
+            # NumPy's: to start threads for each of such short operations costs more than they take.
+            cells = np.multiply(target.numpy(), self.num_classes, dtype=np.int32) + prediction.numpy()
+            new = torch.from_numpy(np.bincount(cells.ravel(), minlength=size))
+        else:
+            new = torch.bincount(torch.add(prediction.int(), target, alpha=self.num_classes).flatten(), minlength=size)
+        self.counts = self.counts.to(new.device) + new.view(-1, self.num_classes)[: self.num_classes]
+
+
+class SemSegConfusionEvaluator(DatasetEvaluator):
+    """Detectron2's `SemSegEvaluator` without what costs most of its time, boundary IoU and RLE files.
+
+    The numbers that it does report are equal.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        num_classes: int,
+        crop: tuple[int, int] | None = None,
+        judge_padding: bool = False,
+        left_out: LeftOut = NOTHING,
+    ) -> None:
+        """Prepare for a data set.
+
+        Args:
+            dataset_name: registered as `wpl_d2.data.register` does.
+            num_classes: C, the channels of "sem_seg".
+            crop: (height, width) of the centre of each image that is judged; None for all of it.
+            judge_padding: predictions are of the image in the middle of a canvas of any size, and what is around it has
+                the class 0 (U2PL, AEL).
+            left_out: takes the images without a mask.
+
+        Raises:
+            InputError: an image of the data set has no mask, and nothing may be left out.
+        """
+        self._name = dataset_name
+        self._classes: Sequence[str] = MetadataCatalog.get(dataset_name).stuff_classes
+        self._records = {record["file_name"]: record for record in records_with_masks(dataset_name, left_out)}
+        self._matrix = ConfusionMatrix(num_classes)
+        self._crop = crop
+        self._judge_padding = judge_padding
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._matrix = ConfusionMatrix(self._matrix.num_classes)
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Count a batch.
+
+        Args:
+            inputs: dicts with "file_name" and, with `judge_padding`, "height" and "width" of the image.
+            outputs: dicts with "sem_seg" (C, H, W), at the size of the image's mask, or of the canvas.
+
+        Raises:
+            ValueError: a mask of another size than the prediction, or with a class that the model lacks.
+        """
+        for item, output in zip(inputs, outputs, strict=True):
+            prediction = label_map(output["sem_seg"])
+            target = self._target(item, prediction.shape)
+            region = centre(target.shape, self._crop or target.shape)
+            # Copied, because what PIL gives is read-only.
+            self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
+
+    def _target(self, item: dict[str, Any], size: Sequence[int]) -> NDArray[np.uint8]:
+        record = self._records[item["file_name"]]
+        if not self._judge_padding:
+            return read_labels(record, size, self._matrix.num_classes)
+        labels = read_labels(record, (item["height"], item["width"]), self._matrix.num_classes)
+        canvas = np.zeros(size, dtype=labels.dtype)
+        canvas[centre(size, labels.shape)] = labels
+        return canvas
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """All processes' metrics in percent on the main one (see `sem_seg_metrics`), empty on the others."""
+        counts = sum_over_ranks(self._matrix.counts)
+        if counts is None:
+            return OrderedDict()
+        there = [name for name, count in zip(self._classes, counts.sum(axis=1), strict=True) if count]
+        if len(there) < 2:
+            _LOGGER.warning(
+                "%s: has pixels of %s, so that its metrics say nothing; see tools/check_dataset.py",
+                *(self._name, f"{there[0]!r} alone" if there else "no class"),
+            )
+        results = sem_seg_metrics(counts, self._classes)
+        _LOGGER.info("semantic segmentation, %%:\n%s", sem_seg_table(results, self._classes))
+        return OrderedDict(sem_seg=results)
+
+
+def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
+    """Detectron2's metrics from a confusion matrix.
+
+    Args:
+        counts: (C, C), row = true class.
+        classes: C names.
+
+    Returns:
+        percent by name: mIoU and mACC (means over the classes that are there), fwIoU (weighted by their
+            pixels),
+        pACC, IoU-CLASS and ACC-CLASS (NaN for a class that is not there).
+    """
+    right = counts.diagonal().astype(float)
+    true, predicted = counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall = right / np.where(true > 0, true, np.nan)
+        iou = right / np.where(true > 0, true + predicted - right, np.nan)
+        present = true > 0
+        results = {
+            "mIoU": iou[present].sum() / present.sum(),
+            "fwIoU": (iou * true)[present].sum() / true.sum(),
+            "mACC": recall[present].sum() / present.sum(),
+            "pACC": right.sum() / true.sum(),
+        }
+    results |= {f"IoU-{name}": value for name, value in zip(classes, iou, strict=True)}
+    results |= {f"ACC-{name}": value for name, value in zip(classes, recall, strict=True)}
+    return {name: 100 * float(value) for name, value in results.items()}
+
+
+def sem_seg_table(results: dict[str, float], classes: Sequence[str]) -> str:
+    """What `sem_seg_metrics` found, as a text table of the classes with the means below.
+
+    Args:
+        results: percent by name.
+        classes: in the order of the rows.
+    """
+    rows: list[list[Any]] = [[name, results[f"IoU-{name}"], results[f"ACC-{name}"]] for name in classes]
+    rows += [["mean", results["mIoU"], results["mACC"]], ["by pixels", results["fwIoU"], results["pACC"]]]
+    return tabulate(rows, headers=["class", "IoU", "accuracy"], floatfmt=".2f", tablefmt="pipe", missingval="-")

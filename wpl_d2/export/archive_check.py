@@ -1,0 +1,263 @@
+"""Files of `torch.export`, read without running anything that is in them.
+
+PyTorch makes Python code of a program when it reads one: its inputs' names become a function's arguments, its guards
+statements, its shapes' expressions are evaluated, its trees' types imported. What follows admits what a segmentation's
+graph needs, entry by entry and key by key, and refuses the rest by name.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_structure, treespec_dumps
+
+from ..utils.errors import InputError
+
+_SYMBOL = re.compile(r"[a-z]+\d+", re.ASCII)
+_NUMBER = re.compile(r"-?\d+(\.\d*)?(e[+-]?\d+)?", re.ASCII)
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow)
+_SIGNS = (ast.UAdd, ast.USub)
+_RELATIONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_CONSTANTS = ("true", "false")
+# Of sympy and of torch.utils._sympy.functions; each is of numbers and gives one.
+_FUNCTIONS = re.compile(
+    r"Abs|Add|And|Ceil(Div|ToInt)|CleanDiv|Equality|Float(Pow|TrueDiv)|Floor(Div|ToInt)|(Strict)?(Greater|Less)Than|"
+    r"Identity|Integer|IntTrueDiv|[LR]Shift|Max|Min|Mod|ModularIndexing|Mul|Not|Or|Pow|PowByNatural|PythonMod|Rational|"
+    r"Round(Decimal|ToInt)|ToFloat|TruncTo(Float|Int)|Unequality|Where"
+)
+
+
+def is_arithmetic(text: str) -> bool:
+    """Whether an expression has nothing but symbols, numbers and arithmetic.
+
+    `torch.export` has such texts evaluated when it reads a file, and evaluates whatever else is in them, too.
+
+    Args:
+        text: in the forms that PyTorch writes: `s0 + 1`, or `Add(Symbol('s0', integer=True), Integer(1))`.
+    """
+    try:
+        # Python reads some letters beyond ASCII as those of it.
+        return text.isascii() and text.isprintable() and _is_arithmetic(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def _is_arithmetic(node: ast.expr) -> bool:
+    match node:
+        case ast.Constant(value=value):
+            return isinstance(value, int | float)
+        case ast.Name(id=name):
+            return bool(_SYMBOL.fullmatch(name)) or name in _CONSTANTS
+        case ast.BinOp(left=left, op=operator, right=right):
+            return isinstance(operator, _OPERATORS) and _is_arithmetic(left) and _is_arithmetic(right)
+        case ast.UnaryOp(op=sign, operand=operand):
+            return isinstance(sign, _SIGNS) and _is_arithmetic(operand)
+        case ast.Compare(left=left, ops=relations, comparators=others):
+            return all(isinstance(one, _RELATIONS) for one in relations) and all(map(_is_arithmetic, [left, *others]))
+        case ast.Call(func=ast.Name(id="Symbol"), args=[ast.Constant(value=str(name))], keywords=keywords):
+            return name.isascii() and name.isidentifier() and _are_plain(keywords)
+        case ast.Call(func=ast.Name(id="Float"), args=[ast.Constant(value=str(number))], keywords=keywords):
+            return bool(_NUMBER.fullmatch(number)) and _are_plain(keywords)
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            return bool(_FUNCTIONS.fullmatch(name)) and all(map(_is_arithmetic, arguments))
+    return False
+
+
+def _are_plain(keywords: list[ast.keyword]) -> bool:
+    return all(
+        isinstance(word.value, ast.Constant) and isinstance(word.value.value, int) and word.arg for word in keywords
+    )
+
+
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_PATH = re.compile(r"[\w.]*", re.ASCII)
+# `save` and `from_file` are the only ATen operators that open files.
+_TARGET = re.compile(
+    r"torch\.ops\.aten\.(?!(save|from_file)\.)[A-Za-z_]\w*\.\w+|(_operator|math)\.[a-z]\w*|torch\.sym_\w+", re.ASCII
+)
+
+_TEXTS = {
+    "as_name": _NAME,
+    "as_string": re.compile(r".*", re.DOTALL),  # an operator's argument, which becomes a quoted text
+    "buffer_name": _PATH,
+    "forward_arg_names": _NAME,
+    "fqn": _PATH,
+    "name": _NAME,
+    "parameter_name": _PATH,
+    "path_name": re.compile(r"(weight|tensor)_\d+", re.ASCII),
+    "target": _TARGET,
+    "tensor_constant_name": _PATH,
+    "torch_version": re.compile(r"[\w.+<=]*", re.ASCII),
+    "type": re.compile(r"[a-z]+"),  # of a device
+    "verifiers": _NAME,
+}
+_LISTS_OF_TEXTS = ("forward_arg_names", "verifiers")
+_NUMBERS = re.compile(
+    r"as_(bools?|floats?|ints?|layout|memory_format|none|scalar_type)|dtype|index|kind|layout|major|minor|max_val|min_val|"
+    r"is_(hop_single_tensor_return|param|single_tensor_return)|persistent|requires_grad"
+)
+_NOT_FINITE = ("Infinity", "-Infinity", "NaN")
+_PARTS = re.compile(
+    r"arg|as_(device|expr|optional_tensors?|sym_(bool|float|int)s?|tensors?)|buffer|device|graph|graph_module|hint|"
+    r"(in|out)put(s|_specs)|module_call_graph|nodes|parameter|schema_version|signature|sizes|storage_offset|strides|"
+    r"tensor_(constant|meta)|user_(in|out)put"
+)
+_BY_NAME = re.compile(r"config|opset_version|range_constraints|(sym_(bool|float|int)|tensor)_values")
+"""What has names for keys."""
+_ALWAYS: dict[str, Any] = {
+    "custom_obj_values": {},
+    "guards_code": [],
+    "treespec_namedtuple_fields": {},
+    "use_pickle": False,
+}
+"""What has one harmless value."""
+_DROPPED = "metadata"
+"""Where the operators came from: of no use to run them."""
+
+
+def harmless_json(text: bytes) -> bytes:
+    """The same program, or the same list of its weights, in which each word is known to be no code.
+
+    Args:
+        text: JSON.
+
+    Returns:
+        JSON, without the operators' origins.
+
+    Raises:
+        InputError: something is of another kind; the message names it.
+        ValueError: it is no JSON.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict):
+        raise InputError("is no program")
+    return json.dumps(_part(content)).encode()
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_part(item) for item in value]
+    if isinstance(value, dict):
+        return {key: {} if key == _DROPPED else _entry(key, item) for key, item in value.items()}
+    if value is None:
+        return None
+    raise InputError(f"has {value!r} in place of a part")
+
+
+def _entry(key: str, value: Any) -> Any:
+    if key in _ALWAYS:
+        _demand(type(value) is type(_ALWAYS[key]) and value == _ALWAYS[key], key, value)
+    elif _PARTS.fullmatch(key):
+        return _part(value)
+    elif _BY_NAME.fullmatch(key):
+        _demand(isinstance(value, dict) and all(_PATH.fullmatch(name) for name in value), key, value)
+        return {name: item if isinstance(item, int) else _part(item) for name, item in value.items()}
+    elif _NUMBERS.fullmatch(key):
+        _demand(all(map(_is_number, value if isinstance(value, list) else [value])), key, value)
+    elif key == "expr_str":
+        _demand(isinstance(value, str) and is_arithmetic(value), key, value)
+    elif key in ("in_spec", "out_spec"):
+        _demand(value in _known_trees(), key, value)
+    elif key in _TEXTS:
+        texts = value if key in _LISTS_OF_TEXTS and isinstance(value, list) else [value]
+        _demand(all(text is None or _is_text(_TEXTS[key], text) for text in texts), key, value)
+    else:
+        _demand(False, key, value)
+    return value
+
+
+def _demand(holds: bool, key: str, value: Any) -> None:
+    if not holds:
+        raise InputError(f"has {key} {str(value)[:80]!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or isinstance(value, int | float) or value in _NOT_FINITE
+
+
+def _is_text(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and bool(pattern.fullmatch(value))
+
+
+@cache
+def _known_trees() -> tuple[str, ...]:
+    """How PyTorch writes the arguments of a function of one tensor, and its result."""
+    arguments: tuple[Any, ...] = ((0,), {})
+    return tuple(treespec_dumps(tree_structure(tree)) for tree in (arguments, 0))
+
+
+def harmless_copy(path: Path) -> io.BytesIO:
+    """A file of `torch.export` with all that PyTorch's reader needs and nothing that it would run.
+
+    That reader unpickles what is marked for it, the sample inputs and the weights of older layouts, loads compiled
+    libraries, and makes code of texts. Here each entry is known by its name and is read, checked and written anew: what
+    PyTorch gets is what was checked, even if two readers would find different things in the file.
+
+    Args:
+        path: in the layout of PyTorch 2.8 and later, or in that of 2.6 and 2.7.
+
+    Raises:
+        InputError: an entry is unknown or holds something else; the message names it.
+        zipfile.BadZipFile, ValueError: the file is no such archive.
+    """
+    copy = io.BytesIO()
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
+        for entry in source.infolist():
+            try:
+                target.writestr(entry.filename, _rule(entry)(source.read(entry)))
+            except InputError as error:
+                raise InputError(
+                    f"{path}: {entry.filename} {error}, which could run code or is not known to be harmless; it was "
+                    "not loaded, export the model anew with tools/export_model.py"
+                ) from error
+    copy.seek(0)
+    return copy
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
+
+
+def _tensors(data: bytes) -> bytes:
+    """What `torch.save` wrote, written anew; nothing stands for None."""
+    if not data:
+        return data
+    copy = io.BytesIO()
+    try:
+        torch.save(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), copy)
+    except Exception as error:  # of many classes
+        raise InputError("holds more than tensors and plain containers") from error
+    return copy.getvalue()
+
+
+_Rule = Callable[[bytes], bytes]
+_RULES: dict[str, _Rule] = {
+    # From PyTorch 2.8 on, in a folder of the file's own name.
+    r"[^/]+/(archive_format|archive_version|byteorder|\.data/(version|serialization_id)|extra/[^/]+)": _as_it_is,
+    r"[^/]+/models/model\.json": harmless_json,
+    r"[^/]+/data/(weights/model_weights|constants/model_constants)_config\.json": harmless_json,
+    r"[^/]+/data/(weights/weight|constants/tensor)_\d+": _as_it_is,
+    r"[^/]+/data/(sample_inputs|weights|constants)/model\.pt": _tensors,
+    # Before.
+    r"version|extra_files/[^/]+": _as_it_is,
+    r"serialized_exported_program\.json": harmless_json,
+    r"serialized_(state_dict|constants|example_inputs)\.pt": _tensors,
+}
+
+
+def _rule(entry: zipfile.ZipInfo) -> _Rule:
+    if entry.compress_type != zipfile.ZIP_STORED:
+        raise InputError("is compressed")  # it could grow beyond all memory
+    for name, rule in _RULES.items():
+        if re.fullmatch(name, entry.filename, re.ASCII):
+            return rule
+    raise InputError("is no entry of such a file")

@@ -1,0 +1,32 @@
+"""Plain weights with all that this project needs to rebuild the model from them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save
+from torch import nn
+
+from ..checkpoint.checkpointer import load_model
+from ..inference.runtime_model import Deployed, deploy
+from .wrapper import about_to_texts
+
+
+class SafeTensors:
+    """The whole model's weights under its own names, for `load_model`, MODEL.WEIGHTS and other projects."""
+
+    suffix = ".safetensors"
+    can_find = True
+    is_program = False
+
+    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+        """See `Format`; a detector's weights are always in it."""
+        weights = {key: value.contiguous() for key, value in model.state_dict().items()}
+        # Its `save_file` makes a file that others cannot read.
+        path.write_bytes(save(weights, about_to_texts(about)))
+
+    def read(self, path: Path, device: str) -> Deployed:
+        """See `Format`."""
+        return deploy(*load_model(str(path), device=device))

@@ -1,0 +1,62 @@
+"""What frameworks share: their kinds of loss terms, and slices of what a model made of several kinds of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..losses import cross_entropy, ohem_mask
+from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
+
+
+def supervised_term(
+    name: str, logits: Tensor, target: Tensor, ohem: Mapping[str, Any] | None = None, coefficient: float = 1.0
+) -> LossTerm:
+    """The mean cross entropy of labeled pixels.
+
+    Args:
+        name: key of the loss in the metrics.
+        logits: (B, C, H, W) float.
+        target: (B, H, W) int64 class ids, `IGNORE` where there is none.
+        ohem: `threshold` and `min_kept` of `ohem_mask`, to which the mean is restricted; None: all labeled pixels.
+        coefficient: factor of the loss.
+    """
+    kept = target != IGNORE if ohem is None else ohem_mask(logits.detach(), target, **ohem)
+    return LossTerm(name, logits, target, cross_entropy, mask=kept, norm=kept, coefficient=coefficient)
+
+
+def consistency_term(
+    name: str, logits: Tensor, pseudo: PseudoLabels, threshold: float, coefficient: float = 1.0
+) -> LossTerm:
+    """The cross entropy of confident pseudo-labels, times their weights, over the number of valid pixels.
+
+    Args:
+        name: key of the loss in the metrics.
+        logits: (B, C, H, W) float, the student's.
+        pseudo: what it shall learn there.
+        threshold: least confidence of a pseudo-label that trains.
+        coefficient: factor of the loss.
+    """
+    return LossTerm(
+        name=name,
+        logits=logits,
+        target=pseudo.labels,
+        pixel_loss=cross_entropy,
+        mask=(pseudo.confidence >= threshold) & (pseudo.labels != IGNORE),
+        norm=pseudo.valid,
+        coefficient=coefficient,
+        weight=pseudo.weight,
+    )
+
+
+def select(features: Mapping[str, Tensor], images: slice) -> dict[str, Tensor]:
+    """The feature maps (B, ...) of some images of a batch, by name."""
+    return {name: feature[images] for name, feature in features.items()}
+
+
+def split(output: SemSegOutput, *sizes: int) -> list[SemSegOutput]:
+    """What belongs to each of several kinds of images; `sizes` are their numbers, in the order of the batch."""
+    parts = (field.split(sizes) for field in output if field is not None)
+    return [SemSegOutput(*part) for part in zip(*parts, strict=True)]

@@ -1,0 +1,26 @@
+"""From a trained model to label maps and boxes: of a batch, of a folder, of a video."""
+
+from .build import Inference, build_inference, build_predict
+from .detection_caching import cache_boxes
+from .predict import predict
+from .predictor import Prediction, Predictor
+from .runtime_model import Deployed, Found
+from .sliding_window import Predict
+from .sources import Source, open_source
+from .writers import Results
+
+__all__ = [
+    "Deployed",
+    "Found",
+    "Inference",
+    "Predict",
+    "Prediction",
+    "Predictor",
+    "Results",
+    "Source",
+    "build_inference",
+    "build_predict",
+    "cache_boxes",
+    "open_source",
+    "predict",
+]

@@ -1,0 +1,73 @@
+"""A trained model ready for use, whatever kind of file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from detectron2.structures import Instances
+from torch import Tensor, nn
+
+from ..modeling import UnifiedSegDet
+from .sliding_window import Predict
+
+
+class Found(NamedTuple):
+    """The boxes of one image.
+
+    Attributes:
+        boxes: (N, 4) float xyxy in pixels.
+        scores: (N,) float in [0, 1], falling.
+        classes: (N,) int64 semantic class ids.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+
+Find = Callable[[Tensor], list[Found]]
+"""Images (N, 3, H, W) float in 0..255 -> the boxes of each."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What can be done with a trained model.
+
+    Attributes:
+        about: what its file says of it, as `describe_run` has it.
+        segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only finds boxes.
+        find: None if it only segments.
+        min_size: the fewest pixels a side of images that it takes.
+    """
+
+    about: Mapping[str, Any]
+    segment: Predict | None
+    find: Find | None
+    min_size: int = 1
+
+
+def deploy(model: nn.Module, about: Mapping[str, Any]) -> Deployed:
+    """What `load_model` returned, ready for use.
+
+    Args:
+        model: in evaluation mode; a `UnifiedSegDet`, or one that only finds boxes by Detectron2's contract.
+        about: of the same call.
+    """
+    plain = {**about, "config": about["config"].dump()}
+    classes = torch.tensor(about["objects"], dtype=torch.int64)
+
+    def found(instances: Instances) -> Found:
+        ids = classes.to(instances.pred_classes.device)[instances.pred_classes]
+        return Found(instances.pred_boxes.tensor, instances.scores, ids)
+
+    if isinstance(model, UnifiedSegDet):
+        find = (lambda images: [found(own) for own in model.find(images)]) if model.has_detector else None
+        return Deployed(plain, model.segment, find)
+    return Deployed(plain, None, lambda images: [found(out["instances"]) for out in model(_items(images))])
+
+
+def _items(images: Tensor) -> list[dict[str, Tensor]]:
+    return [{"image": image} for image in images]

@@ -1,0 +1,115 @@
+"""Labels, weights and boxes as pictures: (3, H, W) uint8 RGB arrays, as TensorBoard takes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..structures import IGNORE
+from ..utils.errors import InputError
+
+Picture = NDArray[np.uint8]
+Color = Sequence[int]
+_LINE = 2  # width of a box's outline in pixels
+_BEYOND = 2 * _LINE  # how far outside of the image an edge is drawn, or not seen
+
+
+def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacity: float = 0.7) -> Picture:
+    """Colour an image by its labels: its own colours give way to grey, so that only the classes' are seen.
+
+    Args:
+        image: (3, H, W) RGB in 0..255.
+        labels: (H, W) integer class ids; `IGNORE` leaves the image as it is.
+        colors: (r, g, b) in 0..255 of each class.
+        opacity: of the colours, 0..1.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    pixels, ids = np.asarray(image, np.float32), np.asarray(labels)
+    table = np.zeros((IGNORE + 1, 3), np.float32)
+    table[: len(colors)] = np.asarray(colors, np.float32)
+    gray = pixels.mean(axis=0, keepdims=True)
+    colored = (1 - opacity) * gray + opacity * table[ids].transpose(2, 0, 1)
+    return np.where(ids == IGNORE, pixels, colored).round().astype(np.uint8)
+
+
+def heatmap(values: ArrayLike, maximum: float = 1.0) -> Picture:
+    """Numbers as colours from black (0) over purple and orange to light yellow (`maximum` and above).
+
+    Args:
+        values: (H, W) float.
+        maximum: what the lightest colour stands for.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    level = (np.clip(np.asarray(values, np.float32) / maximum, 0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO)[..., ::-1].transpose(2, 0, 1))
+
+
+def draw_boxes(image: ArrayLike, boxes: ArrayLike, names: Sequence[str], colors: Sequence[Color]) -> Picture:
+    """Draw named boxes, each at least a pixel wide and high; what is outside of the image or no number is left out.
+
+    Args:
+        image: (3, H, W) RGB in 0..255.
+        boxes: (N, 4) xyxy in pixels.
+        names: of the N boxes.
+        colors: (r, g, b) of the N boxes.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    canvas = to_image(image)
+    draw, text = ImageDraw.Draw(canvas), font(13)
+    largest = np.array((canvas.width, canvas.height) * 2)
+    for box, name, color in zip(np.asarray(boxes, np.float64).reshape(-1, 4), names, colors, strict=True):
+        if not ((box[:2] < largest[:2]).all() and (box[2:] > 0).all()):  # as of what is no number
+            continue
+        x0, y0, x1, y1 = box.clip(-_BEYOND, largest + _BEYOND).tolist()
+        draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=tuple(color), width=_LINE)
+        width, height = text.getbbox(name)[2:]
+        left, top = min(x0, canvas.width - width - 6), max(y0 - height - 4, 0)
+        draw.rectangle((left, top, left + width + 5, top + height + 3), fill=tuple(color))
+        draw.text((left + 3, top + 1), name, fill=contrast(color), font=text)
+    return np.ascontiguousarray(np.asarray(canvas).transpose(2, 0, 1))
+
+
+def to_image(picture: ArrayLike) -> Image.Image:
+    """A (3, H, W) RGB array in 0..255 as a PIL image."""
+    return Image.fromarray(np.ascontiguousarray(np.asarray(picture, np.uint8).transpose(1, 2, 0)))
+
+
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, the same on every machine, `size` pixels high."""
+    return ImageFont.load_default(size)
+
+
+def contrast(color: Color) -> str:
+    """Black or white, by name: whichever can be read on `color`."""
+    red, green, blue = color
+    return "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 128 else "white"
+
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def optional_picture(name: str) -> Iterator[None]:
+    """Around the drawing of a picture that a person looks at: where it fails, that is said and nothing more.
+
+    Args:
+        name: what is not there then.
+    """
+    try:
+        yield
+    except InputError as error:  # it has its words
+        logger.warning("%s: could not be drawn: %s", name, error)
+    except Exception:  # a training of days is worth more than any picture
+        logger.warning("%s: could not be drawn", name, exc_info=True)
