@@ -72,7 +72,7 @@ class Step:
         self.optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()
-        self.framework.commit()
+        self.framework.after_step()
         self.framework.iteration += 1
         self.times.append({"step": self._now() - start, **self.parts})
 

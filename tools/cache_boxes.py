@@ -25,7 +25,7 @@ from wpl_d2.checkpoint.classes import Classes
 from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.data.datasets.setup import check_list
-from wpl_d2.data.detection_cache import Origin
+from wpl_d2.data.detection_cache import CacheMetadata
 from wpl_d2.data.loader import list_records
 from wpl_d2.engine import launch
 from wpl_d2.inference.detection_caching import cache_boxes
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     records = find_records(args, cfg, Classes.of_checkpoint(about))
     with open(args.weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = Origin(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    origin = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
     cache = cache_boxes(model, records, origin, about["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
     count = sum(len(image.boxes) for image in cache.images.values())
     logging.getLogger("wpl_d2").info(

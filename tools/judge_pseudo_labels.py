@@ -31,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
     check_list(classes_of_run(cfg), Classes.of_list(args.dataset, cfg))
     name = args.dataset if args.images is None else register_part(args.dataset, args.images)
     framework = load_framework(cfg)
-    model, weigher = next(iter(framework.deployables().values())), framework.weigher
+    model, weigher = next(iter(framework.eval_models().values())), framework.weigher
     if args.scores and weigher is None:
         weigher = filled_weigher(cfg, framework)
     results, agreement = judge_pseudo_labels(cfg, model, weigher, name)

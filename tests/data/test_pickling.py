@@ -10,7 +10,7 @@ from detectron2.data import DatasetCatalog
 from helpers import AUGSEG, CLASSES
 
 from wpl_d2.data import EvalMapper, build_test_loader
-from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.data.loader import build_requested_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
@@ -31,7 +31,7 @@ def cache(tree):
     tree.cfg()
     found = ImageBoxes((50, 60), np.array([[0, 0, 40, 45]], np.float32), np.array([0.9], np.float32), np.array([1]))
     images = {record["image_id"]: found for record in DatasetCatalog.get(f"{tree.name}_unlabeled")}
-    BoxCache(Origin("digest", tuple(CLASSES), 0.05), images).save(tree.root / "boxes.npz")
+    DetectionCache(CacheMetadata("digest", tuple(CLASSES), 0.05), images).save(tree.root / "boxes.npz")
     return ["MODEL.DETECTOR.CACHE", str(tree.root / "boxes.npz")]
 
 

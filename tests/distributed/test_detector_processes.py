@@ -10,7 +10,7 @@ from detectron2.utils import comm
 from helpers import CLASSES, SMALL, SMALL_FPN, Tree
 
 from wpl_d2 import build_model
-from wpl_d2.data.detection_cache import BoxCache, Origin
+from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache
 from wpl_d2.engine import Trainer, launch
 from wpl_d2.inference import detection_caching as box_caching
 
@@ -46,7 +46,7 @@ def train_and_cache(args):
 def write(student, cfg, args, file):
     box_caching.PART = 2  # here, since a started process knows nothing of what a test changed
     records = DatasetCatalog.get(f"{args.name}_unlabeled")
-    origin = Origin("digest", tuple(CLASSES), 0.0)
+    origin = CacheMetadata("digest", tuple(CLASSES), 0.0)
     return box_caching.cache_boxes(student.eval(), records, origin, (2, 1), args.output / file, workers=0)
 
 
@@ -60,7 +60,7 @@ def test_ranks_stay_equal_and_share_the_images(tree, tmp_path, monkeypatch):
     cfg = config(args)
     student = build_model(cfg)
     student.load_state_dict(torch.load(tmp_path / "model_final.pth")["model"])
-    one, two = write(student, cfg, args, "one.npz"), BoxCache.load(tmp_path / "two.npz")
+    one, two = write(student, cfg, args, "one.npz"), DetectionCache.load(tmp_path / "two.npz")
     assert one.images.keys() == two.images.keys() and len(one.images) == 5
     for name, image in one.images.items():
         assert len(image.boxes)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from helpers import SMALL, SMALL_FPN
 
-from wpl_d2.data.detection_cache import BoxCache
+from wpl_d2.data.detection_cache import DetectionCache
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,14 +31,14 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     cache = ["--weights", detector / "model_final.pth", "--dataset", f"{tree.name}_unlabeled", f"{tree.name}_val"]
     said = run("cache_boxes.py", *cache, "--output", boxes)
     assert f"of 7 images: {boxes}" in said.stdout
-    found = BoxCache.load(boxes).images
+    found = DetectionCache.load(boxes).images
     assert len(found) == 7
 
     # The detector's classes are those it was trained on, in whatever order the description names them by now.
     description = yaml.safe_load(tree.yaml.read_text())
     (tree.root / "turned.yaml").write_text(yaml.safe_dump(description | {"objects": description["objects"][::-1]}))
     run("cache_boxes.py", *cache, "--output", tmp_path / "again.npz", "--description", tree.root / "turned.yaml")
-    again = BoxCache.load(tmp_path / "again.npz").images
+    again = DetectionCache.load(tmp_path / "again.npz").images
     assert all((again[name].classes == found[name].classes).all() for name in found)
 
     opts = ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(boxes), "RPPI.ENABLED", True]

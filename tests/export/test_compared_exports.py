@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from wpl_d2.export.verify import compare
-from wpl_d2.inference.runtime_model import Deployed
+from wpl_d2.inference.runtime_model import RuntimeModel
 
 
 def plain(images):
@@ -13,7 +13,7 @@ def plain(images):
     return torch.stack([mean, 255 - mean, torch.full_like(mean, 120.0)], dim=1)
 
 
-MODEL = Deployed({}, plain, None)
+MODEL = RuntimeModel({}, plain, None)
 
 
 def noise(*size):
@@ -30,7 +30,7 @@ def test_images_of_any_size_are_compared(least, size):
         seen.append(images.shape)
         return plain(images)
 
-    agreement = compare(MODEL, Deployed({}, picky, None, least), [noise(*size), noise(50, 60)])
+    agreement = compare(MODEL, RuntimeModel({}, picky, None, least), [noise(*size), noise(50, 60)])
     assert agreement.good and len(seen) == 10
     assert (1, 3, least, least) in seen
     expected = [shape for shape in (size, (50, 60)) if min(shape) < 2 * least + 2]
@@ -72,5 +72,5 @@ def test_classes_that_tie_are_no_difference():
     def other(images):
         return tied(images) + torch.tensor([0.0, 1e-5, 0.0])[:, None, None]
 
-    agreement = compare(Deployed({}, tied, None), Deployed({}, other, None), [noise(1, 1)])
+    agreement = compare(RuntimeModel({}, tied, None), RuntimeModel({}, other, None), [noise(1, 1)])
     assert agreement.good and agreement.same_class == 1

@@ -8,7 +8,7 @@ from wpl_d2.checkpoint.metadata import describe_run
 from wpl_d2.export.onnx import Onnx
 from wpl_d2.export.torch_export import TorchExport
 from wpl_d2.export.verify import compare
-from wpl_d2.export.wrapper import Deployable, integer_padding
+from wpl_d2.export.wrapper import ExportWrapper, integer_padding
 from wpl_d2.inference.runtime_model import deploy
 from wpl_d2.utils.errors import InputError
 
@@ -34,7 +34,7 @@ def test_a_backbone_that_wants_multiples_gets_them(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(model.backbone), "size_divisibility", property(lambda _: 32))
         expected = model.segment(images)
-        torch.testing.assert_close(Deployable(model)(images), expected)
+        torch.testing.assert_close(ExportWrapper(model)(images), expected)
     assert seen == [(2, 3, 64, 96)] * 2
 
 
@@ -42,7 +42,7 @@ def test_a_detector_alone_only_finds(tmp_path):
     cfg = make_tree(tmp_path).cfg(*SMALL, *SMALL_FPN)
     model = wpl_d2.build_model(cfg).eval()
     with pytest.raises(InputError, match="FPNDetector does not make; use safetensors"):
-        Deployable(model)
+        ExportWrapper(model)
     deployed = deploy(model, {**describe_run(cfg), "config": cfg})
     assert deployed.segment is None
     image = torch.rand(3, 64, 90) * 255

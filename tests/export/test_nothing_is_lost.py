@@ -19,7 +19,7 @@ from wpl_d2 import get_cfg
 from wpl_d2.data import read_mask
 from wpl_d2.inference.predict import predict
 from wpl_d2.inference.predictor import Predictor
-from wpl_d2.inference.runtime_model import Deployed, Found
+from wpl_d2.inference.runtime_model import Found, RuntimeModel
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import Results
 from wpl_d2.utils.errors import InputError
@@ -54,7 +54,7 @@ def save(file, value, size=(6, 5)):
 
 def run(given, output, segment=segment, find=find, batch_size=4):
     """Predict; returns names of what was skipped, what was left out in words, and the results."""
-    deployed = Deployed(ABOUT, segment, find)
+    deployed = RuntimeModel(ABOUT, segment, find)
     source = open_source(str(given), without=output)
     with Results(output, ABOUT, find is not None, source) as results:
         skipped = predict(source, Predictor(deployed, "cpu"), results, batch_size)

@@ -23,4 +23,4 @@ def losses_of(framework, batch):
 def fill_bank(framework, batch, steps=3):
     for _ in range(steps):
         losses_of(framework, batch)
-        framework.commit()
+        framework.after_step()

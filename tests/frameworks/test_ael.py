@@ -188,7 +188,7 @@ def test_requests_are_of_images_that_show_a_doubtful_class(tree):
     assert framework.requests() == [[4, 0], [1, 2]]
     losses_of(framework, batch)
     assert framework.requests() == [[1, 2], [3, 3]]
-    framework.commit()
+    framework.after_step()
     assert framework.requests() == [[1, 2], [3, 3]]
     assert framework.queue.rows[1].tolist() == [[3, 2], [3, 2]]
 
@@ -199,7 +199,7 @@ def test_the_banks_learn_from_the_step(tree, monkeypatch):
     labels[:, 20:] = 2
     label_all(framework, monkeypatch, labels)
     losses_of(framework, batch)
-    framework.commit()
+    framework.after_step()
     shown = {item["index"] for item in [*batch["unlabeled"], *batch["requested"]]}
     expected = [[index in shown, False, index in shown] for index in range(5)]
     assert framework.presence.present.tolist() == expected
@@ -211,14 +211,14 @@ def test_a_list_of_one_image(tree):
     framework, batch = make(tree, *PLAIN)
     for _ in range(3):
         losses_of(framework, batch)
-        framework.commit()
+        framework.after_step()
     assert framework.requests() == [[0, 0], [0, 0]]
 
 
 def test_the_teacher_follows_the_mode_and_an_evaluation_puts_it_back(tree):
     framework, _ = make(tree, *PLAIN)
     assert framework.teacher.training
-    with inference_context(framework.deployables()["teacher"]):
+    with inference_context(framework.eval_models()["teacher"]):
         assert not framework.teacher.training
     assert all(module.training for module in framework.teacher.modules())
     framework.eval()
@@ -232,7 +232,7 @@ def test_the_teachers_statistics_are_its_own(tree):
     losses_of(framework, batch)
     moved = {name: framework.teacher.get_buffer(name).clone() for name in names}
     assert names and not any(torch.equal(before[name], moved[name]) for name in names)
-    framework.commit()
+    framework.after_step()
     for name in names:
         assert torch.equal(framework.teacher.get_buffer(name), moved[name])
         assert not torch.equal(moved[name], framework.student.get_buffer(name))
@@ -294,4 +294,4 @@ def test_a_whole_step_with_requests_never_waits_for_the_device(tree):
     with forbid_host_sync():
         losses = losses_of(framework, batch)
         sum(losses.values()).backward()
-        framework.commit()
+        framework.after_step()

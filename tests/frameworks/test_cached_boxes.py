@@ -9,7 +9,7 @@ from helpers import CLASSES, SMALL, SMALL_DETECTOR
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
-from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.evaluation import judge_pseudo_labels
 from wpl_d2.weighting import reliable_mask
 
@@ -24,7 +24,9 @@ def cache(tree):
     found = ImageBoxes((50, 60), boxes, np.array([0.9, 0.8, 0.3], np.float32), np.arange(3))
     records = [*DatasetCatalog.get(f"{tree.name}_unlabeled"), *DatasetCatalog.get(f"{tree.name}_val")]
     path = tree.root / "boxes.npz"
-    BoxCache(Origin("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}).save(path)
+    DetectionCache(
+        CacheMetadata("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}
+    ).save(path)
     return [*CACHED, "MODEL.DETECTOR.CACHE", str(path)]
 
 
@@ -70,7 +72,7 @@ def test_a_step_has_the_shared_ones_losses_but_the_detectors(tree, cache):
         losses = framework(batch)
     assert losses.keys() == {"loss_sem_seg", "loss_unsup"}
     assert all(loss.isfinite() for loss in losses.values())
-    framework.commit()
+    framework.after_step()
     assert framework.weigher.unlabeled_bank.counts.sum() > 0
 
 

@@ -18,7 +18,7 @@ def test_confidence_is_the_moving_mean_of_the_true_classs_probability():
             expected[kind] = 0.9 * expected[kind] + 0.1 * torch.cat(values).mean().item()
         with forbid_host_sync():
             bank.stage(logits, target)
-            bank.commit()
+            bank.after_step()
     assert bank.confidence.tolist() == pytest.approx(expected, rel=1e-5)
     assert (bank.confidence[:3] > 0.02).all() and bank.confidence[3] == 0
     assert torch.equal(bank.doubt, 1 - bank.confidence)
@@ -28,13 +28,13 @@ def test_classes_that_a_batch_lacks_keep_their_confidence():
     bank = ConfidenceBank(3, momentum=0.5)
     bank.confidence.fill_(0.6)
     bank.stage(torch.zeros(1, 3, 2, 2), torch.full((1, 2, 2), IGNORE))
-    bank.commit()
+    bank.after_step()
     assert (bank.confidence == 0.6).all()
     bank.stage(torch.zeros(1, 3, 2, 2), torch.tensor([[[1, 1], [IGNORE, 1]]]))
     assert (bank.confidence == 0.6).all()  # not before the commit
-    bank.commit()
+    bank.after_step()
     assert bank.confidence.tolist() == pytest.approx([0.6, 0.3 + 1 / 6, 0.6])
-    bank.commit()
+    bank.after_step()
     assert bank.confidence[1] == pytest.approx(0.3 + 1 / 6)
 
 
@@ -52,7 +52,7 @@ def test_a_class_is_present_from_its_share_of_the_area_on():
     bank = PresenceBank(4, 3, min_area=0.03)
     with forbid_host_sync():
         bank.stage([2, 0], torch.stack([labels_with(3, 2, 40), labels_with(0, 90)]))
-        bank.commit()
+        bank.after_step()
     assert bank.present.tolist() == [[False, True, False], [False] * 3, [True, False, True], [False] * 3]
 
 
@@ -60,12 +60,12 @@ def test_the_last_view_decides_and_views_of_one_step_add_up():
     bank = PresenceBank(2, 3, min_area=0.1)
     bank.stage([1, 1], torch.stack([labels_with(50), labels_with(0, 50)]))
     assert not bank.present.any()
-    bank.commit()
+    bank.after_step()
     assert bank.present.tolist() == [[False] * 3, [True, True, False]]
     bank.stage([1], labels_with(0, 0, 20)[None])
-    bank.commit()
+    bank.after_step()
     assert bank.present[1].tolist() == [False, False, True]
-    bank.commit()
+    bank.after_step()
     assert bank.present[1].tolist() == [False, False, True]
 
 

@@ -44,7 +44,7 @@ def test_only_labeled_images_train_all_parts(tree):
     sum(losses.values()).backward()
     idle = [name for name, p in framework.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert idle == []
-    assert list(framework.deployables()) == ["student"]
+    assert list(framework.eval_models()) == ["student"]
 
 
 @pytest.mark.slow

@@ -60,7 +60,7 @@ def test_losses_are_those_of_the_recipe_written_plainly(tree):
         optimizer.zero_grad()
         sum(found.values()).backward()
         optimizer.step()
-        framework.commit()
+        framework.after_step()
     assert found["loss_unsup"] > 0
 
 
@@ -73,13 +73,13 @@ def test_teacher_copies_through_the_burn_in_and_then_averages(tree):
         assert ("loss_unsup" in losses_of(framework, batch)) == (iteration >= 2)
         with torch.no_grad():
             student += 1.0
-        framework.commit()
+        framework.after_step()
         assert torch.equal(student, teacher)
     framework.iteration = 3
     before = teacher.clone()
     with torch.no_grad():
         student += 1.0
-    framework.commit()
+    framework.after_step()
     torch.testing.assert_close(teacher, before + 0.5)  # decay is min(1 - 1 / (1 + 1), 0.9)
     assert not any(parameter.requires_grad for parameter in framework.teacher.parameters())
 
@@ -99,7 +99,7 @@ def test_without_decay_the_labels_are_those_of_the_student_that_the_last_step_le
         optimizer.zero_grad()
         sum(losses.values()).backward()
         optimizer.step()
-        framework.commit()
+        framework.after_step()
         student, teacher = framework.student.state_dict(), framework.teacher.state_dict()
         assert all(torch.equal(value, student[key]) for key, value in teacher.items())
         assert not torch.equal(student["sem_seg_head.predictor.weight"], left.sem_seg_head.predictor.weight)
@@ -115,7 +115,7 @@ def test_half_the_rate_and_twice_the_decay_are_the_halved_losses_of_unimatchs_fi
             optimizer.zero_grad()
             (factor * sum(losses_of(framework, batch).values())).backward()
             optimizer.step()
-            framework.commit()
+            framework.after_step()
         left.append(framework.student.state_dict())
     torch.testing.assert_close(left[0], left[1], rtol=1e-3, atol=1e-4)
 

@@ -61,7 +61,7 @@ def test_negatives_are_confused_labeled_cells_and_unlabeled_ones_of_another_clas
     module, cells = contrast(classes, keys=64), example(classes)
     module(cells, module.draw())
     assert not module.queues.pushed.any()
-    module.commit()
+    module.after_step()
     for kind in range(classes):
         expected = expected_negatives(cells, kind, low, 20)
         assert expected or classes == 22
@@ -78,7 +78,7 @@ def test_too_many_negatives_are_sampled_evenly_and_without_repetition():
     for _ in range(200):
         module(cells, module.draw())
         rows = module._staged.float()
-        module.commit()
+        module.after_step()
         every = torch.nn.functional.normalize(cells.teacher.transpose(0, 1).flatten(1).T, dim=-1)
         for kind in (0, 1):
             near = (rows[kind] @ every.T).argmax(dim=1)
@@ -152,7 +152,7 @@ def test_where_nothing_can_be_told_apart_the_loss_is_zero(case):
     loss = module(cells, module.draw())
     loss.backward()
     assert loss == 0 and not cells.student.grad.any()
-    module.commit()
+    module.after_step()
     assert module.queues.rows.isfinite().all()
 
 
@@ -192,7 +192,7 @@ def test_as_published_labels_lie_on_the_first_image_and_classes_are_counted_anew
             losses.append(info_nce(rows[None], positive[None], module.queues.draw(shares.negatives)[kind][None], 0.5))
     torch.testing.assert_close(loss, torch.cat(losses).sum() / len(present))
     module.queues.pushed.zero_()
-    module.commit()
+    module.after_step()
     for kind in range(4):
         expected = 0
         for (image, y, x), own in kinds.items():
@@ -207,7 +207,7 @@ def test_it_never_waits_for_the_device(as_published):
     module, cells = contrast(as_published=as_published), example()
     with forbid_host_sync():
         module(cells, module.draw()).backward()
-        module.commit()
+        module.after_step()
         module(cells, module.draw()).backward()
 
 

@@ -103,7 +103,7 @@ def test_reliable_pixels_reach_the_unlabeled_bank(tree, name, view, monkeypatch)
     monkeypatch.setattr("wpl_d2.weighting.weigher.class_boxes", boxes_of_every_class)
     losses_of(framework, batch)
     assert framework.weigher.unlabeled_bank.counts.sum() == 0
-    framework.commit()
+    framework.after_step()
     assert framework.weigher.unlabeled_bank.counts.sum() > 0
 
 
@@ -144,7 +144,7 @@ def test_labels_that_are_void_everywhere_give_zero(tree, name):
     losses = losses_of(framework, batch)
     assert losses["loss_sem_seg"] == 0
     train_on(losses, framework)
-    framework.commit()
+    framework.after_step()
     assert framework.weigher.labeled_bank.counts.sum() == 0
 
 
@@ -178,4 +178,4 @@ def test_step_without_detector_never_waits_for_the_device(tree, name):
     with forbid_host_sync():
         losses = losses_of(framework, batch)
         sum(losses.values()).backward()
-        framework.commit()
+        framework.after_step()

@@ -65,7 +65,7 @@ def test_unlabeled_images_play_no_part(tree, name, models):
         without = framework({**batch, "unlabeled": []})
     assert with_them.keys() == {"loss_sem_seg"}
     assert torch.equal(with_them["loss_sem_seg"], without["loss_sem_seg"])
-    assert list(framework.deployables()) == models
+    assert list(framework.eval_models()) == models
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_the_ema_moves_as_the_mean_teachers_of_the_same_schedule(tree, schedule)
         for framework in (ours, host):
             framework.iteration = iteration
             disturb(framework.student, iteration)
-            framework.commit()
+            framework.after_step()
         assert differing(ours.teacher.state_dict(), host.teacher.state_dict()) == []
     assert not any(p.requires_grad for p in ours.teacher.parameters())
 
@@ -97,7 +97,7 @@ def test_the_average_is_that_of_the_formula(tree):
     for iteration in range(6):
         framework.iteration = iteration
         disturb(framework.student, iteration)
-        framework.commit()
+        framework.after_step()
         student = framework.student.get_parameter(name)
         decay = ema_decay(iteration - 2, 0.6) if iteration >= 2 else 0.0
         expected = decay * expected + (1 - decay) * student
@@ -126,7 +126,7 @@ def test_a_detector_of_the_student_is_averaged_too(tree):
     framework = framework_of(tree, *SMALL_DETECTOR, *EMA, "RPPI.ENABLED", False, "FRAMEWORK.EMA_DECAY", 0.0)
     assert framework.teacher.has_detector
     disturb(framework.student, 1)
-    framework.commit()
+    framework.after_step()
     assert differing(framework.teacher.state_dict(), framework.student.state_dict()) == []
 
 

@@ -43,7 +43,7 @@ def test_the_judgement_alone_moves_the_teachers_statistics(tree):
     losses_of(framework, batch)
     judged = framework.teacher.get_buffer(name).clone()
     assert not torch.equal(judged, before)
-    framework.commit()
+    framework.after_step()
     assert torch.equal(framework.teacher.get_buffer(name), judged)
 
 
@@ -127,7 +127,7 @@ def test_in_the_burn_in_all_parameters_have_a_gradient(tree):
     sum(losses.values()).backward()
     # Else DDP would wait for them for ever.
     assert [name for name, p in framework.student.named_parameters() if p.grad is None] == []
-    framework.commit()
+    framework.after_step()
     assert not framework.contrast.queues.pushed.any()
 
 
@@ -140,7 +140,7 @@ def test_the_teacher_of_the_burn_in_is_the_students_copy_statistics_and_all(tree
         optimizer.zero_grad()
         sum(losses_of(framework, batch).values()).backward()
         optimizer.step()
-        framework.commit()
+        framework.after_step()
         ours, theirs = framework.student.state_dict(), framework.teacher.state_dict()
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
     for key in ("sem_seg_head.predictor.weight", "backbone.body.bn1.running_mean"):
@@ -153,7 +153,7 @@ def test_the_contrastive_loss_trains_the_representation_by_its_weight(tree):
         framework, batch = make(tree, *PLAIN, "FRAMEWORK.U2PL.CONTRAST_WEIGHT", factor)
         for _ in range(2):
             losses = losses_of(framework, batch)
-            framework.commit()
+            framework.after_step()
         losses["loss_contrast"].backward()
         fork = framework.student.sem_seg_head.decoder["res2"]["fuse_conv"]
         gradients.append(torch.cat([p.grad.flatten() for p in fork.representation.parameters()]))

@@ -39,7 +39,7 @@ def test_dropped_channels_reach_the_perturbed_stream_alone(tree, monkeypatch):
         monkeypatch.setattr("torch.nn.functional.dropout2d", lambda features, p, by=factor: features * by)
         torch.manual_seed(0)
         terms[factor] = framework.terms(batch)[0]
-        framework.commit()
+        framework.after_step()
         banks[factor] = framework.weigher.labeled_bank.ring.clone()
         framework.weigher.labeled_bank.pushed.zero_()
     (labeled, dropped, *strong), (same, kept, *again) = terms.values()
@@ -57,7 +57,7 @@ def test_the_student_labels_in_the_forward_that_it_learns_from(tree, monkeypatch
     assert sizes == [4, 4]  # labeled and weak views; two strong views
     pseudo = framework.latest["pseudo_labels"]
     assert not pseudo.confidence.requires_grad and not pseudo.weight.requires_grad
-    assert framework.teacher is None and list(framework.deployables()) == ["student"]
+    assert framework.teacher is None and list(framework.eval_models()) == ["student"]
 
 
 def test_the_two_strong_views_are_mixed_apart(tree):

@@ -46,7 +46,7 @@ def test_a_step_is_weighted_and_moves_no_statistics_of_its_own(tree, kind, host)
     assert 0 <= weight.min() <= weight.max() <= 1
     # The mean of softmatch begins where no confidence is below it.
     assert weight.min() < weight.max() or kind == "softmatch"
-    framework.commit()
+    framework.after_step()
 
 
 def test_without_a_detector_its_scores_cannot_weigh(tree):

@@ -52,7 +52,7 @@ def assert_five_steps_equal(name, run, opts, make_reference, monkeypatch):
             optimizer.zero_grad()
             sum(losses.values()).backward()
             optimizer.step()
-        framework.commit()
+        framework.after_step()
         reference.commit(step)
         if weigher is not None:
             weigher.end_step()

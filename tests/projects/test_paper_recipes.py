@@ -16,7 +16,7 @@ from wpl_tables.tables import load_tables
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description, setup_datasets
-from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.engine import Trainer
 from wpl_d2.engine.solver import scale_schedule
 
@@ -160,7 +160,9 @@ def cached_boxes(tree):
     found = ImageBoxes((50, 60), np.array([[5, 5, 30, 30]], np.float32), np.array([0.99], np.float32), np.array([1]))
     records = DatasetCatalog.get(f"{tree.name}_unlabeled")
     path = tree.root / "boxes.npz"
-    BoxCache(Origin("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}).save(path)
+    DetectionCache(
+        CacheMetadata("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}
+    ).save(path)
     return str(path)
 
 

@@ -117,7 +117,7 @@ def test_softmatch_follows_mean_and_variance_of_the_confidence():
         confidence = evidence.pseudo.confidence
         expected = torch.exp(-((confidence - mean).clamp(max=0) ** 2) / (2 * variance / 4))
         torch.testing.assert_close(weigher.scores["softmatch"](evidence, weigher.memory), expected)
-        weigher.commit()
+        weigher.after_step()
         seen = confidence[evidence.pseudo.valid]
         mean = 0.6 * mean + 0.4 * seen.mean().item()
         variance = 0.6 * variance + 0.4 * seen.var(unbiased=False).item()

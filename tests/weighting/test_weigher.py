@@ -67,8 +67,8 @@ def test_weights_are_the_overlap_and_neutral_elsewhere(form, resolution):
     assert known.any() and (~known).any()
     assert weight[known].equal(overlap[known] + (form == "plus_one"))
     assert (weight[~known] == 1).all()
-    assert weigher.neutral_maximum == (2 if form == "plus_one" else 1)
-    assert weight.max() <= weigher.neutral_maximum
+    assert weigher.max_weight == (2 if form == "plus_one" else 1)
+    assert weight.max() <= weigher.max_weight
 
 
 def test_an_empty_bank_weighs_nothing():
@@ -120,7 +120,7 @@ def test_per_class_divides_by_the_running_mean_of_the_class():
                 new = confidence[own].mean().item()
                 mean[c] = 0.75 * mean[c] + 0.25 * new if c in mean else new
         assert (weight[labels == IGNORE] == 1).all()
-        weigher.commit()
+        weigher.after_step()
     torch.testing.assert_close(weigher.class_means.mean, torch.tensor([mean[c] for c in range(CLASSES)]))
 
 
@@ -131,7 +131,7 @@ def test_staged_labeled_pixels_are_right_and_confident():
     logits, target = torch.randn(2, CLASSES, 5, 6) * 4, torch.randint(0, CLASSES, (2, 5, 6))
     target[0, 0] = IGNORE
     weigher.stage_labeled(number, logits, target)
-    weigher.commit()
+    weigher.after_step()
     confidence, predicted = logits.softmax(1).max(1)
     for c in range(CLASSES):
         expected = number[:, 0][(target == c) & (predicted == c) & (confidence > 0.9)]
@@ -144,7 +144,7 @@ def test_staged_reliable_pixels_go_to_the_other_bank_at_most_n_each():
     weigher = make()
     embedding, _, labels = random_step(images=3)
     weigher.stage_reliable(embedding, labels, labels != 2)
-    weigher.commit()
+    weigher.after_step()
     assert weigher.unlabeled_bank.counts.tolist() == [6, 6, 0, 6]  # 2 an image
     assert not weigher.labeled_bank.counts.any()
 
@@ -158,12 +158,12 @@ def test_nothing_lasts_before_commit_or_after_discard():
     assert weigher.state_dict().keys() == before.keys()
     torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
     weigher.discard()
-    weigher.commit()
+    weigher.after_step()
     torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
     weigher.stage_reliable(embedding, labels, labels >= 0)
-    weigher.commit()
+    weigher.after_step()
     counts = weigher.unlabeled_bank.pushed.clone()
-    weigher.commit()
+    weigher.after_step()
     assert counts.any() and weigher.unlabeled_bank.pushed.equal(counts)
 
 
@@ -181,14 +181,14 @@ def test_state_dict_round_trip_keeps_the_weights():
 def test_running_figures_are_part_of_the_state():
     weigher, other = (make(kind=["softmatch", "confidence"], per_class=True, momentum=0.5) for _ in range(2))
     weigher.weight(evidence_of(*random_step()))
-    weigher.commit()
+    weigher.after_step()
     assert weigher.scores["softmatch"].variance < 1 and weigher.class_means.seen.all()
     other.load_state_dict(weigher.state_dict())
     evidence = evidence_of(*random_step(seed=1))
     assert other.weight(evidence).equal(weigher.weight(evidence))
     weigher.discard()
     before = weigher.scores["softmatch"].mean.clone()
-    weigher.commit()
+    weigher.after_step()
     assert weigher.scores["softmatch"].mean.equal(before)
 
 
@@ -196,7 +196,7 @@ def test_what_is_judged_moves_no_running_figures():
     weigher = make(kind=["softmatch", "confidence"], per_class=True, momentum=0.5).eval()
     before = {name: value.clone() for name, value in weigher.state_dict().items()}
     weigher.weight(evidence_of(*random_step()))
-    weigher.train().commit()
+    weigher.train().after_step()
     torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
 
 
@@ -241,7 +241,7 @@ def test_a_whole_step_without_host_sync_or_gradient(kind, per_class, monkeypatch
         pseudo = weigher.resolve(Evidence(pseudo, logits, embedding, detections))
         weigher.stage_labeled(embedding, logits, labels)
         weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
-        weigher.commit()
+        weigher.after_step()
     assert not pseudo.weight.requires_grad and not weigher.labeled_bank.ring.requires_grad
 
 
@@ -250,7 +250,7 @@ def test_half_precision_embeddings_are_stored_in_float32():
     embedding, logits, labels = random_step()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         weigher.stage_labeled(embedding.bfloat16(), logits.bfloat16(), labels)
-        weigher.commit()
+        weigher.after_step()
         weight = weigher.weight(evidence_of(embedding.bfloat16(), logits.bfloat16(), labels))
     assert weigher.labeled_bank.ring.dtype == weight.dtype == torch.float32
     assert weigher.labeled_bank.counts.any()
@@ -305,7 +305,7 @@ def commit_on(rank, world, folder):
         weigher.stage_reliable(embedding, labels, labels != 3)
         staged = [[torch.cat(rows) for rows in zip(*calls, strict=True)] for calls in weigher._staged.values()]
         torch.save(staged, f"{folder}/staged{step}_{rank}.pth")
-        weigher.commit()
+        weigher.after_step()
     torch.save(weigher.state_dict(), f"{folder}/banks_{rank}.pth")
     dist.destroy_process_group()
 

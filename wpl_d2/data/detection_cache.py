@@ -43,7 +43,7 @@ class ImageBoxes(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Origin:
+class CacheMetadata:
     """What the boxes of a file have in common.
 
     Attributes:
@@ -59,14 +59,14 @@ class Origin:
     version: int = VERSION
 
 
-class BoxCache:
+class DetectionCache:
     """Boxes by image, read from a file that holds arrays alone.
 
     Images go by their `image_id`, which a data set's description derives from the list's line and not from the place
     of the data: the file keeps fitting when the data moves.
     """
 
-    def __init__(self, origin: Origin, images: Mapping[str, ImageBoxes], path: str = "") -> None:
+    def __init__(self, origin: CacheMetadata, images: Mapping[str, ImageBoxes], path: str = "") -> None:
         """Hold boxes.
 
         Args:
@@ -79,7 +79,7 @@ class BoxCache:
         self.path = path
 
     @classmethod
-    def load(cls, path: str | Path) -> BoxCache:
+    def load(cls, path: str | Path) -> DetectionCache:
         """Read a file.
 
         Raises:
@@ -160,13 +160,13 @@ class BoxCache:
         return [{**record, "detections": self.images[image_key(record)]} for record in records]
 
 
-def _read(path: str | Path) -> tuple[Origin, dict[str, ImageBoxes]]:
+def _read(path: str | Path) -> tuple[CacheMetadata, dict[str, ImageBoxes]]:
     with np.load(path, allow_pickle=False) as stored:
         header = json.loads(str(stored["origin"]))
         names, sizes, counts, *rows = (stored[key] for key in _ARRAYS)
     if header["version"] != VERSION:
         raise InputError(f"{path}: has layout {header['version']}, not {VERSION}; make it anew")
-    origin = Origin(**{**header, "classes": tuple(header["classes"])})
+    origin = CacheMetadata(**{**header, "classes": tuple(header["classes"])})
     total = int(counts.sum())
     if counts.min(initial=0) < 0 or [array.shape for array in rows] != [(total, 4), (total,), (total,)]:
         raise ValueError("its arrays do not go together")
@@ -177,7 +177,7 @@ def _read(path: str | Path) -> tuple[Origin, dict[str, ImageBoxes]]:
     }
 
 
-def load_box_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> BoxCache:
+def load_box_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> DetectionCache:
     """The boxes of `MODEL.DETECTOR.CACHE`, checked against the data set that they are for.
 
     Args:
@@ -193,7 +193,7 @@ def load_box_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> BoxCach
             "MODEL.DETECTOR.CACHE: empty, with MODEL.DETECTOR.MODE cached it names the file of boxes; "
             "make one with tools/cache_boxes.py"
         )
-    cache = BoxCache.load(cfg.MODEL.DETECTOR.CACHE)
+    cache = DetectionCache.load(cfg.MODEL.DETECTOR.CACHE)
     cache.check(MetadataCatalog.get(dataset_name).stuff_classes, min_score)
     return cache
 
@@ -207,7 +207,7 @@ def check_size(record: Mapping[str, Any], size: tuple[int, int]) -> None:
     """Check that the boxes of a dataset dict are of an image of this size.
 
     Args:
-        record: of `BoxCache.give`.
+        record: of `DetectionCache.give`.
         size: (height, width) of the image.
 
     Raises:

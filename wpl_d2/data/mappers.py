@@ -104,7 +104,7 @@ class UnlabeledMapper:
 
     Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
     H, W) uint8, `valid` (H, W) bool, False in the padding; and, if the dataset dict has "detections" (of
-    `BoxCache.give`), `boxes`: those of them that the view shows, in its pixels (see `to_instances`).
+    `DetectionCache.give`), `boxes`: those of them that the view shows, in its pixels (see `to_instances`).
     """
 
     @configurable

@@ -26,12 +26,12 @@ from ..visualization import heatmap, optional_picture, overlay
 logger = logging.getLogger(__name__)
 
 
-class Commit(HookBase):
+class AfterStep(HookBase):
     """After each step: the memory bank takes the staged embeddings, the teacher follows the student."""
 
     def after_step(self) -> None:
-        """Call the framework's `commit`."""
-        self.trainer.framework.commit()
+        """Call the framework's `after_step`."""
+        self.trainer.framework.after_step()
 
 
 class LRScheduler(hooks.LRScheduler):
@@ -257,7 +257,7 @@ class Pictures(HookBase):
         return {
             "unlabeled/prediction": overlay(weak, pseudo.labels, self._colors),
             "unlabeled/pseudo_label": overlay(weak, trained, self._colors),
-            "unlabeled/weight": heatmap(weight, 1.0 if weigher is None else weigher.neutral_maximum),
+            "unlabeled/weight": heatmap(weight, 1.0 if weigher is None else weigher.max_weight),
         }
 
 

@@ -18,7 +18,7 @@ from ..data.detection_cache import load_box_cache
 from ..data.loader import labeled_dataset, list_records, share_of_batch, unlabeled_dataset
 from ..evaluation import check_evaluator
 from ..evaluation.left_out import records_with_masks
-from ..evaluation.submission import LabelFiles
+from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
 from ..inference.build import build_predict
 from ..modeling.build import check_device
@@ -95,7 +95,7 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
 def _check_label_files(cfg: CfgNode) -> None:
     if cfg.TEST.EVALUATOR == "label_files":
         for name in cfg.DATASETS.TEST:
-            LabelFiles(name, cfg.OUTPUT_DIR)
+            SubmissionWriter(name, cfg.OUTPUT_DIR)
 
 
 def _without_memory(build: Callable[[CfgNode], Framework], cfg: CfgNode) -> Framework:

@@ -24,8 +24,8 @@ from ..frameworks import Framework, build_framework, idle_keys
 from ..utils.errors import InputError, check_name, in_one_line
 from ..utils.signals import STOP_SIGNALS
 from .hooks import (
+    AfterStep,
     BestCheckpointer,
-    Commit,
     Evaluation,
     LRScheduler,
     PeriodicCheckpointer,
@@ -95,7 +95,7 @@ class Trainer(SimpleTrainer):
         ret: list[hooks.HookBase] = [
             hooks.IterationTimer(),
             LRScheduler(self.optimizer, build_lr_scheduler(cfg, self.optimizer)),
-            Commit(),
+            AfterStep(),
             self.tally,
             # Before an evaluation too, which may be long and ends at once when it is asked to.
             PeriodicCheckpointer(

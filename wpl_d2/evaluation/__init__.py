@@ -4,13 +4,13 @@ from .detection import build_box_evaluator
 from .evaluator import build_evaluator, check_evaluator
 from .pseudo_labels import PseudoLabelEvaluator, evaluate_pseudo_labels, filled_weigher, judge_pseudo_labels
 from .sem_seg import ConfusionMatrix, SemSegConfusionEvaluator, sem_seg_metrics, sem_seg_table
-from .submission import LabelFiles
+from .submission import SubmissionWriter
 
 __all__ = [
     "ConfusionMatrix",
-    "LabelFiles",
     "PseudoLabelEvaluator",
     "SemSegConfusionEvaluator",
+    "SubmissionWriter",
     "build_box_evaluator",
     "build_evaluator",
     "check_evaluator",

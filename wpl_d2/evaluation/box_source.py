@@ -11,7 +11,7 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
 from ..data import cached_boxes
-from ..data.detection_cache import BoxCache, check_size, image_key, load_box_cache, to_instances
+from ..data.detection_cache import DetectionCache, check_size, image_key, load_box_cache, to_instances
 from ..modeling import UnifiedSegDet
 from .left_out import NOTHING, LeftOut, records_with_masks
 
@@ -34,7 +34,7 @@ class BoxSource:
         """
         records = records_with_masks(dataset_name, left_out)
         self._model = model
-        self._cache: BoxCache | None = None
+        self._cache: DetectionCache | None = None
         if cfg.MODEL.DETECTOR.MODE == "cached":
             self._cache = load_box_cache(cfg, dataset_name, cfg.RPPI.BOX_SCORE)
             self._cache.give(records)

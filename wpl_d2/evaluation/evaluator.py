@@ -24,7 +24,7 @@ from .detection import build_box_evaluator
 from .left_out import NOTHING, LeftOut, LenientEvaluator, ReadableImages, records_with_masks
 from .pseudo_labels import evaluate_pseudo_labels
 from .sem_seg import SemSegConfusionEvaluator
-from .submission import LabelFiles
+from .submission import SubmissionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
         InputError: nothing could be judged, or something else than a file is wrong.
     """
     left_out = LeftOut()
-    models = framework.deployables()
+    models = framework.eval_models()
     first = next(iter(models))
     names = list(models) if cfg.TEST.STUDENT else [first]
     results: OrderedDict[str, Any] = OrderedDict()
@@ -114,7 +114,7 @@ def build_evaluator(
         return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out)
     name = check_evaluator(cfg)
     if name == "label_files":
-        return LabelFiles(dataset_name, output_dir)
+        return SubmissionWriter(dataset_name, output_dir)
     classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [
         SemSegConfusionEvaluator(dataset_name, classes, judged_crop(cfg), padding, left_out)

@@ -318,5 +318,5 @@ def filled_weigher(cfg: Any, framework: Framework) -> PixelWeigher:
     for items in islice(build_labeled_loader(cfg), -(-views // cfg.SOLVER.IMS_PER_BATCH)):
         _, output = framework.look(items)
         weigher.stage_labeled(output.embedding, output.logits, framework.stack(items, "sem_seg"))
-        weigher.commit()
+        weigher.after_step()
     return weigher

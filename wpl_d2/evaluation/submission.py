@@ -15,7 +15,7 @@ from ..utils.files import save_png, writing
 from ..utils.label_map import label_map
 
 
-class LabelFiles(DatasetEvaluator):
+class SubmissionWriter(DatasetEvaluator):
     """Writes one 8-bit PNG of the data set's own ids for each image, under the image's name; it measures nothing."""
 
     def __init__(self, dataset_name: str, output_dir: str | Path) -> None:

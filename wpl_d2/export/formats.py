@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..checkpoint.checkpointer import load_model
-from ..inference.runtime_model import Deployed, deploy
+from ..inference.runtime_model import RuntimeModel, deploy
 from ..modeling.build import check_device
 from ..utils.errors import InputError
 from .onnx import Onnx
@@ -41,7 +41,7 @@ class Format(Protocol):
             boxes: whether to put the detector in, too; only where `can_find`.
         """
 
-    def read(self, path: Path, device: str) -> Deployed:
+    def read(self, path: Path, device: str) -> RuntimeModel:
         """Read a file.
 
         Args:
@@ -62,7 +62,7 @@ FORMATS: dict[str, Format] = {
 """By the name that `tools/export_model.py --format` takes; another format is another entry."""
 
 
-def open_model(path: str | Path, which: str = "", device: str = "cpu", trust_code: bool = False) -> Deployed:
+def open_model(path: str | Path, which: str = "", device: str = "cpu", trust_code: bool = False) -> RuntimeModel:
     """A trained model from a checkpoint or an exported file, without running anything that is in it.
 
     Args:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inference.runtime_model import Deployed
+from ..inference.runtime_model import RuntimeModel
 from ..utils.errors import InputError
-from .wrapper import Deployable, about_from_texts, about_to_texts, integer_padding, sample_images
+from .wrapper import ExportWrapper, about_from_texts, about_to_texts, integer_padding, sample_images
 
 _SIZES = {"images": {0: "batch", 2: "height", 3: "width"}}
 
@@ -34,7 +34,7 @@ class Onnx:
             _need(package)
         with torch.no_grad(), integer_padding():
             program = torch.onnx.export(
-                Deployable(model),
+                ExportWrapper(model),
                 (sample_images(),),
                 input_names=["images"],
                 output_names=["logits"],
@@ -46,7 +46,7 @@ class Onnx:
         program.model.metadata_props.update(about_to_texts(about))
         program.save(path, external_data=False)
 
-    def read(self, path: Path, device: str) -> Deployed:
+    def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`.
 
         Raises:
@@ -65,7 +65,7 @@ class Onnx:
         def segment(images: Tensor) -> Tensor:
             return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0]).to(device)
 
-        return Deployed(about_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, find=None)
+        return RuntimeModel(about_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, find=None)
 
 
 def _check_self_contained(content: bytes, path: Path) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ..checkpoint.checkpointer import load_model
-from ..inference.runtime_model import Deployed, deploy
+from ..inference.runtime_model import RuntimeModel, deploy
 from .wrapper import about_to_texts
 
 
@@ -27,6 +27,6 @@ class SafeTensors:
         # Its `save_file` makes a file that others cannot read.
         path.write_bytes(save(weights, about_to_texts(about)))
 
-    def read(self, path: Path, device: str) -> Deployed:
+    def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`."""
         return deploy(*load_model(str(path), device=device))

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 
-from ..inference.runtime_model import Deployed
+from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import ABOUT
 from ..utils.errors import InputError
 from .archive_check import harmless_copy
-from .wrapper import Deployable, about_from_texts, about_to_texts, integer_padding, sample_images
+from .wrapper import ExportWrapper, about_from_texts, about_to_texts, integer_padding, sample_images
 
 
 class TorchExport:
@@ -28,13 +28,13 @@ class TorchExport:
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
-        program = export_program(Deployable(model))
+        program = export_program(ExportWrapper(model))
         # By way of memory: on a full disk PyTorch's own writer of files ends the process.
         content = io.BytesIO()
         torch.export.save(program, content, extra_files=about_to_texts(about, _min_size(program)))
         path.write_bytes(content.getvalue())
 
-    def read(self, path: Path, device: str) -> Deployed:
+    def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`.
 
         Raises:
@@ -60,10 +60,10 @@ class TorchExport:
             with torch.no_grad():
                 return module(images.to(device))
 
-        return Deployed(about_from_texts(texts, path), segment, find=None, min_size=least)
+        return RuntimeModel(about_from_texts(texts, path), segment, find=None, min_size=least)
 
 
-def export_program(deployable: Deployable) -> ExportedProgram:
+def export_program(deployable: ExportWrapper) -> ExportedProgram:
     """The graph of a model at any batch, height and width.
 
     Args:

@@ -12,10 +12,10 @@ import torchvision  # noqa: F401, registers the operators that boxes need
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
-from ..inference.runtime_model import Deployed, Found
+from ..inference.runtime_model import Found, RuntimeModel
 from ..modeling.model_metadata import ABOUT
 from ..utils.errors import InputError
-from .wrapper import Deployable, about_from_texts, about_to_texts, sample_images
+from .wrapper import ExportWrapper, about_from_texts, about_to_texts, sample_images
 
 
 class TorchScript:
@@ -27,7 +27,7 @@ class TorchScript:
 
     def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
-        deployable, images = Deployable(model), sample_images()
+        deployable, images = ExportWrapper(model), sample_images()
         inputs: dict[str, tuple[Tensor, ...]] = {"forward": (images,)}
         if boxes:
             inputs["find"] = (images[:1],)
@@ -39,7 +39,7 @@ class TorchScript:
         torch.jit.save(traced, content, _extra_files=about_to_texts(about))
         path.write_bytes(content.getvalue())
 
-    def read(self, path: Path, device: str) -> Deployed:
+    def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`."""
         texts = dict.fromkeys(ABOUT, "")
         try:
@@ -51,4 +51,4 @@ class TorchScript:
             return [Found(*module.find(image[None].to(device))) for image in images]
 
         about = about_from_texts(texts, path)
-        return Deployed(about, lambda images: module(images.to(device)), find if hasattr(module, "find") else None)
+        return RuntimeModel(about, lambda images: module(images.to(device)), find if hasattr(module, "find") else None)

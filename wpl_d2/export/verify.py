@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inference.runtime_model import Deployed, Found
+from ..inference.runtime_model import Found, RuntimeModel
 
 MAX_DIFFERENCE = 1e-3
 """Of logits, relative to the largest."""
@@ -57,7 +57,7 @@ class Agreement:
 
 
 @torch.no_grad()
-def compare(model: Deployed, exported: Deployed, images: Sequence[Tensor]) -> Agreement:
+def compare(model: RuntimeModel, exported: RuntimeModel, images: Sequence[Tensor]) -> Agreement:
     """Run both on views of several sizes, odd and even and the smallest there may be, and on a batch.
 
     Args:

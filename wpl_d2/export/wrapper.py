@@ -20,7 +20,7 @@ from ..modeling.model_metadata import ABOUT
 from ..utils.errors import InputError
 
 
-class Deployable(nn.Module):
+class ExportWrapper(nn.Module):
     """A `UnifiedSegDet` with its normalization, in operations that tracers can follow.
 
     Unlike the model's own `segment` and `find` it goes over no list of images, so that the batch stays one dimension

@@ -79,7 +79,7 @@ class AugSeg(TeacherStudent):
         features, output = self.look(items)
         pseudo = self.resolve(items, features, output)
         score = certainty(output.logits, pseudo) if self.injection else torch.ones_like(draws.chance)
-        weight = 1.0 if self.weigher is None else self.weigher.neutral_maximum
+        weight = 1.0 if self.weigher is None else self.weigher.max_weight
         known = known_labels(self.stack(batch["labeled"], "sem_seg"), weight)
         return inject_and_mix(views, pseudo, score, labeled, known, draws)
 

@@ -1,7 +1,7 @@
 """The protocol of a framework, that is of a semi-supervised method: how a batch becomes losses.
 
 A framework is the model that the trainer calls. It holds the student, the labeler (a teacher, or the student itself)
-and the weigher. A step runs `forward` (terms, reduction), then the optimizer, then `commit`.
+and the weigher. A step runs `forward` (terms, reduction), then the optimizer, then `after_step`.
 """
 
 from __future__ import annotations
@@ -210,10 +210,10 @@ class Framework(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """Take over what the step left, after the optimizer and before the checkpoint: here the staged embeddings."""
         if self.weigher is not None:
-            self.weigher.commit()
+            self.weigher.after_step()
 
     def idle(self) -> list[str]:
         """What of its own, beyond what all frameworks have, did nothing so far: a text each, `key: what was so`."""
@@ -230,7 +230,7 @@ class Framework(nn.Module):
         """
         return []
 
-    def deployables(self) -> dict[str, UnifiedSegDet]:
+    def eval_models(self) -> dict[str, UnifiedSegDet]:
         """Models to evaluate and export, by name; the first is the one to use."""
         students = {"student": self.student}
         return students if self.teacher is None else {"teacher": self.teacher} | students

@@ -65,9 +65,9 @@ class TeacherStudent(Framework):
         }
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """Move the teacher towards the student, and the staged embeddings into the bank."""
-        super().commit()
+        super().after_step()
         step = self.iteration - self.burn_in
         decay = ema_decay(step, self.ema_max_decay) if step >= self.ema_copy_steps else 0.0
         update_ema(self.labeler, self.student, decay, "copy" if step < 0 else self.ema_buffers)

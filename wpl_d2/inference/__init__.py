@@ -4,19 +4,19 @@ from .build import Inference, build_inference, build_predict
 from .detection_caching import cache_boxes
 from .predict import predict
 from .predictor import Prediction, Predictor
-from .runtime_model import Deployed, Found
+from .runtime_model import Found, RuntimeModel
 from .sliding_window import Predict
 from .sources import Source, open_source
 from .writers import Results
 
 __all__ = [
-    "Deployed",
     "Found",
     "Inference",
     "Predict",
     "Prediction",
     "Predictor",
     "Results",
+    "RuntimeModel",
     "Source",
     "build_inference",
     "build_predict",

@@ -17,7 +17,7 @@ from torch.utils.data import SequentialSampler
 from tqdm import tqdm
 
 from ..data import EvalMapper
-from ..data.detection_cache import BoxCache, ImageBoxes, Origin, image_key
+from ..data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes, image_key
 from ..data.loader import build_whole_image_loader
 from ..utils.errors import InputError
 
@@ -29,8 +29,13 @@ Records = Sequence[dict[str, Any]]
 
 
 def cache_boxes(
-    model: nn.Module, records: Records, origin: Origin, object_ids: Sequence[int], path: str | Path, workers: int = 2
-) -> BoxCache:
+    model: nn.Module,
+    records: Records,
+    origin: CacheMetadata,
+    object_ids: Sequence[int],
+    path: str | Path,
+    workers: int = 2,
+) -> DetectionCache:
     """Find all boxes of images, from the model's least score on, and write them to a file. All processes must call it.
 
     The processes share the images among them, in parts that are files of their own in the folder `PATH.parts` until
@@ -68,7 +73,7 @@ def cache_boxes(
     if files and comm.is_main_process():
         _merge(known, files, origin, path)
     comm.synchronize()
-    return BoxCache.load(path)
+    return DetectionCache.load(path)
 
 
 def _take_all_boxes(model: nn.Module) -> None:
@@ -77,10 +82,10 @@ def _take_all_boxes(model: nn.Module) -> None:
             part.test_topk_per_image = -1  # Detectron2's word for: no limit
 
 
-def _known(path: Path, origin: Origin) -> dict[str, ImageBoxes]:
+def _known(path: Path, origin: CacheMetadata) -> dict[str, ImageBoxes]:
     if not path.exists():
         return {}
-    cache = BoxCache.load(path)
+    cache = DetectionCache.load(path)
     if cache.origin != origin:
         raise InputError(
             f"{path}: is there already, with boxes of another detector or data set; remove it or choose another file"
@@ -88,16 +93,20 @@ def _known(path: Path, origin: Origin) -> dict[str, ImageBoxes]:
     return dict(cache.images)
 
 
-def _is_done(file: Path, part: Records, origin: Origin) -> bool:
+def _is_done(file: Path, part: Records, origin: CacheMetadata) -> bool:
     try:
-        cache = BoxCache.load(file)
+        cache = DetectionCache.load(file)
     except InputError:
         return False  # missing or cut short
     return cache.origin == origin and list(cache.images) == [image_key(record) for record in part]
 
 
 def _find(
-    model: nn.Module, todo: list[tuple[Path, list[dict[str, Any]]]], origin: Origin, object_ids: Tensor, workers: int
+    model: nn.Module,
+    todo: list[tuple[Path, list[dict[str, Any]]]],
+    origin: CacheMetadata,
+    object_ids: Tensor,
+    workers: int,
 ) -> None:
     """Write the parts of this process."""
     if not todo:
@@ -109,7 +118,7 @@ def _find(
     with inference_context(model), torch.no_grad():
         for file, part in todo:
             images = {image_key(record): _detect(model, next(items), object_ids) for record in part}
-            BoxCache(origin, images).save(file)
+            DetectionCache(origin, images).save(file)
 
 
 def _detect(model: nn.Module, item: dict[str, Any], object_ids: Tensor) -> ImageBoxes:
@@ -125,11 +134,11 @@ def _detect(model: nn.Module, item: dict[str, Any], object_ids: Tensor) -> Image
     )
 
 
-def _merge(known: dict[str, ImageBoxes], files: list[Path], origin: Origin, path: Path) -> None:
+def _merge(known: dict[str, ImageBoxes], files: list[Path], origin: CacheMetadata, path: Path) -> None:
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise InputError(f"{missing[0]}: is missing, another machine made it; put {path} where all machines see it")
     for file in files:
-        known |= BoxCache.load(file).images
-    BoxCache(origin, known).save(path)
+        known |= DetectionCache.load(file).images
+    DetectionCache(origin, known).save(path)
     shutil.rmtree(files[0].parent)

@@ -13,7 +13,7 @@ from ..config import override
 from ..utils.errors import InputError
 from ..utils.label_map import label_map
 from .build import build_predict
-from .runtime_model import Deployed, Found
+from .runtime_model import Found, RuntimeModel
 
 
 class Prediction(NamedTuple):
@@ -34,7 +34,7 @@ _KEYS = "TEST.INFERENCE."
 class Predictor:
     """Predicts images in the way of `TEST.INFERENCE`; boxes are found on whole images."""
 
-    def __init__(self, deployed: Deployed, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
+    def __init__(self, deployed: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
         """Prepare.
 
         Args:

@@ -33,7 +33,7 @@ Find = Callable[[Tensor], list[Found]]
 
 
 @dataclass(frozen=True)
-class Deployed:
+class RuntimeModel:
     """What can be done with a trained model.
 
     Attributes:
@@ -49,7 +49,7 @@ class Deployed:
     min_size: int = 1
 
 
-def deploy(model: nn.Module, about: Mapping[str, Any]) -> Deployed:
+def deploy(model: nn.Module, about: Mapping[str, Any]) -> RuntimeModel:
     """What `load_model` returned, ready for use.
 
     Args:
@@ -65,8 +65,8 @@ def deploy(model: nn.Module, about: Mapping[str, Any]) -> Deployed:
 
     if isinstance(model, UnifiedSegDet):
         find = (lambda images: [found(own) for own in model.find(images)]) if model.has_detector else None
-        return Deployed(plain, model.segment, find)
-    return Deployed(plain, None, lambda images: [found(out["instances"]) for out in model(_items(images))])
+        return RuntimeModel(plain, model.segment, find)
+    return RuntimeModel(plain, None, lambda images: [found(out["instances"]) for out in model(_items(images))])
 
 
 def _items(images: Tensor) -> list[dict[str, Tensor]]:

@@ -11,7 +11,7 @@ from .sliding_window import Predict, to_logits, to_votes
 
 
 @dataclass(frozen=True)
-class Augmented:
+class TestTimeAugmentation:
     """A `Predict` that averages the inner one's predictions over scales and, if wanted, mirror images.
 
     Attributes:

@@ -52,7 +52,7 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
     """
     name = cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
-    model = next(iter(framework.deployables().values()))
+    model = next(iter(framework.eval_models().values()))
     records = DatasetCatalog.get(name)
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)]
     rows = []
@@ -102,7 +102,7 @@ def render_row(
         trained = pseudo.confidence >= threshold
         evidence = make_evidence(model, pseudo, output, detections, model.normalize(image[None]))
         weight = weigher.weight(evidence) * trained
-        row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.neutral_maximum))
+        row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.max_weight))
     if detections is not None:
         row["boxes"] = _boxes(image.numpy(), detections[0].to("cpu"), metadata)
     return row

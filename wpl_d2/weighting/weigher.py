@@ -28,7 +28,7 @@ class PixelWeigher(nn.Module):
 
         s^POWER, divided by the running mean of that over its class (PER_CLASS), and + 1 (WEIGHT_FORM plus_one).
 
-    A step reads the banks (`resolve`) and stages embeddings for them (`stage_labeled`, `stage_reliable`); `commit`
+    A step reads the banks (`resolve`) and stages embeddings for them (`stage_labeled`, `stage_reliable`); `after_step`
     stores what was staged, on every rank the same. Nothing carries a gradient.
 
     Attributes:
@@ -133,7 +133,7 @@ class PixelWeigher(nn.Module):
         )
 
     @property
-    def neutral_maximum(self) -> float:
+    def max_weight(self) -> float:
         """The weight of a pixel whose label is known to be right, the largest there is without PER_CLASS."""
         return 2.0 if self.weight_form == "plus_one" else 1.0
 
@@ -217,7 +217,7 @@ class PixelWeigher(nn.Module):
         self._stage("unlabeled", embedding, labels.masked_fill(~reliable, IGNORE))
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """Push what was staged on all ranks, in rank order, so that every rank's banks stay the same.
 
         Each rank must have staged as often and from as many images. A collective call.

@@ -172,12 +172,12 @@ class AEL(TeacherStudent):
         return terms, losses
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """As every teacher's framework; and both banks and the queue take what the step left."""
-        super().commit()
-        self.confidence.commit()
-        self.presence.commit()
-        self.queue.commit()
+        super().after_step()
+        self.confidence.after_step()
+        self.presence.after_step()
+        self.queue.after_step()
 
     def requests(self) -> list[list[int]]:
         """The partners of the next two steps' unlabeled images; no list is empty but the first two of a run."""

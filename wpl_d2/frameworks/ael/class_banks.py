@@ -57,7 +57,7 @@ class ConfidenceBank(nn.Module):
         self._staged = sums[:, :classes].unsqueeze(0)
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """Take what was staged on all ranks; a class without a pixel stays as it was. A collective call."""
         if self._staged is None:
             return
@@ -106,7 +106,7 @@ class PresenceBank(nn.Module):
         self._staged = place, shown.byte()
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """Take what was staged on all ranks; of several views of one image the classes add up. A collective call."""
         if self._staged is None:
             return

@@ -54,7 +54,7 @@ class RequestQueue(nn.Module):
         return [[image for image in step if image >= 0] for step in rows[..., 0].tolist()]
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """The step is over: go on to the next one's requests. A collective call."""
         if self._staged is not None:
             self.rows.copy_(torch.cat([self.rows[1:], gathered(self._staged).unsqueeze(0)]))

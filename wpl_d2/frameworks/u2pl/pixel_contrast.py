@@ -149,7 +149,7 @@ class PixelContrast(nn.Module):
         return Shares(*(uniform(*size, device=self.queues.pushed.device) for size in sizes))
 
     def forward(self, cells: Cells, shares: Shares) -> Tensor:
-        """The loss, a float32 scalar; stages new negatives for `commit`."""
+        """The loss, a float32 scalar; stages new negatives for `after_step`."""
         own = self._own(cells)
         certain = own & cells.certain.flatten()
         probability = cells.probability.transpose(0, 1).flatten(1)
@@ -168,7 +168,7 @@ class PixelContrast(nn.Module):
         return torch.where(classes > 1, total / classes.clamp(min=1), 0.0)
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """Push what was staged on all ranks, in rank order, so that every rank's queues stay the same."""
         if self._staged is not None:
             ranks = gathered(self._staged).unflatten(0, (-1, self.shape[0]))

@@ -130,10 +130,10 @@ class U2PL(TeacherStudent):
         return terms, losses
 
     @torch.no_grad()
-    def commit(self) -> None:
+    def after_step(self) -> None:
         """As every teacher's framework; and the staged negatives go into their queues."""
-        super().commit()
-        self.contrast.commit()
+        super().after_step()
+        self.contrast.after_step()
 
     def idle(self) -> list[str]:
         """Whether there was never a negative."""

@@ -7,11 +7,11 @@ from helpers import CLASSES, SMALL, SMALL_DETECTOR, SMALL_FPN
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.data.detection_cache import BoxCache, Origin
+from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache
 from wpl_d2.inference.detection_caching import cache_boxes
 from wpl_d2.utils.errors import InputError
 
-ORIGIN = Origin("digest", tuple(CLASSES), 0.05)
+ORIGIN = CacheMetadata("digest", tuple(CLASSES), 0.05)
 OBJECTS = (2, 1)
 
 
@@ -63,7 +63,7 @@ def test_every_image_gets_its_boxes_in_semantic_classes(records, tmp_path):
         assert image.size == (50, 60)
         assert image.classes.tolist() == [2, 1, 2, 1][: len(image.boxes)]
         assert (np.diff(image.scores) < 0).all()
-    assert_same(cache, BoxCache.load(tmp_path / "boxes.npz"))
+    assert_same(cache, DetectionCache.load(tmp_path / "boxes.npz"))
     assert [path.name for path in tmp_path.glob("boxes*")] == ["boxes.npz"]
 
 
@@ -81,7 +81,7 @@ def test_parts_of_another_detector_are_not_taken(records, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(Brightness(images=3), records, tmp_path / "boxes.npz")
     other = Brightness()
-    run(other, records, tmp_path / "boxes.npz", Origin("other", tuple(CLASSES), 0.05))
+    run(other, records, tmp_path / "boxes.npz", CacheMetadata("other", tuple(CLASSES), 0.05))
     assert len(other.seen) == len(records)
 
 
@@ -100,8 +100,8 @@ def test_a_file_gets_the_images_that_it_lacks(records, tree, tmp_path):
 def test_the_file_of_another_detector_stays(records, tmp_path):
     before = run(Brightness(), records, tmp_path / "boxes.npz")
     with pytest.raises(InputError, match="is there already, with boxes of another detector"):
-        run(Brightness(), records, tmp_path / "boxes.npz", Origin("other", tuple(CLASSES), 0.05))
-    assert_same(before, BoxCache.load(tmp_path / "boxes.npz"))
+        run(Brightness(), records, tmp_path / "boxes.npz", CacheMetadata("other", tuple(CLASSES), 0.05))
+    assert_same(before, DetectionCache.load(tmp_path / "boxes.npz"))
 
 
 def test_an_image_that_cannot_be_read_has_no_boxes(records, tree, tmp_path):

@@ -56,7 +56,7 @@ def test_what_is_not_refused_trains(tree, opts):
         framework.iteration = step
         losses = losses_of(framework, batch)
         sum(losses.values()).backward()
-        framework.commit()
+        framework.after_step()
     assert all(p.grad.isfinite().all() for p in framework.student.parameters() if p.grad is not None)
 
 

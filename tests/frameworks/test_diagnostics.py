@@ -100,7 +100,7 @@ def sums_of(framework, batch, steps=2):
     sums = {}
     for framework.iteration in range(steps):
         losses_of(framework, batch)
-        framework.commit()
+        framework.after_step()
         for name, value in framework.latest.get("scalars", {}).items():
             sums[name] = sums.get(name, 0.0) + value.item()
     return sums

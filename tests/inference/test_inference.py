@@ -127,7 +127,7 @@ def test_evaluation_goes_the_configured_way(tree):
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg).eval()
     results = evaluate(cfg, framework)["sem_seg"]
-    model = next(iter(framework.deployables().values()))
+    model = next(iter(framework.eval_models().values()))
     assert results == pytest.approx(_by_hand(cfg, model, cfg.DATASETS.TEST[0]), nan_ok=True)
     cfg.TEST.INFERENCE.MODE = "whole"
     assert evaluate(cfg, framework)["sem_seg"]["pACC"] != results["pACC"]
@@ -165,7 +165,7 @@ def test_padding_is_judged_as_class_0_where_it_is_asked_for(tree, crop, padding)
     cfg = tree.cfg(*SMALL, KEYS + "MODE", "crop", KEYS + "CROP_SIZE", crop, KEYS + "JUDGE_PADDING", padding)
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg).eval()
-    model = next(iter(framework.deployables().values()))
+    model = next(iter(framework.eval_models().values()))
     counts = np.zeros((3, 3), dtype=np.int64)
     for record in DatasetCatalog.get(cfg.DATASETS.TEST[0]):
         sides = [max(0, part - length) for part, length in zip(crop, (50, 60), strict=True)]
@@ -208,7 +208,7 @@ def test_files_for_a_benchmark_server(tree, tmp_path):
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg).eval()
     assert evaluate(cfg, framework) == {}
-    (name, model) = next(iter(framework.deployables().items()))
+    (name, model) = next(iter(framework.eval_models().items()))
     folder = tmp_path / "out/inference" / cfg.DATASETS.TEST[0] / name / "label_ids"
     assert sorted(path.name for path in folder.iterdir()) == ["val0.png", "val1.png"]
     with Image.open(folder / "val0.png") as written, Image.open(tree.image("val0")) as image, torch.no_grad():

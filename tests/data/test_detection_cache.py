@@ -8,14 +8,14 @@ from helpers import CLASSES, Tree
 from PIL import Image
 
 from wpl_d2.data import UnlabeledMapper, boxes_from_mask, build_train_loader, seeded
-from wpl_d2.data.detection_cache import BoxCache, ImageBoxes, Origin
+from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.data.loader import unlabeled_records
 from wpl_d2.data.transforms.geometry import RandomView
 from wpl_d2.data.transforms.photometric import StrongView
 from wpl_d2.structures import class_boxes
 from wpl_d2.utils.errors import InputError
 
-ORIGIN = Origin("digest", tuple(CLASSES), 0.05)
+ORIGIN = CacheMetadata("digest", tuple(CLASSES), 0.05)
 
 
 def image_boxes(count, seed=0, size=(50, 60)):
@@ -29,8 +29,8 @@ def image_boxes(count, seed=0, size=(50, 60)):
 @pytest.mark.parametrize("counts", [[], [0], [0, 3, 0, 2, 0]])
 def test_what_is_saved_is_loaded(tmp_path, counts):
     images = {f"folder/{i}": image_boxes(count, i) for i, count in enumerate(counts)}
-    BoxCache(ORIGIN, images).save(tmp_path / "new" / "boxes.npz")
-    loaded = BoxCache.load(tmp_path / "new" / "boxes.npz")
+    DetectionCache(ORIGIN, images).save(tmp_path / "new" / "boxes.npz")
+    loaded = DetectionCache.load(tmp_path / "new" / "boxes.npz")
     assert loaded.origin == ORIGIN and list(loaded.images) == list(images)
     for name, image in images.items():
         assert loaded.images[name].size == image.size
@@ -49,26 +49,26 @@ def test_a_file_that_is_something_else_is_refused(tmp_path, content):
     elif content == "pickle":
         np.savez(path, origin=np.array([{"run": "me"}], dtype=object))
     with pytest.raises(InputError, match=r"boxes.npz: .*tools/cache_boxes.py"):
-        BoxCache.load(path)
+        DetectionCache.load(path)
 
 
 def unlabeled_cache(tree, change=lambda images: images):
     records = DatasetCatalog.get(f"{tree.name}_unlabeled")
     images = {record["image_id"]: image_boxes(4, i) for i, record in enumerate(records)}
     path = tree.root / "boxes.npz"
-    BoxCache(ORIGIN, change(images)).save(path)
+    DetectionCache(ORIGIN, change(images)).save(path)
     return ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(path)]
 
 
 def test_a_changed_bit_is_found_wherever_it_matters(tmp_path):
     path = tmp_path / "boxes.npz"
     images = {f"image{i}": image_boxes(40, i) for i in range(30)}
-    BoxCache(ORIGIN, images).save(path)
+    DetectionCache(ORIGIN, images).save(path)
     whole, refused = path.read_bytes(), 0
     for place in range(0, len(whole), len(whole) // 60):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :])
         try:
-            loaded = BoxCache.load(path).images
+            loaded = DetectionCache.load(path).images
         except InputError as error:
             refused += "is no file of boxes" in str(error)
         else:
@@ -94,12 +94,12 @@ def test_a_changed_bit_is_found_wherever_it_matters(tmp_path):
 )
 def test_arrays_that_do_not_go_together_are_refused(tmp_path, changes):
     path = tmp_path / "boxes.npz"
-    BoxCache(ORIGIN, {f"image{i}": image_boxes(1, i) for i in range(3)}).save(path)
+    DetectionCache(ORIGIN, {f"image{i}": image_boxes(1, i) for i in range(3)}).save(path)
     with np.load(path) as stored:
         arrays = dict(stored)
     np.savez(path, **{**arrays, **changes})
     with pytest.raises(InputError, match=r"boxes\.npz: is no file of boxes; make it anew"):
-        BoxCache.load(path)
+        DetectionCache.load(path)
 
 
 def test_boxes_fit_the_same_images_elsewhere(tree, tmp_path):

@@ -11,7 +11,7 @@ from wpl_d2.config.validation import warn_unused
 from wpl_d2.modeling import build_model
 from wpl_d2.utils.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 FITTING = [
     ("FRAMEWORK.ALPHA", "1", 1.0),

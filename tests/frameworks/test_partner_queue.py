@@ -16,13 +16,13 @@ def test_a_request_is_served_two_steps_later():
     assert queue.coming() == [[], [7, 0]]  # after the forward
     assert queue.classes.tolist() == [-1, -1]
     with forbid_host_sync():
-        queue.commit()
+        queue.after_step()
     assert queue.coming() == [[], [7, 0]]  # between the steps, as after a resume
     ask(queue, [3, 4], [0, 0])
-    queue.commit()
+    queue.after_step()
     assert queue.coming() == [[7, 0], [3, 4]]
     assert queue.classes.tolist() == [1, 2]
-    queue.commit()  # a step that asks for nothing, such as one of the burn-in
+    queue.after_step()  # a step that asks for nothing, such as one of the burn-in
     assert queue.coming() == [[7, 0], [3, 4]]
 
 
@@ -39,6 +39,6 @@ def test_each_process_has_its_own_part_of_the_rows(monkeypatch):
 def test_what_comes_is_part_of_the_state():
     queue, other = RequestQueue(2), RequestQueue(2)
     ask(queue, [7, 0], [1, 2])
-    queue.commit()
+    queue.after_step()
     other.load_state_dict(queue.state_dict())
     assert other.coming() == [[], [7, 0]]
