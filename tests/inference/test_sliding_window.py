@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from wpl_d2.inference.sliding_window import CentreCrop, SlidingWindow, centre
-from wpl_d2.inference.tta import TestTimeAugmentation
+from wpl_d2.inference.tta import PredictWithTTA
 
 FILL = (120.0, 110.0, 100.0)
 
@@ -130,19 +130,19 @@ def test_flip_of_a_symmetric_model_changes_nothing():
     symmetric = symmetric + symmetric.flip(-1)
     images = image(20, 27)
     plain = F.conv2d(images, symmetric, padding=2)
-    flipped = TestTimeAugmentation(lambda x: F.conv2d(x, symmetric, padding=2), flip=True, average="logit")
+    flipped = PredictWithTTA(lambda x: F.conv2d(x, symmetric, padding=2), flip=True, average="logit")
     torch.testing.assert_close(flipped(images), plain)
 
 
 def test_flip_averages_both_views(predict):
     images = image(20, 27)
     expected = (predict(images).softmax(1) + predict(images.flip(-1)).flip(-1).softmax(1)) / 2
-    torch.testing.assert_close(TestTimeAugmentation(predict, flip=True)(images).softmax(1), expected)
+    torch.testing.assert_close(PredictWithTTA(predict, flip=True)(images).softmax(1), expected)
 
 
 def test_scale_one_is_the_plain_prediction(predict):
     images = image(20, 27)
-    torch.testing.assert_close(TestTimeAugmentation(predict, (1.0, 1.0), average="logit")(images), predict(images))
+    torch.testing.assert_close(PredictWithTTA(predict, (1.0, 1.0), average="logit")(images), predict(images))
 
 
 def test_scales_are_averaged_at_the_images_size(predict):
@@ -150,13 +150,13 @@ def test_scales_are_averaged_at_the_images_size(predict):
     for size in ((10, 14), (20, 27), (30, 40)):  # 27 * 0.5 and * 1.5, rounded
         view = F.interpolate(images, size, mode="bilinear", antialias=True)
         expected += F.interpolate(predict(view), (20, 27), mode="bilinear") / 3
-    torch.testing.assert_close(TestTimeAugmentation(predict, (0.5, 1.0, 1.5), average="logit")(images), expected)
+    torch.testing.assert_close(PredictWithTTA(predict, (0.5, 1.0, 1.5), average="logit")(images), expected)
 
 
 def test_what_the_inner_one_returns_is_not_written_to():
     images = image(16, 16)
     before = images.clone()
-    TestTimeAugmentation(lambda views: views, (1.0, 1.0), average="logit")(images)
+    PredictWithTTA(lambda views: views, (1.0, 1.0), average="logit")(images)
     SlidingWindow(lambda views: views, (16, 16), (8, 8), average="logit")(images)
     assert torch.equal(images, before)
 

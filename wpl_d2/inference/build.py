@@ -12,7 +12,7 @@ from torch import nn
 from ..modeling import UnifiedSegDet
 from ..utils.errors import InputError, check_name
 from .sliding_window import AVERAGES, BORDERS, CentreCrop, Predict, SlidingWindow, pad_to
-from .tta import TestTimeAugmentation
+from .tta import PredictWithTTA
 
 MODES = ("whole", "slide", "crop")
 
@@ -121,7 +121,7 @@ def build_predict(cfg: Any, predict: Predict) -> Predict:
         predict = SlidingWindow(predict, crop, stride, border, average, keys.WINDOW_BATCH, fill)
     scales = _scales(keys.SCALES)
     if keys.FLIP or scales != (1.0,):
-        predict = TestTimeAugmentation(predict, scales, keys.FLIP, average)
+        predict = PredictWithTTA(predict, scales, keys.FLIP, average)
     return CentreCrop(predict, crop, fill) if mode == "crop" else predict
 
 

@@ -11,7 +11,7 @@ from .sliding_window import Predict, to_logits, to_votes
 
 
 @dataclass(frozen=True)
-class TestTimeAugmentation:
+class PredictWithTTA:
     """A `Predict` that averages the inner one's predictions over scales and, if wanted, mirror images.
 
     Attributes:
