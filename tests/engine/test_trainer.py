@@ -533,7 +533,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 def test_pictures_reach_the_event_file(tree, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "SOLVER.PICTURE_PERIOD", 2)
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "VIS_PERIOD", 2)
     events = EventAccumulator(str(tmp_path / "out")).Reload()
     of_unlabeled = {f"unlabeled/{name}" for name in ("prediction", "pseudo_label", "weight")}
     assert set(events.Tags()["images"]) == {"labeled/prediction", "labeled/truth", *of_unlabeled}
