@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 from helpers import SMALL
 
-from wpl_d2.config import get_cfg, load_cfg
-from wpl_d2.config.validation import warn_unused
+from wpl_d2.config import get_cfg, load_cfg, reference
+from wpl_d2.config.config import leaf_keys
+from wpl_d2.config.keys import KEYS, RENAMED, RENAMED_VALUES, UNUSED
+from wpl_d2.config.validation import check_config, warn_unused
 from wpl_d2.modeling import build_model
 from wpl_d2.utils.errors import InputError
 
@@ -54,6 +56,8 @@ WRONG = [
     ("OUTPUT_DIR", "2024", "OUTPUT_DIR cannot be 2024 of type int; give it text, such as \"'2024'\""),
     ("WEIGHTING.KIND", "3", "WEIGHTING.KIND cannot be 3 of type int"),
     ("WEIGHTING.SIMILARITY", "cosine", "WEIGHTING.SIMILARITY is now WEIGHTING.KIND; write that"),
+    ("SOLVER.PICTURE_PERIOD", "9", "SOLVER.PICTURE_PERIOD is now VIS_PERIOD; write that"),
+    ("WEIGHTING.LABELED_FROM", "labeler", "WEIGHTING.LABELED_FROM labeler is now teacher; write that"),
     ("WEIGHTING.POWER", "0", "WEIGHTING.POWER: 0.0 is out of its range; give a number above 0"),
     ("WEIGHTING.MOMENTUM", "2", "WEIGHTING.MOMENTUM: 2.0 is out of its range; give a number from 0 to 1"),
     ("WEIGHTING", "3", "WEIGHTING is a section; set keys of it, such as WEIGHTING.ENABLED"),
@@ -115,6 +119,23 @@ def pattern(message):
 def test_what_does_not_fit_is_refused_in_words(key, given, message):
     with pytest.raises(InputError, match=pattern(message)):
         load_cfg("", [key, given])
+
+
+def test_a_renamed_key_is_an_error_of_detectron2s_own_methods_too():
+    with pytest.raises(KeyError, match=r"SOLVER\.PICTURE_PERIOD was renamed to VIS_PERIOD"):
+        get_cfg().merge_from_list(["SOLVER.PICTURE_PERIOD", 9])
+
+
+def test_the_tables_of_keys_agree_with_the_config_and_each_other():
+    check_config(get_cfg())
+    known, names = set(leaf_keys(get_cfg())), [key.name for key in KEYS]
+    assert len(set(names)) == len(names)
+    assert {*RENAMED.values(), *RENAMED_VALUES, *UNUSED} <= known
+    assert not known & RENAMED.keys()
+    rows = [line for line in reference().splitlines() if line.startswith("| `")]
+    assert [row.split("`")[1] for row in rows] == names
+    row = "| `FRAMEWORK.BURN_IN` | `0` | a whole number, 0 or more | Steps of supervised training before the first"
+    assert any(line.startswith(row) for line in rows) and all(line.count("|") == 5 for line in rows)
 
 
 FILES = [

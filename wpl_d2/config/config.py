@@ -29,6 +29,8 @@ def get_cfg() -> CN:
     cfg = get_detectron2_cfg()
     add_deeplab_config(cfg)
     add_wpl_config(cfg)
+    for old, new in RENAMED.items():
+        cfg.register_renamed_key(old, new)  # for configs that Detectron2's own methods merge
     return cfg
 
 
