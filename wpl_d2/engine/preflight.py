@@ -12,23 +12,21 @@ import torch
 from detectron2.config import CfgNode
 
 from ..checkpoint.checkpointer import load_initial_weights
+from ..config.validation import check_config, check_device
 from ..data import check_training_data
 from ..data.datasets.setup import check_list
 from ..data.detection_cache import load_box_cache
 from ..data.loader import labeled_dataset, list_records, share_of_batch, unlabeled_dataset
-from ..evaluation import check_evaluator
 from ..evaluation.left_out import records_with_masks
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
-from ..inference.build import build_predict
-from ..modeling.build import check_device
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from ..utils.files import make_folder
 from .launch import count_processes
 from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
-from .trainer import precision, trained_framework
+from .trainer import trained_framework
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
@@ -45,10 +43,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     """
     cfg, _ = read_cfg(args)
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
-    check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
-    precision(cfg)
-    check_evaluator(cfg)
-    build_predict(cfg, lambda images: images)
+    check_config(cfg)
     if args.eval_only:
         _check_evaluation(cfg, args, judged)
     else:

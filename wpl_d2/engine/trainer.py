@@ -21,7 +21,7 @@ from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weight
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, idle_keys
-from ..utils.errors import InputError, check_name, in_one_line
+from ..utils.errors import InputError, in_one_line
 from ..utils.signals import STOP_SIGNALS
 from .hooks import (
     AfterStep,
@@ -264,16 +264,6 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
 
 
 def precision(cfg: Any) -> torch.dtype | None:
-    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off.
-
-    Raises:
-        InputError: the type is not known, or not for this device.
-    """
-    amp = cfg.SOLVER.AMP
-    if not amp.ENABLED:
-        return None
+    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off."""
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    check_name("SOLVER.AMP.DTYPE", amp.DTYPE, types)
-    if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
-        raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
-    return types[amp.DTYPE]
+    return types[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None

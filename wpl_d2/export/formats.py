@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..checkpoint.checkpointer import load_model
+from ..config.validation import check_device
 from ..inference.runtime_model import RuntimeModel, deploy
-from ..modeling.build import check_device
 from ..utils.errors import InputError
 from .onnx import Onnx
 from .safetensors import SafeTensors

@@ -16,7 +16,6 @@ from .entropy import entropy
 from .loss_terms import consistency_term, split
 from .mixing import beta_boxes, paste
 from .teacher_student import TeacherStudent
-from .validation import check_views
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -32,6 +31,8 @@ class AugSeg(TeacherStudent):
     labels of VOC also sends the weak views through the student, for the sake of BN's statistics; that is not done here.
     """
 
+    strong_views = 1
+
     @configurable
     def __init__(self, *, injection: bool, **framework: Any) -> None:
         """Put the framework together.
@@ -45,12 +46,7 @@ class AugSeg(TeacherStudent):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
-
-        Raises:
-            InputError: the data has another number of strong views than one.
-        """
-        check_views(cfg, 1)
+        """See `Framework.from_config`."""
         return super().from_config(cfg) | {"injection": cfg.FRAMEWORK.AUGSEG.INJECTION}
 
     def terms(self, batch: Batch) -> Terms:

@@ -13,14 +13,15 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
+from ..config.validation import check_config
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import LossTerm, PseudoLabels, SemSegOutput
-from ..utils.errors import InputError, check_name
+from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
 from .pseudo_labels import build_refinement, fill_in, make_evidence
-from .validation import check_config, check_paste, check_pool_norm, images_per_process
+from .validation import check_requirements, images_per_process
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -36,10 +37,13 @@ def build_framework(cfg: Any) -> Framework:
     """The framework that `cfg.FRAMEWORK.NAME` names, on `cfg.MODEL.DEVICE`.
 
     Raises:
-        InputError: no framework of that name.
+        InputError: no framework of that name, an invalid config, or one that this framework cannot use.
     """
     name = check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
-    return FRAMEWORK_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
+    framework = FRAMEWORK_REGISTRY.get(name)
+    check_config(cfg)
+    framework.check_config(cfg)
+    return framework(cfg).to(cfg.MODEL.DEVICE)
 
 
 class Framework(nn.Module):
@@ -56,6 +60,7 @@ class Framework(nn.Module):
         metric: what tells the best checkpoint, as in `metrics.json`.
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains the pixels' representation.
+        strong_views: the number that it learns from, of each unlabeled image; None: it takes any.
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         mixes: whether it mixes the unlabeled images of a process with each other, as FRAMEWORK.CUTMIX says.
     """
@@ -63,6 +68,7 @@ class Framework(nn.Module):
     metric = "sem_seg/mIoU"
     semi_supervised = True
     has_representation = False
+    strong_views: int | None = None
     pastes = False
     mixes = False
 
@@ -116,18 +122,7 @@ class Framework(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for, without the teacher, which is a framework's own matter.
-
-        Raises:
-            InputError: keys that do not exist or do not go together.
-        """
-        check_config(cfg)
-        check_paste(cfg, cls.pastes)
-        check_pool_norm(cfg, cls.smallest_batch(cfg))
-        if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM and not cls.has_representation:
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {cfg.FRAMEWORK.NAME} trains no representation; set it to 0"
-            )
+        """The arguments of `__init__`, without the teacher, which subclasses that have one add."""
         ohem = cfg.FRAMEWORK.OHEM
         return {
             "student": build_model(cfg),
@@ -140,6 +135,20 @@ class Framework(nn.Module):
             "burn_in": cfg.FRAMEWORK.BURN_IN,
             "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
         }
+
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """Reject a config that this framework cannot use, before anything is built.
+
+        A subclass with rules of its own extends it.
+
+        Args:
+            cfg: complete; `wpl_d2.config.validation.check_config` finds nothing wrong with it.
+
+        Raises:
+            InputError: the message names the key and how to change it.
+        """
+        check_requirements(cls, cfg)
 
     @classmethod
     def smallest_batch(cls, cfg: Any) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from ..modeling import FPNDetector, build_model
+from ..modeling import build_model
 from ..modeling.detector import losses_or_nan
 from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
@@ -24,22 +24,21 @@ class Detector(Framework):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
+        """See `Framework.from_config`."""
+        return {"student": build_model(cfg)}
 
-        Raises:
-            InputError: the model is no detector, or pixels are to be weighted or pasted.
-        """
-        check_paste(cfg, cls.pastes)
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`; what a segmenter needs is not asked for."""
+        check_paste(cls, cfg)
         for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
             if on:
                 raise InputError(f"{key}.ENABLED: True, but a detector labels no pixels; set it to False")
-        student = build_model(cfg)
-        if not isinstance(student, FPNDetector):
+        if cfg.MODEL.DETECTOR.MODE != "alone":
             raise InputError(
                 f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is no detector alone, which "
                 "FRAMEWORK.NAME Detector trains; set it to FPNDetector"
             )
-        return {"student": student}
 
     def terms(self, batch: Batch) -> Terms:
         """The losses of region proposals and box head on the labeled images; unlabeled ones are left alone."""

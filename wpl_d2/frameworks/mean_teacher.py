@@ -43,14 +43,15 @@ class MeanTeacher(TeacherStudent):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
+        """See `Framework.from_config`."""
+        return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
 
-        Raises:
-            InputError: the data has no strong view.
-        """
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`."""
+        super().check_config(cfg)
         if cfg.INPUT.STRONG.VIEWS < 1:
             raise InputError("INPUT.STRONG.VIEWS: 0, but MeanTeacher learns from strong views; set it to 1")
-        return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
 
     def terms(self, batch: Batch) -> Terms:
         """The teacher's labels, then one student forward over the labeled images and all strong views."""

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels, SemSegOutput
-from ..utils.errors import check_name
 from ..weighting import Evidence, PixelWeigher, Refinement
-from ..weighting.refinement import REFINEMENTS
 
 
 def make_evidence(
@@ -36,12 +34,8 @@ def make_evidence(
 
 
 def build_refinement(cfg: Any) -> Refinement | None:
-    """What PSEUDO_LABEL.REFINE names; None where it names nothing.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    name = check_name("PSEUDO_LABEL.REFINE", cfg.PSEUDO_LABEL.REFINE, ("none", *REFINEMENTS))
+    """What corrects pseudo-labels by PSEUDO_LABEL.REFINE; None for "none"."""
+    name = cfg.PSEUDO_LABEL.REFINE
     return None if name == "none" else Refinement(name, tuple(cfg.MODEL.DETECTOR.CLASSES), cfg.RPPI.BOX_SCORE)
 
 

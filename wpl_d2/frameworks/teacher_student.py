@@ -48,21 +48,22 @@ class TeacherStudent(Framework):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
-
-        Raises:
-            InputError: nothing would ever move the teacher's BN statistics.
-        """
-        if cfg.FRAMEWORK.EMA_BUFFERS == "none" and not cls.teacher_trains:
-            raise InputError(
-                "FRAMEWORK.EMA_BUFFERS: none, but this teacher's BN statistics would never move; set ema or copy"
-            )
+        """See `Framework.from_config`."""
         return super().from_config(cfg) | {
             "teacher": build_model(cfg),
             "ema_max_decay": cfg.FRAMEWORK.EMA_DECAY,
             "ema_buffers": cfg.FRAMEWORK.EMA_BUFFERS,
             "ema_copy_steps": cfg.FRAMEWORK.EMA_COPY_STEPS,
         }
+
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`."""
+        super().check_config(cfg)
+        if cfg.FRAMEWORK.EMA_BUFFERS == "none" and not cls.teacher_trains:
+            raise InputError(
+                "FRAMEWORK.EMA_BUFFERS: none, but this teacher's BN statistics would never move; set ema or copy"
+            )
 
     @torch.no_grad()
     def after_step(self) -> None:

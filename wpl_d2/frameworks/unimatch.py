@@ -13,7 +13,6 @@ from ..structures import LossTerm, PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 from .loss_terms import consistency_term, select, split
 from .mixing import CutMixBoxes, cutmix
-from .validation import check_views
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -29,6 +28,7 @@ class UniMatch(Framework):
     is 0 after normalization (0 before it); and the learning rate is that of its own step (of the step before).
     """
 
+    strong_views = 2
     mixes = True
 
     @configurable
@@ -46,12 +46,7 @@ class UniMatch(Framework):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
-
-        Raises:
-            InputError: the data does not have two strong views.
-        """
-        check_views(cfg, 2)
+        """See `Framework.from_config`."""
         return super().from_config(cfg) | {
             "feature_dropout": cfg.FRAMEWORK.FEATURE_DROPOUT,
             "cutmix": CutMixBoxes(cfg),

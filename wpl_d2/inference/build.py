@@ -9,12 +9,10 @@ import torch
 from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_postprocess
 from torch import nn
 
+from ..config.validation import check_section
 from ..modeling import UnifiedSegDet
-from ..utils.errors import InputError, check_name
-from .sliding_window import AVERAGES, BORDERS, CentreCrop, Predict, SlidingWindow, pad_to
+from .sliding_window import CentreCrop, Predict, SlidingWindow, pad_to
 from .tta import PredictWithTTA
-
-MODES = ("whole", "slide", "crop")
 
 
 class Inference(nn.Module):
@@ -103,41 +101,19 @@ def build_predict(cfg: Any, predict: Predict) -> Predict:
         the same kind of function; `predict` itself for whole images without augmentation.
 
     Raises:
-        InputError: a key of TEST.INFERENCE has a value that does not do.
+        InputError: an invalid value below TEST.INFERENCE.
     """
+    check_section(cfg, "TEST.INFERENCE")
     keys = cfg.TEST.INFERENCE
-    mode = check_name("TEST.INFERENCE.MODE", keys.MODE, MODES)
-    average = check_name("TEST.INFERENCE.AVERAGE", keys.AVERAGE, AVERAGES)
-    border = check_name("TEST.INFERENCE.BORDER", keys.BORDER, BORDERS)
-    crop, fill = _pair("CROP_SIZE", keys.CROP_SIZE), tuple(cfg.MODEL.PIXEL_MEAN)
-    if mode == "slide":
-        stride = _pair("STRIDE", keys.STRIDE)
-        if stride[0] > crop[0] or stride[1] > crop[1]:
-            raise InputError(
-                f"TEST.INFERENCE.STRIDE: {stride} leaves gaps between windows of {crop}; take at most that"
-            )
-        if keys.WINDOW_BATCH < 1:
-            raise InputError(f"TEST.INFERENCE.WINDOW_BATCH: {keys.WINDOW_BATCH} windows; take at least 1")
-        predict = SlidingWindow(predict, crop, stride, border, average, keys.WINDOW_BATCH, fill)
-    scales = _scales(keys.SCALES)
+    crop, fill, scales = tuple(keys.CROP_SIZE), tuple(cfg.MODEL.PIXEL_MEAN), tuple(map(float, keys.SCALES))
+    if keys.MODE == "slide":
+        stride = tuple(keys.STRIDE)
+        predict = SlidingWindow(predict, crop, stride, keys.BORDER, keys.AVERAGE, keys.WINDOW_BATCH, fill)
     if keys.FLIP or scales != (1.0,):
-        predict = PredictWithTTA(predict, scales, keys.FLIP, average)
-    return CentreCrop(predict, crop, fill) if mode == "crop" else predict
+        predict = PredictWithTTA(predict, scales, keys.FLIP, keys.AVERAGE)
+    return CentreCrop(predict, crop, fill) if keys.MODE == "crop" else predict
 
 
 def judged_crop(cfg: Any) -> tuple[int, int] | None:
     """(height, width) of the centre outside of which nothing is predicted nor judged; None for all of the image."""
-    return _pair("CROP_SIZE", cfg.TEST.INFERENCE.CROP_SIZE) if cfg.TEST.INFERENCE.MODE == "crop" else None
-
-
-def _pair(key: str, value: Sequence[int]) -> tuple[int, int]:
-    if len(value) != 2 or not all(isinstance(length, int) and length > 0 for length in value):
-        raise InputError(f"TEST.INFERENCE.{key}: {value} is not a size; give (height, width) in pixels")
-    height, width = value
-    return height, width
-
-
-def _scales(value: Sequence[float]) -> tuple[float, ...]:
-    if not value or not all(scale > 0 for scale in value):
-        raise InputError(f"TEST.INFERENCE.SCALES: {value}; give one factor > 0 or more, such as (0.5, 1.0, 1.5)")
-    return tuple(float(scale) for scale in value)
+    return tuple(cfg.TEST.INFERENCE.CROP_SIZE) if cfg.TEST.INFERENCE.MODE == "crop" else None

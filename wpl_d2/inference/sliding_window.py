@@ -16,8 +16,6 @@ Predict = Callable[[Tensor], Tensor]
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
 
-BORDERS = ("shift", "truncate")
-
 
 @dataclass(frozen=True)
 class SlidingWindow:
@@ -167,15 +165,12 @@ def _cover(spans: list[slice], length: int, like: Tensor) -> Tensor:
     return count.to(like.device)
 
 
-AVERAGES = ("probability", "logit")
-
-
 def to_votes(logits: Tensor, average: str) -> Tensor:
     """What is summed over windows, flips and scales.
 
     Args:
         logits: (N, C, H, W) float.
-        average: one of `AVERAGES`.
+        average: as TEST.INFERENCE.AVERAGE.
 
     Returns:
         (N, C, H, W) float32 probabilities or logits.
@@ -188,6 +183,6 @@ def to_logits(mean: Tensor, average: str) -> Tensor:
 
     Args:
         mean: (N, C, H, W) float32 means of `to_votes`; overwritten.
-        average: one of `AVERAGES`.
+        average: as TEST.INFERENCE.AVERAGE.
     """
     return mean.clamp_(min=1e-30).log_() if average == "probability" else mean

@@ -8,7 +8,8 @@ import torch
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
 
-from ..utils.errors import InputError, check_name
+from ..config.validation import check_device
+from ..utils.errors import check_name
 from .depthwise import speed_up_depthwise
 from .layers import normalize_in_float32
 
@@ -34,22 +35,3 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     speed_up_depthwise(model)
     # Convolutions are faster so on CPUs, and on GPUs with tensor cores.
     return model.to(memory_format=torch.channels_last)
-
-
-def check_device(key: str, device: str) -> None:
-    """Check that a model can be put on a device.
-
-    Args:
-        key: what the user set, for the message.
-        device: the value set, such as "cuda:1".
-
-    Raises:
-        InputError: PyTorch knows no such device, or it is a GPU that is not there.
-    """
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
-    count = torch.cuda.device_count()
-    if kind.type == "cuda" and (kind.index or 0) >= count:
-        raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")

@@ -17,6 +17,7 @@ from detectron2.structures import ImageList, Instances
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
+from ..config.validation import check_section
 from ..utils.errors import InputError
 from .layers import resolve_norm
 from .model_metadata import name_classes
@@ -198,19 +199,12 @@ class FPNDetector(OwnWeights, GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
+        """Build the parts that `cfg.MODEL` describes.
 
         Raises:
-            InputError: MODEL.DETECTOR.MODE is not alone, there are no object classes, or the backbone is dilated.
+            InputError: an invalid value below MODEL, or there are no object classes.
         """
-        if cfg.MODEL.DETECTOR.MODE != "alone":
-            raise InputError(
-                f"MODEL.DETECTOR.MODE: {cfg.MODEL.DETECTOR.MODE!r} with META_ARCHITECTURE FPNDetector; set it to alone"
-            )
-        if cfg.MODEL.BACKBONE.OUTPUT_STRIDE != 32:
-            raise InputError(
-                f"MODEL.BACKBONE.OUTPUT_STRIDE: {cfg.MODEL.BACKBONE.OUTPUT_STRIDE} under an FPN; set it to 32"
-            )
+        check_section(cfg, "MODEL")
         name_classes(cfg)
         cfg = with_object_classes(cfg)
         pyramid = cfg.MODEL.FPN

@@ -11,32 +11,24 @@ from detectron2.utils import comm
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ..utils.errors import check_name
-
-NORMS = ("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
-"""Those names of Detectron2's `get_norm` that this package uses, and "auto"; empty: no normalization."""
-
 
 def resolve_norm(norm: str, device: str) -> str:
-    """Resolve "auto" for the current number of processes; other known names stay as they are.
+    """Resolve "auto" for the current number of processes; other names stay as they are.
 
     Plain BN would give every rank its own running statistics, and PyTorch's SyncBN runs on GPUs alone.
 
     Args:
-        norm: one of `NORMS`.
+        norm: as MODEL.RESNETS.NORM.
         device: where the model will be, as MODEL.DEVICE.
 
     Returns:
         a name; for "auto" BN on one process, else SyncBN on GPUs and naiveSyncBN on the CPU.
-
-    Raises:
-        InputError: an unknown name.
     """
-    if norm == "auto":
-        if comm.get_world_size() == 1:
-            return "BN"
-        return "SyncBN" if torch.device(device).type == "cuda" else "naiveSyncBN"
-    return check_name("MODEL.*.NORM", norm, NORMS)
+    if norm != "auto":
+        return norm
+    if comm.get_world_size() == 1:
+        return "BN"
+    return "SyncBN" if torch.device(device).type == "cuda" else "naiveSyncBN"
 
 
 def normalize_in_float32(model: nn.Module) -> None:

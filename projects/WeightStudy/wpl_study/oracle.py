@@ -64,15 +64,11 @@ class Oracle(Framework):
     """What the two kinds of oracles share; the host comes behind it in the order of the classes."""
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The host's arguments.
-
-        Raises:
-            InputError: there would be other weights beside the oracle's.
-        """
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`."""
+        super().check_config(cfg)
         if cfg.WEIGHTING.ENABLED:
             raise InputError(f"WEIGHTING.ENABLED: {cfg.FRAMEWORK.NAME} takes the place of weights; set it False")
-        return super().from_config(cfg)
 
     def resolve(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> PseudoLabels:
         """The host's pseudo-labels as the oracle mends them; see `Framework.resolve`."""

@@ -10,9 +10,6 @@ import numpy as np
 from fvcore.transforms.transform import CropTransform, PadTransform
 
 from ...structures import IGNORE
-from ...utils.errors import InputError, check_name
-
-RESIZES = ("antialias", "bilinear")
 
 
 class InterpolateTransform(T.ResizeTransform):
@@ -36,23 +33,15 @@ class RandomScale(T.Augmentation):
             scale_range: smallest and largest factor.
             base: long side in pixels that factor 1 stands for; 0: the image's own.
             balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
-                above 1 in the others (U2PL, AEL).
+                above 1 in the others (U2PL, AEL); 1 has to be in the range.
             resize: "antialias": by PIL, to a rounded size; "bilinear": by `InterpolateTransform`, to a size that is
                 rounded down (U2PL, AEL).
-
-        Raises:
-            InputError: balanced, and 1 is not in the range; or there is no such resize.
         """
         super().__init__()
         self.low, self.high = scale_range
         self.base = base
         self.balanced = balanced
-        self.antialias = check_name("INPUT.RESIZE", resize, RESIZES) == "antialias"
-        if balanced and not self.low <= 1 <= self.high:
-            raise InputError(
-                f"INPUT.SCALE_BALANCED: 1 is not inside {tuple(scale_range)}; widen that INPUT.SCALE_RANGE or "
-                "INPUT.PASTE.SCALE_RANGE, or set False"
-            )
+        self.antialias = resize == "antialias"
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         """Draw the factor for `image` (H, W, 3)."""

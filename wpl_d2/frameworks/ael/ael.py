@@ -17,7 +17,7 @@ from ..base import FRAMEWORK_REGISTRY, Batch, Terms
 from ..mixing import half_boxes
 from ..random_samples import choose_classes, uniform
 from ..teacher_student import TeacherStudent
-from ..validation import check_views, images_per_process
+from ..validation import images_per_process
 from .class_banks import ConfidenceBank, PresenceBank
 from .copy_paste import component_boxes, copy_paste
 from .partner_queue import RequestQueue
@@ -71,6 +71,7 @@ class AEL(TeacherStudent):
     """
 
     teacher_trains = True
+    strong_views = 0
     pastes = True
     barred: Tensor
 
@@ -109,27 +110,10 @@ class AEL(TeacherStudent):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for, the length of the unlabeled list being read.
-
-        Raises:
-            InputError: the head classes are not among the classes, or there are no others; the data has strong views;
-                or a key is out of its range.
-        """
+        """See `Framework.from_config`; the length of the unlabeled list is read."""
         keys, classes = cfg.FRAMEWORK.AEL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        check_views(cfg, 0)
-        if keys.PASTE_CLASSES < 1:
-            raise InputError(
-                f"FRAMEWORK.AEL.PASTE_CLASSES: {keys.PASTE_CLASSES} is too small; set it to 1 or more, or "
-                "INPUT.PASTE.PROB to 0, so that nothing is pasted"
-            )
-        arguments = super().from_config(cfg)
-        if not set(keys.HEAD_CLASSES) < set(range(classes)):
-            raise InputError(
-                f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(keys.HEAD_CLASSES)}, but the {classes} classes have the ids 0 to "
-                f"{classes - 1}; name some of these, not all"
-            )
         images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.UNLABELED)
-        return arguments | {
+        return super().from_config(cfg) | {
             "confidence": ConfidenceBank(classes, keys.MOMENTUM),
             "presence": PresenceBank(images, classes, keys.PRESENCE_AREA),
             "queue": RequestQueue(cfg.SOLVER.UNLABELED_IMS_PER_BATCH),
@@ -137,6 +121,17 @@ class AEL(TeacherStudent):
             "head_classes": keys.HEAD_CLASSES,
             "component_area": keys.COMPONENT_AREA,
         }
+
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`."""
+        super().check_config(cfg)
+        head, classes = cfg.FRAMEWORK.AEL.HEAD_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        if not set(head) < set(range(classes)):
+            raise InputError(
+                f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(head)}, but the {classes} classes have the ids 0 to "
+                f"{classes - 1}; name some of these, not all"
+            )
 
     @classmethod
     def smallest_batch(cls, cfg: Any) -> int:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ...losses import info_nce
 from ...structures import IGNORE
 from ...utils.comm import gathered
-from ...utils.errors import InputError
 from ..random_samples import nth_true, share_of, uniform
 from .class_queues import ClassQueues
 
@@ -110,25 +109,8 @@ class PixelContrast(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg.FRAMEWORK.U2PL` stands for.
-
-        Raises:
-            InputError: the model has no representation, or a number is out of its range.
-        """
+        """The arguments of `__init__` by `cfg.FRAMEWORK.U2PL`."""
         keys, classes = cfg.FRAMEWORK.U2PL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        for key in ("QUEUE_SIZE", "QUEUE_SIZE_FIRST", "ANCHORS", "NEGATIVES", "KEYS_PER_STEP"):
-            if keys[key] < 1:
-                raise InputError(f"FRAMEWORK.U2PL.{key}: {keys[key]} is too small; set it to 1 or more")
-        if keys.TEMPERATURE <= 0:
-            raise InputError(f"FRAMEWORK.U2PL.TEMPERATURE: {keys.TEMPERATURE} is too small; set it above 0 (U2PL: 0.5)")
-        ranks = tuple(keys.NEGATIVE_RANKS)
-        if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
-            raise InputError(
-                f"FRAMEWORK.U2PL.NEGATIVE_RANKS: {ranks} is no range of ranks; set the first, from 0, and a higher "
-                "last one, such as (3, 20)"
-            )
-        if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM < 1:
-            raise InputError("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: 0, but U2PL needs representations; set it to 256")
         return {
             "num_classes": classes,
             "dim": cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM,
@@ -138,7 +120,7 @@ class PixelContrast(nn.Module):
             "keys": keys.KEYS_PER_STEP,
             "temperature": keys.TEMPERATURE,
             "min_prob": keys.ANCHOR_PROB,
-            "ranks": ranks,
+            "ranks": tuple(keys.NEGATIVE_RANKS),
             "as_published": keys.CONTRAST_AS_PUBLISHED,
         }
 

@@ -10,14 +10,12 @@ from torch import Tensor
 
 from ...losses import cross_entropy
 from ...structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
-from ...utils.errors import InputError
 from ...weighting.sampling import at_cells
 from ..base import FRAMEWORK_REGISTRY, Batch, Terms
 from ..entropy import entropy, percentiles
 from ..loss_terms import split
 from ..mixing import cutmix, half_boxes
 from ..teacher_student import TeacherStudent
-from ..validation import check_views
 from .pixel_contrast import Cells, PixelContrast
 
 
@@ -45,6 +43,7 @@ class U2PL(TeacherStudent):
 
     teacher_trains = True
     has_representation = True
+    strong_views = 1
     mixes = True
     selection = "an entropy below the batch's percentile (FRAMEWORK.U2PL.UNRELIABLE)"
 
@@ -78,19 +77,11 @@ class U2PL(TeacherStudent):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
-
-        Raises:
-            InputError: the data has another number of strong views than one, or a key is out of its range.
-        """
-        check_views(cfg, 1)
-        unreliable = cfg.FRAMEWORK.U2PL.UNRELIABLE
-        if not 0 <= unreliable < 50:
-            raise InputError(f"FRAMEWORK.U2PL.UNRELIABLE: {unreliable} percent; set it from 0 to below 50")
+        """See `Framework.from_config`."""
         return super().from_config(cfg) | {
             "contrast": PixelContrast(cfg),
             "contrast_weight": cfg.FRAMEWORK.U2PL.CONTRAST_WEIGHT,
-            "unreliable": unreliable,
+            "unreliable": cfg.FRAMEWORK.U2PL.UNRELIABLE,
             "cutmix_prob": cfg.FRAMEWORK.CUTMIX.PROB,
             "max_iter": cfg.SOLVER.MAX_ITER,
         }

@@ -11,7 +11,6 @@ from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock, ResN
 from detectron2.projects.deeplab.resnet import DeepLabStem
 from torch import Tensor
 
-from ...utils.errors import InputError, check_name
 from ..layers import resolve_norm
 
 
@@ -49,13 +48,8 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
 
     Returns:
         A backbone with the features OUT_FEATURES, "res2" (stride 4) to "res5" (the output stride).
-
-    Raises:
-        InputError: a depth, stem, output stride or number of dilations that does not exist, or dilations less than
-            that of res4.
     """
     resnets, output_stride = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.OUTPUT_STRIDE
-    _check(resnets, output_stride)
     norm = resolve_norm(resnets.NORM, cfg.MODEL.DEVICE)
     stem_class, channels = _STEMS[resnets.STEM_TYPE]
     stem = stem_class(in_channels=input_shape.channels, out_channels=channels, norm=norm)
@@ -86,24 +80,3 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
         )
         channels = out_channels
     return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
-def _check(resnets: Any, output_stride: int) -> None:
-    if resnets.DEPTH not in _BLOCKS:
-        raise InputError(
-            f"MODEL.RESNETS.DEPTH: {resnets.DEPTH} is not 50 or 101; for other depths take timm's: set "
-            f"MODEL.BACKBONE.NAME build_timm_backbone and MODEL.TIMM.NAME resnet{resnets.DEPTH}"
-        )
-    check_name("MODEL.RESNETS.STEM_TYPE", resnets.STEM_TYPE, _STEMS)
-    if output_stride not in _STRIDES:
-        raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
-    if len(resnets.RES5_BLOCK_DILATIONS) != _BLOCKS[resnets.DEPTH][-1]:
-        raise InputError(
-            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} are not 3 numbers; "
-            "give one for each block of res5, such as (1, 2, 2)"
-        )
-    if output_stride == 8 and min(resnets.RES5_BLOCK_DILATIONS) < 2:
-        raise InputError(
-            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} at output stride 8, where res4 "
-            "has dilation 2; give at least that, such as (2, 4, 4) or (4, 8, 16)"
-        )

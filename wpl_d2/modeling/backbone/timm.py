@@ -48,8 +48,6 @@ class TimmBackbone(Backbone):
         """
         super().__init__()
         self.name = name
-        if output_stride not in (8, 16, 32):
-            raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
         body = self.create_body(name, output_stride)
         strides = body.feature_info.reduction()
         _check_strides(name, strides, output_stride)
@@ -67,15 +65,8 @@ class TimmBackbone(Backbone):
 
         Args:
             cfg: also reads MODEL.DEVICE.
-            input_shape: of the image, which must have 3 channels.
-
-        Raises:
-            InputError: FREEZE_AT is set, which has no common meaning over timm's models; or another number of channels.
+            input_shape: of the image.
         """
-        if cfg.MODEL.BACKBONE.FREEZE_AT:
-            raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
-        if input_shape.channels != 3:
-            raise InputError(f"MODEL.PIXEL_MEAN: {input_shape.channels} channels; timm backbones take 3")
         return {
             "name": cfg.MODEL.TIMM.NAME,
             "output_stride": cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
@@ -151,9 +142,7 @@ def _convert_norm(body: nn.Module, norm: str) -> nn.Module:
         return convert_sync_batchnorm(body)
     if norm == "FrozenBN":
         return freeze_batch_norm_2d(body)
-    if norm == "naiveSyncBN":
-        return _to_naive_sync(body)
-    raise InputError(f"MODEL.RESNETS.NORM: not {norm!r} for timm backbones; choose auto, BN or FrozenBN")
+    return _to_naive_sync(body)
 
 
 def _to_naive_sync(module: nn.Module) -> nn.Module:
