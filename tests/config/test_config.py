@@ -133,6 +133,15 @@ def test_what_does_not_fit_is_refused_in_words(key, given, message):
         load_cfg("", [key, given])
 
 
+@pytest.mark.parametrize(("value", "key"), [(321, "INPUT.CROP_SIZE"), ("1", "SOLVER.MAX_ITER"), (3, "INPUT.RESIZE")])
+def test_values_of_another_type_that_code_sets_are_refused_too(value, key):
+    cfg = get_cfg()
+    section, name = key.split(".")
+    cfg[section][name] = value
+    with pytest.raises(InputError, match=f"^{key}: "):
+        check_config(cfg)
+
+
 def test_a_renamed_key_is_an_error_of_detectron2s_own_methods_too():
     with pytest.raises(KeyError, match=r"SOLVER\.PICTURE_PERIOD was renamed to VIS_PERIOD"):
         get_cfg().merge_from_list(["SOLVER.PICTURE_PERIOD", 9])
