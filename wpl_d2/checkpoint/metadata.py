@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: writing it down, and reading its config."""
+"""The description of a run in its checkpoints: written, and its config read again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def describe_run(cfg: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself, as plain data: its config, class names, colors and preprocessing.
+    """The description of a run for its checkpoints, as plain data: config, class names, colors and preprocessing.
 
     Args:
         cfg: complete. Classes of a data set that other code registered without names or colors get default ones.

@@ -1,6 +1,6 @@
-"""Which configs are valid: all that can be known before data, weights and models are looked at.
+"""Which configs are valid: every check that needs neither data nor weights nor a model.
 
-What one framework alone requires is in `Framework.check_config`; names in a registry are checked where it is read.
+What a single framework requires is in its `check_config`; names of a registry are checked where it is read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def check_section(cfg: CfgNode, section: str) -> None:
-    """As `check_config`, for the keys of one section, such as "TEST.INFERENCE", and of the sections in it."""
+    """`check_config` for the keys of one section, such as "TEST.INFERENCE", and of the sections in it."""
     for key in KEYS:
         if f"{key.name}.".startswith(f"{section}."):
             key.constraint.check(key.name, _value(cfg, key.name))
@@ -235,4 +235,4 @@ _RULES: dict[str, Callable[[CfgNode], None]] = {
     "TEST.INFERENCE": _check_windows,
     "TEST": _check_evaluator,
 }
-"""What several keys must fulfil together, by the section to which their check belongs."""
+"""Rules about several keys, by the section whose check includes them."""

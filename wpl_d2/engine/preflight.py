@@ -1,11 +1,10 @@
-"""What can be wrong with a run: found once, before its processes are started."""
+"""The checks of a run, made once, before its processes start."""
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -30,16 +29,16 @@ from .trainer import trained_framework
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
-    """Find what is wrong with a training or evaluation. What must be made or downloaded first is made and downloaded.
+    """Check a training or an evaluation. Data and weights that it would make or download are made and downloaded.
 
-    The model is built without memory for its weights, so that it costs next to nothing.
+    The model is built without memory for its weights, which takes next to no time.
 
     Args:
         args: of Detectron2's `default_argument_parser`.
         judged: names of further lists, on which pseudo-labels will be judged.
 
     Raises:
-        InputError: anything that is wrong in config, data or weights, or the output folder cannot be written.
+        InputError: config, data or weights are wrong, or the output folder cannot be written.
     """
     cfg, _ = read_cfg(args)
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
@@ -59,7 +58,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     framework = _without_memory(trained_framework, cfg)
     build_optimizer(cfg, framework.student)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
-        with _nothing_kept():
+        with warnings.catch_warnings(action="ignore"):  # one for each tensor that meta has no values for
             load_initial_weights(framework.student, cfg)
     if cfg.TEST.EVAL_PERIOD > 0:
         _check_label_files(cfg)
@@ -75,7 +74,7 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
-    with _nothing_kept():
+    with warnings.catch_warnings(action="ignore"):
         load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
     _check_label_files(cfg)
     for key, names in tested.items():
@@ -94,15 +93,8 @@ def _check_label_files(cfg: CfgNode) -> None:
 
 
 def _without_memory(build: Callable[[CfgNode], Framework], cfg: CfgNode) -> Framework:
-    """What `build` makes of a config, with tensors that have shapes and no numbers."""
+    """What `build` makes of a config, on PyTorch's meta device: tensors that have shapes and no values."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         return build(cfg)
-
-
-@contextmanager
-def _nothing_kept() -> Iterator[None]:
-    """Around loading weights into such tensors, of which PyTorch warns once for each."""
-    with warnings.catch_warnings(action="ignore"):
-        yield
