@@ -234,7 +234,7 @@ _FRAMEWORK = (
         "U2PL: percent of the pixels, those of highest entropy, that only serve as negatives; falls linearly to 0 at "
         "SOLVER.MAX_ITER."),
     Key("FRAMEWORK.U2PL.CONTRAST_WEIGHT", 1.0, Constraint("a number"),
-        "Factor of the contrastive loss. The published configs' 1 acts as 0.25 (Cityscapes: 0.125) here, see "
+        "Factor of the contrastive loss. The published code's 1 corresponds to 0.25 here (Cityscapes: 0.125), see "
         "`wpl_d2.frameworks.U2PL`; paper: 0.1."),
     Key("FRAMEWORK.U2PL.TEMPERATURE", 0.5, POSITIVE, "Temperature of the contrastive loss."),
     Key("FRAMEWORK.U2PL.ANCHORS", 256, COUNT,
@@ -330,7 +330,8 @@ _SOLVER = (
     Key("SOLVER.WARMUP_ITERS", 0, COUNT_FROM_0, "Steps in which the learning rate rises at the start."),
     Key("SOLVER.WEIGHT_DECAY_NORM", None, Constraint("None, or a number"),
         "Weight decay of normalization layers; None: SOLVER.WEIGHT_DECAY."),
-    Key("SOLVER.CHECKPOINT_PERIOD", 5000, COUNT_FROM_0, "Steps between checkpoints; 0: the last one alone."),
+    Key("SOLVER.CHECKPOINT_PERIOD", 5000, COUNT_FROM_0,
+        "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
     Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm"),
         "How gradients are clipped, with SOLVER.CLIP_GRADIENTS.ENABLED."),

@@ -164,9 +164,9 @@ def _check_detector(cfg: CfgNode) -> None:
 def _check_refinement(cfg: CfgNode) -> None:
     refine = cfg.PSEUDO_LABEL.REFINE
     if refine == "detector" and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("PSEUDO_LABEL.REFINE: detector goes by boxes; set MODEL.DETECTOR.MODE shared or cached")
+        raise InputError("PSEUDO_LABEL.REFINE: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
     if refine == "prototype" and not cfg.WEIGHTING.ENABLED:
-        raise InputError("PSEUDO_LABEL.REFINE: prototype goes by the weights' memory bank; set WEIGHTING.ENABLED True")
+        raise InputError("PSEUDO_LABEL.REFINE: prototype needs the weights' memory bank; set WEIGHTING.ENABLED True")
 
 
 def _check_weighting(cfg: CfgNode) -> None:
@@ -174,7 +174,7 @@ def _check_weighting(cfg: CfgNode) -> None:
     if not keys.ENABLED:
         return
     if "detector" in keys.KIND and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("WEIGHTING.KIND: detector weighs by boxes; set MODEL.DETECTOR.MODE shared or cached")
+        raise InputError("WEIGHTING.KIND: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED:
         return
     # Labeled pixels alone fill the memory bank: without any, all weights would stay neutral.
