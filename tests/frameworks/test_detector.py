@@ -116,6 +116,7 @@ def test_a_backbones_weights_go_below_the_pyramid(tree, tmp_path):
     ("opts", "message"),
     [
         ([*SMALL_FPN, "WEIGHTING.ENABLED", True], "WEIGHTING.ENABLED: True, but a detector labels no pixels"),
+        ([*SMALL_FPN, "RPPI.ENABLED", True], "RPPI.ENABLED: True, but a detector labels no pixels"),
         ([*SMALL_FPN, "MODEL.BACKBONE.OUTPUT_STRIDE", 16], "OUTPUT_STRIDE: 16 under an FPN; set it to 32"),
         ([*SMALL_FPN, "MODEL.DETECTOR.MODE", "shared"], "MODEL.DETECTOR.MODE: 'shared' .* set it to alone"),
         ([*SMALL_FPN, "MODEL.META_ARCHITECTURE", "UnifiedSegDet"], "set it to FPNDetector"),

@@ -170,6 +170,9 @@ def _check_refinement(cfg: CfgNode) -> None:
 
 
 def _check_weighting(cfg: CfgNode) -> None:
+    for section in ("WEIGHTING", "RPPI"):
+        if cfg[section].ENABLED and cfg.MODEL.DETECTOR.MODE == "alone":
+            raise InputError(f"{section}.ENABLED: True, but a detector labels no pixels; set it to False")
     keys = cfg.WEIGHTING
     if not keys.ENABLED:
         return

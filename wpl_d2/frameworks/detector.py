@@ -31,9 +31,6 @@ class Detector(Framework):
     def check_config(cls, cfg: Any) -> None:
         """See `Framework.check_config`; what a segmenter needs is not asked for."""
         check_paste(cls, cfg)
-        for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
-            if on:
-                raise InputError(f"{key}.ENABLED: True, but a detector labels no pixels; set it to False")
         if cfg.MODEL.DETECTOR.MODE != "alone":
             raise InputError(
                 f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is no detector alone, which "
