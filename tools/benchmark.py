@@ -147,7 +147,7 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
         setattr(owner, name, wrapped)
 
     if framework.weigher is not None:
-        for name in ("resolve", "stage_labeled", "stage_reliable", "commit"):
+        for name in ("resolve", "stage_labeled", "stage_reliable", "after_step"):
             timed(framework.weigher, name, "weighting")
         if "boxes" in framework.weigher.needs:
             timed(framework.labeler, "detect", "detector")

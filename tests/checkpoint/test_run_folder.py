@@ -11,7 +11,7 @@ from helpers import SMALL
 from wpl_d2.checkpoint import run_folder as output
 from wpl_d2.checkpoint.run_folder import check_folder, claim_folder, has_run, put_aside, release_folder
 from wpl_d2.engine import record_run, setup
-from wpl_d2.engine import setup as log
+from wpl_d2.engine.setup import begin_log, open_log
 from wpl_d2.utils.errors import InputError
 
 
@@ -172,11 +172,11 @@ def logger():
 
 
 def test_a_log_file_has_all_from_the_beginning_and_a_later_one_the_rest(tmp_path, logger):
-    log.begin_log()
+    begin_log()
     logger.info("first")
-    log.open_log(tmp_path / "one")
+    open_log(tmp_path / "one")
     logger.info("second")
-    log.open_log(tmp_path / "two")
+    open_log(tmp_path / "two")
     logger.warning("third")
     one, two = ((tmp_path / name / "log.txt").read_text() for name in ("one", "two"))
     assert [line.rpartition("] ")[2] for line in one.splitlines()] == ["wpl_d2 INFO: first", "wpl_d2 INFO: second"]
@@ -185,8 +185,8 @@ def test_a_log_file_has_all_from_the_beginning_and_a_later_one_the_rest(tmp_path
 
 def test_a_log_on_a_full_disk_says_so_once_and_ends_nothing(tmp_path, logger, capsys):
     (tmp_path / "log.txt").symlink_to("/dev/full")
-    log.begin_log()
-    log.open_log(tmp_path)
+    begin_log()
+    open_log(tmp_path)
     for number in range(3):
         logger.info("line %d", number)
     said = capsys.readouterr()
