@@ -266,4 +266,4 @@ def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
