@@ -11,7 +11,7 @@ from wpl_d2.data import UnlabeledMapper, boxes_from_mask, build_train_loader, se
 from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.data.loader import unlabeled_records
 from wpl_d2.data.transforms.geometry import RandomView
-from wpl_d2.data.transforms.photometric import StrongView
+from wpl_d2.data.transforms.photometric import JitterView
 from wpl_d2.structures import class_boxes
 from wpl_d2.utils.errors import InputError
 
@@ -197,7 +197,7 @@ def test_boxes_move_with_the_pixels(tmp_path):
     found = ImageBoxes(mask.shape, boxes.astype(np.float32), np.array([0.5, 0.9], np.float32), ids)
     record = {"file_name": str(tmp_path / "image.png"), "image_id": "image", "detections": found}
     view = RandomView((0.5, 2.0), (70, 80), (0.0, 0.0, 0.0))
-    mapper = UnlabeledMapper(view=view, strong=StrongView((0.5, 0.5, 0.5, 0.25), 0.8, 0.2, 0.5, (0.1, 2.0)), views=1)
+    mapper = UnlabeledMapper(view=view, strong=JitterView((0.5, 0.5, 0.5, 0.25), 0.8, 0.2, 0.5, (0.1, 2.0)), views=1)
     seen = 0
     for seed in range(60):
         with seeded(seed):

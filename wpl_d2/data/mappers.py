@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from ..utils.errors import InputError, check_name
 from .detection_cache import check_size, to_instances
 from .image_io import APPLY, UnreadableImageError, read_mask, read_record
 from .transforms.geometry import RandomView, View
-from .transforms.photometric import IntensityView, StrongView
+from .transforms.photometric import IntensityView, JitterView, StrongView
 
 MIN_VISIBLE = 2.0
 """A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
@@ -108,12 +108,12 @@ class UnlabeledMapper:
     """
 
     @configurable
-    def __init__(self, *, view: RandomView, strong: Callable[[Tensor], Tensor], views: int) -> None:
+    def __init__(self, *, view: RandomView, strong: StrongView, views: int) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry, which the strong views share.
-            strong: changes the colours of an image (3, H, W) uint8.
+            strong: changes the colours of the weak view.
             views: number of strong views.
         """
         self.view = view
@@ -144,7 +144,7 @@ class UnlabeledMapper:
             view: the weak one of it.
         """
         weak = _to_tensor(view.image)
-        strong = [self.strong(weak) for _ in range(self.views)]
+        strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
         sample.update(image=weak, valid=_valid(view), strong=torch.stack(strong) if strong else weak[None][:0])
         if "detections" in dataset_dict:
@@ -196,15 +196,15 @@ def build_view(cfg: CfgNode) -> RandomView:
     )
 
 
-def build_strong_view(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
-    """The change of colours that `INPUT.STRONG` asks for: (3, H, W) uint8 to the same.
+def build_strong_view(cfg: CfgNode) -> StrongView:
+    """The change of colours that `INPUT.STRONG` asks for.
 
     Raises:
         InputError: there is no such kind, or it would be of no operation.
     """
     keys = cfg.INPUT.STRONG
     if check_name("INPUT.STRONG.KIND", keys.KIND, ("jitter", "intensity")) == "jitter":
-        return StrongView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
+        return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
     if keys.MAX_OPERATIONS < 1:
         raise InputError(f"INPUT.STRONG.MAX_OPERATIONS: {keys.MAX_OPERATIONS} is too small; set it to 1 or more")
     return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
@@ -266,4 +266,4 @@ def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))
