@@ -107,8 +107,8 @@ class Trainer(SimpleTrainer):
                 Evaluation(cfg.TEST.EVAL_PERIOD, self.test),
                 BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, self.framework.metric),
             ]
-        if solver.PICTURE_PERIOD > 0:
-            ret.append(Pictures(solver.PICTURE_PERIOD, cfg))
+        if cfg.VIS_PERIOD > 0:
+            ret.append(Pictures(cfg.VIS_PERIOD, cfg))
         if comm.is_main_process():
             ret.append(Writer(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
         return [*ret, Stop()]

@@ -89,7 +89,7 @@ class Framework(nn.Module):
             weigher: None switches the weighting off.
             refinement: mends pseudo-labels; None leaves them as they are.
             norm: denominator of weighted losses, see `reduce_term`.
-            embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
+            embeddings: what fills the rings: for the labeled one "student" or "teacher", for the unlabeled one the
                 "weak" (the labeler's) or the "strong" view (the student's).
             threshold: least confidence of a pseudo-label that trains.
             alpha: factor of all losses on unlabeled images.
@@ -338,7 +338,7 @@ class Framework(nn.Module):
     ) -> None:
         if self.weigher is None:
             return
-        if self.labeled_from == "labeler" and self.teacher is not None:
+        if self.labeled_from == "teacher" and self.teacher is not None:
             output = self.look(items)[1] if labelers is None else labelers
         self.weigher.stage_labeled(output.embedding, output.logits, target)
 
