@@ -25,7 +25,7 @@ from wpl_d2.frameworks import Framework, UniMatch, build_framework
 from wpl_d2.frameworks.base import Batch, Terms
 from wpl_d2.frameworks.loss_terms import consistency_term, select, split
 from wpl_d2.structures import PseudoLabels
-from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
 from wpl_d2.weighting import rank_overlap
 
@@ -231,8 +231,8 @@ def naive_overlap(embedding: torch.Tensor, label: torch.Tensor, prototypes: torc
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, help="path to config file")
-    parser.add_argument("--steps", type=positive, default=10, help="measured steps of each kind")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--steps", type=positive_int, default=10, help="measured steps of each kind")
+    parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
     return parse_args(parser)
 

@@ -30,7 +30,7 @@ from wpl_d2.data.loader import list_records
 from wpl_d2.engine import launch
 from wpl_d2.inference.detection_caching import cache_boxes
 from wpl_d2.utils.errors import InputError
-from wpl_d2.utils.files import make_place
+from wpl_d2.utils.files import make_output_parent
 
 
 def main(args: argparse.Namespace) -> None:
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     content = load_checkpoint(args.weights)
     find_records(args, restore_cfg(content["config"], args.weights), Classes.of_checkpoint(content))
-    make_place("--output", args.output)
+    make_output_parent("--output", args.output)
 
 
 def find_records(args: argparse.Namespace, cfg: CfgNode, trained: Classes) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from pathlib import Path
 from wpl_d2.export import FORMATS, export_model
 from wpl_d2.modeling.weights import OWNERS
 from wpl_d2.utils.errors import clear_errors
-from wpl_d2.utils.files import make_place
+from wpl_d2.utils.files import make_output_parent
 
 
 def main() -> None:
     args = _parse()
-    make_place("--output", args.output)
+    make_output_parent("--output", args.output)
     agreement = export_model(args.weights, args.format, args.output, args.images, args.model, args.boxes)
     print(f"compared with the model: {agreement}")
     print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB")

@@ -23,7 +23,7 @@ from wpl_d2.data import register_part
 from wpl_d2.engine import check_run, launch, load_framework, setup
 from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
 from wpl_d2.utils.command_line import parse_args
-from wpl_d2.utils.files import make_place, write_text
+from wpl_d2.utils.files import make_output_parent, write_text
 
 
 def main(args: argparse.Namespace) -> None:
@@ -45,7 +45,7 @@ def main(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     check_run(args, judged=[args.dataset])
     if args.output:
-        make_place("--output", args.output)
+        make_output_parent("--output", args.output)
 
 
 def _parse() -> argparse.Namespace:

@@ -23,9 +23,9 @@ from wpl_d2.inference.predictor import Predictor
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import Results
 from wpl_d2.modeling.weights import OWNERS
-from wpl_d2.utils.command_line import parse_args, positive, share
+from wpl_d2.utils.command_line import fraction, parse_args, positive_int
 from wpl_d2.utils.errors import clear_errors
-from wpl_d2.utils.files import make_folder
+from wpl_d2.utils.files import make_output_folder
 
 
 def main() -> int:
@@ -34,7 +34,7 @@ def main() -> int:
     source = open_source(args.input, without=args.output)
     deployed = open_model(args.weights, args.model, device, args.trust_code)
     predictor = Predictor(deployed, device, args.min_score, args.opts)
-    make_folder("--output", args.output)
+    make_output_folder("--output", args.output)
     with Results(args.output, deployed.about, deployed.find is not None, source) as results:
         skipped = predict(source, predictor, results, args.batch_size)
     for text in source.left_out():
@@ -54,8 +54,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
     )
-    parser.add_argument("--batch-size", type=positive, default=4, help="images of one size at once (default: 4)")
-    parser.add_argument("--min-score", type=share, default=0.5, help="of the boxes (default: 0.5)")
+    parser.add_argument("--batch-size", type=positive_int, default=4, help="images of one size at once (default: 4)")
+    parser.add_argument("--min-score", type=fraction, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs below TEST.INFERENCE")
     return parse_args(parser)

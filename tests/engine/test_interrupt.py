@@ -7,7 +7,7 @@ import pytest
 
 from wpl_d2.engine import interrupt
 from wpl_d2.engine.interrupt import StopRequest
-from wpl_d2.utils.signals import STOP_SIGNALS, handled
+from wpl_d2.utils.signals import STOP_SIGNALS, signal_handlers
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def clock(monkeypatch):
     """Seconds, to be set; and what came to the handlers that were there before."""
     now, came = [100.0], []
     monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
-    with handled(lambda signum, frame: came.append(signum)):
+    with signal_handlers(lambda signum, frame: came.append(signum)):
         yield now, came
 
 
@@ -62,9 +62,9 @@ def test_what_was_noted_acts_before_work_that_can_be_lost(clock):
             assert came == [signal.SIGTERM, signal.SIGINT]
 
 
-def test_signals_wait_while_they_are_held_back(clock):
+def test_signals_wait_while_they_are_blocked(clock):
     _, came = clock
-    with interrupt.held_back():
+    with interrupt.blocked_signals():
         signal.raise_signal(signal.SIGTERM)
         assert came == []
     assert came == [signal.SIGTERM]

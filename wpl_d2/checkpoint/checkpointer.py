@@ -20,7 +20,7 @@ from ..modeling.model_metadata import ABOUT, check_about, is_checkpoint, read_co
 from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
 from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
 from ..utils.errors import InputError
-from ..utils.files import SavingFile, unused, writing
+from ..utils.files import DeferredErrorFile, clear_write_errors, unused_path
 from .classes import Classes, check_model, classes_of_run, match_classes
 from .metadata import describe_run, restore_cfg
 from .run_folder import check_room, claim_folder, put_aside, release_folder
@@ -100,7 +100,7 @@ class FrameworkCheckpointer(Checkpointer):
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                saving = SavingFile(file)
+                saving = DeferredErrorFile(file)
                 torch.save(data, cast(IO[bytes], saving))
                 saving.finish()
 
@@ -116,7 +116,7 @@ class FrameworkCheckpointer(Checkpointer):
         """
         target = Path(self.save_dir) / "last_checkpoint"
         if target.is_dir():
-            target.rename(unused(target.with_name("last_checkpoint_folder")))
+            target.rename(unused_path(target.with_name("last_checkpoint_folder")))
         _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
 
     def resume(self) -> bool:
@@ -315,7 +315,7 @@ def size_of(data: Any) -> int:
 def _replace(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
     """As `replace_file`, but what a killed process leaves has a name by which the next training clears it away."""
     temporary = target.with_suffix(".tmp")
-    with writing(target, size):
+    with clear_write_errors(target, size):
         try:
             write(temporary)
             os.replace(temporary, target)

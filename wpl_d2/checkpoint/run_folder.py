@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ..utils.errors import InputError
-from ..utils.files import free_space, in_units, unused, writing
+from ..utils.files import clear_write_errors, format_bytes, free_space, unused_path
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def claim_folder(folder: Path) -> None:
     if place in _HELD:
         return
     file = _open_and_lock(folder)
-    with writing(folder / _LOCK):
+    with clear_write_errors(folder / _LOCK):
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
@@ -67,9 +67,9 @@ def release_folder(folder: Path) -> None:
 
 
 def _open_and_lock(folder: Path) -> IO[str]:
-    with writing(folder):
+    with clear_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder / _LOCK):
+    with clear_write_errors(folder / _LOCK):
         file = (folder / _LOCK).open("a+")
     for _ in range(_TRIES):
         try:
@@ -112,8 +112,8 @@ def put_aside(folder: Path) -> Path | None:
     """
     if not has_run(folder):
         return None
-    aside = unused(folder / "earlier")
-    with writing(aside):
+    aside = unused_path(folder / "earlier")
+    with clear_write_errors(aside):
         aside.mkdir()
         for path in _matches(folder, _OF_A_RUN):
             path.replace(aside / path.name)
@@ -138,12 +138,12 @@ def check_room(folder: Path, size: int, count: int) -> None:
     free = free_space(folder)
     if free < size:
         raise InputError(
-            f"OUTPUT_DIR: {folder} has {in_units(free)} free, and one checkpoint takes {in_units(size)}; "
+            f"OUTPUT_DIR: {folder} has {format_bytes(free)} free, and one checkpoint takes {format_bytes(size)}; "
             "make room there, or choose a folder on another disk"
         )
     if free < size * count:
         logger.warning(
             "OUTPUT_DIR: %s has %s free, and the %d checkpoints to come take %s each; make room there, or lower "
             "SOLVER.CHECKPOINTS_TO_KEEP",
-            *(folder, in_units(free), count, in_units(size)),
+            *(folder, format_bytes(free), count, format_bytes(size)),
         )

@@ -20,7 +20,7 @@ from ..checkpoint.checkpointer import STEP_FILE, FrameworkCheckpointer, load_che
 from ..frameworks import Framework, idle_parts
 from ..structures import IGNORE
 from ..utils.errors import InputError
-from ..utils.files import LineFile, UnwritableError, writing
+from ..utils.files import LineFile, UnwritableError, clear_write_errors
 from ..visualization import heatmap, optional_picture, overlay
 
 logger = logging.getLogger(__name__)
@@ -171,13 +171,13 @@ class Writer(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         """Write if it is time."""
-        with writing(self._folder):
+        with clear_write_errors(self._folder):
             super().after_step()
 
     def after_train(self) -> None:
         """Write the rest; where that fails too, what ended the training early is what is told."""
         try:
-            with writing(self._folder):
+            with clear_write_errors(self._folder):
                 super().after_train()
         except UnwritableError as error:
             if self.trainer.iter >= self.trainer.max_iter:

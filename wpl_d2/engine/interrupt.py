@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 
 from detectron2.utils import comm
 
-from ..utils.signals import STOP_SIGNALS, held_back
+from ..utils.signals import STOP_SIGNALS, blocked_signals
 
 IN_TORCHRUN = "TORCHELASTIC_RUN_ID"
 """A variable that torchrun sets."""
@@ -39,7 +39,7 @@ class StopRequest:
         self._previous: dict[int, signal._HANDLER] = {}
 
     def __enter__(self) -> StopRequest:
-        with held_back():
+        with blocked_signals():
             comm.synchronize()
             for signum in STOP_SIGNALS:
                 self._previous[signum] = signal.signal(signum, self._note)

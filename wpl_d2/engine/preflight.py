@@ -23,7 +23,7 @@ from ..frameworks import Framework, build_framework
 from ..inference.build import build_predict
 from ..modeling.build import check_device
 from ..utils.errors import InputError, check_name
-from ..utils.files import make_folder
+from ..utils.files import make_output_folder
 from .launch import count_processes
 from .report import load_trained
 from .setup import read_cfg
@@ -53,7 +53,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
         _check_evaluation(cfg, args, judged)
     else:
         _check_training(cfg, args)
-    make_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
+    make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
 
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ from ..config import get_cfg, load_cfg
 from ..config.validation import warn_unused
 from ..data import setup_datasets
 from ..utils.errors import InputError
-from ..utils.files import write_text, writing
+from ..utils.files import clear_write_errors, write_text
 from .solver import scale_schedule
 
 
@@ -143,7 +143,7 @@ def open_log(folder: Path) -> None:
     """
     rank = comm.get_rank()
     path = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
-    with writing(path):
+    with clear_write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"))

@@ -21,7 +21,7 @@ from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weight
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, idle_keys
-from ..utils.errors import InputError, check_name, in_one_line
+from ..utils.errors import InputError, check_name, one_line_message
 from ..utils.signals import STOP_SIGNALS
 from .hooks import (
     AfterStep,
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def _needs_traceback(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and in_one_line(record.exc_info[1]))
+    return not (record.exc_info and one_line_message(record.exc_info[1]))
 
 
 # Detectron2's loop logs every error with its traceback, also one that `clear_errors` will say in one line.

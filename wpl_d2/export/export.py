@@ -17,7 +17,7 @@ from ..data import read_image, setup_datasets
 from ..inference.runtime_model import deploy
 from ..inference.sources import image_files
 from ..utils.errors import InputError, check_name
-from ..utils.files import writing
+from ..utils.files import clear_write_errors
 from .formats import FORMATS
 from .verify import Agreement, compare
 
@@ -54,7 +54,7 @@ def export_model(
     if boxes and reference.find is None:
         raise InputError(f"--boxes: {weights} has no detector; leave it out")
     compared = _images(images, about["config"])
-    with writing(output):
+    with clear_write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder, warnings.catch_warnings():
             # Tracers warn of what they took for constant; whether it matters is what the comparison says.

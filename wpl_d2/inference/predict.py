@@ -49,7 +49,7 @@ def _write(results: Results, frame: Frame, image: np.ndarray, prediction: Predic
     try:
         results.add(frame, image, prediction)
     except UnwritableError as error:
-        if error.of_disk:
+        if error.is_disk_error:
             raise
         _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
         return

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..data import UnreadableImageError, read_image
 from ..utils.errors import InputError
-from ..utils.files import is_leftover
+from ..utils.files import is_system_file
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -220,7 +220,7 @@ def _list(found: Iterable[Path], root: Path, suffixes: tuple[str, ...], without:
         if path.is_dir() or not {path.resolve(), *path.resolve().parents}.isdisjoint(results):
             continue
         suffix = path.suffix.lower()
-        if is_leftover(path.relative_to(root)):
+        if is_system_file(path.relative_to(root)):
             listing.others[_LEFTOVER] += 1
         elif suffixes and suffix not in suffixes:
             listing.others[suffix or "without suffix"] += 1

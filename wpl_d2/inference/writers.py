@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import InputError
-from ..utils.files import save_png, write_text, writing
+from ..utils.files import clear_write_errors, save_png, write_text
 from ..visualization import draw_boxes, overlay
 from .predictor import Prediction
 from .runtime_model import Found
@@ -140,7 +140,7 @@ class Results:
 
 
 def _save(pixels: np.ndarray, file: Path) -> None:
-    with writing(file.parent):
+    with clear_write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     save_png(Image.fromarray(pixels), file)
 

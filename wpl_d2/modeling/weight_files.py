@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
-from ..utils.errors import InputError, nearest
+from ..utils.errors import InputError, suggest
 
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
@@ -167,7 +167,7 @@ def _fetch(name: str, address: str) -> Path:
 def _timm_download(name: str) -> dict[str, Tensor]:
     model = name.removeprefix(_TIMM)
     if not timm.is_model(model):
-        raise InputError(f"{name}: timm has no model {model}; {nearest(model, timm.list_models(), 'try resnet18')}")
+        raise InputError(f"{name}: timm has no model {model}; {suggest(model, timm.list_models(), 'try resnet18')}")
     try:
         with _silent("huggingface_hub"):  # it says each of its tries
             return timm.create_model(model, pretrained=True).state_dict()
@@ -211,7 +211,7 @@ def _torchvision_url(name: str) -> str:
     model = name.removeprefix(_TORCHVISION)
     known = list_models()
     if model not in known:
-        raise InputError(f"{name}: torchvision has no model {model}; {nearest(model, known, 'try resnet50')}")
+        raise InputError(f"{name}: torchvision has no model {model}; {suggest(model, known, 'try resnet50')}")
     # The first training recipe: what the published results of dense prediction start from.
     return get_model_weights(model)["IMAGENET1K_V1"].url
 

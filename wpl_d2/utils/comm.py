@@ -22,7 +22,7 @@ def sum_over_ranks(counts: Tensor) -> NDArray[Any] | None:
     return np.sum(parts, axis=0) if comm.is_main_process() else None
 
 
-def gathered(rows: Tensor) -> Tensor:
+def all_gather_rows(rows: Tensor) -> Tensor:
     """`rows` (N, ...) of all ranks in rank order; of this one alone where nothing is distributed. A collective call."""
     if not (dist.is_available() and dist.is_initialized()):
         return rows

@@ -25,7 +25,7 @@ def parse_args(parser: argparse.ArgumentParser, argv: Sequence[str] | None = Non
     return parser.parse_intermixed_args([f" {word}" if _NEGATIVE.fullmatch(word) else word for word in given])
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     """An argument's type: a whole number of 1 or more."""
     number = int(text) if text.strip().isdecimal() else 0
     if number < 1:
@@ -33,7 +33,7 @@ def positive(text: str) -> int:
     return number
 
 
-def share(text: str) -> float:
+def fraction(text: str) -> float:
     """An argument's type: a number from 0 to 1."""
     try:
         number = float(text)

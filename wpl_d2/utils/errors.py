@@ -11,7 +11,7 @@ from contextlib import contextmanager
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
+def suggest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
     """The valid names closest to a wrong one: the mend in an error message.
 
     Args:
@@ -51,11 +51,11 @@ def check_name(key: str, name: str, valid: Iterable[str]) -> str:
     """
     names = list(valid)
     if name not in names:
-        raise InputError(f"{key}: {name!r} is not known; {nearest(str(name), names)}")
+        raise InputError(f"{key}: {name!r} is not known; {suggest(str(name), names)}")
     return name
 
 
-def in_one_line(error: BaseException | None) -> str:
+def one_line_message(error: BaseException | None) -> str:
     """What `clear_errors` says of an error; "" of one that has to be looked into."""
     if isinstance(error, InputError):
         return str(error)
@@ -74,7 +74,7 @@ def clear_errors() -> Iterator[None]:
     try:
         yield
     except (InputError, OSError) as error:
-        if not (message := in_one_line(error)):
+        if not (message := one_line_message(error)):
             raise
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error

@@ -33,13 +33,13 @@ class UnwritableError(InputError):
     """A file cannot be written where it should go; its cause is the OSError."""
 
     @property
-    def of_disk(self) -> bool:
+    def is_disk_error(self) -> bool:
         """Whether no other file could be written there either: the disk is full or read-only."""
         return getattr(self.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
-def writing(target: Path, size: int = 0) -> Iterator[None]:
+def clear_write_errors(target: Path, size: int = 0) -> Iterator[None]:
     """Around whatever writes a file or makes a folder: what the disk refuses is said in one line.
 
     Args:
@@ -53,7 +53,7 @@ def writing(target: Path, size: int = 0) -> Iterator[None]:
         yield
     except OSError as error:
         full = size and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        needed = f"; needed {in_units(size)}, free {in_units(free_space(target))}" if full else ""
+        needed = f"; needed {format_bytes(size)}, free {format_bytes(free_space(target))}" if full else ""
         reason = error.strerror or str(error) or type(error).__name__
         mend = _MENDS.get(error.errno or 0, _OTHER_MEND)
         raise UnwritableError(f"{target}: cannot be written ({reason}{needed}); {mend}") from error
@@ -71,7 +71,7 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
         UnwritableError: it cannot be written; what was at its place stays.
     """
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with writing(target, size):
+    with clear_write_errors(target, size):
         try:
             write(unfinished)
             os.replace(unfinished, target)
@@ -81,7 +81,7 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
 
 def write_text(target: Path, text: str) -> None:
     """As `replace_file`, a text in UTF-8; the folder is made where it is missing."""
-    with writing(target):
+    with clear_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
@@ -91,7 +91,7 @@ def save_png(image: Image.Image, target: Path) -> None:
     replace_file(target, lambda unfinished: image.save(unfinished, format="PNG"))
 
 
-def unused(path: Path) -> Path:
+def unused_path(path: Path) -> Path:
     """`path`, or the first of `path_2`, `path_3`, ... that is not there."""
     number, free = 1, path
     while free.exists() or free.is_symlink():
@@ -110,7 +110,7 @@ def free_space(path: Path) -> int:
     return 0
 
 
-def in_units(size: int) -> str:
+def format_bytes(size: int) -> str:
     """A number of bytes to be read by people, such as "1.4 GiB"."""
     amount, unit = float(size), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
@@ -120,7 +120,7 @@ def in_units(size: int) -> str:
     return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
-class SavingFile:
+class DeferredErrorFile:
     """A file for `torch.save`, which turns an error of the disk into others, and at times ends the whole process.
 
     Here it is kept until `torch.save` is done.
@@ -166,7 +166,7 @@ class LineFile:
         """
         self._path = path
         self._pending = ""
-        with writing(path):
+        with clear_write_errors(path):
             self._file = path.open("a+b", buffering=0)
             self._file.truncate(self._end_of_lines())
 
@@ -185,7 +185,7 @@ class LineFile:
             UnwritableError: the disk does not take them; they are forgotten.
         """
         data, self._pending = self._pending.encode(), ""
-        with writing(self._path):
+        with clear_write_errors(self._path):
             size = os.fstat(self._file.fileno()).st_size
             try:
                 while data:
@@ -200,7 +200,7 @@ class LineFile:
         self._file.close()
 
 
-def make_folder(key: str, folder: Path) -> None:
+def make_output_folder(key: str, folder: Path) -> None:
     """Make the folder that results will go into, long before there are some.
 
     Args:
@@ -218,15 +218,15 @@ def make_folder(key: str, folder: Path) -> None:
         raise InputError(f"{key}: {folder} cannot be written to ({error.strerror}); give another folder") from error
 
 
-def make_place(key: str, file: Path) -> None:
-    """As `make_folder`, for the folder of one file.
+def make_output_parent(key: str, file: Path) -> None:
+    """As `make_output_folder`, for the folder of one file.
 
     Raises:
-        InputError: see `make_folder`; or `file` is a folder.
+        InputError: see `make_output_folder`; or `file` is a folder.
     """
     if file.is_dir():
         raise InputError(f"{key}: {file} is a folder; give the name of a file")
-    make_folder(key, file.parent)
+    make_output_folder(key, file.parent)
 
 
 def read_text(file: Path) -> str:
@@ -247,7 +247,7 @@ def read_text(file: Path) -> str:
     return text
 
 
-def refuse_repeated_keys(file: str, text: str) -> None:
+def check_unique_keys(file: str, text: str) -> None:
     """Check that no mapping in a YAML text has a key twice: of two values PyYAML takes the last without a word.
 
     Args:
@@ -294,7 +294,7 @@ _LEFT_FILES = re.compile(
 )
 
 
-def is_leftover(path: PurePath) -> bool:
+def is_system_file(path: PurePath) -> bool:
     """Whether a file is one that systems and editors leave beside others, or in a folder of such files.
 
     Args:

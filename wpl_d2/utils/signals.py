@@ -19,8 +19,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def held_back(signums: Iterable[int] = STOP_SIGNALS, method: str = "") -> Iterator[None]:
-    """Inside, signals wait, and processes that are started begin with them held back until they call `release`.
+def blocked_signals(signums: Iterable[int] = STOP_SIGNALS, method: str = "") -> Iterator[None]:
+    """Inside, signals wait, and processes that are started begin with them held back until they call `unblock_signals`.
 
     Args:
         signums: the signals.
@@ -39,13 +39,13 @@ def held_back(signums: Iterable[int] = STOP_SIGNALS, method: str = "") -> Iterat
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
-def release() -> None:
+def unblock_signals() -> None:
     """Let signals through that were held back where this process was started."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
-def end_with_parent(signum: int) -> None:
+def set_parent_death_signal(signum: int) -> None:
     """Get `signum` when the process that started this one ends, in whatever way. Linux alone can do it."""
     _prctl_pr_set_pdeathsig(signum)
     parent = multiprocessing.parent_process()
@@ -55,7 +55,7 @@ def end_with_parent(signum: int) -> None:
 
 
 @contextmanager
-def handled(handler: Any) -> Iterator[None]:
+def signal_handlers(handler: Any) -> Iterator[None]:
     """Inside, `STOP_SIGNALS` come to `handler`, a function or one of `signal`'s constants."""
     previous = {signum: signal.signal(signum, handler) for signum in STOP_SIGNALS}
     try:
@@ -65,20 +65,20 @@ def handled(handler: Any) -> Iterator[None]:
             signal.signal(signum, old)
 
 
-def leave(signum: int, frame: FrameType | None) -> None:
+def exit_on_signal(signum: int, frame: FrameType | None) -> None:
     """A handler that says in one line what happened and unwinds the process; another signal ends it at once."""
     for known in STOP_SIGNALS:
         signal.signal(known, signal.SIG_DFL)
-    say_stopped(signum)
-    raise SystemExit(status_of(signum))
+    print_stopped(signum)
+    raise SystemExit(exit_status(signum))
 
 
-def say_stopped(signum: int) -> None:
+def print_stopped(signum: int) -> None:
     """Say that a signal ended the run where there was nothing to save."""
     name = signal.Signals(signum).name
     print(f"stopped by {name}; what was saved before is in place", file=sys.stderr, flush=True)
 
 
-def status_of(signum: int) -> int:
+def exit_status(signum: int) -> int:
     """The exit status that shells give to a process that a signal ended."""
     return 128 + signum
