@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
-from wpl_d2.engine.trainer import precision
+from wpl_d2.engine.trainer import amp_dtype
 from wpl_d2.frameworks import Framework, UniMatch, build_framework
 from wpl_d2.frameworks.base import Batch, Terms
 from wpl_d2.frameworks.loss_terms import consistency_term, select, split
@@ -58,7 +58,7 @@ class Step:
     def __init__(self, cfg: Any, batch: Any, build: Callable[[Any], Framework] = build_framework) -> None:
         self.framework = build(cfg).to(cfg.MODEL.DEVICE)
         self.optimizer = build_optimizer(cfg, self.framework.student)
-        self.amp = precision(cfg)
+        self.amp = amp_dtype(cfg)
         self.batch, self.device = batch, cfg.MODEL.DEVICE
         self.parts: dict[str, float] = {}
         self.times: list[dict[str, float]] = []

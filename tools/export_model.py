@@ -11,7 +11,7 @@ import argparse
 from pathlib import Path
 
 from wpl_d2.export import FORMATS, export_model
-from wpl_d2.modeling.weights import OWNERS
+from wpl_d2.modeling.weights import MODEL_NAMES
 from wpl_d2.utils.errors import clear_errors
 from wpl_d2.utils.files import make_output_parent
 
@@ -32,7 +32,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, type=Path, help="the file")
     parser.add_argument("--images", default="", help="folder or pattern of images to compare on")
-    parser.add_argument("--model", default="", choices=OWNERS, help="default: the teacher, if there is one")
+    parser.add_argument("--model", default="", choices=MODEL_NAMES, help="default: the teacher, if there is one")
     parser.add_argument("--boxes", action="store_true", help="put the detector in, too (torchscript, safetensors)")
     return parser.parse_args()
 

@@ -13,12 +13,12 @@ from ..config.config import RENAMED, set_value
 from ..data.datasets.folder import class_looks
 from ..modeling.model_metadata import read_config
 from ..utils.errors import InputError
-from .classes import classes_of_run
+from .classes import get_run_classes
 
 logger = logging.getLogger(__name__)
 
 
-def describe_run(cfg: Any) -> dict[str, Any]:
+def build_metadata(cfg: Any) -> dict[str, Any]:
     """What a checkpoint says of itself, as plain data: its config, class names, colours and preprocessing.
 
     Args:
@@ -27,7 +27,7 @@ def describe_run(cfg: Any) -> dict[str, Any]:
     Raises:
         InputError: the run's data sets have different classes.
     """
-    data = classes_of_run(cfg).owner
+    data = get_run_classes(cfg).owner
     known = MetadataCatalog.get(data).as_dict() if data in MetadataCatalog else {}
     classes, colors = class_looks(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     return {
@@ -47,7 +47,7 @@ def restore_cfg(text: str, source: str = "the model") -> CfgNode:
     """The config in what a checkpoint or an exported file says of itself.
 
     Args:
-        text: as `describe_run` dumped it, perhaps long ago: keys that are newer than it have their defaults, renamed
+        text: as `build_metadata` dumped it, perhaps long ago: keys that are newer than it have their defaults, renamed
             ones their new names, and those that are no more are left out.
         source: its file, for the message.
 

@@ -30,7 +30,7 @@ _OF_A_RUN = (
 """What a training leaves in its folder."""
 
 
-def check_folder(folder: Path) -> None:
+def check_folder_free(folder: Path) -> None:
     """Check that a training can have a folder, which is made.
 
     Raises:
@@ -40,8 +40,8 @@ def check_folder(folder: Path) -> None:
         _open_and_lock(folder).close()
 
 
-def claim_folder(folder: Path) -> None:
-    """Keep other trainings out of a folder until `release_folder`, or until this process ends in whatever way.
+def lock_folder(folder: Path) -> None:
+    """Keep other trainings out of a folder until `unlock_folder`, or until this process ends in whatever way.
 
     The lock holds among the machines that share the disk too, where its file system has locks. In one process two
     trainers can have one folder.
@@ -60,7 +60,7 @@ def claim_folder(folder: Path) -> None:
     _HELD[place] = file
 
 
-def release_folder(folder: Path) -> None:
+def unlock_folder(folder: Path) -> None:
     """Let other trainings have a folder again; nothing is done if it is not claimed."""
     if file := _HELD.pop(folder.resolve(), None):
         file.close()
@@ -98,19 +98,19 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def has_run(folder: Path) -> bool:
+def has_previous_run(folder: Path) -> bool:
     """Whether a training in a folder got so far that it left something to keep."""
     metrics = folder / "metrics.json"
     return bool(_matches(folder, _CHECKPOINTS)) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
-def put_aside(folder: Path) -> Path | None:
+def move_aside(folder: Path) -> Path | None:
     """Move what an earlier run left in a folder into a folder below it: nothing of it is of the run that begins.
 
     Returns:
         `earlier`, or the first of `earlier_2`, `earlier_3`, ... that is free; None if there was no run.
     """
-    if not has_run(folder):
+    if not has_previous_run(folder):
         return None
     aside = unused_path(folder / "earlier")
     with clear_write_errors(aside):
@@ -124,7 +124,7 @@ def _matches(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
-def check_room(folder: Path, size: int, count: int) -> None:
+def check_disk_space(folder: Path, size: int, count: int) -> None:
     """Check that checkpoints will have room.
 
     Args:

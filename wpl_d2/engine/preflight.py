@@ -28,7 +28,7 @@ from .launch import count_processes
 from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
-from .trainer import precision, trained_framework
+from .trainer import amp_dtype, build_training_framework
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
@@ -46,7 +46,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     cfg, _ = read_cfg(args)
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
-    precision(cfg)
+    amp_dtype(cfg)
     check_evaluator(cfg)
     build_predict(cfg, lambda images: images)
     if args.eval_only:
@@ -61,7 +61,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     share_of_batch(cfg, "IMS_PER_BATCH", processes)
     if cfg.DATASETS.UNLABELED:
         share_of_batch(cfg, "UNLABELED_IMS_PER_BATCH", processes)
-    framework = _without_memory(trained_framework, cfg)
+    framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
         with _nothing_kept():

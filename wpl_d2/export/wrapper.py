@@ -16,15 +16,15 @@ from timm.layers import padding
 from torch import Tensor, nn
 
 from ..modeling import UnifiedSegDet
-from ..modeling.model_metadata import ABOUT
+from ..modeling.model_metadata import METADATA_KEYS
 from ..utils.errors import InputError
 
 
 class ExportWrapper(nn.Module):
     """A `UnifiedSegDet` with its normalization, in operations that tracers can follow.
 
-    Unlike the model's own `segment` and `find` it goes over no list of images, so that the batch stays one dimension
-    of the graph, and it moves nothing to a device, so that the graph runs on any.
+    The model's own `segment` and `detect_images` loop over a list of images and move them to a device. Here the batch
+    stays one dimension of the graph, which runs on any device.
 
     Attributes:
         model: without gradients.
@@ -56,7 +56,7 @@ class ExportWrapper(nn.Module):
         logits = self.model.decode(self.model.encode(padded), padded.shape[-2:]).logits
         return logits[..., :height, :width]
 
-    def find(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def detect(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes of one image (1, 3, H, W): xyxy (N, 4) in pixels, scores (N,), semantic class ids (N,)."""
         features = self.model.encode(self._normalize(images))
         found = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
@@ -89,22 +89,22 @@ def _same_padding(length: int, kernel_size: int, stride: int, dilation: int) -> 
     return total if reach >= stride else max(total, 0)
 
 
-def about_to_texts(about: Mapping[str, Any], min_size: int = 1) -> dict[str, str]:
+def metadata_to_texts(metadata: Mapping[str, Any], min_size: int = 1) -> dict[str, str]:
     """One JSON text for each key.
 
     Args:
-        about: as `describe_run` has it.
+        metadata: as `build_metadata` has it.
         min_size: the fewest pixels a side of images that the file takes.
 
     Returns:
         "config" (the YAML text), "classes" (names by class id), "colors" ([r, g, b] by class id), "objects" (class
         ids that have boxes), "preprocessing" (which the graph does itself: "format", "mean", "std") and "min_size".
     """
-    return {**{key: json.dumps(about[key]) for key in ABOUT}, "min_size": json.dumps(min_size)}
+    return {**{key: json.dumps(metadata[key]) for key in METADATA_KEYS}, "min_size": json.dumps(min_size)}
 
 
-def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The inverse of `about_to_texts`.
+def metadata_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The inverse of `metadata_to_texts`.
 
     Args:
         texts: perhaps with others among them.
@@ -113,15 +113,15 @@ def about_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file does not say what it is.
     """
-    if not all(texts.get(key) for key in ABOUT):
+    if not all(texts.get(key) for key in METADATA_KEYS):
         raise InputError(f"{path}: does not name its classes; give a file that tools/export_model.py wrote")
     try:
-        about = {key: json.loads(texts[key]) for key in ABOUT}
-        known = range(len(about["classes"]))
-        fits = len(about["colors"]) == len(known) and all(index in known for index in about["objects"])
-        fits = fits and isinstance(yaml.safe_load(about["config"]), dict)
+        metadata = {key: json.loads(texts[key]) for key in METADATA_KEYS}
+        known = range(len(metadata["classes"]))
+        fits = len(metadata["colors"]) == len(known) and all(index in known for index in metadata["objects"])
+        fits = fits and isinstance(yaml.safe_load(metadata["config"]), dict)
     except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
         fits = False
     if not fits:
         raise InputError(f"{path}: what it says of its classes and config cannot be read; export it anew")
-    return about
+    return metadata

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .layers import resolve_norm
-from .model_metadata import name_classes
-from .weights import OwnWeights
+from .model_metadata import register_classes
+from .weights import FrameworkCheckpointMixin
 
 _FEATURE = "det"
 _LOSSES = ("loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg")
@@ -190,7 +190,7 @@ class _Pyramid(FPN):
 
 
 @META_ARCH_REGISTRY.register()
-class FPNDetector(OwnWeights, GeneralizedRCNN):
+class FPNDetector(FrameworkCheckpointMixin, GeneralizedRCNN):
     """Detectron2's Faster R-CNN with FPN on any of this project's backbones (paper, section 3.2).
 
     It keeps Detectron2's contract: list of dicts in; losses in training, `{"instances"}` in evaluation.
@@ -211,7 +211,7 @@ class FPNDetector(OwnWeights, GeneralizedRCNN):
             raise InputError(
                 f"MODEL.BACKBONE.OUTPUT_STRIDE: {cfg.MODEL.BACKBONE.OUTPUT_STRIDE} under an FPN; set it to 32"
             )
-        name_classes(cfg)
+        register_classes(cfg)
         cfg = with_object_classes(cfg)
         pyramid = cfg.MODEL.FPN
         backbone = _Pyramid(

@@ -17,14 +17,14 @@ from ..structures import IGNORE, SemSegOutput
 from ..utils.errors import InputError, check_name
 from .detector import SharedDetector
 from .heads.aux_head import AuxHead
-from .model_metadata import name_classes
-from .weights import OwnWeights
+from .model_metadata import register_classes
+from .weights import FrameworkCheckpointMixin
 
 _DETECTOR_MODES = ("none", "shared", "cached")
 
 
 @META_ARCH_REGISTRY.register()
-class UnifiedSegDet(OwnWeights):
+class UnifiedSegDet(FrameworkCheckpointMixin):
     """Segmentation and detection on one backbone, which is computed once for both.
 
     By itself it keeps Detectron2's contract (`forward`); a framework builds its steps from `normalize`,
@@ -88,7 +88,7 @@ class UnifiedSegDet(OwnWeights):
                 "MODEL.META_ARCHITECTURE: UnifiedSegDet, but MODEL.DETECTOR.MODE is alone; set it to FPNDetector"
             )
         mode = check_name("MODEL.DETECTOR.MODE", cfg.MODEL.DETECTOR.MODE, _DETECTOR_MODES)
-        name_classes(cfg)
+        register_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
@@ -141,7 +141,7 @@ class UnifiedSegDet(OwnWeights):
         logits = self.decode(self.encode(batch.tensor), _size(batch.tensor)).logits.float()
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
-    def find(self, images: Tensor) -> list[Instances]:
+    def detect_images(self, images: Tensor) -> list[Instances]:
         """Boxes of images (B, 3, H, W) in 0..255, that is `encode` and `detect`."""
         batch = self._batch(list(self.normalize(images)))
         return self.detect(self.encode(batch.tensor), batch.image_sizes)

@@ -13,7 +13,7 @@ from ..utils.errors import InputError
 from .weight_files import read_file
 
 
-def name_classes(cfg: Any) -> None:
+def register_classes(cfg: Any) -> None:
     """Let the metadata of DATASETS.TEST name the classes in a process that has not registered the data set.
 
     Detectron2's `DefaultPredictor` builds its model by a training's config and looks there; a checkpoint says of
@@ -36,7 +36,7 @@ def name_classes(cfg: Any) -> None:
         return  # who loads the weights says what is wrong with them
     if not is_checkpoint(content):
         return
-    check_about(content, str(path))
+    check_metadata(content, str(path))
     known = read_config(content["config"], str(path)).get("DATASETS", {}).get("TEST", ())
     classes, colors, objects = content["classes"], [tuple(color) for color in content["colors"]], content["objects"]
     for name in names:
@@ -49,18 +49,18 @@ def name_classes(cfg: Any) -> None:
             )
 
 
-ABOUT = ("config", "classes", "colors", "objects", "preprocessing")
-"""What a checkpoint and every exported file say of themselves: see `wpl_d2.checkpoint.checkpointer.describe_run`."""
+METADATA_KEYS = ("config", "classes", "colors", "objects", "preprocessing")
+"""What a checkpoint and every exported file say of themselves: see `wpl_d2.checkpoint.checkpointer.build_metadata`."""
 _MOST_NODES = 100_000
 """Of a config: a short text can stand for a tree without end."""
 
 
 def is_checkpoint(content: Any) -> bool:
     """Whether what `read_file` returned holds a whole model with its config, rather than weights alone."""
-    return isinstance(content, dict) and {"model", *ABOUT} <= content.keys()
+    return isinstance(content, dict) and {"model", *METADATA_KEYS} <= content.keys()
 
 
-def check_about(content: dict[str, Any], source: str) -> None:
+def check_metadata(content: dict[str, Any], source: str) -> None:
     """Check what a checkpoint says of itself, but for the config (`read_config`).
 
     Args:
@@ -68,7 +68,7 @@ def check_about(content: dict[str, Any], source: str) -> None:
         source: its file, for the message.
 
     Raises:
-        InputError: something is of another kind than `describe_run` writes.
+        InputError: something is of another kind than `build_metadata` writes.
     """
     classes, colors, objects = content["classes"], content["colors"], content["objects"]
     right = {

@@ -88,12 +88,12 @@ def read_weights(name: str) -> dict[str, Tensor]:
     """Read a state dict; see `load_backbone_weights` for the forms of `name`.
 
     Raises:
-        InputError: see `read_file` and `state_dict_of`.
+        InputError: see `read_file` and `extract_state_dict`.
     """
-    return state_dict_of(read_file(name), name)
+    return extract_state_dict(read_file(name), name)
 
 
-def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
+def extract_state_dict(content: Any, name: str) -> dict[str, Tensor]:
     """The state dict in what `read_file` returned.
 
     Args:
