@@ -28,8 +28,8 @@ from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 from wpl_d2.modeling.build import check_device
 from wpl_d2.structures import IGNORE
 from wpl_d2.utils.command_line import positive_int
+from wpl_d2.utils.cpu_speed import label_map
 from wpl_d2.utils.errors import InputError, clear_errors
-from wpl_d2.utils.label_map import label_map
 
 DATASET = "benchmark_evaluation"
 

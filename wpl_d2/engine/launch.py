@@ -26,7 +26,9 @@ from torch.multiprocessing import start_processes
 
 from ..utils.errors import InputError, clear_errors
 from ..utils.signals import (
+    IN_TORCHRUN,
     STOP_SIGNALS,
+    StopRequest,
     blocked_signals,
     exit_on_signal,
     exit_status,
@@ -35,7 +37,6 @@ from ..utils.signals import (
     signal_handlers,
     unblock_signals,
 )
-from .interrupt import IN_TORCHRUN, StopRequest
 
 _POLL = 0.2
 """Seconds between two looks of the launcher at its ranks."""

@@ -22,7 +22,7 @@ from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, idle_keys
 from ..utils.errors import InputError, check_name, one_line_message
-from ..utils.signals import STOP_SIGNALS
+from ..utils.signals import STOP_SIGNALS, StopRequest
 from .hooks import (
     AfterStep,
     BestCheckpointer,
@@ -34,7 +34,6 @@ from .hooks import (
     PseudoLabelAverages,
     StopOnSignal,
 )
-from .interrupt import StopRequest
 from .solver import build_optimizer, optimizer_state_bytes
 
 logger = logging.getLogger(__name__)

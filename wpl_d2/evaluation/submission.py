@@ -10,9 +10,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
+from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, save_png
-from ..utils.label_map import label_map
 
 
 class SubmissionWriter(DatasetEvaluator):

@@ -10,8 +10,8 @@ import torch
 
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
+from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
-from ..utils.label_map import label_map
 from .build import build_predict
 from .runtime_model import Detections, RuntimeModel
 

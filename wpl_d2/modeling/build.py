@@ -8,8 +8,8 @@ import torch
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
 
+from ..utils.cpu_speed import speed_up_depthwise
 from ..utils.errors import InputError, check_name
-from .depthwise import speed_up_depthwise
 from .layers import normalize_in_float32
 
 if TYPE_CHECKING:
