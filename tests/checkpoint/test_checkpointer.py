@@ -158,7 +158,7 @@ TAGS = {
 def test_an_export_that_says_nonsense_of_itself_is_refused(cfg, out, key, text):
     metadata = {name: json.dumps(value) for name, value in build_metadata(cfg).items()}
     save_file(Pair().student.state_dict(), out / "model.safetensors", {**metadata, key: text})
-    with pytest.raises(InputError, match=rf"model\.safetensors: its '{key}' is none"):
+    with pytest.raises(InputError, match=rf"model\.safetensors: its metadata '{key}' is invalid"):
         load_model(str(out / "model.safetensors"))
 
 
@@ -207,7 +207,7 @@ def test_a_config_in_a_checkpoint_is_data(cfg, out):
     with pytest.raises(InputError, match=r"model_final\.pth: its config does not fit \(.*MAX_ITER"):
         load_model(str(path))
     change(path, config=7)
-    with pytest.raises(InputError, match=r"model_final\.pth: its 'config' is none"):
+    with pytest.raises(InputError, match=r"model_final\.pth: its metadata 'config' is invalid"):
         load_model(str(path))
 
 

@@ -22,7 +22,7 @@ from wpl_d2.data import setup_datasets
 from wpl_d2.engine import Trainer
 from wpl_d2.engine.hooks import EvalHook
 from wpl_d2.engine.report import load_framework, report
-from wpl_d2.modeling.weight_files import read_file
+from wpl_d2.modeling.weight_files import read_weight_file
 from wpl_d2.utils.errors import InputError
 
 RUN = ["SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.BASE_LR", 0.01]
@@ -486,7 +486,7 @@ def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
     path = str(tmp_path / "out" / "model_final.pth")
     opened = []
-    monkeypatch.setattr(checkpoint, "read_file", lambda name: opened.append(name) or read_file(name))
+    monkeypatch.setattr(checkpoint, "read_weight_file", lambda name: opened.append(name) or read_weight_file(name))
     tuned = trainer_of(tree, tmp_path / "tuned", "MODEL.WEIGHTS", path)
     tuned.resume_or_load(False)
     assert opened == [path]

@@ -214,7 +214,7 @@ def test_a_device_that_is_not_there_is_refused(checkpoint, device, words):
 
 def test_a_graph_of_another_project_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(nn.Identity()), str(tmp_path / "other.pt"))
-    with pytest.raises(InputError, match=r"other.pt: does not name its classes"):
+    with pytest.raises(InputError, match=r"other.pt: has no class names"):
         open_model(tmp_path / "other.pt", trust_code=True)
     with pytest.raises(InputError, match=r"--model: .* holds one model"):
         open_model(tmp_path / "other.pt", "student")

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..modeling import UnifiedSegDet, build_model
 from ..modeling.model_metadata import METADATA_KEYS, check_metadata, is_checkpoint, read_config
-from ..modeling.weight_files import DamagedFileError, extract_state_dict, read_file
+from ..modeling.weight_files import DamagedFileError, extract_state_dict, read_weight_file
 from ..modeling.weights import (
     MODEL_NAMES,
     check_compatible,
@@ -234,7 +234,7 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         InputError: there is no such file, it cannot be read, would run code when loaded, or is no checkpoint of this
             project, or one whose model this version would compute otherwise.
     """
-    content = read_file(path)
+    content = read_weight_file(path)
     if not is_checkpoint(content):
         raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
     check_metadata(content, path)
@@ -267,7 +267,7 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
     path = cfg.MODEL.WEIGHTS
     if not path:
         return
-    content = read_file(path)
+    content = read_weight_file(path)
     weights = extract_state_dict(content, path)
     if is_checkpoint(content):
         check_metadata(content, path)

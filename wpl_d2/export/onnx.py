@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..inference.runtime_model import RuntimeModel
+from ..modeling.model_metadata import metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, integer_padding, metadata_from_texts, metadata_to_texts, sample_images
+from .wrapper import ExportWrapper, integer_padding, sample_images
 
 _SIZES = {"images": {0: "batch", 2: "height", 3: "width"}}
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..checkpoint.checkpointer import load_model
 from ..inference.runtime_model import RuntimeModel, build_runtime_model
-from .wrapper import metadata_to_texts
+from ..modeling.model_metadata import metadata_to_texts
 
 
 class SafeTensors:

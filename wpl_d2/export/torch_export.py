@@ -13,10 +13,10 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from ..inference.runtime_model import RuntimeModel
-from ..modeling.model_metadata import METADATA_KEYS
+from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
 from .archive_check import sanitized_copy
-from .wrapper import ExportWrapper, integer_padding, metadata_from_texts, metadata_to_texts, sample_images
+from .wrapper import ExportWrapper, integer_padding, sample_images
 
 
 class TorchExport:

@@ -13,9 +13,9 @@ from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
 from ..inference.runtime_model import Detections, RuntimeModel
-from ..modeling.model_metadata import METADATA_KEYS
+from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, metadata_from_texts, metadata_to_texts, sample_images
+from .wrapper import ExportWrapper, sample_images
 
 
 class TorchScript:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
-import yaml
 from timm.layers import padding
 from torch import Tensor, nn
 
 from ..modeling import UnifiedSegDet
-from ..modeling.model_metadata import METADATA_KEYS
 from ..utils.errors import InputError
 
 
@@ -87,41 +82,3 @@ def _same_padding(length: int, kernel_size: int, stride: int, dilation: int) -> 
     # In this form the sizes of one layer cancel in the next one's; else they grow until reading a file takes minutes.
     total = ((length + stride - 1) // stride - 1) * stride + reach - length
     return total if reach >= stride else max(total, 0)
-
-
-def metadata_to_texts(metadata: Mapping[str, Any], min_size: int = 1) -> dict[str, str]:
-    """One JSON text for each key.
-
-    Args:
-        metadata: as `build_metadata` has it.
-        min_size: the fewest pixels a side of images that the file takes.
-
-    Returns:
-        "config" (the YAML text), "classes" (names by class id), "colors" ([r, g, b] by class id), "objects" (class
-        ids that have boxes), "preprocessing" (which the graph does itself: "format", "mean", "std") and "min_size".
-    """
-    return {**{key: json.dumps(metadata[key]) for key in METADATA_KEYS}, "min_size": json.dumps(min_size)}
-
-
-def metadata_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
-    """The inverse of `metadata_to_texts`.
-
-    Args:
-        texts: perhaps with others among them.
-        path: the file, for messages.
-
-    Raises:
-        InputError: the file does not say what it is.
-    """
-    if not all(texts.get(key) for key in METADATA_KEYS):
-        raise InputError(f"{path}: does not name its classes; give a file that tools/export_model.py wrote")
-    try:
-        metadata = {key: json.loads(texts[key]) for key in METADATA_KEYS}
-        known = range(len(metadata["classes"]))
-        fits = len(metadata["colors"]) == len(known) and all(index in known for index in metadata["objects"])
-        fits = fits and isinstance(yaml.safe_load(metadata["config"]), dict)
-    except (ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError):
-        fits = False
-    if not fits:
-        raise InputError(f"{path}: what it says of its classes and config cannot be read; export it anew")
-    return metadata

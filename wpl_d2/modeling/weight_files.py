@@ -42,7 +42,7 @@ class DamagedFileError(InputError):
     """A file of weights that is cut short, or is none."""
 
 
-def read_file(name: str) -> Any:
+def read_weight_file(name: str) -> Any:
     """Read whatever a file of weights or a checkpoint holds, without running anything that is in it.
 
     Args:
@@ -88,13 +88,13 @@ def read_weights(name: str) -> dict[str, Tensor]:
     """Read a state dict; see `load_backbone_weights` for the forms of `name`.
 
     Raises:
-        InputError: see `read_file` and `extract_state_dict`.
+        InputError: see `read_weight_file` and `extract_state_dict`.
     """
-    return extract_state_dict(read_file(name), name)
+    return extract_state_dict(read_weight_file(name), name)
 
 
 def extract_state_dict(content: Any, name: str) -> dict[str, Tensor]:
-    """The state dict in what `read_file` returned.
+    """The state dict in what `read_weight_file` returned.
 
     Args:
         content: a state dict, or a checkpoint with one under "model" or "state_dict".
