@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from scipy import stats
 
-from wpl_d2.engine import Spread, came_to_its_end, last_value, paired_differences, read_metrics
+from wpl_d2.engine import Spread, is_finished, last_value, paired_differences, read_metrics
 from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,7 +27,7 @@ def test_metrics_are_read_as_they_were_written(tmp_path):
     assert math.isnan(last_value(read, "sem_seg/mIoU"))
     assert last_value(read[:-1], "sem_seg/mIoU") == 40.0
     assert last_value(read, "student/sem_seg/mIoU") is None
-    assert came_to_its_end(read) and not came_to_its_end(read[:2]) and not came_to_its_end([])
+    assert is_finished(read) and not is_finished(read[:2]) and not is_finished([])
 
 
 @pytest.mark.parametrize("end", ['{"iteration": 2', "}", '{"a": 1}{"b": 2}', "\x00"])

@@ -15,7 +15,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 
 from ..utils.errors import InputError
-from ..utils.files import replace_file, writing
+from ..utils.files import clear_write_errors, replace_file
 
 VERSION = 1  # of the file's layout
 _ARRAYS = ("names", "sizes", "counts", "boxes", "scores", "classes")
@@ -103,7 +103,7 @@ class DetectionCache:
             InputError: the disk refuses it.
         """
         path = Path(path)
-        with writing(path.parent):
+        with clear_write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         found = list(self.images.values())
         arrays = {

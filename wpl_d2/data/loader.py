@@ -17,7 +17,7 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from ..utils.errors import InputError
-from ..utils.signals import STOP_SIGNALS, end_with_parent, held_back, release
+from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
 from .component_boxes import cached_boxes
 from .detection_cache import load_box_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
@@ -315,12 +315,12 @@ class WorkerLoader(DataLoader):
 
     def __iter__(self) -> Any:
         """Start the workers, if there are some, with signals held back from their first instruction on."""
-        with held_back(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
+        with blocked_signals(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
             return super().__iter__()
 
 
 def _begin(worker_id: int) -> None:
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
-    release()
-    end_with_parent(signal.SIGKILL)
+    unblock_signals()
+    set_parent_death_signal(signal.SIGKILL)

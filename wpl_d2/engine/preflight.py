@@ -23,12 +23,12 @@ from ..frameworks import Framework, build_framework
 from ..inference.build import build_predict
 from ..modeling.build import check_device
 from ..utils.errors import InputError, check_name
-from ..utils.files import make_folder
+from ..utils.files import make_output_folder
 from .launch import count_processes
 from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
-from .trainer import precision, trained_framework
+from .trainer import amp_dtype, build_training_framework
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
@@ -46,14 +46,14 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     cfg, _ = read_cfg(args)
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
-    precision(cfg)
+    amp_dtype(cfg)
     check_evaluator(cfg)
     build_predict(cfg, lambda images: images)
     if args.eval_only:
         _check_evaluation(cfg, args, judged)
     else:
         _check_training(cfg, args)
-    make_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
+    make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
 
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -61,7 +61,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     share_of_batch(cfg, "IMS_PER_BATCH", processes)
     if cfg.DATASETS.UNLABELED:
         share_of_batch(cfg, "UNLABELED_IMS_PER_BATCH", processes)
-    framework = _without_memory(trained_framework, cfg)
+    framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
         with _nothing_kept():

@@ -13,8 +13,8 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
 from ..structures import IGNORE, PseudoLabels
-from ..utils.comm import gathered
-from ..utils.errors import InputError, nearest
+from ..utils.comm import all_gather_rows
+from ..utils.errors import InputError, suggest
 from .components import connected_components
 from .memory_bank import MemoryBank, pooled_prototypes
 from .reliability import best_boxes
@@ -313,7 +313,7 @@ class SoftMatch(Score):
     def after_step(self) -> None:
         """Move mean and variance towards those of all ranks' step."""
         if self._staged:
-            count, total, squares = gathered(torch.stack(self._staged)).sum(dim=0)
+            count, total, squares = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
             mean = total / count.clamp(min=1)
             variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0.0)
             share = (1.0 - self.options.momentum) * (count > 0)
@@ -376,7 +376,7 @@ def build_scores(kinds: str | Sequence[str], options: ScoreOptions) -> list[Scor
         raise InputError(f"WEIGHTING.KIND: names nothing; give one or more of {', '.join(sorted(known))}")
     for kind in kinds:
         if kind not in known:
-            raise InputError(f"WEIGHTING.KIND: {kind!r} is not known; {nearest(str(kind), known)}")
+            raise InputError(f"WEIGHTING.KIND: {kind!r} is not known; {suggest(str(kind), known)}")
         if kinds.count(kind) > 1:
             raise InputError(f"WEIGHTING.KIND: names {kind} twice; to sharpen it set WEIGHTING.POWER")
     return [known[kind](options) for kind in kinds]

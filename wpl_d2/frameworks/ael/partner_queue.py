@@ -6,7 +6,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ...utils.comm import gathered
+from ...utils.comm import all_gather_rows
 
 AHEAD = 2
 """Steps from a request to its image: one in which it is made, and the one before, in whose forward it is drawn."""
@@ -57,7 +57,7 @@ class RequestQueue(nn.Module):
     def after_step(self) -> None:
         """The step is over: go on to the next one's requests. A collective call."""
         if self._staged is not None:
-            self.rows.copy_(torch.cat([self.rows[1:], gathered(self._staged).unsqueeze(0)]))
+            self.rows.copy_(torch.cat([self.rows[1:], all_gather_rows(self._staged).unsqueeze(0)]))
             self._staged = None
 
     def _own(self) -> Tensor:

@@ -19,13 +19,13 @@ from wpl_d2 import get_cfg
 from wpl_d2.data import read_mask
 from wpl_d2.inference.predict import predict
 from wpl_d2.inference.predictor import Predictor
-from wpl_d2.inference.runtime_model import Found, RuntimeModel
+from wpl_d2.inference.runtime_model import Detections, RuntimeModel
 from wpl_d2.inference.sources import open_source
-from wpl_d2.inference.writers import Results
+from wpl_d2.inference.writers import PredictionWriter
 from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-ABOUT = {
+METADATA = {
     "config": get_cfg().dump(),
     "classes": ["dark", "bright"],
     "colors": [[0, 0, 90], [250, 250, 0]],
@@ -40,11 +40,11 @@ def segment(images):
     return torch.stack([-bright, bright], dim=1)
 
 
-def find(images):
+def detect(images):
     """A box, one narrower than a pixel, one without a score, one that is no number."""
     height, width = images.shape[-2:]
     boxes = [[0, 0, width, height], [0.3, 0, 0.4, height], [0, 0, 1, 1], [0, 0, float("inf"), float("nan")]]
-    return [Found(torch.tensor(boxes), SCORES, torch.ones(4, dtype=torch.int64)) for _ in images]
+    return [Detections(torch.tensor(boxes), SCORES, torch.ones(4, dtype=torch.int64)) for _ in images]
 
 
 def save(file, value, size=(6, 5)):
@@ -52,12 +52,12 @@ def save(file, value, size=(6, 5)):
     Image.new("RGB", size, (value,) * 3).save(file)
 
 
-def run(given, output, segment=segment, find=find, batch_size=4):
+def run(given, output, segment=segment, detect=detect, batch_size=4):
     """Predict; returns names of what was skipped, what was left out in words, and the results."""
-    deployed = RuntimeModel(ABOUT, segment, find)
+    model = RuntimeModel(METADATA, segment, detect)
     source = open_source(str(given), without=output)
-    with Results(output, ABOUT, find is not None, source) as results:
-        skipped = predict(source, Predictor(deployed, "cpu"), results, batch_size)
+    with PredictionWriter(output, METADATA, detect is not None, source) as results:
+        skipped = predict(source, Predictor(model, "cpu"), results, batch_size)
     return [frame.file.as_posix() for frame in skipped], source.left_out(), results
 
 
@@ -156,7 +156,7 @@ def test_a_reader_that_fails_in_another_way(tmp_path, monkeypatch, capsys):
 def test_images_of_any_size(tmp_path, size):
     save(tmp_path / "in/a.png", 255, size)
     skipped, _, results = run(tmp_path / "in", tmp_path / "out")
-    assert skipped == [] and results.undrawn == []
+    assert skipped == [] and results.without_overlay == []
     assert Image.open(tmp_path / "out/overlays/a.png").size == size
     assert COCO(tmp_path / "out/boxes.json").dataset["annotations"][1]["bbox"] == pytest.approx([0.3, 0, 0.1, size[1]])
     assert boxes(tmp_path / "out") == ["a.png"] * 2  # those with a score and finite edges
@@ -189,7 +189,7 @@ def test_a_picture_that_cannot_be_written_loses_no_mask(tmp_path, capsys):
         save(tmp_path / f"in/{name}.png", 255)
     (tmp_path / "out/overlays/b.png").mkdir(parents=True)
     skipped, _, results = run(tmp_path / "in", tmp_path / "out")
-    assert skipped == [] and [str(frame.file) for frame in results.undrawn] == ["b.png"]
+    assert skipped == [] and [str(frame.file) for frame in results.without_overlay] == ["b.png"]
     assert len(masks(tmp_path / "out")) == 3 and len(set(boxes(tmp_path / "out"))) == 3
     assert "no overlay: b.png" in capsys.readouterr().err
     (tmp_path / "out/masks/c.png").unlink()
@@ -210,7 +210,7 @@ def test_a_video_that_cannot_be_written_loses_no_mask(tmp_path, capsys, monkeypa
     monkeypatch.setattr(cv2.VideoWriter, "fourcc", lambda *_: 0)
     (tmp_path / "out/overlays/drive.mp4").mkdir(parents=True)
     skipped, _, results = run(tmp_path / "drive.avi", tmp_path / "out")
-    assert skipped == [] and len(results.undrawn) == 1
+    assert skipped == [] and len(results.without_overlay) == 1
     assert list(masks(tmp_path / "out").values()) == [0, 1, 1]
     assert capsys.readouterr().err.count("no overlay") == 1
 
@@ -310,10 +310,10 @@ def test_writing_boxes_takes_little_of_the_time(tmp_path, monkeypatch):
 
     monkeypatch.setattr(boxes_file.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(boxes_file.json, "dumps", dumps)
-    file = boxes_file.BoxesFile(tmp_path / "boxes.json", [], lambda _: False)
+    file = boxes_file.DetectionsFile(tmp_path / "boxes.json", [], lambda _: False)
     begin = now[0] = time.time()
     for _ in range(1000):
         now[0] += 1
-        file.add(Path("a.png"), (4, 4), Found(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0)))
+        file.add(Path("a.png"), (4, 4), Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0)))
     assert len(writes) > 10
     assert len(writes) < 0.06 * (now[0] - begin)

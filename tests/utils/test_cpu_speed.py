@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from wpl_d2.modeling import build_model
-from wpl_d2.modeling.depthwise import speed_up_depthwise
+from wpl_d2.utils.cpu_speed import speed_up_depthwise
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 5)])

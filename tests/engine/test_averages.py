@@ -33,7 +33,7 @@ def test_a_training_that_works_ends_with_what_its_pseudo_labels_came_to(tree, tm
     caplog.set_level(logging.INFO)
     trainer = run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2)
     assert warnings_of(caplog) == []
-    sums = trainer.tally.state_dict()["sums"]
+    sums = trainer.averages.state_dict()["sums"]
     shares = [f"{50 * sums[f'pseudo/{name}']:.2f} %" for name in ("selected", "weighted", "reliable")]
     text = (
         f"2 steps: {shares[0]} were selected to train, {shares[1]} had a weight that is not neutral, {shares[2]} were"
@@ -63,13 +63,13 @@ def stop_after_two_steps(tree, output):
 
 
 def test_a_resumed_run_counts_all_its_steps(tree, tmp_path, caplog):
-    straight = run(tree, tmp_path / "straight", *SHORT).tally.state_dict()
+    straight = run(tree, tmp_path / "straight", *SHORT).averages.state_dict()
     caplog.clear()
     stop_after_two_steps(tree, tmp_path / "out")
     assert "Pseudo-labels of" not in caplog.text
-    resumed = run(tree, tmp_path / "out", *SHORT, resume=True).tally.state_dict()
+    resumed = run(tree, tmp_path / "out", *SHORT, resume=True).averages.state_dict()
     assert resumed == straight and straight["steps"] == 3
-    saved = load_checkpoint(str(tmp_path / "out" / "model_final.pth"))["trainer"]["hooks"]["Tally"]
+    saved = load_checkpoint(str(tmp_path / "out" / "model_final.pth"))["trainer"]["hooks"]["PseudoLabelAverages"]
     assert saved == straight and {type(value) for value in saved["sums"].values()} == {float}
 
 
@@ -79,10 +79,12 @@ def test_what_trained_before_a_resume_is_not_forgotten(tree, tmp_path, caplog):
     assert warnings_of(caplog) == []
 
 
-def test_a_checkpoint_from_before_there_was_a_tally_is_resumed(tree, tmp_path):
+@pytest.mark.parametrize(("name", "steps"), [("Tally", 3), ("", 2)])
+def test_checkpoints_of_earlier_versions_are_resumed(tree, tmp_path, name, steps):
+    """With the hook's old name, and from before there was such a hook."""
     stop_after_two_steps(tree, tmp_path / "out")
     (path,) = (tmp_path / "out").glob("model_*.pth")
     content = torch.load(path, weights_only=True)
-    del content["trainer"]["hooks"]["Tally"]
+    content["trainer"]["hooks"][name] = content["trainer"]["hooks"].pop("PseudoLabelAverages")
     torch.save(content, path)
-    assert run(tree, tmp_path / "out", *SHORT, resume=True).tally.state_dict()["steps"] == 2
+    assert run(tree, tmp_path / "out", *SHORT, resume=True).averages.state_dict()["steps"] == steps

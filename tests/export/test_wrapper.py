@@ -4,12 +4,12 @@ from helpers import SMALL, SMALL_FPN, make_tree
 from timm.layers.padding import get_same_padding
 
 import wpl_d2
-from wpl_d2.checkpoint.metadata import describe_run
+from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.export.onnx import Onnx
 from wpl_d2.export.torch_export import TorchExport
 from wpl_d2.export.verify import compare
 from wpl_d2.export.wrapper import ExportWrapper, integer_padding
-from wpl_d2.inference.runtime_model import deploy
+from wpl_d2.inference.runtime_model import build_runtime_model
 from wpl_d2.utils.errors import InputError
 
 
@@ -43,10 +43,10 @@ def test_a_detector_alone_only_finds(tmp_path):
     model = wpl_d2.build_model(cfg).eval()
     with pytest.raises(InputError, match="FPNDetector does not make; use safetensors"):
         ExportWrapper(model)
-    deployed = deploy(model, {**describe_run(cfg), "config": cfg})
-    assert deployed.segment is None
+    runtime = build_runtime_model(model, {**build_metadata(cfg), "config": cfg})
+    assert runtime.segment is None
     image = torch.rand(3, 64, 90) * 255
-    (found,), (expected,) = deployed.find(image[None]), model([{"image": image}])
+    (found,), (expected,) = runtime.detect(image[None]), model([{"image": image}])
     assert torch.equal(found.boxes, expected["instances"].pred_boxes.tensor) and len(found.boxes)
     objects = torch.tensor([2, 1])  # the description names ball, then box
     assert torch.equal(found.classes, objects[expected["instances"].pred_classes])
@@ -61,9 +61,9 @@ def test_same_padding_is_exported(tmp_path, shared, format_class):
     cfg = make_tree(tmp_path).cfg(*SMALL, "MODEL.TIMM.NAME", "tf_efficientnet_lite0")
     model = wpl_d2.build_model(cfg).eval()
     torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
-    reference = deploy(model, {**describe_run(cfg), "config": cfg})
+    reference = build_runtime_model(model, {**build_metadata(cfg), "config": cfg})
     written = format_class()
     path = tmp_path / f"model{written.suffix}"
-    written.write(model, reference.about, path, boxes=False)
+    written.write(model, reference.metadata, path, boxes=False)
     photograph = torch.from_numpy(read_image(min((shared / "camvid/images").iterdir())).copy()).permute(2, 0, 1)
     assert compare(reference, written.read(path, "cpu"), [photograph]).good

@@ -20,7 +20,7 @@ from wpl_d2.inference.predict import predict
 from wpl_d2.inference.predictor import Predictor
 from wpl_d2.inference.sliding_window import SlidingWindow
 from wpl_d2.inference.sources import open_source
-from wpl_d2.inference.writers import Results
+from wpl_d2.inference.writers import PredictionWriter
 from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,21 +31,21 @@ def teacher(checkpoint):
     return open_model(checkpoint)
 
 
-def run(given, output, deployed, batch_size=4, opts=(), min_score=0.0):
+def run(given, output, model, batch_size=4, opts=(), min_score=0.0):
     source = open_source(str(given), without=output)
-    predictor = Predictor(deployed, "cpu", min_score, opts)
-    with Results(output, deployed.about, deployed.find is not None, source) as results:
+    predictor = Predictor(model, "cpu", min_score, opts)
+    with PredictionWriter(output, model.metadata, model.detect is not None, source) as results:
         return predict(source, predictor, results, batch_size)
 
 
-def expected_logits(deployed, file):
+def expected_logits(model, file):
     image = torch.from_numpy(read_image(file).copy()).permute(2, 0, 1)[None].float()
     with torch.no_grad():
-        return deployed.segment(image)[0]
+        return model.segment(image)[0]
 
 
-def expected_labels(deployed, file):
-    return expected_logits(deployed, file).argmax(dim=0).numpy()
+def expected_labels(model, file):
+    return expected_logits(model, file).argmax(dim=0).numpy()
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_folder(folder, tmp_path, teacher):
 def test_boxes_are_coco(folder, tmp_path, teacher):
     pixels = torch.from_numpy(read_image(folder / "b/val1.png").copy()).permute(2, 0, 1)[None].float()
     with torch.no_grad():
-        (found,) = teacher.find(pixels)
+        (found,) = teacher.detect(pixels)
     median = found.scores.median().item()
     run(folder / "b", tmp_path / "out", teacher, min_score=median)
     coco = COCO(tmp_path / "out/boxes.json")
@@ -163,9 +163,9 @@ def test_windows(folder, tmp_path, teacher):
 
 def test_the_centre_alone_is_predicted_on_request_alone(folder, teacher):
     image = read_image(folder / "a/val0.png")
-    config = CfgNode.load_cfg(teacher.about["config"])
+    config = CfgNode.load_cfg(teacher.metadata["config"])
     config.TEST.INFERENCE.MODE, config.TEST.INFERENCE.CROP_SIZE = "crop", (20, 20)
-    judged = dataclasses.replace(teacher, about={**teacher.about, "config": config.dump()})
+    judged = dataclasses.replace(teacher, metadata={**teacher.metadata, "config": config.dump()})
     (whole,) = Predictor(judged, "cpu")([image])
     np.testing.assert_array_equal(whole.labels, expected_labels(teacher, folder / "a/val0.png"))
     (centre,) = Predictor(judged, "cpu", opts=["TEST.INFERENCE.MODE", "crop"])([image])
@@ -206,8 +206,8 @@ def test_a_video(images, tmp_path, exported):
     for frame in smooth:
         writer.write(frame[..., ::-1])
     writer.release()
-    deployed = open_model(exported("onnx"))
-    assert run(tmp_path / "drive.avi", tmp_path / "out", deployed, batch_size=2) == []
+    model = open_model(exported("onnx"))
+    assert run(tmp_path / "drive.avi", tmp_path / "out", model, batch_size=2) == []
     masks = sorted((tmp_path / "out/masks/drive").iterdir())
     assert [mask.name for mask in masks] == ["000000.png", "000001.png", "000002.png"]
     decoded = list(open_source(str(tmp_path / "drive.avi")))
@@ -215,7 +215,7 @@ def test_a_video(images, tmp_path, exported):
         # In red, green, blue, as the file was before it was compressed.
         assert np.abs(frame.image.astype(int) - original).mean() < 10
         pixels = torch.from_numpy(frame.image.copy()).permute(2, 0, 1)[None].float()
-        np.testing.assert_array_equal(read_mask(mask), deployed.segment(pixels)[0].argmax(dim=0).numpy())
+        np.testing.assert_array_equal(read_mask(mask), model.segment(pixels)[0].argmax(dim=0).numpy())
     drawn = cv2.VideoCapture(str(tmp_path / "out/overlays/drive.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and drawn.get(cv2.CAP_PROP_FPS) == 12
     assert drawn.read()[1].shape == (48, 64, 3)

@@ -5,17 +5,16 @@ import signal
 
 import pytest
 
-from wpl_d2.engine import interrupt
-from wpl_d2.engine.interrupt import StopRequest
-from wpl_d2.utils.signals import STOP_SIGNALS, handled
+from wpl_d2.utils import signals
+from wpl_d2.utils.signals import STOP_SIGNALS, StopRequest, signal_handlers
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """Seconds, to be set; and what came to the handlers that were there before."""
     now, came = [100.0], []
-    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
-    with handled(lambda signum, frame: came.append(signum)):
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    with signal_handlers(lambda signum, frame: came.append(signum)):
         yield now, came
 
 
@@ -42,7 +41,7 @@ def test_a_late_one_does_not_act_where_a_launcher_forwards_it(clock, monkeypatch
     if launcher == "own":
         monkeypatch.setattr(multiprocessing, "parent_process", lambda: object())
     else:
-        monkeypatch.setenv(interrupt.IN_TORCHRUN, "1")
+        monkeypatch.setenv(signals.IN_TORCHRUN, "1")
     now, came = clock
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)
@@ -62,9 +61,9 @@ def test_what_was_noted_acts_before_work_that_can_be_lost(clock):
             assert came == [signal.SIGTERM, signal.SIGINT]
 
 
-def test_signals_wait_while_they_are_held_back(clock):
+def test_signals_wait_while_they_are_blocked(clock):
     _, came = clock
-    with interrupt.held_back():
+    with signals.blocked_signals():
         signal.raise_signal(signal.SIGTERM)
         assert came == []
     assert came == [signal.SIGTERM]
