@@ -24,7 +24,7 @@ from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
 from wpl_d2.checkpoint.classes import Classes
 from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.data.datasets.setup import check_list
+from wpl_d2.data.datasets.setup import check_registered
 from wpl_d2.data.detection_cache import CacheMetadata
 from wpl_d2.data.loader import list_records
 from wpl_d2.engine import launch
@@ -63,7 +63,7 @@ def find_records(args: argparse.Namespace, cfg: CfgNode, trained: Classes) -> li
     cfg.DATASETS.TRAIN = cfg.DATASETS.UNLABELED = cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = ()
     setup_datasets(cfg)
     for name in args.dataset:
-        check_list("--dataset", name)
+        check_registered("--dataset", name)
         # Its objects may be others: the boxes keep the detector's.
         if difference := trained.difference(replace(Classes.of_list(name, cfg), objects=())):
             raise InputError(

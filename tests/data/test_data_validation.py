@@ -12,7 +12,7 @@ from PIL import Image
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import check_training_data, load_description
-from wpl_d2.data.dataset_report import survey
+from wpl_d2.data.dataset_report import report_dataset
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -31,7 +31,7 @@ def run_tool(name, *arguments):
 
 
 def problems(tree, **changes):
-    return survey(load_description(tree.describe(**changes)), 90).problems
+    return report_dataset(load_description(tree.describe(**changes)), 90).problems
 
 
 def add_to(tree, list_name, line):
@@ -69,7 +69,7 @@ def test_real_data_are_as_they_are_described(shared, name, images, masks):
     description = load_description(f"configs/datasets/{name}.yaml", root)
     assert list(description.classes) == (root / "classes.txt").read_text().split()
     assert set(description.lists.values()) == {f"splits/{file.name}" for file in (root / "splits").iterdir()}
-    found = survey(description, 90)
+    found = report_dataset(description, 90)
     assert found.problems == []
     assert len(found.pixels) == masks
     assert len({record["file_name"] for records in found.lists.values() for record in records}) == images

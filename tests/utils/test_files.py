@@ -164,7 +164,7 @@ def test_boxes_are_computed_where_the_cache_is_full(tree, small_disk, monkeypatc
     mask[:20, :20] = 1
     tree.write_mask("labeled0", mask)
     records = [{"file_name": str(tree.image("labeled0")), "sem_seg_file_name": str(tree.mask("labeled0"))}]
-    (record,) = boxes_module.cached_boxes(records, (1,), 90)
+    (record,) = boxes_module.attach_component_boxes(records, (1,), 90)
     assert record["boxes"].tolist() == [[0, 0, 20, 20]]
     assert "set WPL_D2_CACHE to another folder" in caplog.text
     assert [path.name for path in small_disk.iterdir()] == ["fill"]

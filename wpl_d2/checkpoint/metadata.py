@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
 from ..config.config import RENAMED, set_value
-from ..data.datasets.folder import class_looks
+from ..data.datasets.folder import class_names_and_colors
 from ..modeling.model_metadata import read_config
 from ..utils.errors import InputError
 from .classes import classes_of_run
@@ -29,7 +29,7 @@ def describe_run(cfg: Any) -> dict[str, Any]:
     """
     data = classes_of_run(cfg).owner
     known = MetadataCatalog.get(data).as_dict() if data in MetadataCatalog else {}
-    classes, colors = class_looks(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    classes, colors = class_names_and_colors(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     return {
         "config": cfg.dump(),
         "classes": classes,

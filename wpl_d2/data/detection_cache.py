@@ -177,7 +177,7 @@ def _read(path: str | Path) -> tuple[CacheMetadata, dict[str, ImageBoxes]]:
     }
 
 
-def load_box_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> DetectionCache:
+def load_detection_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> DetectionCache:
     """The boxes of `MODEL.DETECTOR.CACHE`, checked against the data set that they are for.
 
     Args:

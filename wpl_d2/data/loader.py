@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from ..utils.errors import InputError
 from ..utils.signals import STOP_SIGNALS, end_with_parent, held_back, release
-from .component_boxes import cached_boxes
-from .detection_cache import load_box_cache
+from .component_boxes import attach_component_boxes
+from .detection_cache import load_detection_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
 
@@ -52,7 +52,7 @@ def labeled_records(cfg: CfgNode) -> Records:
             raise InputError(missing_mask(record, "DATASETS.TRAIN"))
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
-    return cached_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
+    return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
@@ -65,7 +65,7 @@ def unlabeled_records(cfg: CfgNode) -> Records:
     records = [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
     if cfg.MODEL.DETECTOR.MODE != "cached":
         return records
-    records = load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
+    records = load_detection_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
     if cfg.RPPI.ENABLED and records:
         _check_scores(cfg, records)
     return records
@@ -106,7 +106,7 @@ def list_records(name: str, key: str, optional: bool = False) -> Records:
     return records
 
 
-def share_of_batch(cfg: CfgNode, key: str, processes: int) -> int:
+def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
     """The images of one process in each step.
 
     Args:
@@ -280,7 +280,7 @@ def _records(names: Sequence[str]) -> Records:
 
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
     world = comm.get_world_size()
-    own = share_of_batch(cfg, key, world)
+    own = images_per_process(cfg, key, world)
     sampler = CountSampler(start_iter * own * world, comm.get_rank(), world)
     return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=own, sampler=sampler)
 

@@ -13,9 +13,9 @@ from detectron2.config import CfgNode
 
 from ..checkpoint.checkpointer import load_initial_weights
 from ..data import check_training_data
-from ..data.datasets.setup import check_list
-from ..data.detection_cache import load_box_cache
-from ..data.loader import labeled_dataset, list_records, share_of_batch, unlabeled_dataset
+from ..data.datasets.setup import check_registered
+from ..data.detection_cache import load_detection_cache
+from ..data.loader import images_per_process, labeled_dataset, list_records, unlabeled_dataset
 from ..evaluation import check_evaluator
 from ..evaluation.left_out import records_with_masks
 from ..evaluation.submission import SubmissionWriter
@@ -58,9 +58,9 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     processes = count_processes(args)
-    share_of_batch(cfg, "IMS_PER_BATCH", processes)
+    images_per_process(cfg, "IMS_PER_BATCH", processes)
     if cfg.DATASETS.UNLABELED:
-        share_of_batch(cfg, "UNLABELED_IMS_PER_BATCH", processes)
+        images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
     framework = _without_memory(trained_framework, cfg)
     build_optimizer(cfg, framework.student)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
@@ -76,7 +76,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str]) -> None:
     for name in judged:
-        check_list("--dataset", name)
+        check_registered("--dataset", name)
     tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
@@ -89,7 +89,7 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
             if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "label_files":
                 records_with_masks(name)
             if key != "DATASETS.TEST" and cfg.MODEL.DETECTOR.MODE == "cached":
-                load_box_cache(cfg, name, cfg.RPPI.BOX_SCORE).give(list_records(name, key))
+                load_detection_cache(cfg, name, cfg.RPPI.BOX_SCORE).give(list_records(name, key))
 
 
 def _check_label_files(cfg: CfgNode) -> None:

@@ -10,8 +10,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..data import cached_boxes
-from ..data.detection_cache import DetectionCache, check_size, image_key, load_box_cache, to_instances
+from ..data import attach_component_boxes
+from ..data.detection_cache import DetectionCache, check_size, image_key, load_detection_cache, to_instances
 from ..modeling import UnifiedSegDet
 from .left_out import NOTHING, LeftOut, records_with_masks
 
@@ -36,12 +36,12 @@ class BoxSource:
         self._model = model
         self._cache: DetectionCache | None = None
         if cfg.MODEL.DETECTOR.MODE == "cached":
-            self._cache = load_box_cache(cfg, dataset_name, cfg.RPPI.BOX_SCORE)
+            self._cache = load_detection_cache(cfg, dataset_name, cfg.RPPI.BOX_SCORE)
             self._cache.give(records)
         self._truth: dict[str, tuple[Tensor, Tensor]] = {}
         if self:
             objects = torch.tensor(MetadataCatalog.get(dataset_name).object_ids)
-            for record in cached_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA, left_out.note):
+            for record in attach_component_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA, left_out.note):
                 pair = torch.from_numpy(record["boxes"]), objects[torch.from_numpy(record["box_classes"])]
                 self._truth[image_key(record)] = pair
 
