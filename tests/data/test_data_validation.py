@@ -201,7 +201,7 @@ def test_an_image_whose_path_does_not_lead_to_a_mask_is_told_so(tree):
         check_training_data(tree.cfg())
 
 
-@pytest.mark.parametrize("keys", [(), (*EVALUATED, "TEST.EVALUATOR", "label_files")])
+@pytest.mark.parametrize("keys", [(), (*EVALUATED, "TEST.EVALUATOR", "submission")])
 def test_test_images_need_masks_only_where_they_are_measured_on(tree, keys):
     tree.mask("val1").unlink()
     check_training_data(tree.cfg(*keys))

@@ -306,7 +306,7 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_evaluation(cfg: CN) -> None:
-    # confusion: one confusion matrix on the device; detectron2: SemSegEvaluator; label_files: no numbers and no masks
+    # confusion: one confusion matrix on the device; detectron2: SemSegEvaluator; submission: no numbers and no masks
     # needed, one PNG of the data set's own ids for each image, as the Cityscapes server takes them.
     cfg.TEST.EVALUATOR = "confusion"
     # How an image is segmented; boxes are always found on the whole image.

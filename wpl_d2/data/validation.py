@@ -54,7 +54,7 @@ def check_training_data(cfg: CfgNode) -> None:
     judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else {}
     masked, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
     if evaluates:
-        (bare if cfg.TEST.EVALUATOR == "label_files" else masked)["DATASETS.TEST"] = test
+        (bare if cfg.TEST.EVALUATOR == "submission" else masked)["DATASETS.TEST"] = test
     problems = [
         problem
         for key, lists in (masked | bare).items()

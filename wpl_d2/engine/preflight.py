@@ -67,7 +67,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         with _nothing_kept():
             load_initial_weights(framework.student, cfg)
     if cfg.TEST.EVAL_PERIOD > 0:
-        _check_label_files(cfg)
+        _check_submission(cfg)
     check_training_data(cfg)
     labeled_dataset(cfg)
     if cfg.DATASETS.UNLABELED:
@@ -82,18 +82,18 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
     with _nothing_kept():
         load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
-    _check_label_files(cfg)
+    _check_submission(cfg)
     for key, names in tested.items():
         for name in names:
             list_records(name, key)
-            if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "label_files":
+            if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "submission":
                 records_with_masks(name)
             if key != "DATASETS.TEST" and cfg.MODEL.DETECTOR.MODE == "cached":
                 load_detection_cache(cfg, name, cfg.RPPI.BOX_SCORE).give(list_records(name, key))
 
 
-def _check_label_files(cfg: CfgNode) -> None:
-    if cfg.TEST.EVALUATOR == "label_files":
+def _check_submission(cfg: CfgNode) -> None:
+    if cfg.TEST.EVALUATOR == "submission":
         for name in cfg.DATASETS.TEST:
             SubmissionWriter(name, cfg.OUTPUT_DIR)
 
