@@ -28,7 +28,7 @@ from wpl_d2.data.datasets.setup import check_registered
 from wpl_d2.data.detection_cache import CacheMetadata
 from wpl_d2.data.loader import list_records
 from wpl_d2.engine import launch
-from wpl_d2.inference.detection_caching import cache_boxes
+from wpl_d2.inference.detection_caching import cache_detections
 from wpl_d2.utils.errors import InputError
 from wpl_d2.utils.files import make_place
 
@@ -40,11 +40,11 @@ def main(args: argparse.Namespace) -> None:
     records = find_records(args, cfg, Classes.of_checkpoint(about))
     with open(args.weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    cache = cache_boxes(model, records, origin, about["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
-    count = sum(len(image.boxes) for image in cache.images.values())
+    metadata = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    cache = cache_detections(model, records, metadata, about["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
+    count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(
-        "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache.images), args.output
+        "%d boxes with score >= %g of %d images: %s", count, metadata.min_score, len(cache), args.output
     )
 
 

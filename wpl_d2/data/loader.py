@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
@@ -56,30 +56,9 @@ def labeled_records(cfg: CfgNode) -> Records:
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks; with "detections" if they are cached.
-
-    Raises:
-        InputError: the cached boxes do not fit.
-    """
+    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
     records = _records(cfg.DATASETS.UNLABELED)
-    records = [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
-    if cfg.MODEL.DETECTOR.MODE != "cached":
-        return records
-    records = load_detection_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
-    if cfg.RPPI.ENABLED and records:
-        _check_scores(cfg, records)
-    return records
-
-
-def _check_scores(cfg: CfgNode, records: Records) -> None:
-    """Refuse boxes of which none has the score that RPPI wants."""
-    scores = torch.cat([torch.from_numpy(record["detections"].scores) for record in records])
-    if not (scores >= cfg.RPPI.BOX_SCORE).any():
-        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
-        raise InputError(
-            f"RPPI.BOX_SCORE: {cfg.RPPI.BOX_SCORE:g} is reached by none of the {len(scores)} boxes of unlabeled images "
-            f"in {cfg.MODEL.DETECTOR.CACHE}{best}; lower it, or set RPPI.ENABLED False"
-        )
+    return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
 
 
 def list_records(name: str, key: str, optional: bool = False) -> Records:
@@ -143,8 +122,26 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
-    """Where unlabeled samples come from; errors are those of `unlabeled_records`."""
-    return unlabeled_records(cfg), UnlabeledMapper(cfg)
+    """Where unlabeled samples come from; with MODEL.DETECTOR.MODE cached they have detections.
+
+    Raises:
+        InputError: the cached detections do not fit, or none of them has the score that RPPI wants.
+    """
+    records = unlabeled_records(cfg)
+    classes = MetadataCatalog.get(cfg.DATASETS.UNLABELED[0]).get("stuff_classes")
+    cache = load_detection_cache(cfg, classes, records)
+    if cache is not None and cfg.RPPI.ENABLED:
+        _check_scores_reach(cfg.RPPI.BOX_SCORE, cache.scores(records), cache.path)
+    return records, UnlabeledMapper(cfg, cache=cache)
+
+
+def _check_scores_reach(min_score: float, scores: torch.Tensor, path: str) -> None:
+    if not (scores >= min_score).any():
+        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
+        raise InputError(
+            f"RPPI.BOX_SCORE: {min_score:g} is reached by none of the {len(scores)} boxes of unlabeled images in "
+            f"{path}{best}; lower it, or set RPPI.ENABLED False"
+        )
 
 
 def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedDataset:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from ..checkpoint.checkpointer import load_initial_weights
 from ..data import check_training_data
@@ -85,11 +86,11 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     _check_submission(cfg)
     for key, names in tested.items():
         for name in names:
-            list_records(name, key)
+            records = list_records(name, key)
             if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "submission":
                 records_with_masks(name)
-            if key != "DATASETS.TEST" and cfg.MODEL.DETECTOR.MODE == "cached":
-                load_detection_cache(cfg, name, cfg.RPPI.BOX_SCORE).give(list_records(name, key))
+            if key != "DATASETS.TEST":
+                load_detection_cache(cfg, MetadataCatalog.get(name).stuff_classes, records)
 
 
 def _check_submission(cfg: CfgNode) -> None:
