@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
 from ..config.config import flatten, leaf_keys, set_value, translate
-from ..data.datasets.folder import class_looks
+from ..data.datasets.folder import class_names_and_colors
 from ..modeling.model_metadata import read_config
 from .classes import get_run_classes
 
@@ -28,7 +28,7 @@ def build_metadata(cfg: Any) -> dict[str, Any]:
     """
     data = get_run_classes(cfg).owner
     known = MetadataCatalog.get(data).as_dict() if data in MetadataCatalog else {}
-    classes, colors = class_looks(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    classes, colors = class_names_and_colors(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     return {
         "config": cfg.dump(),
         "classes": classes,

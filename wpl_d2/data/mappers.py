@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..structures import IGNORE
 from ..utils.errors import InputError, check_name
-from .detection_cache import check_size, to_instances
+from .detection_cache import DetectionCache
 from .image_io import APPLY, UnreadableImageError, read_mask, read_record
 from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, JitterView, StrongView
@@ -103,22 +103,26 @@ class UnlabeledMapper:
     """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
 
     Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
-    H, W) uint8, `valid` (H, W) bool, False in the padding; and, if the dataset dict has "detections" (of
-    `DetectionCache.give`), `boxes`: those of them that the view shows, in its pixels (see `to_instances`).
+    H, W) uint8, `valid` (H, W) bool, False in the padding; and, with a cache, `detections`: the `Detections` that the
+    view shows, in its pixels.
     """
 
     @configurable
-    def __init__(self, *, view: RandomView, strong: StrongView, views: int) -> None:
+    def __init__(
+        self, *, view: RandomView, strong: StrongView, views: int, cache: DetectionCache | None = None
+    ) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry, which the strong views share.
             strong: changes the colours of the weak view.
             views: number of strong views.
+            cache: the detections of all images, if samples shall have some.
         """
         self.view = view
         self.strong = strong
         self.views = views
+        self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -147,11 +151,10 @@ class UnlabeledMapper:
         strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
         sample.update(image=weak, valid=_valid(view), strong=torch.stack(strong) if strong else weak[None][:0])
-        if "detections" in dataset_dict:
-            check_size(dataset_dict, (image.shape[0], image.shape[1]))
-            boxes, keep = _move_boxes(dataset_dict["detections"].boxes, view)
-            size = (weak.shape[1], weak.shape[2])
-            sample["boxes"] = to_instances(boxes, dataset_dict["detections"], size)[keep]
+        if self.cache is not None:
+            detections = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
+            boxes, keep = _move_boxes(detections.boxes.numpy(), view)
+            sample["detections"] = detections._replace(boxes=boxes.tensor).select(keep)
         return sample
 
 

@@ -55,7 +55,7 @@ class ExportWrapper(nn.Module):
         """Boxes of one image (1, 3, H, W): xyxy (N, 4) in pixels, scores (N,), semantic class ids (N,)."""
         features = self.model.encode(self._normalize(images))
         found = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
-        return found.pred_boxes.tensor, found.scores, found.class_ids
+        return found.boxes, found.scores, found.classes
 
     def _normalize(self, images: Tensor) -> Tensor:
         normalized = (images - self.model.pixel_mean) / self.model.pixel_std

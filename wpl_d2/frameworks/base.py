@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
-from ..structures import LossTerm, PseudoLabels, SemSegOutput
+from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput
 from ..utils.errors import InputError, check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
@@ -315,8 +315,8 @@ class Framework(nn.Module):
         return terms, losses
 
     @torch.no_grad()
-    def weak_detections(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> list[Any]:
-        """All boxes of weak views, one `Instances` an image: the cached ones of the items, else the labeler's own.
+    def weak_detections(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> list[Detections]:
+        """All detections of each weak view: the cached ones of the items, else the labeler's own.
 
         Args:
             items: the unlabeled items.
@@ -324,7 +324,7 @@ class Framework(nn.Module):
         """
         if self.labeler.has_detector:
             return self.labeler.detect(features, [tuple(item["image"].shape[-2:]) for item in items])
-        return [item["boxes"].to(self.device) for item in items]
+        return [item["detections"].to(self.device) for item in items]
 
     @torch.no_grad()
     def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:

@@ -1,7 +1,7 @@
 """From a trained model to label maps and boxes: of a batch, of a folder, of a video."""
 
 from .build import Inference, build_inference, build_predict
-from .detection_caching import cache_boxes
+from .detection_caching import cache_detections
 from .predict import predict
 from .predictor import Prediction, Predictor
 from .runtime_model import Detections, RuntimeModel
@@ -20,7 +20,7 @@ __all__ = [
     "Source",
     "build_inference",
     "build_predict",
-    "cache_boxes",
+    "cache_detections",
     "open_source",
     "predict",
 ]
