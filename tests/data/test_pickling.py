@@ -11,7 +11,7 @@ from helpers import AUGSEG, CLASSES
 
 from wpl_d2.data import EvalMapper, build_test_loader
 from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
-from wpl_d2.data.loader import build_requested_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
+from wpl_d2.data.loader import build_partner_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
 KINDS = {
@@ -59,7 +59,7 @@ def test_data_of_training(tree, cache, kind):
     assert ("paste" in labeled, "instances" in labeled) == (kind == "copy_paste", kind in ("boxes", "copy_paste"))
     for dataset, key in (
         (unlabeled_dataset(cfg), 7),
-        (build_requested_loader(cfg, deque([[2]])).dataset, (5, 2)),
+        (build_partner_loader(cfg, deque([[2]])).dataset, (5, 2)),
     ):
         unlabeled = assert_survives(dataset, key)
         assert ("boxes" in unlabeled) == (kind == "cached_boxes")
