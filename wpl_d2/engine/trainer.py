@@ -20,7 +20,7 @@ from torch import Tensor
 from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, size_of
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
-from ..frameworks import Framework, build_framework, idle_keys
+from ..frameworks import Framework, build_framework, ineffective_keys
 from ..utils.errors import InputError, check_name, in_one_line
 from ..utils.signals import STOP_SIGNALS
 from .hooks import (
@@ -68,7 +68,7 @@ class Trainer(SimpleTrainer):
         """
         self.cfg = cfg
         self.framework = trained_framework(cfg)
-        for text in idle_keys(cfg, self.framework):
+        for text in ineffective_keys(cfg, self.framework):
             logger.warning(text)
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.

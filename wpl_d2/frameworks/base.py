@@ -215,7 +215,7 @@ class Framework(nn.Module):
         if self.weigher is not None:
             self.weigher.after_step()
 
-    def idle(self) -> list[str]:
+    def ineffective_parts(self) -> list[str]:
         """What of its own, beyond what all frameworks have, did nothing so far: a text each, `key: what was so`."""
         return []
 

@@ -183,7 +183,7 @@ class AEL(TeacherStudent):
         """The partners of the next two steps' unlabeled images; no list is empty but the first two of a run."""
         return self.queue.upcoming()
 
-    def idle(self) -> list[str]:
+    def ineffective_parts(self) -> list[str]:
         """Whether no image is remembered to show a class."""
         if self.presence.present.any():
             return []
