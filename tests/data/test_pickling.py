@@ -10,7 +10,7 @@ from detectron2.structures import Instances
 from helpers import AUGSEG, write_detection_cache
 
 from wpl_d2.data import EvalMapper, build_test_loader
-from wpl_d2.data.loader import build_requested_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
+from wpl_d2.data.loader import build_partner_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
 from wpl_d2.structures import Detections
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
@@ -62,7 +62,7 @@ def test_data_of_training(tree, cache, kind):
     assert ("paste" in labeled, "instances" in labeled) == (kind == "copy_paste", kind in ("boxes", "copy_paste"))
     for dataset, key in (
         (unlabeled_dataset(cfg), 7),
-        (build_requested_loader(cfg, deque([[2]])).dataset, (5, 2)),
+        (build_partner_loader(cfg, deque([[2]])).dataset, (5, 2)),
     ):
         unlabeled = assert_survives(dataset, key)
         assert ("detections" in unlabeled) == (kind == "cached_detections")

@@ -17,7 +17,7 @@ from detectron2.utils.events import CommonMetricPrinter, JSONWriter, Tensorboard
 from torch import Tensor
 
 from ..checkpoint.checkpointer import STEP_FILE, FrameworkCheckpointer, load_checkpoint
-from ..frameworks import Framework, idle_parts
+from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import LineFile, UnwritableError, clear_write_errors
@@ -290,7 +290,7 @@ class PseudoLabelAverages(HookBase):
                 "%.2f %% were reliable",
                 *(self._steps, 100 * selected, 100 * weighted, 100 * reliable),
             )
-        for text in idle_parts(framework, self._sums):
+        for text in ineffective_parts(framework, self._sums):
             logger.warning(text)
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
 
 Batch = dict[str, list[dict[str, Any]]]
-"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "requested": likewise}."""
+"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise}."""
 
 Terms = tuple[list[LossTerm], dict[str, Tensor]]
 """The per-pixel terms of a step, and the losses that have no pixels (the detector's), ready as scalars."""
@@ -215,12 +215,12 @@ class Framework(nn.Module):
         if self.weigher is not None:
             self.weigher.after_step()
 
-    def idle(self) -> list[str]:
+    def ineffective_parts(self) -> list[str]:
         """What of its own, beyond what all frameworks have, did nothing so far: a text each, `key: what was so`."""
         return []
 
-    def requests(self) -> list[list[int]]:
-        """Places in the unlabeled list of the images that this process wants in `batch["requested"]`; its state.
+    def partner_indices(self) -> list[list[int]]:
+        """Places in the unlabeled list of the images that this process wants in `batch["partners"]`; its state.
 
         Asked before the first step and after each forward, when the device is idle. Two steps ahead, so that an image
         is made while the step before its own runs.
