@@ -46,8 +46,8 @@ def oracle_cfg(tree, kind, host, *opts):
 def step(cfg, source=None):
     torch.manual_seed(0)
     framework = build_framework(cfg)
-    requests = framework.requests()
-    loader = build_train_loader(cfg, 0, deque(requests), source or oracle_source(cfg))
+    indices = framework.partner_indices()
+    loader = build_train_loader(cfg, 0, deque(indices), source or oracle_source(cfg))
     torch.manual_seed(5)
     with EventStorage():
         return framework, framework(next(loader))
@@ -156,8 +156,8 @@ def test_an_oracle_trains_and_its_checkpoint_says_so(tree, oracles, tmp_path):
     torch.manual_seed(0)
     trainer = OracleTrainer(cfg)
     trainer.train()
-    model, about = load_model(str(tmp_path / "out" / "model_final.pth"))
-    assert about["config"].FRAMEWORK.NAME == "OracleWeightsMeanTeacher"
+    model, metadata = load_model(str(tmp_path / "out" / "model_final.pth"))
+    assert metadata["config"].FRAMEWORK.NAME == "OracleWeightsMeanTeacher"
     assert not model.training
     # The package's own trainer has no truth to give.
     torch.manual_seed(0)

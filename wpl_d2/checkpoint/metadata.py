@@ -10,14 +10,14 @@ from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
 from ..config.config import flatten, leaf_keys, set_value, translate
-from ..data.datasets.folder import class_looks
+from ..data.datasets.folder import class_names_and_colors
 from ..modeling.model_metadata import read_config
-from .classes import classes_of_run
+from .classes import get_run_classes
 
 logger = logging.getLogger(__name__)
 
 
-def describe_run(cfg: Any) -> dict[str, Any]:
+def build_metadata(cfg: Any) -> dict[str, Any]:
     """The description of a run for its checkpoints, as plain data: config, class names, colors and preprocessing.
 
     Args:
@@ -26,9 +26,9 @@ def describe_run(cfg: Any) -> dict[str, Any]:
     Raises:
         InputError: the run's data sets have different classes.
     """
-    data = classes_of_run(cfg).owner
+    data = get_run_classes(cfg).owner
     known = MetadataCatalog.get(data).as_dict() if data in MetadataCatalog else {}
-    classes, colors = class_looks(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
+    classes, colors = class_names_and_colors(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     return {
         "config": cfg.dump(),
         "classes": classes,
@@ -46,8 +46,8 @@ def restore_cfg(text: str, source: str = "the model") -> CfgNode:
     """The config in what a checkpoint or an exported file says of itself.
 
     Args:
-        text: as `describe_run` dumped it, perhaps by a former version. Keys that it lacks have their defaults, renamed
-            ones are translated, and a warning names those that this version does not know.
+        text: as `build_metadata` dumped it, perhaps by a former version. Keys that it lacks have their defaults,
+            renamed ones are translated, and a warning names those that this version does not know.
         source: its file, for messages.
 
     Raises:

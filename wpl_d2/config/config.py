@@ -13,8 +13,8 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-from ..utils.errors import InputError, nearest
-from ..utils.files import refuse_repeated_keys
+from ..utils.errors import InputError, suggest
+from ..utils.files import check_unique_keys
 from .keys import KEYS, RENAMED, RENAMED_VALUES
 from .validation import check_config, check_overrides
 
@@ -111,7 +111,7 @@ class _ConfigFile(CN):
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
-            refuse_repeated_keys(filename, file.read())
+            check_unique_keys(filename, file.read())
         return super()._open_cfg(filename)
 
 
@@ -137,7 +137,7 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
     for part in path:
         node = node.get(part) if isinstance(node, CN) else None
     if not isinstance(node, CN) or name not in node:
-        mend = nearest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/keys.py")
+        mend = suggest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/keys.py")
         raise InputError(f"{source}: no config key {key}; {mend}")
     old = node[name]
     if isinstance(old, CN):

@@ -341,8 +341,8 @@ _SOLVER = (
 
 _TEST = (
     Key("TEST.EVAL_PERIOD", 0, COUNT_FROM_0, "Steps between evaluations, the last one at the end; 0: no evaluation."),
-    Key("TEST.EVALUATOR", "confusion", one_of("confusion", "detectron2", "label_files"),
-        "confusion: one confusion matrix on the device; detectron2: its SemSegEvaluator; label_files: no figures and "
+    Key("TEST.EVALUATOR", "confusion", one_of("confusion", "detectron2", "submission"),
+        "confusion: one confusion matrix on the device; detectron2: its SemSegEvaluator; submission: no figures and "
         "no masks needed, but one PNG of the data set's own ids per image, as the Cityscapes server takes them."),
     Key("TEST.STUDENT", False, FLAG, "Also evaluate the student where the teacher is what is evaluated and exported."),
     Key("TEST.PSEUDO_LABELS", (), NAMES,
@@ -382,6 +382,7 @@ RENAMED = {
 """Keys of former versions and their present names: errors name these, and configs in old checkpoints are translated."""
 
 RENAMED_VALUES = {
+    "TEST.EVALUATOR": {"label_files": "submission"},
     "WEIGHTING.LABELED_FROM": {"labeler": "teacher"},
 }
 """By present key, the values of former versions and their present names; used as `RENAMED` is."""

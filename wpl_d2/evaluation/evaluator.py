@@ -18,7 +18,7 @@ from ..config.validation import check_section
 from ..data import build_test_loader, read_mask
 from ..data.image_io import APPLY
 from ..frameworks import Framework
-from ..inference.build import build_inference, judged_crop
+from ..inference.build import build_inference, evaluated_crop
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from .detection import build_box_evaluator
@@ -111,11 +111,11 @@ def build_evaluator(
     check_section(cfg, "TEST")
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out)
-    if cfg.TEST.EVALUATOR == "label_files":
+    if cfg.TEST.EVALUATOR == "submission":
         return SubmissionWriter(dataset_name, output_dir)
     classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset_name, classes, judged_crop(cfg), padding, left_out)
+        SemSegConfusionEvaluator(dataset_name, classes, evaluated_crop(cfg), padding, left_out)
         if cfg.TEST.EVALUATOR == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]
