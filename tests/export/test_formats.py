@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.export import FORMATS, export_model, open_model
 from wpl_d2.export import onnx as onnx_format

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from ..checkpoint.checkpointer import load_initial_weights
+from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..data import check_training_data
 from ..data.datasets.setup import check_list
 from ..data.detection_cache import load_box_cache
@@ -25,7 +25,6 @@ from ..modeling.build import check_device
 from ..utils.errors import InputError, check_name
 from ..utils.files import make_output_folder
 from .launch import count_processes
-from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
 from .trainer import amp_dtype, build_training_framework
@@ -81,7 +80,8 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
     with _nothing_kept():
-        load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
+        framework = _without_memory(build_framework, cfg)
+        FrameworkCheckpointer(framework, cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     _check_label_files(cfg)
     for key, names in tested.items():
         for name in names:

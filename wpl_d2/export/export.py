@@ -12,7 +12,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from torch import Tensor
 
-from ..checkpoint.checkpointer import load_model
+from ..checkpoint import load_model
 from ..data import read_image, setup_datasets
 from ..inference.runtime_model import build_runtime_model
 from ..inference.sources import image_files

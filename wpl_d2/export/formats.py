@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ..checkpoint.checkpointer import load_model
+from ..checkpoint import load_model
 from ..inference.runtime_model import RuntimeModel, build_runtime_model
 from ..modeling.build import check_device
 from ..utils.errors import InputError

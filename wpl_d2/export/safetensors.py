@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from ..checkpoint.checkpointer import load_model
+from ..checkpoint import load_model
 from ..inference.runtime_model import RuntimeModel, build_runtime_model
 from ..modeling.model_metadata import metadata_to_texts
 
