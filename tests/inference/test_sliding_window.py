@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wpl_d2.inference.sliding_window import CentreCrop, SlidingWindow, centre
+from wpl_d2.inference.sliding_window import CentreCrop, SlidingWindow, centre_window
 from wpl_d2.inference.tta import PredictWithTTA
 
 FILL = (120.0, 110.0, 100.0)
@@ -174,4 +174,4 @@ def test_centre_crop(predict, size):
     expected = torch.zeros(2, 4, *size)
     expected[..., top : top + height, left : left + width] = predict(canvas)[..., y : y + height, x : x + width]
     torch.testing.assert_close(found, expected)
-    assert centre(size, crop) == (slice(top, top + height), slice(left, left + width))
+    assert centre_window(size, crop) == (slice(top, top + height), slice(left, left + width))

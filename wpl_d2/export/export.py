@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoint import load_model
 from ..data import read_image, setup_datasets
 from ..inference.runtime_model import build_runtime_model
-from ..inference.sources import image_files
+from ..inference.sources import list_images
 from ..utils.errors import InputError, check_name
 from ..utils.files import clear_write_errors
 from .formats import FORMATS
@@ -70,7 +70,7 @@ def export_model(
 
 def _images(given: str, cfg: Any) -> list[Tensor]:
     """(3, H, W) uint8 RGB."""
-    files = image_files(given).files if given else _test_images(cfg.clone())
+    files = list_images(given).files if given else _test_images(cfg.clone())
     if not files:
         raise InputError(f"--images: no images in {given or 'the training test set'}; name a folder or a pattern")
     return [torch.from_numpy(read_image(file).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]
