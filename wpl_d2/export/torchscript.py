@@ -1,4 +1,4 @@
-"""TorchScript: runs where PyTorch does, C++ included; with boxes also wants torchvision's operators."""
+"""TorchScript: runs with PyTorch, C++ included; with boxes torchvision's operators are needed too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .wrapper import ExportWrapper, sample_images
 
 
 class TorchScript:
-    """Method `forward`: images (B, 3, H, W) float to logits; `detect`: one image (1, 3, H, W) to its boxes."""
+    """Methods `forward`, images (B, 3, H, W) float to logits, and `detect`, one image (1, 3, H, W) to its boxes."""
 
     suffix = ".pt"
     supports_boxes = True
@@ -31,10 +31,10 @@ class TorchScript:
         inputs: dict[str, tuple[Tensor, ...]] = {"forward": (images,)}
         if boxes:
             inputs["detect"] = (images[:1],)
-        # Else the number of boxes at each stage would be the sample's.
+        # Otherwise the numbers of boxes would be traced as constants.
         with torch.no_grad(), patch_builtin_len():
             traced = torch.jit.trace_module(wrapper, inputs, check_trace=False)
-        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+        # Through memory: on a full disk PyTorch's file writer aborts the process.
         content = io.BytesIO()
         torch.jit.save(traced, content, _extra_files=metadata_to_texts(metadata))
         path.write_bytes(content.getvalue())
@@ -47,7 +47,7 @@ class TorchScript:
         except RuntimeError as error:
             raise InputError(f"{path}: is no TorchScript file; export it anew") from error
 
-        # Files of earlier versions call it `find`.
+        # In files of earlier versions the method is `find`.
         method: Any = getattr(module, "detect", None) or getattr(module, "find", None)
 
         def detect(images: Tensor) -> list[Detections]:
