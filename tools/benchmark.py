@@ -43,9 +43,9 @@ def main(args: argparse.Namespace) -> None:
         )
     stream = build_train_loader(cfg)
     batch = next(stream)
-    if build_framework(cfg).requests():
+    if build_framework(cfg).partner_indices():
         # Any images cost what those cost that a framework asks for.
-        batch["requested"] = next(stream)["unlabeled"]
+        batch["partners"] = next(stream)["unlabeled"]
     result = {"config": args.config_file, "device": cfg.MODEL.DEVICE, "threads": args.threads, "steps": args.steps}
     result |= compare_steps(cfg, batch, args.steps)
     result |= compare_overlap(cfg, batch, args.steps)
@@ -147,7 +147,7 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
         setattr(owner, name, wrapped)
 
     if framework.weigher is not None:
-        for name in ("resolve", "stage_labeled", "stage_reliable", "commit"):
+        for name in ("resolve", "stage_labeled", "stage_reliable", "after_step"):
             timed(framework.weigher, name, "weighting")
         if "boxes" in framework.weigher.needs:
             timed(framework.labeler, "detect", "detector")

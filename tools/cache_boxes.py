@@ -24,11 +24,11 @@ from wpl_d2.checkpoint import load_checkpoint, load_model
 from wpl_d2.checkpoint.classes import ClassNames
 from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.data.datasets.setup import check_list
+from wpl_d2.data.datasets.setup import check_registered
 from wpl_d2.data.detection_cache import CacheMetadata
 from wpl_d2.data.loader import list_records
 from wpl_d2.engine import launch
-from wpl_d2.inference.detection_caching import cache_boxes
+from wpl_d2.inference.detection_caching import cache_detections
 from wpl_d2.utils.errors import InputError
 from wpl_d2.utils.files import make_output_parent
 
@@ -41,10 +41,10 @@ def main(args: argparse.Namespace) -> None:
     with open(args.weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     origin = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    cache = cache_boxes(model, records, origin, metadata["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
-    count = sum(len(image.boxes) for image in cache.images.values())
+    cache = cache_detections(model, records, origin, metadata["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
+    count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(
-        "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache.images), args.output
+        "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache), args.output
     )
 
 
@@ -63,7 +63,7 @@ def find_records(args: argparse.Namespace, cfg: CfgNode, trained: ClassNames) ->
     cfg.DATASETS.TRAIN = cfg.DATASETS.UNLABELED = cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = ()
     setup_datasets(cfg)
     for name in args.dataset:
-        check_list("--dataset", name)
+        check_registered("--dataset", name)
         # Its objects may be others: the boxes keep the detector's.
         if difference := trained.difference(replace(ClassNames.from_dataset(name, cfg), objects=())):
             raise InputError(

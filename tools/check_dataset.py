@@ -11,7 +11,7 @@ import argparse
 import sys
 
 from wpl_d2 import get_cfg
-from wpl_d2.data.dataset_report import survey
+from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.data.datasets import generate_if_missing, load_description
 from wpl_d2.utils.command_line import positive_int
 from wpl_d2.utils.errors import clear_errors
@@ -24,7 +24,7 @@ def main() -> int:
     args = parser.parse_args()
     description = load_description(args.description)
     generate_if_missing(description)
-    result = survey(description, args.min_box_area)
+    result = report_dataset(description, args.min_box_area)
     print(f"\n{description.name} in {description.root}\n\n{result.tables()}\n")
     for note in result.notes:
         print(f"note: {note}")

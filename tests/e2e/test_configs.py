@@ -8,7 +8,7 @@ from helpers import build_on_meta
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description
-from wpl_d2.frameworks import idle_keys
+from wpl_d2.frameworks import ineffective_keys
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted(path for path in CONFIGS.rglob("*.yaml") if path.parent.name not in ("_base_", "datasets"))
@@ -22,7 +22,7 @@ def test_preset_builds(path):
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.UNLABELED, *cfg.DATASETS.TEST} <= lists
     framework = build_on_meta(cfg)
     assert type(framework).__name__ == cfg.FRAMEWORK.NAME
-    assert idle_keys(cfg, framework) == []
+    assert ineffective_keys(cfg, framework) == []
 
 
 def differing_keys(*names, data="camvid"):

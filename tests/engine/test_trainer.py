@@ -303,12 +303,20 @@ def test_a_checkpoint_alone_rebuilds_its_model(tree, tmp_path):
     assert MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes == metadata["classes"]
 
 
-def test_a_config_of_another_version_is_read():
+def test_a_config_of_another_version_is_read(caplog):
     cfg = get_cfg()
     cfg.SOLVER.MAX_ITER, cfg.DATASETS.TRAIN, cfg.OUTPUT_DIR = 7, ("a", "b"), "out"
     cfg.MODEL.TIMM.REMOVED, cfg.OLD = True, CfgNode({"KEY": 1})
-    del cfg.WEIGHTING["K"]
-    restored = restore_cfg(cfg.dump())
+    cfg.SOLVER.PICTURE_PERIOD, cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.SIMILARITY = 9, "labeler", "cosine"
+    del cfg.WEIGHTING["K"], cfg["VIS_PERIOD"], cfg.WEIGHTING["KIND"]
+    restored = restore_cfg(cfg.dump(), "old.pth")
+    assert (restored.VIS_PERIOD, restored.WEIGHTING.LABELED_FROM, restored.WEIGHTING.KIND) == (
+        9,
+        "teacher",
+        ("cosine",),
+    )
+    message = "old.pth: its config has keys that this version does not know: MODEL.TIMM.REMOVED (True), OLD.KEY (1)"
+    assert [record.getMessage() for record in caplog.records] == [message]
     assert (restored.SOLVER.MAX_ITER, restored.DATASETS.TRAIN, restored.OUTPUT_DIR) == (7, ("a", "b"), "out")
     assert restored.WEIGHTING.K == 5
     assert "OLD" not in restored
@@ -532,7 +540,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 def test_pictures_reach_the_event_file(tree, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "SOLVER.PICTURE_PERIOD", 2)
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "VIS_PERIOD", 2)
     events = EventAccumulator(str(tmp_path / "out")).Reload()
     of_unlabeled = {f"unlabeled/{name}" for name in ("prediction", "pseudo_label", "weight")}
     assert set(events.Tags()["images"]) == {"labeled/prediction", "labeled/truth", *of_unlabeled}

@@ -14,11 +14,11 @@ from wpl_d2.structures import IGNORE, PseudoLabels
 PLAIN = [*AEL, "WEIGHTING.ENABLED", False]
 
 
-def make_asked(tree, *opts):
-    """A framework and a batch with images that were asked for, for the sake of class 1."""
+def make_with_partners(tree, *opts):
+    """A framework and a batch with partners that were chosen for class 1."""
     framework, batch = make(tree, *opts)
     queue = deque([[4, 0], [1, 2]])
-    batch["requested"] = next(build_train_loader(tree.cfg(*SMALL, *opts), 0, queue))["requested"]
+    batch["partners"] = next(build_train_loader(tree.cfg(*SMALL, *opts), 0, queue))["partners"]
     framework.queue.rows.copy_(torch.tensor([[[4, 1], [0, 1]], [[1, 1], [2, 1]]]))
     return framework, batch
 
@@ -46,7 +46,7 @@ def label_all(framework, monkeypatch, labels, **fields):
 
 
 def test_terms_and_coefficients_are_the_published_ones(tree):
-    framework, batch = make_asked(tree, *PLAIN, "MODEL.AUX_HEAD.ENABLED", True)
+    framework, batch = make_with_partners(tree, *PLAIN, "MODEL.AUX_HEAD.ENABLED", True)
     found = [(term.name, term.coefficient) for term in framework.terms(batch)[0]]
     assert found == [("loss_sem_seg", 1.0), ("loss_aux", 0.4), ("loss_consistency", 1.0), ("loss_unsup", 1.0)]
 
@@ -140,25 +140,25 @@ def test_the_class_of_which_the_student_is_least_sure_is_pasted_most(tree):
 
 
 def test_the_box_around_the_class_comes_from_the_image_that_was_asked_for(tree, monkeypatch):
-    framework, batch = make_asked(tree, *PLAIN)
+    framework, batch = make_with_partners(tree, *PLAIN)
     labels = torch.zeros(48, 64, dtype=torch.int64)
     labels[8:20, 4:32] = 1
     label_all(framework, monkeypatch, labels)
-    images, _ = framework._mix(batch["unlabeled"], batch["requested"], framework._draw(2, (48, 64)))
-    for mixed, own, partner in zip(images, batch["unlabeled"], batch["requested"], strict=True):
+    images, _ = framework._mix(batch["unlabeled"], batch["partners"], framework._draw(2, (48, 64)))
+    for mixed, own, partner in zip(images, batch["unlabeled"], batch["partners"], strict=True):
         expected = own["image"].clone()
         expected[:, 8:20, 4:32] = partner["image"][:, 8:20, 4:32]
         assert torch.equal(mixed, expected)
 
 
 def test_all_that_is_known_moves_with_the_pixels(tree):
-    framework, batch = make_asked(tree, *AEL)
+    framework, batch = make_with_partners(tree, *AEL)
     draws = framework._draw(2, (48, 64))
     framework.queue.rows.fill_(-1)  # the boxes are those that were drawn
-    both = framework.label({"unlabeled": [*batch["unlabeled"], *batch["requested"]]})
+    both = framework.label({"unlabeled": [*batch["unlabeled"], *batch["partners"]]})
     coded = both.replace(reliable=both.labels == 0, weight=both.confidence + 1)
     framework.label = lambda _: coded
-    _, mixed = framework._mix(batch["unlabeled"], batch["requested"], draws)
+    _, mixed = framework._mix(batch["unlabeled"], batch["partners"], draws)
     assert draws.boxes.any() and not draws.boxes.all()
     for name in ("labels", "confidence", "valid", "reliable", "weight"):
         field = getattr(coded, name)
@@ -167,7 +167,7 @@ def test_all_that_is_known_moves_with_the_pixels(tree):
 
 def test_the_first_images_are_mixed_with_each_other(tree):
     framework, batch = make(tree, *PLAIN)
-    assert batch["requested"] == []
+    assert batch["partners"] == []
     draws = framework._draw(2, (48, 64))
     images, _ = framework._mix(batch["unlabeled"], [], draws)
     first, second = (item["image"] for item in batch["unlabeled"])
@@ -181,26 +181,26 @@ def test_one_image_alone_stays_as_it_is(tree):
     assert torch.equal(images[0], batch["unlabeled"][0]["image"])
 
 
-def test_requests_are_of_images_that_show_a_doubtful_class(tree):
-    framework, batch = make_asked(tree, *PLAIN)
+def test_partners_are_images_that_show_a_doubtful_class(tree):
+    framework, batch = make_with_partners(tree, *PLAIN)
     framework.confidence.confidence.copy_(torch.tensor([1.0, 1.0, -50.0]))  # class 2 is sure to be drawn
     framework.presence.present[3, 2] = True
-    assert framework.requests() == [[4, 0], [1, 2]]
+    assert framework.partner_indices() == [[4, 0], [1, 2]]
     losses_of(framework, batch)
-    assert framework.requests() == [[1, 2], [3, 3]]
+    assert framework.partner_indices() == [[1, 2], [3, 3]]
     framework.after_step()
-    assert framework.requests() == [[1, 2], [3, 3]]
+    assert framework.partner_indices() == [[1, 2], [3, 3]]
     assert framework.queue.rows[1].tolist() == [[3, 2], [3, 2]]
 
 
 def test_the_banks_learn_from_the_step(tree, monkeypatch):
-    framework, batch = make_asked(tree, *PLAIN)
+    framework, batch = make_with_partners(tree, *PLAIN)
     labels = torch.zeros(48, 64, dtype=torch.int64)
     labels[:, 20:] = 2
     label_all(framework, monkeypatch, labels)
     losses_of(framework, batch)
     framework.after_step()
-    shown = {item["index"] for item in [*batch["unlabeled"], *batch["requested"]]}
+    shown = {item["index"] for item in [*batch["unlabeled"], *batch["partners"]]}
     expected = [[index in shown, False, index in shown] for index in range(5)]
     assert framework.presence.present.tolist() == expected
     assert (framework.confidence.confidence > 0).all()
@@ -212,7 +212,7 @@ def test_a_list_of_one_image(tree):
     for _ in range(3):
         losses_of(framework, batch)
         framework.after_step()
-    assert framework.requests() == [[0, 0], [0, 0]]
+    assert framework.partner_indices() == [[0, 0], [0, 0]]
 
 
 def test_the_teacher_follows_the_mode_and_an_evaluation_puts_it_back(tree):
@@ -239,7 +239,7 @@ def test_the_teachers_statistics_are_its_own(tree):
 
 
 def test_the_teachers_embeddings_are_computed_once(tree, monkeypatch):
-    framework, batch = make(tree, *AEL, "WEIGHTING.LABELED_FROM", "labeler")
+    framework, batch = make(tree, *AEL, "WEIGHTING.LABELED_FROM", "teacher")
     sizes, staged = [], []
     encode, stage = framework.teacher.encode, framework.weigher.stage_labeled
     monkeypatch.setattr(framework.teacher, "encode", lambda images: sizes.append(len(images)) or encode(images))
@@ -251,7 +251,7 @@ def test_the_teachers_embeddings_are_computed_once(tree, monkeypatch):
 
 def test_with_a_shared_detector_boxes_are_pasted_too(tree):
     opts = [*SMALL_DETECTOR, "INPUT.PASTE.PROB", 1.0, "INPUT.PASTE.SCALE_RANGE", (1.0, 1.0)]
-    framework, batch = make_asked(tree, *AEL, *opts, "FRAMEWORK.AEL.HEAD_CLASSES", (0, 1))
+    framework, batch = make_with_partners(tree, *AEL, *opts, "FRAMEWORK.AEL.HEAD_CLASSES", (0, 1))
     pasted = framework._paste(batch["labeled"], framework._draw(2, (48, 64)))
     joined = 0
     for item, found in zip(batch["labeled"], pasted, strict=True):
@@ -289,8 +289,8 @@ def test_what_cannot_be_is_refused(tree, key, value, message):
         build_framework(tree.cfg(*SMALL, *AEL, key, value))
 
 
-def test_a_whole_step_with_requests_never_waits_for_the_device(tree):
-    framework, batch = make_asked(tree, *AEL, "INPUT.PASTE.PROB", 1.0)
+def test_a_whole_step_with_partners_never_waits_for_the_device(tree):
+    framework, batch = make_with_partners(tree, *AEL, "INPUT.PASTE.PROB", 1.0)
     with forbid_host_sync():
         losses = losses_of(framework, batch)
         sum(losses.values()).backward()

@@ -8,7 +8,7 @@ from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATC
 from steps import fill_bank, losses_of, make
 
 from wpl_d2 import build_framework
-from wpl_d2.frameworks import idle_keys, idle_parts
+from wpl_d2.frameworks import ineffective_keys, ineffective_parts
 from wpl_d2.structures import IGNORE
 
 FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
@@ -54,7 +54,7 @@ BY_CONFIG = [
 @pytest.mark.parametrize(("opts", "texts"), BY_CONFIG)
 def test_what_a_config_switches_off_is_known_at_the_start(tree, opts, texts):
     cfg = tree.cfg(*SMALL, *opts)
-    found = idle_keys(cfg, build_on_meta(cfg))
+    found = ineffective_keys(cfg, build_on_meta(cfg))
     assert len(found) == len(texts)
     for text, begin in zip(found, texts, strict=True):
         assert text.startswith(begin)
@@ -108,7 +108,7 @@ def sums_of(framework, batch, steps=2):
 
 def texts_of(tree, *opts, steps=2):
     framework, batch = make(tree, *opts)
-    return idle_parts(framework, sums_of(framework, batch, steps))
+    return ineffective_parts(framework, sums_of(framework, batch, steps))
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
@@ -125,7 +125,7 @@ def test_nothing_is_told_of_what_works(tree, name):
     framework, batch = make(tree, *opts)
     fill_bank(framework, batch)
     sums = sums_of(framework, batch)
-    assert idle_parts(framework, sums) == []
+    assert ineffective_parts(framework, sums) == []
     assert 0 < sums["pseudo/selected"] <= 2 and 0 < sums["pseudo/weighted"] <= 2 and sums["pseudo/reliable"] == 0
 
 
@@ -191,7 +191,7 @@ def test_a_class_that_no_image_shows_and_a_pixel_that_is_no_negative_are_told(tr
     framework, batch = make(tree, *U2PL, *ranks)
     framework.contrast.ranks = (5, 6)
     framework.contrast.as_published = True
-    (negatives,) = idle_parts(framework, sums_of(framework, batch))
+    (negatives,) = ineffective_parts(framework, sums_of(framework, batch))
     assert negatives.startswith("FRAMEWORK.U2PL.NEGATIVE_RANKS: no pixel was ever a negative of any class")
 
 
@@ -199,11 +199,11 @@ def test_an_entropy_that_keeps_nothing_is_told(tree):
     framework, batch = make(tree, *U2PL, "WEIGHTING.ENABLED", False)
     for parameter in framework.teacher.sem_seg_head.predictor.parameters():
         torch.nn.init.zeros_(parameter)  # all classes alike, in all pixels
-    texts = idle_parts(framework, sums_of(framework, batch, steps=1))
+    texts = ineffective_parts(framework, sums_of(framework, batch, steps=1))
     assert texts[0].startswith("no pseudo-label ever reached an entropy below the batch's percentile")
 
 
 @pytest.mark.parametrize("opts", [SUPERVISED, SMALL_FPN])
 def test_supervised_training_has_nothing_to_tell(tree, opts):
     framework = build_on_meta(tree.cfg(*SMALL, *opts))
-    assert idle_parts(framework, {}) == []
+    assert ineffective_parts(framework, {}) == []

@@ -26,11 +26,12 @@ def ael_batch():
         "sem_seg": second["sem_seg"].flip(0),
         "valid": second["valid"].flip(0),
     }
-    batch["requested"] = []
+    batch["partners"] = []
     for number, item in enumerate(batch["unlabeled"]):
         item["index"] = number
-        partner = {"image": item["image"].flip(2), "valid": item["valid"], "boxes": item["boxes"], "index": 2 + number}
-        batch["requested"].append(partner)
+        partner = {key: item[key] for key in ("valid", "detections")}
+        partner |= {"image": item["image"].flip(2), "index": 2 + number}
+        batch["partners"].append(partner)
     return batch
 
 
@@ -120,7 +121,7 @@ class PlainAEL:
 
     def mixed(self, batch, step):
         """Each unlabeled image with a box of its partner, and what is known about the pixels."""
-        items = [*batch["unlabeled"], *batch["requested"]]
+        items = [*batch["unlabeled"], *batch["partners"]]
         images = torch.stack([normal(self.teacher, item["image"]) for item in items])
         with torch.no_grad():
             logits, embedding, _ = self.teacher.sem_seg_head(self.teacher.backbone(images), SIZE)

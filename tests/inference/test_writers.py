@@ -18,9 +18,10 @@ from pycocotools.coco import COCO
 from wpl_d2 import get_cfg
 from wpl_d2.data import read_mask
 from wpl_d2.inference.predictor import Predictor, predict
-from wpl_d2.inference.runtime_model import Detections, RuntimeModel
+from wpl_d2.inference.runtime_model import RuntimeModel
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import PredictionWriter
+from wpl_d2.structures import Detections
 from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]

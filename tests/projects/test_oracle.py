@@ -46,8 +46,8 @@ def oracle_cfg(tree, kind, host, *opts):
 def step(cfg, source=None):
     torch.manual_seed(0)
     framework = build_framework(cfg)
-    requests = framework.requests()
-    loader = build_train_loader(cfg, 0, deque(requests), source or oracle_source(cfg))
+    indices = framework.partner_indices()
+    loader = build_train_loader(cfg, 0, deque(indices), source or oracle_source(cfg))
     torch.manual_seed(5)
     with EventStorage():
         return framework, framework(next(loader))

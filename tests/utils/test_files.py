@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import files_up_to
+from helpers import files_up_to, write_detection_cache
 from PIL import Image
 
 from wpl_d2.data import component_boxes as boxes_module
-from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.engine.hooks import MetricsWriter
 from wpl_d2.utils.errors import clear_errors
 from wpl_d2.utils.files import (
@@ -30,10 +29,9 @@ NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
 WRITERS = {
     "text": lambda path: write_text(path, "x" * 100_000),
     "picture": lambda path: save_png(Image.fromarray(NOISE), path),
-    "arrays": lambda path: DetectionCache(
-        CacheMetadata("detector", ("a",), 0.5),
-        {"image": ImageBoxes((1, 1), np.random.rand(9000, 4), np.random.rand(9000), np.zeros(9000, np.int64))},
-    ).save(path),
+    "arrays": lambda path: write_detection_cache(
+        path, ["image"], np.random.rand(9000, 4), np.random.rand(9000), np.zeros(9000, np.int64)
+    ),
 }
 
 
@@ -164,7 +162,7 @@ def test_boxes_are_computed_where_the_cache_is_full(tree, small_disk, monkeypatc
     mask[:20, :20] = 1
     tree.write_mask("labeled0", mask)
     records = [{"file_name": str(tree.image("labeled0")), "sem_seg_file_name": str(tree.mask("labeled0"))}]
-    (record,) = boxes_module.cached_boxes(records, (1,), 90)
+    (record,) = boxes_module.attach_component_boxes(records, (1,), 90)
     assert record["boxes"].tolist() == [[0, 0, 20, 20]]
     assert "set WPL_D2_CACHE to another folder" in caplog.text
     assert [path.name for path in small_disk.iterdir()] == ["fill"]

@@ -14,7 +14,7 @@ from ..utils.files import UnwritableError, clear_write_errors, replace_file
 _logger = logging.getLogger(__name__)
 
 
-def kept_file(name: str) -> Path:
+def cache_file(name: str) -> Path:
     """Where the arrays of that name are, or would be."""
     return Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser() / name
 

@@ -11,17 +11,17 @@ from typing import Any, TypedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from ..utils.errors import InputError
 from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
-from .component_boxes import cached_boxes
-from .detection_cache import load_box_cache
+from .component_boxes import attach_component_boxes
+from .detection_cache import load_detection_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
-from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
+from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 
 Records = list[dict[str, Any]]
 
@@ -32,12 +32,12 @@ Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
 class TrainBatch(TypedDict):
     """What one step gets: samples of `LabeledMapper` (or `PasteMapper`) and of `UnlabeledMapper`.
 
-    `requested` are further unlabeled images, those that the framework asked for (see `Framework.requests`).
+    `partners` are further unlabeled images, which the framework chose to mix with (`Framework.partner_indices`).
     """
 
     labeled: Records
     unlabeled: Records
-    requested: Records
+    partners: Records
 
 
 def labeled_records(cfg: CfgNode) -> Records:
@@ -52,34 +52,13 @@ def labeled_records(cfg: CfgNode) -> Records:
             raise InputError(missing_mask(record, "DATASETS.TRAIN"))
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
-    return cached_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
+    return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks; with "detections" if they are cached.
-
-    Raises:
-        InputError: the cached boxes do not fit.
-    """
+    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
     records = _records(cfg.DATASETS.UNLABELED)
-    records = [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
-    if cfg.MODEL.DETECTOR.MODE != "cached":
-        return records
-    records = load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
-    if cfg.RPPI.ENABLED and records:
-        _check_scores(cfg, records)
-    return records
-
-
-def _check_scores(cfg: CfgNode, records: Records) -> None:
-    """Refuse boxes of which none has the score that RPPI wants."""
-    scores = torch.cat([torch.from_numpy(record["detections"].scores) for record in records])
-    if not (scores >= cfg.RPPI.BOX_SCORE).any():
-        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
-        raise InputError(
-            f"RPPI.BOX_SCORE: {cfg.RPPI.BOX_SCORE:g} is reached by none of the {len(scores)} boxes of unlabeled images "
-            f"in {cfg.MODEL.DETECTOR.CACHE}{best}; lower it, or set RPPI.ENABLED False"
-        )
+    return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
 
 
 def list_records(name: str, key: str, optional: bool = False) -> Records:
@@ -106,7 +85,7 @@ def list_records(name: str, key: str, optional: bool = False) -> Records:
     return records
 
 
-def share_of_batch(cfg: CfgNode, key: str, processes: int) -> int:
+def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
     """The images of one process in each step.
 
     Args:
@@ -143,8 +122,26 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
-    """Where unlabeled samples come from; errors are those of `unlabeled_records`."""
-    return unlabeled_records(cfg), UnlabeledMapper(cfg)
+    """Where unlabeled samples come from; with MODEL.DETECTOR.MODE cached they have detections.
+
+    Raises:
+        InputError: the cached detections do not fit, or none of them has the score that RPPI wants.
+    """
+    records = unlabeled_records(cfg)
+    classes = MetadataCatalog.get(cfg.DATASETS.UNLABELED[0]).get("stuff_classes")
+    cache = load_detection_cache(cfg, classes, records)
+    if cache is not None and cfg.RPPI.ENABLED:
+        _check_scores_reach(cfg.RPPI.BOX_SCORE, cache.scores(records), cache.path)
+    return records, UnlabeledMapper(cfg, cache=cache)
+
+
+def _check_scores_reach(min_score: float, scores: torch.Tensor, path: str) -> None:
+    if not (scores >= min_score).any():
+        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
+        raise InputError(
+            f"RPPI.BOX_SCORE: {min_score:g} is reached by none of the {len(scores)} boxes of unlabeled images in "
+            f"{path}{best}; lower it, or set RPPI.ENABLED False"
+        )
 
 
 def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedDataset:
@@ -181,21 +178,21 @@ def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0, source: Source | N
     return _build_loader(cfg, unlabeled_dataset(cfg, source), "UNLABELED_IMS_PER_BATCH", start_iter)
 
 
-def build_requested_loader(
+def build_partner_loader(
     cfg: CfgNode,
-    requests: deque[list[int]],
+    partner_indices: deque[list[int]],
     start_iter: int = 0,
     unreadable: torch.Tensor | None = None,
     source: Source | None = None,
 ) -> DataLoader:
-    """The unlabeled images that this process asks for, step by step.
+    """The partners that this process mixes its unlabeled images with, step by step.
 
     With workers, one of them makes the next step's samples while this step runs: when a step's samples are fetched,
-    `requests` must already hold the next one's indices.
+    `partner_indices` must already hold the next one's indices.
 
     Args:
         cfg: the config, after `setup_datasets`.
-        requests: places in the unlabeled list for `start_iter` and the steps after it; who trains appends to it.
+        partner_indices: indices into the unlabeled list for `start_iter` and the steps after it; the trainer appends.
         start_iter: the step to begin with.
         unreadable: which images the unlabeled stream could not read, shared with it.
         source: see `unlabeled_dataset`.
@@ -203,11 +200,12 @@ def build_requested_loader(
     Returns:
         An endless iterable of lists of samples.
     """
-    dataset = RequestedDataset(
+    # The stream's name seeds the samples: another one would change every run.
+    dataset = PartnerDataset(
         *(source or unlabeled_source(cfg)), cfg.SEED, "requested", skip=True, unreadable=unreadable
     )
     total = cfg.SOLVER.UNLABELED_IMS_PER_BATCH
-    sampler = RequestSampler(requests, start_iter, total, comm.get_rank(), comm.get_world_size())
+    sampler = PartnerSampler(partner_indices, start_iter, total, comm.get_rank(), comm.get_world_size())
     workers = min(1, cfg.DATALOADER.NUM_WORKERS)
     return _data_loader(cfg, dataset, workers, batch_sampler=sampler, prefetch_factor=1 if workers else None)
 
@@ -215,7 +213,7 @@ def build_requested_loader(
 def build_train_loader(
     cfg: CfgNode,
     start_iter: int = 0,
-    requests: deque[list[int]] | None = None,
+    partner_indices: deque[list[int]] | None = None,
     source: Source | None = None,
 ) -> Iterator[TrainBatch]:
     """All streams side by side.
@@ -223,7 +221,7 @@ def build_train_loader(
     Args:
         cfg: the config, after `setup_datasets`.
         start_iter: the step to begin with.
-        requests: see `build_requested_loader`; None or empty: no image is ever asked for.
+        partner_indices: see `build_partner_loader`; None or empty: there are no partners.
         source: of the unlabeled images, see `unlabeled_dataset`.
 
     Returns:
@@ -231,15 +229,15 @@ def build_train_loader(
     """
     labeled = iter(build_labeled_loader(cfg, start_iter))
     unlabeled: Iterator[Records] = repeat([])
-    requested: Iterator[Records] = repeat([])
+    partners: Iterator[Records] = repeat([])
     if cfg.DATASETS.UNLABELED:
         loader = build_unlabeled_loader(cfg, start_iter, source)
         unlabeled = iter(loader)
-        if requests:
+        if partner_indices:
             unreadable = loader.dataset.unreadable  # type: ignore[attr-defined]
-            requested = iter(build_requested_loader(cfg, requests, start_iter, unreadable, source))
-    batches = zip(labeled, unlabeled, requested, strict=True)
-    return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
+            partners = iter(build_partner_loader(cfg, partner_indices, start_iter, unreadable, source))
+    batches = zip(labeled, unlabeled, partners, strict=True)
+    return (TrainBatch(labeled=ours, unlabeled=others, partners=more) for ours, others, more in batches)
 
 
 def build_test_loader(cfg: CfgNode, name: str, key: str = "DATASETS.TEST", lenient: bool = False) -> DataLoader:
@@ -280,7 +278,7 @@ def _records(names: Sequence[str]) -> Records:
 
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
     world = comm.get_world_size()
-    own = share_of_batch(cfg, key, world)
+    own = images_per_process(cfg, key, world)
     sampler = CountSampler(start_iter * own * world, comm.get_rank(), world)
     return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=own, sampler=sampler)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_checkpoint
 from ..checkpoint.checkpointer import STEP_FILE
-from ..frameworks import Framework, idle_parts
+from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import LineFile, UnwritableError, clear_write_errors
@@ -291,7 +291,7 @@ class PseudoLabelAverages(HookBase):
                 "%.2f %% were reliable",
                 *(self._steps, 100 * selected, 100 * weighted, 100 * reliable),
             )
-        for text in idle_parts(framework, self._sums):
+        for text in ineffective_parts(framework, self._sums):
             logger.warning(text)
 
     def state_dict(self) -> dict[str, Any]:

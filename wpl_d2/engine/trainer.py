@@ -21,7 +21,7 @@ from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
-from ..frameworks import Framework, build_framework, idle_keys
+from ..frameworks import Framework, build_framework, ineffective_keys
 from ..utils.errors import InputError, check_name, one_line_message
 from ..utils.signals import STOP_SIGNALS, StopRequest
 from .hooks import (
@@ -71,7 +71,7 @@ class Trainer(SimpleTrainer):
         """
         self.cfg = cfg
         self.framework = build_training_framework(cfg)
-        for text in idle_keys(cfg, self.framework):
+        for text in ineffective_keys(cfg, self.framework):
             logger.warning(text)
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.
@@ -80,8 +80,8 @@ class Trainer(SimpleTrainer):
         # The loader comes in `train`, when it is known where to start.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0
-        # What the framework wants of the unlabeled list in the steps to come, for the loader.
-        self._requests: deque[list[int]] = deque()
+        # For the loader: the framework's partner indices of the steps to come.
+        self._partner_indices: deque[list[int]] = deque()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         self.averages = PseudoLabelAverages()
         self._amp_dtype = amp_dtype(cfg)
@@ -110,8 +110,8 @@ class Trainer(SimpleTrainer):
                 EvalHook(cfg.TEST.EVAL_PERIOD, self.test),
                 BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, self.framework.metric),
             ]
-        if solver.PICTURE_PERIOD > 0:
-            ret.append(Pictures(solver.PICTURE_PERIOD, cfg))
+        if cfg.VIS_PERIOD > 0:
+            ret.append(Pictures(cfg.VIS_PERIOD, cfg))
         if comm.is_main_process():
             ret.append(PeriodicWriter(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
         return [*ret, StopOnSignal()]
@@ -146,8 +146,8 @@ class Trainer(SimpleTrainer):
             size = tensor_bytes(self.framework.state_dict()) + optimizer_state_bytes(self.optimizer)
             self.checkpointer.check_disk_space(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
-        self._requests.extend(self.framework.requests())
-        self.reset_data_loader(lambda: self.build_train_loader(self._requests))
+        self._partner_indices.extend(self.framework.partner_indices())
+        self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
         try:
             with self.stop_request:
                 super().train(self.start_iter, self.max_iter)
@@ -158,13 +158,13 @@ class Trainer(SimpleTrainer):
         self.averages.report(self.framework)
         return self.last_results
 
-    def build_train_loader(self, requests: deque[list[int]]) -> Iterator[TrainBatch]:
+    def build_train_loader(self, partner_indices: deque[list[int]]) -> Iterator[TrainBatch]:
         """The batches from `start_iter` on; a subclass can feed others.
 
         Args:
-            requests: what the framework wants of the unlabeled list, see `build_requested_loader`.
+            partner_indices: see `build_partner_loader`.
         """
-        return build_train_loader(self.cfg, self.start_iter, requests)
+        return build_train_loader(self.cfg, self.start_iter, partner_indices)
 
     def test(self) -> OrderedDict[str, Any]:
         """Evaluate the framework's model on `cfg.DATASETS.TEST`."""
@@ -189,7 +189,7 @@ class Trainer(SimpleTrainer):
         self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self._agree(losses, data_time)
         # Read now, when the device has nothing left to do that it would have to finish first.
-        self._requests.extend(self.framework.requests()[-1:])
+        self._partner_indices.extend(self.framework.partner_indices()[-1:])
         self._scaler.step(self.optimizer)
         self._scaler.update()
 

@@ -89,7 +89,7 @@ def _evaluate_one(cfg: Any, model: Any, dataset: str, name: str, left_out: LeftO
     return OrderedDict(inference_on_dataset(build_inference(cfg, model), loader, evaluator) or {})
 
 
-EVALUATORS = ("confusion", "detectron2", "label_files")
+EVALUATORS = ("confusion", "detectron2", "submission")
 
 
 def build_evaluator(
@@ -113,7 +113,7 @@ def build_evaluator(
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out)
     name = check_evaluator(cfg)
-    if name == "label_files":
+    if name == "submission":
         return SubmissionWriter(dataset_name, output_dir)
     classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [

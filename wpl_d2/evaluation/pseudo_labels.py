@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
-from detectron2.structures import Instances
 from detectron2.utils.comm import is_main_process
 from numpy.typing import NDArray
 from tabulate import tabulate
@@ -28,7 +27,7 @@ from ..data.mappers import read_labels
 from ..frameworks import Framework
 from ..frameworks.pseudo_labels import build_refinement, fill_in, make_evidence
 from ..modeling import UnifiedSegDet
-from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
+from ..structures import IGNORE, ClassBoxes, Detections, PseudoLabels, class_boxes
 from ..utils.comm import sum_over_ranks
 from ..utils.errors import InputError
 from ..weighting import Evidence, PixelWeigher, Score, reliable_mask
@@ -92,7 +91,7 @@ class PseudoLabelEvaluator:
 
     @torch.no_grad()
     def score_batch(
-        self, pseudo: PseudoLabels, scores: Mapping[str, Tensor], target: Tensor, boxes: ClassBoxes | None
+        self, pseudo: PseudoLabels, scores: Mapping[str, Tensor], target: Tensor, boxes: list[ClassBoxes] | None
     ) -> None:
         """Count the pixels of B images.
 
@@ -144,7 +143,7 @@ class PseudoLabelEvaluator:
         _LOGGER.info("pseudo-labels, %%:\n%s", pseudo_label_table(results, self.classes))
         return results
 
-    def _outside(self, pseudo: PseudoLabels, boxes: ClassBoxes | None) -> Tensor:
+    def _outside(self, pseudo: PseudoLabels, boxes: list[ClassBoxes] | None) -> Tensor:
         if boxes is None:
             return torch.zeros_like(pseudo.valid)
         inside = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.0)
@@ -243,7 +242,7 @@ def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> 
     return {name: score.to(device) for name, score in scores.items()}
 
 
-def _label(model: UnifiedSegDet, source: BoxSource, item: Mapping[str, Any]) -> tuple[Evidence, Instances | None]:
+def _label(model: UnifiedSegDet, source: BoxSource, item: Mapping[str, Any]) -> tuple[Evidence, Detections | None]:
     """Label an image as a framework labels weak views; also all boxes."""
     images = model.normalize(item["image"][None])
     size = (images.shape[-2], images.shape[-1])

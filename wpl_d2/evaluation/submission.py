@@ -32,7 +32,7 @@ class SubmissionWriter(DatasetEvaluator):
         ids = list(metadata.get("stuff_dataset_id_to_contiguous_id", ()))
         if not ids or not all(0 <= number <= 255 for number in ids):
             raise InputError(
-                f"TEST.EVALUATOR: label_files writes ids from 0 to 255, but those of {dataset_name} are "
+                f"TEST.EVALUATOR: submission writes ids from 0 to 255, but those of {dataset_name} are "
                 f"{ids or 'not given'}; give one to each class under 'dataset_ids' in {metadata.description}"
             )
         self._ids = np.array(ids, dtype=np.uint8)

@@ -12,8 +12,9 @@ import torchvision  # noqa: F401, registers the operators that boxes need
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
-from ..inference.runtime_model import Detections, RuntimeModel
+from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
+from ..structures import Detections
 from ..utils.errors import InputError
 from .wrapper import ExportWrapper, sample_images
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inference.runtime_model import Detections, RuntimeModel
+from ..inference.runtime_model import RuntimeModel
+from ..structures import Detections
 
 MAX_DIFFERENCE = 1e-3
 """Of logits, relative to the largest logit."""

@@ -54,8 +54,8 @@ class ExportWrapper(nn.Module):
     def detect(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes of one image (1, 3, H, W): xyxy (N, 4) in pixels, scores (N,), semantic class ids (N,)."""
         features = self.model.encode(self._normalize(images))
-        instances = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
-        return instances.pred_boxes.tensor, instances.scores, instances.class_ids
+        detections = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
+        return detections.boxes, detections.scores, detections.classes
 
     def _normalize(self, images: Tensor) -> Tensor:
         normalized = (images - self.model.pixel_mean) / self.model.pixel_std

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
-from ..structures import LossTerm, PseudoLabels, SemSegOutput
+from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput
 from ..utils.errors import InputError, check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
@@ -26,7 +26,7 @@ FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
 
 Batch = dict[str, list[dict[str, Any]]]
-"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "requested": likewise}."""
+"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise}."""
 
 Terms = tuple[list[LossTerm], dict[str, Tensor]]
 """The per-pixel terms of a step, and the losses that have no pixels (the detector's), ready as scalars."""
@@ -89,7 +89,7 @@ class Framework(nn.Module):
             weigher: None switches the weighting off.
             refinement: mends pseudo-labels; None leaves them as they are.
             norm: denominator of weighted losses, see `reduce_term`.
-            embeddings: what fills the rings: for the labeled one "student" or "labeler", for the unlabeled one the
+            embeddings: what fills the rings: for the labeled one "student" or "teacher", for the unlabeled one the
                 "weak" (the labeler's) or the "strong" view (the student's).
             threshold: least confidence of a pseudo-label that trains.
             alpha: factor of all losses on unlabeled images.
@@ -215,12 +215,12 @@ class Framework(nn.Module):
         if self.weigher is not None:
             self.weigher.after_step()
 
-    def idle(self) -> list[str]:
+    def ineffective_parts(self) -> list[str]:
         """What of its own, beyond what all frameworks have, did nothing so far: a text each, `key: what was so`."""
         return []
 
-    def requests(self) -> list[list[int]]:
-        """Places in the unlabeled list of the images that this process wants in `batch["requested"]`; its state.
+    def partner_indices(self) -> list[list[int]]:
+        """Places in the unlabeled list of the images that this process wants in `batch["partners"]`; its state.
 
         Asked before the first step and after each forward, when the device is idle. Two steps ahead, so that an image
         is made while the step before its own runs.
@@ -315,8 +315,8 @@ class Framework(nn.Module):
         return terms, losses
 
     @torch.no_grad()
-    def weak_detections(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> list[Any]:
-        """All boxes of weak views, one `Instances` an image: the cached ones of the items, else the labeler's own.
+    def weak_detections(self, items: list[dict[str, Any]], features: dict[str, Tensor]) -> list[Detections]:
+        """All detections of each weak view: the cached ones of the items, else the labeler's own.
 
         Args:
             items: the unlabeled items.
@@ -324,7 +324,7 @@ class Framework(nn.Module):
         """
         if self.labeler.has_detector:
             return self.labeler.detect(features, [tuple(item["image"].shape[-2:]) for item in items])
-        return [item["boxes"].to(self.device) for item in items]
+        return [item["detections"].to(self.device) for item in items]
 
     @torch.no_grad()
     def stage_strong(self, embedding: Tensor, labels: PseudoLabels) -> None:
@@ -338,7 +338,7 @@ class Framework(nn.Module):
     ) -> None:
         if self.weigher is None:
             return
-        if self.labeled_from == "labeler" and self.teacher is not None:
+        if self.labeled_from == "teacher" and self.teacher is not None:
             output = self.look(items)[1] if labelers is None else labelers
         self.weigher.stage_labeled(output.embedding, output.logits, target)
 

@@ -12,7 +12,7 @@ from .base import Framework
 from .teacher_student import TeacherStudent
 
 
-def idle_keys(cfg: Any, framework: Framework) -> list[str]:
+def ineffective_keys(cfg: Any, framework: Framework) -> list[str]:
     """What will do nothing in the training of a framework, whatever it was meant to.
 
     What nobody can mean is an `InputError` elsewhere.
@@ -28,7 +28,7 @@ def idle_keys(cfg: Any, framework: Framework) -> list[str]:
     return [text for holds, text in [*checks, _ohem(cfg)] if holds]
 
 
-def idle_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
+def ineffective_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
     """What of a framework did nothing in a whole training.
 
     Args:
@@ -51,7 +51,7 @@ def idle_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
         ),
         *_weights(framework, sums),
     ]
-    return [text for holds, text in checks if holds] + framework.idle()
+    return [text for holds, text in checks if holds] + framework.ineffective_parts()
 
 
 def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool, str]]:

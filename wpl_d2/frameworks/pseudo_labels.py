@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..modeling import UnifiedSegDet
-from ..structures import PseudoLabels, SemSegOutput
+from ..structures import Detections, PseudoLabels, SemSegOutput
 from ..utils.errors import check_name
 from ..weighting import Evidence, PixelWeigher, Refinement
 from ..weighting.refinement import REFINEMENTS
@@ -20,7 +20,7 @@ def make_evidence(
     model: UnifiedSegDet,
     pseudo: PseudoLabels,
     output: SemSegOutput,
-    detections: Sequence[Any] | None = None,
+    detections: Sequence[Detections] | None = None,
     images: Tensor | None = None,
 ) -> Evidence:
     """What the weigher is told of pseudo-labels.
@@ -29,7 +29,7 @@ def make_evidence(
         model: who labeled.
         pseudo: its labels.
         output: what its head made of the images.
-        detections: all boxes of the images, one `Instances` each; None without a detector.
+        detections: of each image, of any score; None without a detector.
         images: (B, 3, H, W), normalized; None where no score asks for a forward.
     """
     return Evidence(pseudo, output.logits, output.embedding, detections, images, partial(_segment, model))

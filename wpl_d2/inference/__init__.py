@@ -1,15 +1,14 @@
 """From a trained model to label maps and boxes: of a batch, of a folder, of a video."""
 
 from .build import Inference, build_inference, build_predict
-from .detection_caching import cache_boxes
+from .detection_caching import cache_detections
 from .predictor import Predictor, predict
-from .runtime_model import Detections, Prediction, RuntimeModel
+from .runtime_model import Prediction, RuntimeModel
 from .sliding_window import Predict
 from .sources import Source, open_source
 from .writers import PredictionWriter
 
 __all__ = [
-    "Detections",
     "Inference",
     "Predict",
     "Prediction",
@@ -19,7 +18,7 @@ __all__ = [
     "Source",
     "build_inference",
     "build_predict",
-    "cache_boxes",
+    "cache_detections",
     "open_source",
     "predict",
 ]

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..modeling import UnifiedSegDet
 from ..utils.errors import InputError, check_name
-from .sliding_window import AVERAGES, BORDERS, CentreCrop, Predict, SlidingWindow, pad_to
+from .sliding_window import AVERAGES, BORDERS, CenterCrop, Predict, SlidingWindow, pad_to
 from .tta import PredictWithTTA
 
 MODES = ("whole", "slide", "crop")
@@ -123,7 +123,7 @@ def build_predict(cfg: Any, predict: Predict) -> Predict:
     scales = _scales(keys.SCALES)
     if keys.FLIP or scales != (1.0,):
         predict = PredictWithTTA(predict, scales, keys.FLIP, average)
-    return CentreCrop(predict, crop, fill) if mode == "crop" else predict
+    return CenterCrop(predict, crop, fill) if mode == "crop" else predict
 
 
 def evaluated_crop(cfg: Any) -> tuple[int, int] | None:

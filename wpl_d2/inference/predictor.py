@@ -12,11 +12,12 @@ from tqdm import tqdm
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
 from ..data import UnreadableImageError
+from ..structures import Detections
 from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
 from ..utils.files import UnwritableError
 from .build import build_predict
-from .runtime_model import Detections, Prediction, RuntimeModel
+from .runtime_model import Prediction, RuntimeModel
 from .sources import Frame, Source
 from .writers import PredictionWriter
 
@@ -70,7 +71,7 @@ class Predictor:
 
     def _filter(self, detections: Detections) -> Detections:
         keep = (detections.scores >= self.min_score) & detections.boxes.isfinite().all(dim=1)
-        return Detections(*(values[keep].cpu() for values in detections))
+        return detections.select(keep).to("cpu")
 
 
 def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batch_size: int) -> list[Frame]:

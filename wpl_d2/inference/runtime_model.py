@@ -8,25 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ..modeling import UnifiedSegDet
+from ..structures import Detections
 from .sliding_window import Predict
-
-
-class Detections(NamedTuple):
-    """The boxes of one image.
-
-    Attributes:
-        boxes: (N, 4) float xyxy in pixels.
-        scores: (N,) float in [0, 1], descending.
-        classes: (N,) int64 semantic class ids.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
 
 
 class Prediction(NamedTuple):
@@ -70,16 +56,14 @@ def build_runtime_model(model: nn.Module, metadata: Mapping[str, Any]) -> Runtim
         metadata: with the config as a CfgNode.
     """
     plain = {**metadata, "config": metadata["config"].dump()}
-    class_ids = torch.tensor(metadata["objects"], dtype=torch.int64)
-
-    def to_detections(instances: Instances) -> Detections:
-        classes = class_ids.to(instances.pred_classes.device)[instances.pred_classes]
-        return Detections(instances.pred_boxes.tensor, instances.scores, classes)
+    object_ids = torch.tensor(metadata["objects"], dtype=torch.int64)
 
     def detect(images: Tensor) -> list[Detections]:
         if isinstance(model, UnifiedSegDet):
-            return [to_detections(instances) for instances in model.detect_images(images)]
-        return [to_detections(output["instances"]) for output in model([{"image": image} for image in images])]
+            instances = model.detect_images(images)
+        else:
+            instances = [output["instances"] for output in model([{"image": image} for image in images])]
+        return [Detections.from_instances(found, object_ids.to(found.pred_classes.device)) for found in instances]
 
     if isinstance(model, UnifiedSegDet):
         return RuntimeModel(plain, model.segment, detect if model.has_detector else None)

@@ -69,7 +69,7 @@ class SlidingWindow:
 
 
 @dataclass(frozen=True)
-class CentreCrop:
+class CenterCrop:
     """A `Predict` that applies another to the centre of images; elsewhere all logits are 0.
 
     Attributes:
@@ -84,7 +84,7 @@ class CentreCrop:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, C, H, W) of images (N, 3, H, W)."""
-        region = centre_window(images.shape[-2:], self.crop)
+        region = center_window(images.shape[-2:], self.crop)
         logits = predict_padded(self.predict, images[(..., *region)], self.crop, self.fill)
         whole = logits.new_zeros(*logits.shape[:2], *images.shape[-2:])
         whole[(..., *region)] = logits
@@ -107,7 +107,7 @@ def window_spans(length: int, crop: int, stride: int, border: str) -> list[slice
     return [slice(start, start + crop) for start in starts]
 
 
-def centre_window(size: Sequence[int], crop: Sequence[int]) -> Window:
+def center_window(size: Sequence[int], crop: Sequence[int]) -> Window:
     """The window at the centre of an image.
 
     Args:
@@ -140,7 +140,7 @@ def pad_to(images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> tupl
     """
     height, width = images.shape[-2:]
     canvas = (max(height, size[0]), max(width, size[1]))
-    window = centre_window(canvas, (height, width))
+    window = center_window(canvas, (height, width))
     if canvas == (height, width):
         return images, window
     padded = images.new_tensor(fill).view(1, -1, 1, 1).repeat(len(images), 1, *canvas)

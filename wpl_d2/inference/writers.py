@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..structures import Detections
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, save_png, write_text
 from ..visualization import draw_boxes, overlay
-from .runtime_model import Detections, Prediction
+from .runtime_model import Prediction
 from .sources import BOXES, INDEX, MASKS, OVERLAYS, SUFFIX, Frame, Source
 
 

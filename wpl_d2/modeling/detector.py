@@ -94,16 +94,13 @@ class SharedDetector(nn.Module):
             sizes: (height, width) of each image in pixels.
 
         Returns:
-            one `Instances` per image with pred_boxes (pixels of the input), scores, pred_classes (int64, the
-            detector's) and class_ids (the same classes as semantic class ids).
+            for each image `Instances` with pred_boxes (pixels of the input), scores and pred_classes (int64, of the
+            detector: indices into `object_classes`).
         """
         with _mode(self, training=False):
             images, reduced = self._inputs(features, sizes)
             proposals, _ = self.proposal_generator(images, reduced)
-            instances = self.roi_heads(images, reduced, proposals)[0]
-        for of_image in instances:
-            of_image.class_ids = self.object_classes[of_image.pred_classes]
-        return instances
+            return self.roi_heads(images, reduced, proposals)[0]
 
     def losses(
         self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]

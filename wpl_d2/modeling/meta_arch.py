@@ -13,7 +13,7 @@ from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_pos
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
-from ..structures import IGNORE, SemSegOutput
+from ..structures import IGNORE, Detections, SemSegOutput
 from ..utils.errors import InputError, check_name
 from .detector import SharedDetector
 from .heads.aux_head import AuxHead
@@ -144,11 +144,12 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
     def detect_images(self, images: Tensor) -> list[Instances]:
         """Detect objects in images (B, 3, H, W) in 0..255; see `SharedDetector.detect`."""
         batch = self._batch(list(self.normalize(images)))
-        return self.detect(self.encode(batch.tensor), batch.image_sizes)
+        return self._detector().detect(self.encode(batch.tensor), batch.image_sizes)
 
-    def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Instances]:
+    def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
         """Detect objects from feature maps, independent of `training`; see `SharedDetector.detect`."""
-        return self._detector().detect(features, sizes)
+        detector = self._detector()
+        return [Detections.from_instances(found, detector.object_classes) for found in detector.detect(features, sizes)]
 
     def detection_losses(
         self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
@@ -204,9 +205,9 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
             {"sem_seg": sem_seg_postprocess(own, size, *output)} for own, output in zip(logits, outputs, strict=True)
         ]
         if self.detector is not None:
-            detections = self.detect(features, images.image_sizes)
-            for result, instances, output in zip(results, detections, outputs, strict=True):
-                result["instances"] = detector_postprocess(instances, *output)
+            detections = self.detector.detect(features, images.image_sizes)
+            for result, found, output in zip(results, detections, outputs, strict=True):
+                result["instances"] = detector_postprocess(found, *output)
         return results
 
 

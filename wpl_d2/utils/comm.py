@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from detectron2.utils import comm
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +17,8 @@ def sum_over_ranks(counts: Tensor) -> NDArray[Any] | None:
     Args:
         counts: of any shape and dtype, the same on all processes.
     """
+    from detectron2.utils import comm  # not where weights alone are used
+
     parts = comm.gather(counts.cpu().numpy(), dst=0)
     return np.sum(parts, axis=0) if comm.is_main_process() else None
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from ..structures import IGNORE, PseudoLabels
+from ..structures import IGNORE, Detections, PseudoLabels
 from ..utils.comm import all_gather_rows
 from ..utils.errors import InputError, suggest
 from .components import connected_components
@@ -47,8 +47,7 @@ class Evidence:
         pseudo: the labels.
         logits: (B, C, H, W) float, which they are the arg max of.
         embedding: (B, D, h, w) float, of the same views.
-        detections: a detector's boxes with all their scores, one an image, as Detectron2's `Instances` with
-            `pred_boxes`, `scores` and `class_ids`; None without a detector.
+        detections: of each image, of any score; None without a detector.
         images: (B, 3, H, W) float, the views, normalized; None where no kind asks for a forward.
         segment: logits (B, C, H', W') of images of any size, by the model that labeled, in evaluation mode.
     """
@@ -56,7 +55,7 @@ class Evidence:
     pseudo: PseudoLabels
     logits: Tensor
     embedding: Tensor
-    detections: Sequence[Any] | None = None
+    detections: Sequence[Detections] | None = None
     images: Tensor | None = None
     segment: Callable[[Tensor], Tensor] | None = None
 

@@ -156,6 +156,6 @@ def oracle_source(cfg: Any) -> Source:
 class OracleTrainer(Trainer):
     """Trains an oracle: the package's trainer, fed by `oracle_source`."""
 
-    def build_train_loader(self, requests: deque[list[int]]) -> Iterator[TrainBatch]:
+    def build_train_loader(self, partner_indices: deque[list[int]]) -> Iterator[TrainBatch]:
         """As in `Trainer`, with the truth about unlabeled images."""
-        return build_train_loader(self.cfg, self.start_iter, requests, oracle_source(self.cfg))
+        return build_train_loader(self.cfg, self.start_iter, partner_indices, oracle_source(self.cfg))

@@ -170,7 +170,7 @@ class Description:
         return records
 
 
-def class_looks(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+def class_names_and_colors(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
     """The names and colours of `count` classes: those in a data set's metadata, or made up where it has none."""
     names = metadata.get("stuff_classes") or default_names(count)
     return list(names), [tuple(color) for color in metadata.get("stuff_colors") or default_colors(count)]

@@ -20,7 +20,7 @@ from ..teacher_student import TeacherStudent
 from ..validation import check_views, images_per_process
 from .class_banks import ConfidenceBank, PresenceBank
 from .copy_paste import component_boxes, copy_paste
-from .partner_queue import RequestQueue
+from .partner_queue import PartnerQueue
 
 Items = list[dict[str, Any]]
 
@@ -32,13 +32,13 @@ class Draws(NamedTuple):
         pasted: shares that choose the classes to be pasted.
         parts: (B,) shares that choose the connected part to be mixed in.
         boxes: (B, H, W) bool, half of the image each, for where there is no such part.
-        requests: (2, P) shares that choose the next classes, and images that show them.
+        partners: (2, P) uniform numbers that choose the classes of the next partners, and images that show them.
     """
 
     pasted: Tensor
     parts: Tensor
     boxes: Tensor
-    requests: Tensor
+    partners: Tensor
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -80,7 +80,7 @@ class AEL(TeacherStudent):
         *,
         confidence: ConfidenceBank,
         presence: PresenceBank,
-        queue: RequestQueue,
+        queue: PartnerQueue,
         paste_classes: int,
         head_classes: Sequence[int],
         component_area: float,
@@ -132,7 +132,7 @@ class AEL(TeacherStudent):
         return arguments | {
             "confidence": ConfidenceBank(classes, keys.MOMENTUM),
             "presence": PresenceBank(images, classes, keys.PRESENCE_AREA),
-            "queue": RequestQueue(cfg.SOLVER.UNLABELED_IMS_PER_BATCH),
+            "queue": PartnerQueue(cfg.SOLVER.UNLABELED_IMS_PER_BATCH),
             "paste_classes": keys.PASTE_CLASSES,
             "head_classes": keys.HEAD_CLASSES,
             "component_area": keys.COMPONENT_AREA,
@@ -164,7 +164,7 @@ class AEL(TeacherStudent):
         terms, losses = self.supervised(labeled, features, own, labelers=taught)
         known = PseudoLabels.from_logits(taught.logits, self.stack(labeled, "valid"))
         terms.append(self._consistency("loss_consistency", own.logits, known))
-        mixed, pseudo = self._mix(items, batch["requested"], draws)
+        mixed, pseudo = self._mix(items, batch["partners"], draws)
         _, strong = self._segment(self.student, self.student.normalize(mixed))
         self.stage_strong(strong.embedding, pseudo)
         terms.append(self._consistency("loss_unsup", strong.logits, pseudo, self.alpha, pseudo.weight))
@@ -179,11 +179,11 @@ class AEL(TeacherStudent):
         self.presence.after_step()
         self.queue.after_step()
 
-    def requests(self) -> list[list[int]]:
+    def partner_indices(self) -> list[list[int]]:
         """The partners of the next two steps' unlabeled images; no list is empty but the first two of a run."""
-        return self.queue.coming()
+        return self.queue.upcoming()
 
-    def idle(self) -> list[str]:
+    def ineffective_parts(self) -> list[str]:
         """Whether no image is remembered to show a class."""
         if self.presence.present.any():
             return []
@@ -198,7 +198,7 @@ class AEL(TeacherStudent):
             pasted=uniform(self.paste_classes, device=self.device),
             parts=uniform(count, device=self.device),
             boxes=half_boxes(count, size, 1.0, self.device),
-            requests=uniform(2, self.queue.count, device=self.device),
+            partners=uniform(2, self.queue.count, device=self.device),
         )
 
     @torch.no_grad()
@@ -244,6 +244,6 @@ class AEL(TeacherStudent):
     def _ask(self, draws: Draws) -> None:
         if not len(self.presence.present):
             return
-        first, second = draws.requests
+        first, second = draws.partners
         classes = choose_classes(self.confidence.doubt, first)
         self.queue.stage(self.presence.choose(classes, second), classes)

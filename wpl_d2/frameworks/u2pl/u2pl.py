@@ -135,7 +135,7 @@ class U2PL(TeacherStudent):
         super().after_step()
         self.contrast.after_step()
 
-    def idle(self) -> list[str]:
+    def ineffective_parts(self) -> list[str]:
         """Whether there was never a negative."""
         if self.contrast.queues.pushed.any():
             return []
