@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
+from wpl_d2.checkpoint import load_checkpoint, load_framework, load_model
 from wpl_d2.data import build_train_loader
-from wpl_d2.engine import Trainer, load_framework
+from wpl_d2.engine import Trainer
 from wpl_d2.evaluation import evaluate_pseudo_labels
 from wpl_d2.modeling import load_backbone_weights
 from wpl_d2.utils.errors import InputError

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from ..checkpoint.checkpointer import load_initial_weights
+from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..config.validation import check_config, check_device
 from ..data import check_training_data
 from ..data.datasets.setup import check_registered
@@ -23,7 +23,6 @@ from ..frameworks import Framework, build_framework
 from ..utils.errors import InputError
 from ..utils.files import make_output_folder
 from .launch import count_processes
-from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
 from .trainer import build_training_framework
@@ -76,7 +75,8 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
     with warnings.catch_warnings(action="ignore"):
-        load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
+        framework = _without_memory(build_framework, cfg)
+        FrameworkCheckpointer(framework, cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     _check_submission(cfg)
     for key, names in tested.items():
         for name in names:

@@ -17,7 +17,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, tensor_bytes
+from ..checkpoint import FrameworkCheckpointer, load_initial_weights
+from ..checkpoint.checkpointer import tensor_bytes
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys

@@ -1,4 +1,4 @@
-"""ResNet 50 and 101 from Detectron2's blocks, with an output stride and a dilation for each block of res5."""
+"""ResNet-50 and -101 from Detectron2's blocks, with an output stride and one dilation per block of res5."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..layers import resolve_norm
 
 
 class CeilDeepLabStem(DeepLabStem):
-    """Detectron2's DeepLab stem, its pooling rounding up: 800 pixels become 201, as 801 do (AugSeg, U2PL, AEL)."""
+    """Detectron2's DeepLab stem with pooling that rounds up: 800 pixels become 201, as 801 do (AugSeg, U2PL, AEL)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature map (B, 128, h, w) at stride 4 of an image (B, 3, H, W)."""
@@ -25,29 +25,27 @@ class CeilDeepLabStem(DeepLabStem):
 
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-# The width belongs to the stem: torchvision's has 64 channels, the three convolutions have 64, 64 and 128.
+# With the stem's output channels.
 _STEMS = {"basic": (BasicStem, 64), "deeplab": (DeepLabStem, 128), "deeplab_ceil": (CeilDeepLabStem, 128)}
-# Strides of the first blocks of res2 to res5.
+# By output stride, the strides of the first blocks of res2 to res5.
 _STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
 
 
 @BACKBONE_REGISTRY.register()
 def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
-    """Build a ResNet that a DeepLabv3+ head and a DC5 detector can share, or one for an FPN.
+    """Build a ResNet for a DeepLabv3+ head and a DC5 detector, or for an FPN.
 
-    For the former res5 does not reduce the resolution; its blocks have the dilations RES5_BLOCK_DILATIONS, which are
-    absolute: at output stride 16 those of UniMatch are 1, 2, 2 and of AugSeg 2, 4, 8; at output stride 8 those of
-    U2PL and AEL are 4, 8, 16. At output stride 8 all blocks of res4 but the first have dilation 2. An FPN wants output
-    stride 32, dilations 1, 1, 1.
+    At output stride 16 or 8 the blocks of res5 have no stride but the dilations RES5_BLOCK_DILATIONS: at 16 UniMatch's
+    are 1, 2, 2 and AugSeg's 2, 4, 8; at 8 U2PL's and AEL's are 4, 8, 16. At 8 all blocks of res4 but the first have
+    dilation 2. An FPN needs output stride 32 and dilations 1, 1, 1.
 
     Args:
-        cfg: reads MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP,
-            RES2_OUT_CHANNELS, RES5_BLOCK_DILATIONS, OUT_FEATURES}, MODEL.BACKBONE.{OUTPUT_STRIDE, FREEZE_AT}
-            and MODEL.DEVICE.
+        cfg: MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP, RES2_OUT_CHANNELS,
+            RES5_BLOCK_DILATIONS, OUT_FEATURES}, MODEL.BACKBONE.{OUTPUT_STRIDE, FREEZE_AT} and MODEL.DEVICE are read.
         input_shape: of the image.
 
     Returns:
-        A backbone with the features OUT_FEATURES, "res2" (stride 4) to "res5" (the output stride).
+            a backbone with the feature maps OUT_FEATURES, out of "res2" (stride 4) to "res5" (the output stride).
     """
     resnets, output_stride = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.OUTPUT_STRIDE
     norm = resolve_norm(resnets.NORM, cfg.MODEL.DEVICE)
