@@ -35,9 +35,10 @@ def test_weights_and_the_burn_in_act_on_it(tree):
     framework, batch = make(tree, *OPTS, "FRAMEWORK.BURN_IN", 2, "WEIGHTING.K", 64)
     assert "loss_unsup" not in losses_of(framework, batch)
     framework.iteration = 2
-    plain = losses_of(framework, batch)["loss_unsup"]
     fill_bank(framework, batch)
     weighted = losses_of(framework, batch)["loss_unsup"]
+    framework.weigher = None
+    plain = losses_of(framework, batch)["loss_unsup"]
     assert 0 < weighted < plain
     weighted.backward()
     assert all(p.grad is None for p in framework.teacher.parameters())
