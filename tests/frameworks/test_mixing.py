@@ -113,7 +113,7 @@ def test_a_config_says_which_boxes_are_drawn():
     cfg = get_cfg()
     cfg.merge_from_list(["FRAMEWORK.CUTMIX.PROB", 1.0, "FRAMEWORK.CUTMIX.AREA", (0.1, 0.3)])
     torch.manual_seed(3)
-    masks = CutMixBoxes(cfg)(torch.zeros(5, 3, 20, 30))
+    (masks,) = CutMixBoxes(cfg)([torch.zeros(5, 3, 20, 30)])
     torch.manual_seed(3)
     assert torch.equal(masks, cutmix_masks(5, (20, 30), 1.0, (0.1, 0.3), (0.3, 1 / 0.3)))
     assert masks.flatten(1).any(1).all()

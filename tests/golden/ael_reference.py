@@ -178,7 +178,7 @@ class PlainAEL:
             asked.append((showing[int(place * len(showing))], kind))
         self.queue.append(asked)
 
-    def commit(self, step):
+    def after_step(self, step):
         """The banks, the queue and the teacher after a step."""
         for kind, value in enumerate(self.seen):
             if value is not None:

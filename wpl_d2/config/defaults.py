@@ -174,7 +174,7 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.NAME = "MeanTeacher"
     # Factor of all losses on unlabeled images (paper, eq. 4).
     cfg.FRAMEWORK.ALPHA = 1.0
-    # A pseudo-label trains the student if the labeler's confidence reaches this; without effect in U2PL, where entropy
+    # A pseudo-label trains the student if its confidence reaches this; without effect in U2PL, where entropy
     # selects.
     cfg.FRAMEWORK.THRESHOLD = 0.95
     # Steps of supervised training before the first pseudo-label.
@@ -269,9 +269,9 @@ def _add_framework(cfg: CN) -> None:
     cfg.WEIGHTING.NORM = "valid"
     # stride4: compared at the embedding's own resolution; full: after bilinear upsampling to the label's.
     cfg.WEIGHTING.TOPK_RES = "stride4"
-    # Whose embeddings of labeled images fill the labeled ring: student (at no cost) | labeler (a forward more).
+    # Whose embeddings of labeled images fill the labeled ring: student (at no cost) | pseudo_labeler (a forward more).
     cfg.WEIGHTING.LABELED_FROM = "student"
-    # Which view the unlabeled bank's embeddings are taken from: weak (the labeler's) | strong (the student's).
+    # Which view the unlabeled bank's embeddings are taken from: weak (the pseudo-labeler's) | strong (the student's).
     cfg.WEIGHTING.UNLAB_VIEW = "weak"
     # Embeddings per class of each of the two rings, labeled and unlabeled.
     cfg.WEIGHTING.BANK_SIZE = 256

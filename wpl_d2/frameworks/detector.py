@@ -1,9 +1,11 @@
-"""Training of a detector alone, on boxes around the components of labeled masks."""
+"""Training of a detector alone, on the component boxes of labeled masks."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
+
+from typing_extensions import override
 
 from ..modeling import FPNDetector, build_model
 from ..modeling.detector import losses_or_nan
@@ -16,19 +18,15 @@ from .validation import check_paste
 class Detector(Framework):
     """The paper's detector, trained before the segmenter and on the labeled images alone (section 3.2).
 
-    What it finds on the unlabeled images goes into a file (`tools/cache_boxes.py`) for MODEL.DETECTOR.MODE cached.
+    `tools/cache_boxes.py` writes its detections on the unlabeled images to a file for MODEL.DETECTOR.MODE cached.
     """
 
     metric = "bbox/AP"
     semi_supervised = False
 
     @classmethod
+    @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
-
-        Raises:
-            InputError: the model is no detector, or pixels are to be weighted or pasted.
-        """
         check_paste(cfg, cls.pastes)
         for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
             if on:
@@ -41,6 +39,6 @@ class Detector(Framework):
             )
         return {"student": student}
 
+    @override
     def terms(self, batch: Batch) -> Terms:
-        """The losses of region proposals and box head on the labeled images; unlabeled ones are left alone."""
         return [], losses_or_nan(self.student, partial(self.student, batch["labeled"]))

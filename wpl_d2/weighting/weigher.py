@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..structures import IGNORE, PseudoLabels, class_boxes
+from ..structures import IGNORE, class_boxes
 from ..utils.comm import gathered
 from ..utils.errors import InputError, check_name
 from .memory_bank import MemoryBank
@@ -153,20 +153,6 @@ class PixelWeigher(nn.Module):
         return Memory((self.labeled_bank, self.unlabeled_bank))
 
     @torch.no_grad()
-    def resolve(self, evidence: Evidence) -> PseudoLabels:
-        """The pseudo-labels with `weight` filled in and, if boxes make pixels reliable, `reliable`.
-
-        Args:
-            evidence: of B unmixed weak views.
-        """
-        pseudo = evidence.pseudo.replace(weight=self.weight(evidence))
-        if self.box_score is None or evidence.detections is None:
-            return pseudo
-        boxes = class_boxes(evidence.detections, self.box_score)
-        reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, self.reliable_conf) & pseudo.valid
-        return pseudo.replace(reliable=reliable)
-
-    @torch.no_grad()
     def weight(self, evidence: Evidence) -> Tensor:
         """The factor of each pixel's loss: (B, H, W) float32.
 
@@ -188,6 +174,15 @@ class PixelWeigher(nn.Module):
         if self.weight_form == "plus_one":
             weight = weight + 1.0
         return weight.masked_fill(~known, 1.0)
+
+    @torch.no_grad()
+    def reliable(self, evidence: Evidence) -> Tensor:
+        """Which pixels RPPI takes as reliable: (B, H, W) bool, False everywhere without boxes or with RPPI disabled."""
+        pseudo = evidence.pseudo
+        if self.box_score is None or evidence.detections is None:
+            return torch.zeros_like(pseudo.valid)
+        boxes = class_boxes(evidence.detections, self.box_score)
+        return reliable_mask(pseudo.labels, pseudo.confidence, boxes, self.reliable_conf) & pseudo.valid
 
     @torch.no_grad()
     def stage_labeled(self, embedding: Tensor, logits: Tensor, target: Tensor) -> None:
