@@ -20,12 +20,12 @@ from torch.profiler import ProfilerActivity, profile
 from wpl_d2.config import load_cfg
 from wpl_d2.data import build_train_loader, setup_datasets
 from wpl_d2.engine import build_optimizer
-from wpl_d2.engine.trainer import precision
+from wpl_d2.engine.trainer import amp_dtype
 from wpl_d2.frameworks import Framework, UniMatch, build_framework
 from wpl_d2.frameworks.base import Batch, Terms
 from wpl_d2.frameworks.loss_terms import consistency_term, select, split
 from wpl_d2.structures import PseudoLabels
-from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
 from wpl_d2.weighting import rank_overlap
 
@@ -58,7 +58,7 @@ class Step:
     def __init__(self, cfg: Any, batch: Any, build: Callable[[Any], Framework] = build_framework) -> None:
         self.framework = build(cfg).to(cfg.MODEL.DEVICE)
         self.optimizer = build_optimizer(cfg, self.framework.student)
-        self.amp = precision(cfg)
+        self.amp = amp_dtype(cfg)
         self.batch, self.device = batch, cfg.MODEL.DEVICE
         self.parts: dict[str, float] = {}
         self.times: list[dict[str, float]] = []
@@ -233,8 +233,8 @@ def naive_overlap(embedding: torch.Tensor, label: torch.Tensor, prototypes: torc
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True, help="path to config file")
-    parser.add_argument("--steps", type=positive, default=10, help="measured steps of each kind")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--steps", type=positive_int, default=10, help="measured steps of each kind")
+    parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
     return parse_args(parser)
 

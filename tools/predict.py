@@ -21,28 +21,28 @@ from wpl_d2.export import open_model
 from wpl_d2.inference.predict import predict
 from wpl_d2.inference.predictor import Predictor
 from wpl_d2.inference.sources import open_source
-from wpl_d2.inference.writers import Results
-from wpl_d2.modeling.weights import OWNERS
-from wpl_d2.utils.command_line import parse_args, positive, share
+from wpl_d2.inference.writers import PredictionWriter
+from wpl_d2.modeling.weights import MODEL_NAMES
+from wpl_d2.utils.command_line import fraction, parse_args, positive_int
 from wpl_d2.utils.errors import clear_errors
-from wpl_d2.utils.files import make_folder
+from wpl_d2.utils.files import make_output_folder
 
 
 def main() -> int:
     args = _parse()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     source = open_source(args.input, without=args.output)
-    deployed = open_model(args.weights, args.model, device, args.trust_code)
-    predictor = Predictor(deployed, device, args.min_score, args.opts)
-    make_folder("--output", args.output)
-    with Results(args.output, deployed.about, deployed.find is not None, source) as results:
+    model = open_model(args.weights, args.model, device, args.trust_code)
+    predictor = Predictor(model, device, args.min_score, args.opts)
+    make_output_folder("--output", args.output)
+    with PredictionWriter(args.output, model.metadata, model.detect is not None, source) as results:
         skipped = predict(source, predictor, results, args.batch_size)
     for text in source.left_out():
         print(f"left out: {text}")
-    if results.undrawn:
-        print(f"without an overlay: {len(results.undrawn)} images")
+    if results.without_overlay:
+        print(f"without an overlay: {len(results.without_overlay)} images")
     print(f"{results.count} images predicted, {len(skipped)} skipped: {args.output}")
-    return 1 if skipped or results.undrawn else 0
+    return 1 if skipped or results.without_overlay else 0
 
 
 def _parse() -> argparse.Namespace:
@@ -50,12 +50,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="checkpoint or exported file")
     parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
-    parser.add_argument("--model", default="", choices=OWNERS, help="of a checkpoint; default: the teacher, if any")
+    parser.add_argument(
+        "--model", default="", choices=MODEL_NAMES, help="of a checkpoint (default: the teacher, if any)"
+    )
     parser.add_argument(
         "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
     )
-    parser.add_argument("--batch-size", type=positive, default=4, help="images of one size at once (default: 4)")
-    parser.add_argument("--min-score", type=share, default=0.5, help="of the boxes (default: 0.5)")
+    parser.add_argument("--batch-size", type=positive_int, default=4, help="images of one size at once (default: 4)")
+    parser.add_argument("--min-score", type=fraction, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs below TEST.INFERENCE")
     return parse_args(parser)

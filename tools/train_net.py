@@ -6,7 +6,7 @@ import logging
 
 from detectron2.engine import default_argument_parser
 
-from wpl_d2.engine import Trainer, check_run, evaluate_only, launch, record_run, report, setup
+from wpl_d2.engine import Trainer, check_run, evaluate_only, launch, report, save_run_info, setup
 from wpl_d2.utils.command_line import parse_args
 
 
@@ -17,7 +17,7 @@ def main(args: argparse.Namespace) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(args.resume)
-    record_run(cfg)
+    save_run_info(cfg)
     logging.getLogger("wpl_d2").info("Training from iteration %d to %d", trainer.start_iter, trainer.max_iter)
     report(cfg, trainer.train(), trainer.framework)
 

@@ -22,10 +22,10 @@ from wpl_d2.config import load_cfg
 from wpl_d2.data import counted_seed, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
 from wpl_d2.frameworks.mixing import cutmix, cutmix_masks
-from wpl_d2.structures import IGNORE, PseudoLabels, class_boxes
-from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.structures import IGNORE, Detections, PseudoLabels, class_boxes
+from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
-from wpl_d2.utils.files import make_folder, save_png
+from wpl_d2.utils.files import make_output_folder, save_png
 from wpl_d2.visualization.draw import draw_boxes
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     setup_datasets(cfg)
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
-    make_folder("--output", args.output)
+    make_output_folder("--output", args.output)
     labeled = labeled_dataset(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     for counter in tqdm(range(args.num), desc="labeled", unit="image"):
@@ -75,8 +75,8 @@ def draw_unlabeled(sample: dict[str, Any], partner: dict[str, Any], cfg: Any, me
     strong = torch.stack([sample["strong"], partner["strong"]], dim=1)
     valid = torch.stack([sample["valid"], partner["valid"]])
     weak = [sample["image"]]
-    if "boxes" in sample:
-        weak.append(_box_panel(sample["image"], sample["boxes"], cfg.RPPI.BOX_SCORE, metadata))
+    if "detections" in sample:
+        weak.append(_box_panel(sample["image"], sample["detections"], cfg.RPPI.BOX_SCORE, metadata))
     panels = [*weak, *sample["strong"], _mask_panel(sample["valid"])]
     for views in strong:
         boxes = cutmix_masks(2, valid.shape[1:], 1.0, keys.AREA, keys.RATIO)
@@ -85,7 +85,7 @@ def draw_unlabeled(sample: dict[str, Any], partner: dict[str, Any], cfg: Any, me
     return [_to_array(panel) for panel in panels]
 
 
-def _box_panel(image: torch.Tensor, found: Any, min_score: float, metadata: Any) -> torch.Tensor:
+def _box_panel(image: torch.Tensor, found: Detections, min_score: float, metadata: Any) -> torch.Tensor:
     ((boxes, classes),) = class_boxes([found], min_score)
     names = [metadata.stuff_classes[index] for index in classes]
     return torch.from_numpy(draw_boxes(image, boxes, names, [metadata.stuff_colors[index] for index in classes]))
@@ -115,7 +115,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    parser.add_argument("--num", type=positive, default=8, help="pictures of each stream")
+    parser.add_argument("--num", type=positive_int, default=8, help="pictures of each stream")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
     return parse_args(parser)
 

@@ -1,8 +1,8 @@
-"""What flows between the packages: pseudo-labels, loss terms and the output of the segmentation head."""
+"""What flows between the packages: outputs of the segmentation head, pseudo-labels, detections and loss terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -124,16 +124,49 @@ class StepRecord:
     scalars: dict[str, Tensor] = field(default_factory=dict)
 
 
-ClassBoxes = Sequence[tuple[Tensor, Tensor]]
-"""One (boxes (N, 4) xyxy half-open in pixels, semantic class ids (N,) int64) pair for each image of a batch."""
+class Detections(NamedTuple):
+    """The boxes that a detector found in one image.
 
-
-def class_boxes(instances: Iterable[Any], min_score: float) -> ClassBoxes:
-    """The boxes with at least a score.
-
-    Args:
-        instances: one an image, Detectron2's `Instances` with `pred_boxes`, `scores` and `class_ids`.
-        min_score: in [0, 1].
+    Attributes:
+        boxes: (N, 4) float xyxy in pixels, half-open.
+        scores: (N,) float in [0, 1].
+        classes: (N,) int64 semantic class ids.
     """
-    kept = [found[found.scores >= min_score] for found in instances]
-    return [(found.pred_boxes.tensor, found.class_ids) for found in kept]
+
+    boxes: Tensor
+    scores: Tensor
+    classes: Tensor
+
+    @classmethod
+    def from_instances(cls, instances: Any, object_ids: Tensor) -> Detections:
+        """Convert what a detector of Detectron2 returns.
+
+        Args:
+            instances: `Instances` with `pred_boxes`, `scores` and `pred_classes`.
+            object_ids: (K,) int64 on the same device, the semantic class id of each of the detector's classes.
+        """
+        return cls(instances.pred_boxes.tensor, instances.scores, object_ids[instances.pred_classes])
+
+    @classmethod
+    def none(cls) -> Detections:
+        """Those of an image in which nothing was found, on the CPU."""
+        return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+
+    def select(self, keep: Tensor) -> Detections:
+        """The detections that a mask (N,) bool or indices (M,) int64 choose."""
+        return Detections(*(field[keep] for field in self))
+
+    def to(self, device: torch.device | str) -> Detections:
+        """The same on another device."""
+        return Detections(*(field.to(device) for field in self))
+
+
+ClassBoxes = tuple[Tensor, Tensor]
+"""The boxes of one image with their classes, without scores: (N, 4) float xyxy half-open in pixels and (N,) int64
+semantic class ids."""
+
+
+def class_boxes(detections: Iterable[Detections], min_score: float) -> list[ClassBoxes]:
+    """The boxes of each image that have at least a score, in [0, 1]."""
+    kept = [found.select(found.scores >= min_score) for found in detections]
+    return [(found.boxes, found.classes) for found in kept]

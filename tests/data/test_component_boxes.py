@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 
-from wpl_d2.data import boxes_from_mask, cached_boxes
+from wpl_d2.data import attach_component_boxes, boxes_from_mask
 from wpl_d2.data import component_boxes as boxes
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_mask_is_refused(mask):
 
 def test_boxes_are_computed_once_and_anew_when_a_mask_changes(tree, monkeypatch):
     records = [{"sem_seg_file_name": str(tree.mask(f"labeled{i}"))} for i in range(3)]
-    first = cached_boxes(records, (2, 1), 90)
+    first = attach_component_boxes(records, (2, 1), 90)
     assert first[1]["boxes"].dtype == np.float32
     assert first[1]["boxes"].tolist() == [[35, 30, 51, 45], [8, 6, 30, 25]]
     assert first[1]["box_classes"].tolist() == [0, 1]
@@ -77,21 +77,21 @@ def test_boxes_are_computed_once_and_anew_when_a_mask_changes(tree, monkeypatch)
     reads = []
     read_mask = boxes.read_mask
     monkeypatch.setattr(boxes, "read_mask", lambda *args: reads.append(args) or read_mask(*args))
-    again = cached_boxes(records, (2, 1), 90)
+    again = attach_component_boxes(records, (2, 1), 90)
     assert not reads
     assert all(np.array_equal(a["boxes"], b["boxes"]) for a, b in zip(first, again, strict=True))
     assert all(np.array_equal(a["box_classes"], b["box_classes"]) for a, b in zip(first, again, strict=True))
 
-    assert len(cached_boxes(records, (2, 1), 10000)[0]["boxes"]) == 0
+    assert len(attach_component_boxes(records, (2, 1), 10000)[0]["boxes"]) == 0
     assert len(reads) == 3
     tree.write_mask("labeled1", np.zeros((50, 60), dtype=np.uint8))
     os.utime(tree.mask("labeled1"), (1, 1))
-    assert [len(r["boxes"]) for r in cached_boxes(records, (2, 1), 90)] == [2, 0, 2]
+    assert [len(r["boxes"]) for r in attach_component_boxes(records, (2, 1), 90)] == [2, 0, 2]
 
 
 def test_a_damaged_or_unwritable_cache_is_no_obstacle(tree, monkeypatch, caplog):
     records = [{"sem_seg_file_name": str(tree.mask("labeled0"))}]
-    expected = cached_boxes(records, (1,), 90)[0]["boxes"]
+    expected = attach_component_boxes(records, (1,), 90)[0]["boxes"]
     (stored,) = (tree.root.parent / "cache").glob("*.npz")
     whole = stored.read_bytes()
     packed, other = stored.with_name("packed.npz"), stored.with_name("other.npz")
@@ -99,12 +99,12 @@ def test_a_damaged_or_unwritable_cache_is_no_obstacle(tree, monkeypatch, caplog)
     np.savez(other, boxes=np.zeros((2, 4)), classes=np.zeros(3), counts=np.ones(1, int))
     for content in (b"half a file", b"", whole[:-10], other.read_bytes()):
         stored.write_bytes(content)
-        assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
+        assert np.array_equal(attach_component_boxes(records, (1,), 90)[0]["boxes"], expected)
         assert stored.read_bytes() == whole
     content = packed.read_bytes()
     for place in range(0, len(content), 7):  # some reader fails on it, or it does not matter
         stored.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
-        assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
+        assert np.array_equal(attach_component_boxes(records, (1,), 90)[0]["boxes"], expected)
     monkeypatch.setenv("WPL_D2_CACHE", str(tree.mask("labeled0")))  # a file is no folder
-    assert np.array_equal(cached_boxes(records, (1,), 90)[0]["boxes"], expected)
+    assert np.array_equal(attach_component_boxes(records, (1,), 90)[0]["boxes"], expected)
     assert "set WPL_D2_CACHE" in caplog.text

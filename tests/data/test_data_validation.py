@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 from PIL import Image
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import check_training_data, load_description
-from wpl_d2.data.dataset_report import survey
+from wpl_d2.data.dataset_report import report_dataset
+from wpl_d2.structures import Detections
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -31,7 +31,7 @@ def run_tool(name, *arguments):
 
 
 def problems(tree, **changes):
-    return survey(load_description(tree.describe(**changes)), 90).problems
+    return report_dataset(load_description(tree.describe(**changes)), 90).problems
 
 
 def add_to(tree, list_name, line):
@@ -69,7 +69,7 @@ def test_real_data_are_as_they_are_described(shared, name, images, masks):
     description = load_description(f"configs/datasets/{name}.yaml", root)
     assert list(description.classes) == (root / "classes.txt").read_text().split()
     assert set(description.lists.values()) == {f"splits/{file.name}" for file in (root / "splits").iterdir()}
-    found = survey(description, 90)
+    found = report_dataset(description, 90)
     assert found.problems == []
     assert len(found.pixels) == masks
     assert len({record["file_name"] for records in found.lists.values() for record in records}) == images
@@ -201,7 +201,7 @@ def test_an_image_whose_path_does_not_lead_to_a_mask_is_told_so(tree):
         check_training_data(tree.cfg())
 
 
-@pytest.mark.parametrize("keys", [(), (*EVALUATED, "TEST.EVALUATOR", "label_files")])
+@pytest.mark.parametrize("keys", [(), (*EVALUATED, "TEST.EVALUATOR", "submission")])
 def test_test_images_need_masks_only_where_they_are_measured_on(tree, keys):
     tree.mask("val1").unlink()
     check_training_data(tree.cfg(*keys))
@@ -331,13 +331,10 @@ def test_the_pictures_of_the_data_are_drawn(tree):
 def test_the_boxes_of_a_cache_are_drawn_where_the_view_shows_them():
     tool = runpy.run_path(str(TOOLS / "visualize_data.py"))
     view = torch.zeros(3, 40, 48, dtype=torch.uint8)
-    found = Instances(
-        (40, 48),
-        pred_boxes=Boxes(torch.tensor([[10.0, 20.0, 30.0, 38.0], [0.0, 0.0, 48.0, 10.0]])),
-        scores=torch.tensor([0.9, 0.5]),
-        class_ids=torch.tensor([2, 1]),
-    )
-    sample = {"image": view, "strong": view[None][:0], "valid": torch.ones(40, 48, dtype=torch.bool), "boxes": found}
+    xyxy = torch.tensor([[10.0, 20.0, 30.0, 38.0], [0.0, 0.0, 48.0, 10.0]])
+    found = Detections(xyxy, torch.tensor([0.9, 0.5]), torch.tensor([2, 1]))
+    valid = torch.ones(40, 48, dtype=torch.bool)
+    sample = {"image": view, "strong": view[None][:0], "valid": valid, "detections": found}
     metadata = SimpleNamespace(stuff_classes=["a", "b", "c"], stuff_colors=[(1, 1, 1), (2, 2, 2), (0, 200, 0)])
     weak, boxes, valid = tool["draw_unlabeled"](sample, sample, get_cfg(), metadata)
     assert not weak.any() and valid.all()

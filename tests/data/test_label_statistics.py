@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 from wpl_d2.data import check_training_data, load_description
-from wpl_d2.data.dataset_report import survey
-from wpl_d2.data.label_statistics import LabelShares, count_labels
+from wpl_d2.data.dataset_report import report_dataset
+from wpl_d2.data.label_statistics import LabelStatistics, count_labels
 from wpl_d2.utils.errors import InputError
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 
 
 def shares(pixels, ignore=255, learned=True):
-    return LabelShares("list", np.array(pixels), ["ground", "box", "ball"][: len(pixels) - 1], ignore, learned)
+    return LabelStatistics("list", np.array(pixels), ["ground", "box", "ball"][: len(pixels) - 1], ignore, learned)
 
 
 def draw(tree, stems, make):
@@ -32,7 +32,7 @@ def black_and_white(index):
 
 
 def notes_and_problems(tree, **changes):
-    found = survey(load_description(tree.describe(**changes)), 90)
+    found = report_dataset(load_description(tree.describe(**changes)), 90)
     return found.notes, found.problems
 
 
@@ -187,7 +187,7 @@ def test_the_limits(pixels, void, fault, empty):
 
 
 def test_many_empty_classes_are_counted():
-    found = LabelShares("list", np.array([9] + [0] * 80), [f"c{i}" for i in range(80)], 255, True)
+    found = LabelStatistics("list", np.array([9] + [0] * 80), [f"c{i}" for i in range(80)], 255, True)
     assert found.empty_note().startswith(
         "list: no pixel is labeled 'c1', 'c2', 'c3', 'c4', 'c5' and 74 more; it cannot"
     )

@@ -4,7 +4,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
-from wpl_d2.data import EvalMapper, LabeledMapper, UnlabeledMapper, boxes_from_mask, cached_boxes, seeded
+from wpl_d2.data import EvalMapper, LabeledMapper, UnlabeledMapper, attach_component_boxes, boxes_from_mask, seeded
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 from wpl_d2.data.mappers import MIN_VISIBLE
 from wpl_d2.data.transforms.geometry import RandomView
@@ -138,7 +138,7 @@ def test_real_boxes_follow_real_masks(shared, monkeypatch, tmp_path):
     mask = shared / "camvid" / "masks" / "Seq05VD_f00000.png"
     image = shared / "camvid" / "images" / "Seq05VD_f00000.jpg"
     objects = (2, 6, 8, 9, 10)
-    (record,) = cached_boxes([{"file_name": str(image), "sem_seg_file_name": str(mask)}], objects, 1)
+    (record,) = attach_component_boxes([{"file_name": str(image), "sem_seg_file_name": str(mask)}], objects, 1)
     assert len(record["boxes"]) > 5
     mapper = LabeledMapper(view=RandomView((1.0, 1.0), (400, 500), (0, 0, 0)), num_classes=11)
     sample = mapper(record)

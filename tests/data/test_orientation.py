@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wpl_d2.data import EvalMapper, LabeledMapper, UnlabeledMapper, cached_boxes, check_training_data, load_description
+from wpl_d2.data import (
+    EvalMapper,
+    LabeledMapper,
+    UnlabeledMapper,
+    attach_component_boxes,
+    check_training_data,
+    load_description,
+)
 from wpl_d2.data import read_image as read
-from wpl_d2.data.dataset_report import survey
+from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.data.image_io import read_mask, shown_size
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 
@@ -149,16 +156,16 @@ def test_every_reader_of_a_data_set_does_what_its_description_says(turned):
 def test_boxes_are_computed_anew_when_masks_are_read_another_way(tree):
     save(tree.mask("labeled0"), np.pad(np.ones((10, 20), np.uint8), ((0, 40), (0, 40))), 3)
     record = {"sem_seg_file_name": str(tree.mask("labeled0"))}
-    assert cached_boxes([record], (1,), 90)[0]["boxes"].tolist() == [[40, 40, 60, 50]]
-    assert cached_boxes([record | {"exif": "ignore"}], (1,), 90)[0]["boxes"].tolist() == [[0, 0, 20, 10]]
+    assert attach_component_boxes([record], (1,), 90)[0]["boxes"].tolist() == [[40, 40, 60, 50]]
+    assert attach_component_boxes([record | {"exif": "ignore"}], (1,), 90)[0]["boxes"].tolist() == [[0, 0, 20, 10]]
 
 
 def test_the_full_check_tells_of_tags_that_sizes_cannot_show(tree):
-    assert survey(load_description(tree.yaml), 90).notes == []
+    assert report_dataset(load_description(tree.yaml), 90).notes == []
     for name, orientation in (("labeled0", 6), ("labeled1", 3), ("val0", 2)):
         pixels = np.asarray(Image.open(tree.image(name)))
         save(tree.image(name), stored(pixels, orientation), orientation)
-    found = survey(load_description(tree.yaml), 90)
+    found = report_dataset(load_description(tree.yaml), 90)
     assert found.problems == []
     (note,) = found.notes
     assert note.startswith(
@@ -166,7 +173,7 @@ def test_the_full_check_tells_of_tags_that_sizes_cannot_show(tree):
     )
     assert note.endswith("where masks were drawn on the stored pixels, write `exif: ignore`")
     tree.describe(exif="ignore")
-    found = survey(load_description(tree.yaml), 90)
+    found = report_dataset(load_description(tree.yaml), 90)
     assert [problem.split(":")[0] for problem in found.problems] == [str(tree.mask("labeled0"))]
     assert "it is ignored; where masks were drawn on what viewers show, write `exif: apply`" in found.notes[0]
 

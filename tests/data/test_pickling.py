@@ -3,15 +3,15 @@
 import pickle
 from collections import deque
 
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from helpers import AUGSEG, CLASSES
+from detectron2.structures import Instances
+from helpers import AUGSEG, write_detection_cache
 
 from wpl_d2.data import EvalMapper, build_test_loader
-from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.data.loader import build_partner_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
+from wpl_d2.structures import Detections
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
 KINDS = {
@@ -21,7 +21,7 @@ KINDS = {
     "intensity": AUGSEG,
     "no_strong_view": ["INPUT.STRONG.VIEWS", 0],
     "scales": ["INPUT.SCALE_BALANCED", True, "INPUT.SCALE_BASE", 90, "INPUT.RANDOM_FLIP", "none"],
-    "cached_boxes": ["MODEL.DETECTOR.MODE", "cached"],
+    "cached_detections": ["MODEL.DETECTOR.MODE", "cached"],
 }
 
 
@@ -29,10 +29,11 @@ KINDS = {
 def cache(tree):
     """A file with a box in every image."""
     tree.cfg()
-    found = ImageBoxes((50, 60), np.array([[0, 0, 40, 45]], np.float32), np.array([0.9], np.float32), np.array([1]))
-    images = {record["image_id"]: found for record in DatasetCatalog.get(f"{tree.name}_unlabeled")}
-    DetectionCache(CacheMetadata("digest", tuple(CLASSES), 0.05), images).save(tree.root / "boxes.npz")
-    return ["MODEL.DETECTOR.CACHE", str(tree.root / "boxes.npz")]
+    keys = [record["image_id"] for record in DatasetCatalog.get(f"{tree.name}_unlabeled")]
+    return [
+        "MODEL.DETECTOR.CACHE",
+        write_detection_cache(tree.root / "boxes.npz", keys, [[0, 0, 40, 45]], [0.9], [1]),
+    ]
 
 
 def plain(value):
@@ -41,7 +42,9 @@ def plain(value):
         return value.tolist()
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    if hasattr(value, "get_fields"):  # Instances
+    if isinstance(value, Detections):
+        return plain(value._asdict())
+    if isinstance(value, Instances):
         return plain({key: getattr(item, "tensor", item) for key, item in value.get_fields().items()})
     return value
 
@@ -62,7 +65,7 @@ def test_data_of_training(tree, cache, kind):
         (build_partner_loader(cfg, deque([[2]])).dataset, (5, 2)),
     ):
         unlabeled = assert_survives(dataset, key)
-        assert ("boxes" in unlabeled) == (kind == "cached_boxes")
+        assert ("detections" in unlabeled) == (kind == "cached_detections")
         assert len(unlabeled["strong"]) == (kind != "no_strong_view")
 
 

@@ -100,7 +100,7 @@ def test_unlabeled_images_and_those_without_a_use_are_not_read(tree, reads):
 def test_images_that_are_only_predicted_are_read_without_their_masks(tree, reads):
     tree.mask("val0").write_bytes(b"broken")
     tree.mask("val1").unlink()
-    cfg = tree.cfg(*EVALUATED, "TEST.EVALUATOR", "label_files")
+    cfg = tree.cfg(*EVALUATED, "TEST.EVALUATOR", "submission")
     check_training_data(cfg)
     assert {"val0", "val1"} <= set(reads)
     cut(tree.image("val1"))

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
@@ -47,7 +46,7 @@ def write(student, cfg, args, file):
     box_caching.PART = 2  # here, since a started process knows nothing of what a test changed
     records = DatasetCatalog.get(f"{args.name}_unlabeled")
     origin = CacheMetadata("digest", tuple(CLASSES), 0.0)
-    return box_caching.cache_boxes(student.eval(), records, origin, (2, 1), args.output / file, workers=0)
+    return box_caching.cache_detections(student.eval(), records, origin, (2, 1), args.output / file, workers=0)
 
 
 def test_ranks_stay_equal_and_share_the_images(tree, tmp_path, monkeypatch):
@@ -61,7 +60,7 @@ def test_ranks_stay_equal_and_share_the_images(tree, tmp_path, monkeypatch):
     student = build_model(cfg)
     student.load_state_dict(torch.load(tmp_path / "model_final.pth")["model"])
     one, two = write(student, cfg, args, "one.npz"), DetectionCache.load(tmp_path / "two.npz")
-    assert one.images.keys() == two.images.keys() and len(one.images) == 5
-    for name, image in one.images.items():
-        assert len(image.boxes)
-        assert all(np.allclose(a, b, atol=1e-3) for a, b in zip(image, two.images[name], strict=True))
+    assert one.keys() == two.keys() and len(one) == 5
+    for name, (size, found) in one.items():
+        assert len(found.boxes) and size == two[name][0]
+        assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(found, two[name][1], strict=True))

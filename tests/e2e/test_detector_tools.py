@@ -31,15 +31,15 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     cache = ["--weights", detector / "model_final.pth", "--dataset", f"{tree.name}_unlabeled", f"{tree.name}_val"]
     said = run("cache_boxes.py", *cache, "--output", boxes)
     assert f"of 7 images: {boxes}" in said.stdout
-    found = DetectionCache.load(boxes).images
+    found = DetectionCache.load(boxes)
     assert len(found) == 7
 
     # The detector's classes are those it was trained on, in whatever order the description names them by now.
     description = yaml.safe_load(tree.yaml.read_text())
     (tree.root / "turned.yaml").write_text(yaml.safe_dump(description | {"objects": description["objects"][::-1]}))
     run("cache_boxes.py", *cache, "--output", tmp_path / "again.npz", "--description", tree.root / "turned.yaml")
-    again = DetectionCache.load(tmp_path / "again.npz").images
-    assert all((again[name].classes == found[name].classes).all() for name in found)
+    again = DetectionCache.load(tmp_path / "again.npz")
+    assert all(again[name][1].classes.equal(found[name][1].classes) for name in found)
 
     opts = ["MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(boxes), "RPPI.ENABLED", True]
     cfg = tree.cfg(*SMALL, *common, *opts, "RPPI.BOX_SCORE", 0.01, "OUTPUT_DIR", str(tmp_path / "cached"))

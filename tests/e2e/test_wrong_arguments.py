@@ -126,6 +126,8 @@ WRONG = {
         "@runs/first": "@runs/first: is itself a run; give the folder above it",
         "@seeds": "no run has measured sem_seg/mIoU; give --key",
         "@seeds --key loss --baseline other": "--baseline: 'other' is not known; valid: run",
+        "@seeds --key loss --runs other": "--runs: 'other' is not known; valid: run",
+        "nowhere.csv": "nowhere.csv: no such file; give a table of runs",
     },
     "predict": {
         PREDICT: "required: --output",

@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 
 from wpl_d2.evaluation.box_agreement import OBJECTS, BoxAgreement, agreement_tables
-from wpl_d2.structures import PseudoLabels
+from wpl_d2.structures import Detections, PseudoLabels
 
 CLASSES = ["sky", "car", "dog"]
 SIZE = (24, 30)
@@ -25,7 +24,7 @@ def image(seed):
     corner, extent = rand(6, 2) * 12, 6 + rand(6, 2) * 12
     boxes = torch.cat([corner, corner + extent], dim=1)
     ids = 1 + (rand(6) * 2).long()
-    found = Instances(SIZE, pred_boxes=Boxes(boxes), scores=rand(6), class_ids=ids)
+    found = Detections(boxes, rand(6), ids)
     # True boxes: some found ones a little moved, with their class or another's.
     truth = boxes[:4] + rand(4, 4) * 2
     return pseudo, found, target, (truth, torch.where(rand(4) < 0.7, ids[:4], 3 - ids[:4]))
@@ -44,7 +43,7 @@ def brute_force(images, score, wanted):
     for pseudo, found, target, (truth, true_ids) in images:
         boxes = [
             (box, int(c))
-            for box, s, c in zip(found.pred_boxes.tensor.tolist(), found.scores, found.class_ids, strict=True)
+            for box, s, c in zip(found.boxes.tolist(), found.scores, found.classes, strict=True)
             if s >= score
         ]
         kinds["box"] += [
@@ -88,7 +87,7 @@ def test_images_without_boxes_and_without_true_boxes_count():
     pseudo, found, target, _ = image(0)
     nothing = (torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
     agreement.score_image(pseudo, found, target, nothing)
-    agreement.score_image(pseudo, found[found.scores > 2], target, nothing)
+    agreement.score_image(pseudo, found.select(found.scores > 2), target, nothing)
     row = agreement.evaluate()[0.5][OBJECTS]
     assert row.boxes == (found.scores >= 0.5).sum() > 0
     assert row.box == 0

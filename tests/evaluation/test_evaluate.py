@@ -84,7 +84,7 @@ def test_every_model_on_every_set_has_its_results(cfg, framework, monkeypatch):
     [
         ("confussion", "whole", "TEST.EVALUATOR: 'confussion' is not known; did you mean confusion"),
         ("detectron2", "crop", "TEST.EVALUATOR: detectron2 judges the whole image; set confusion"),
-        ("label_files", "crop", "TEST.EVALUATOR: label_files judges the whole image"),
+        ("submission", "crop", "TEST.EVALUATOR: submission judges the whole image"),
     ],
 )
 def test_an_evaluator_that_cannot_judge_is_refused(cfg, evaluator, mode, message):
@@ -174,14 +174,14 @@ def test_a_data_set_of_which_nothing_is_left_is_an_error(cfg, framework, tmp_pat
         evaluate(cfg, framework)
 
 
-@pytest.mark.parametrize("evaluator", ["detectron2", "label_files"])
+@pytest.mark.parametrize("evaluator", ["detectron2", "submission"])
 def test_images_are_left_out_of_every_evaluator(cfg, framework, tmp_path, evaluator):
     cfg.TEST.EVALUATOR, cfg.TEST.PSEUDO_LABELS, cfg.MODEL.DETECTOR.MODE = evaluator, (), "none"
     MetadataCatalog.get(cfg.DATASETS.TEST[0]).set(stuff_dataset_id_to_contiguous_id={7: 0, 8: 1, 9: 2, 10: 3})
     break_file(tmp_path / "images/1.png")
     assert evaluate(cfg, framework)["left_out"] == {"images": 1}
     written = sorted(path.name for path in (tmp_path / "output").rglob("label_ids/*"))
-    assert written == (["0.png", "2.png"] if evaluator == "label_files" else [])
+    assert written == (["0.png", "2.png"] if evaluator == "submission" else [])
 
 
 def test_nothing_is_left_out_of_what_is_judged_by_itself(cfg, framework, tmp_path, tiny):

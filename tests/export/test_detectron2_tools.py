@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def predicted(checkpoint, images):
-    model, about = load_model(checkpoint)
-    cfg = about["config"]
+    model, metadata = load_model(checkpoint)
+    cfg = metadata["config"]
     cfg.MODEL.WEIGHTS = checkpoint
     image = read_image(images / "val0.png")
     return image, DefaultPredictor(cfg)(image[..., ::-1]), model, cfg

@@ -240,7 +240,7 @@ def test_the_teachers_statistics_are_its_own(tree):
 
 
 def test_the_teachers_embeddings_are_computed_once(tree, monkeypatch):
-    framework, batch = make(tree, *AEL, "WEIGHTING.LABELED_FROM", "pseudo_labeler")
+    framework, batch = make(tree, *AEL, "WEIGHTING.LABELED_FROM", "teacher")
     sizes, staged = [], []
     encode, stage = framework.teacher.encode, framework.weigher.stage_labeled
     monkeypatch.setattr(framework.teacher, "encode", lambda images: sizes.append(len(images)) or encode(images))

@@ -5,12 +5,12 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.utils.events import EventStorage
-from helpers import CLASSES, SMALL, SMALL_DETECTOR
+from helpers import SMALL, SMALL_DETECTOR, write_detection_cache
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
-from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.evaluation import judge_pseudo_labels
+from wpl_d2.structures import class_boxes
 from wpl_d2.weighting import reliable_mask
 
 CACHED = [*SMALL_DETECTOR, "MODEL.DETECTOR.MODE", "cached"]
@@ -20,14 +20,11 @@ CACHED = [*SMALL_DETECTOR, "MODEL.DETECTOR.MODE", "cached"]
 def cache(tree):
     """In every image a box of each class, of which the one of "ball" has a low score."""
     tree.cfg()
-    boxes = np.array([[0, 0, 40, 45], [5, 5, 30, 30], [10, 10, 60, 50]], dtype=np.float32)
-    found = ImageBoxes((50, 60), boxes, np.array([0.9, 0.8, 0.3], np.float32), np.arange(3))
     records = [*DatasetCatalog.get(f"{tree.name}_unlabeled"), *DatasetCatalog.get(f"{tree.name}_val")]
-    path = tree.root / "boxes.npz"
-    DetectionCache(
-        CacheMetadata("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}
-    ).save(path)
-    return [*CACHED, "MODEL.DETECTOR.CACHE", str(path)]
+    keys = [record["image_id"] for record in records]
+    boxes = [[0, 0, 40, 45], [5, 5, 30, 30], [10, 10, 60, 50]]
+    path = write_detection_cache(tree.root / "boxes.npz", keys, boxes, [0.9, 0.8, 0.3], [0, 1, 2])
+    return [*CACHED, "MODEL.DETECTOR.CACHE", path]
 
 
 def make(tree, *opts):
@@ -47,10 +44,7 @@ def reliable(framework, batch):
 
 def expected(framework, batch, score):
     pseudo = pseudo_labels_of(framework, batch)
-    boxes = [item["boxes"] for item in batch["unlabeled"]]
-    pairs = [
-        (found.pred_boxes.tensor[found.scores >= score], found.class_ids[found.scores >= score]) for found in boxes
-    ]
+    pairs = class_boxes([item["detections"] for item in batch["unlabeled"]], score)
     return reliable_mask(pseudo.labels, pseudo.confidence, pairs, framework.weigher.reliable_conf) & pseudo.valid
 
 
@@ -88,7 +82,7 @@ def test_the_same_boxes_are_as_reliable_from_a_file_as_from_a_detector(tree, cac
     cached.weigher.reliable_conf = shared.weigher.reliable_conf = 0.0
     ours = pseudo_labels_of(cached, batch)
     monkeypatch.setattr(
-        shared.teacher, "detect", lambda features, sizes: [item["boxes"] for item in batch["unlabeled"]]
+        shared.teacher, "detect", lambda features, sizes: [item["detections"] for item in batch["unlabeled"]]
     )
     theirs = pseudo_labels_of(shared, batch)
     assert torch.equal(ours.reliable, theirs.reliable) and ours.reliable.any()

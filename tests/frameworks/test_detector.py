@@ -77,12 +77,12 @@ def test_what_it_leaves_is_a_detector_of_detectron2(tree, tmp_path):
     trainer = trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
     trainer.train()
     path = str(tmp_path / "out" / "model_final.pth")
-    model, about = load_model(path)
-    assert about["objects"] == [2, 1]
+    model, metadata = load_model(path)
+    assert metadata["objects"] == [2, 1]
     record = DatasetCatalog.get(f"{tree.name}_val")[0]
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
     own = trainer.framework.student.eval()
-    cfg = about["config"]
+    cfg = metadata["config"]
     cfg.MODEL.WEIGHTS = path
     with torch.no_grad():
         ours, theirs = (m([{**record, "image": image}])[0]["instances"] for m in (model, own))

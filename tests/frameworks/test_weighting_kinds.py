@@ -2,13 +2,12 @@
 
 import pytest
 import torch
-from detectron2.structures import Boxes, Instances
 from helpers import SMALL, SMALL_DETECTOR, UNIMATCH
 from steps import losses_of
 
 import wpl_d2
 from wpl_d2.data import build_train_loader
-from wpl_d2.structures import IGNORE
+from wpl_d2.structures import IGNORE, Detections
 from wpl_d2.utils.errors import InputError
 from wpl_d2.weighting import SCORE_REGISTRY
 
@@ -20,9 +19,8 @@ def make(tree, kind, *opts):
     cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", kind, "WEIGHTING.K", 64, *opts)
     batch = next(iter(build_train_loader(cfg)))
     for item in batch["unlabeled"]:
-        boxes = Boxes(torch.tensor([[0.0, 0, 30, 30], [10, 10, 60, 40]]))
-        found = {"class_ids": torch.tensor([2, 1]), "scores": torch.tensor([0.9, 0.4])}
-        item["boxes"] = Instances(tuple(item["image"].shape[-2:]), pred_boxes=boxes, **found)
+        boxes = torch.tensor([[0.0, 0, 30, 30], [10, 10, 60, 40]])
+        item["detections"] = Detections(boxes, torch.tensor([0.9, 0.4]), torch.tensor([2, 1]))
     cfg.MODEL.DETECTOR.MODE = "cached"
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg)

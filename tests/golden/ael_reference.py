@@ -29,7 +29,8 @@ def ael_batch():
     batch["partners"] = []
     for number, item in enumerate(batch["unlabeled"]):
         item["index"] = number
-        partner = {"image": item["image"].flip(2), "valid": item["valid"], "boxes": item["boxes"], "index": 2 + number}
+        partner = {key: item[key] for key in ("valid", "detections")}
+        partner |= {"image": item["image"].flip(2), "index": 2 + number}
         batch["partners"].append(partner)
     return batch
 

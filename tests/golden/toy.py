@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from detectron2.structures import Boxes, Instances
 from helpers import SMALL
 
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.frameworks.u2pl.u2pl import U2PLSamples
+from wpl_d2.structures import Detections
 
 SIZE = (48, 64)
 CLASSES = 3
@@ -65,13 +65,13 @@ def toy_batch():
         strong = torch.from_numpy(rng.integers(0, 60, (2, 3, *SIZE)).astype(np.uint8)) + image // 2
         valid = torch.zeros(SIZE, dtype=torch.bool)
         valid[: 40 + number, : 50 + 2 * number] = True
-        unlabeled.append({"image": image, "strong": strong, "valid": valid, "boxes": _boxes()})
+        unlabeled.append({"image": image, "strong": strong, "valid": valid, "detections": _detections()})
     return {"labeled": labeled, "unlabeled": unlabeled}
 
 
-def _boxes():
+def _detections():
     table = torch.tensor(BOXES)
-    return Instances(SIZE, pred_boxes=Boxes(table[:, :4]), scores=table[:, 5], class_ids=table[:, 4].long())
+    return Detections(table[:, :4], table[:, 5], table[:, 4].long())
 
 
 def mix_box(step, view, image):

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
@@ -8,10 +7,10 @@ from torch import nn
 
 from wpl_d2 import build_model
 from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache
-from wpl_d2.inference.detection_caching import cache_boxes
+from wpl_d2.inference.detection_caching import cache_detections
 from wpl_d2.utils.errors import InputError
 
-ORIGIN = CacheMetadata("digest", tuple(CLASSES), 0.05)
+METADATA = CacheMetadata("digest", tuple(CLASSES), 0.05)
 OBJECTS = (2, 1)
 
 
@@ -45,24 +44,24 @@ def records(tree, monkeypatch):
     return DatasetCatalog.get(f"{tree.name}_unlabeled")
 
 
-def run(model, records, path, origin=ORIGIN):
-    return cache_boxes(model.eval(), records, origin, OBJECTS, path, workers=0)
+def run(model, records, path, metadata=METADATA):
+    return cache_detections(model.eval(), records, metadata, OBJECTS, path, workers=0)
 
 
 def assert_same(ours, theirs):
-    assert ours.images.keys() == theirs.images.keys()
-    for name, image in ours.images.items():
-        assert all(np.array_equal(a, b) for a, b in zip(image, theirs.images[name], strict=True))
+    assert ours.keys() == theirs.keys()
+    for name, (size, found) in ours.items():
+        assert size == theirs[name][0] and all(map(torch.equal, found, theirs[name][1]))
 
 
 def test_every_image_gets_its_boxes_in_semantic_classes(records, tmp_path):
     cache = run(Brightness(), [*records, records[0]], tmp_path / "boxes.npz")
-    assert len(cache.images) == len(records)
-    assert len({len(image.boxes) for image in cache.images.values()}) > 1
-    for image in cache.images.values():
-        assert image.size == (50, 60)
-        assert image.classes.tolist() == [2, 1, 2, 1][: len(image.boxes)]
-        assert (np.diff(image.scores) < 0).all()
+    assert len(cache) == len(records)
+    assert len({len(found.boxes) for _, found in cache.values()}) > 1
+    for size, found in cache.values():
+        assert size == (50, 60)
+        assert found.classes.tolist() == [2, 1, 2, 1][: len(found.boxes)]
+        assert (found.scores.diff() < 0).all()
     assert_same(cache, DetectionCache.load(tmp_path / "boxes.npz"))
     assert [path.name for path in tmp_path.glob("boxes*")] == ["boxes.npz"]
 
@@ -91,7 +90,7 @@ def test_a_file_gets_the_images_that_it_lacks(records, tree, tmp_path):
     model = Brightness()
     both = run(model, [*records, *labeled], tmp_path / "boxes.npz")
     assert sorted(model.seen) == sorted(record["image_id"] for record in [*records[3:], *labeled])
-    assert first.images.keys() < both.images.keys()
+    assert first.keys() < both.keys()
     idle = Brightness()
     assert_same(run(idle, records, tmp_path / "boxes.npz"), both)
     assert not idle.seen
@@ -107,8 +106,9 @@ def test_the_file_of_another_detector_stays(records, tmp_path):
 def test_an_image_that_cannot_be_read_has_no_boxes(records, tree, tmp_path):
     tree.image("unlabeled1").write_bytes(b"no image")
     cache = run(Brightness(), records, tmp_path / "boxes.npz")
-    assert cache.images["unlabeled1"].size == (0, 0) and not len(cache.images["unlabeled1"].boxes)
-    assert len(cache.images) == len(records)
+    size, found = cache["unlabeled1"]
+    assert size == (0, 0) and not len(found.boxes)
+    assert len(cache) == len(records)
 
 
 @pytest.mark.parametrize("opts", [SMALL_FPN, SMALL_DETECTOR], ids=["alone", "shared"])
@@ -116,10 +116,10 @@ def test_every_box_above_the_score_is_kept(records, tree, tmp_path, opts):
     limits = ["TEST.DETECTIONS_PER_IMAGE", 1, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.2]
     model = build_model(tree.cfg(*SMALL, *opts, *limits))
     cache = run(model, records[:1], tmp_path / "boxes.npz")
-    assert all(len(image.boxes) > 1 and image.scores.min() >= 0.2 for image in cache.images.values())
+    assert all(len(found.boxes) > 1 and found.scores.min() >= 0.2 for _, found in cache.values())
 
 
 def test_masks_are_not_opened(records, tree, tmp_path):
     for path in (tree.root / "masks").iterdir():
         path.write_bytes(b"secret")
-    assert len(run(Brightness(), records, tmp_path / "boxes.npz").images) == len(records)
+    assert len(run(Brightness(), records, tmp_path / "boxes.npz")) == len(records)

@@ -44,7 +44,7 @@ def test_whole_image_is_what_the_model_does_by_itself(tree, model):
 def test_segment_and_find_are_the_parts_of_the_models_own_answer(model):
     with torch.no_grad():
         (whole,) = model([item()])
-        logits, (boxes,) = model.segment(item()["image"][None]), model.find(item()["image"][None])
+        logits, (boxes,) = model.segment(item()["image"][None]), model.detect_images(item()["image"][None])
     torch.testing.assert_close(logits[0], whole["sem_seg"])
     torch.testing.assert_close(boxes.pred_boxes.tensor, whole["instances"].pred_boxes.tensor)
 
@@ -204,7 +204,7 @@ def test_files_for_a_benchmark_server(tree, tmp_path):
     for name in ("val0", "val1"):
         tree.mask(name).unlink()  # the server keeps them
     tree.describe(dataset_ids=[7, 33, 23])
-    cfg = tree.cfg(*SMALL, *SMALL_DETECTOR, "TEST.EVALUATOR", "label_files", "OUTPUT_DIR", str(tmp_path / "out"))
+    cfg = tree.cfg(*SMALL, *SMALL_DETECTOR, "TEST.EVALUATOR", "submission", "OUTPUT_DIR", str(tmp_path / "out"))
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg).eval()
     assert evaluate(cfg, framework) == {}
@@ -218,8 +218,8 @@ def test_files_for_a_benchmark_server(tree, tmp_path):
 
 
 @pytest.mark.parametrize("ids", [None, [0, 1, 256]])
-def test_label_files_need_ids_that_fit(tree, ids):
+def test_submissions_need_ids_that_fit(tree, ids):
     tree.describe(dataset_ids=ids)
-    cfg = tree.cfg(*SMALL, "TEST.EVALUATOR", "label_files")
+    cfg = tree.cfg(*SMALL, "TEST.EVALUATOR", "submission")
     with pytest.raises(InputError, match=r"TEST\.EVALUATOR.*'dataset_ids' in .*data\.yaml"):
         build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)

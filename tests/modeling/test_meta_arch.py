@@ -85,20 +85,21 @@ def test_detect_in_training_mode_equals_evaluation(detecting):
         detecting.train()
         detecting.detector.roi_heads.box_head.eval()
         (trained,) = detecting.detect(features, [SIZE])
-    assert len(evaluated) > 0
-    assert torch.equal(evaluated.pred_boxes.tensor, trained.pred_boxes.tensor)
+    assert len(evaluated.boxes) > 0
+    assert torch.equal(evaluated.boxes, trained.boxes)
     assert torch.equal(evaluated.scores, trained.scores)
     assert detecting.detector.training and not detecting.detector.roi_heads.box_head.training
 
 
 def test_boxes_have_semantic_class_ids(detecting):
     with torch.no_grad():
-        (found,) = detecting.detect(detecting.encode(torch.randn(1, 3, *SIZE)), [SIZE])
-    assert {2, 4} >= set(found.class_ids.tolist()) and len(found)
-    assert found.class_ids.tolist() == [(2, 4)[c] for c in found.pred_classes.tolist()]
+        features = detecting.encode(torch.randn(1, 3, *SIZE))
+        (found,), (instances,) = detecting.detect(features, [SIZE]), detecting.detector.detect(features, [SIZE])
+    assert {2, 4} >= set(found.classes.tolist()) and len(found.classes)
+    assert found.classes.tolist() == [(2, 4)[c] for c in instances.pred_classes.tolist()]
     found.scores[0], found.scores[1:] = 0.9, 0.5
     ((boxes, classes),) = class_boxes([found], 0.9)
-    assert boxes.equal(found.pred_boxes.tensor[:1]) and classes.equal(found.class_ids[:1])
+    assert boxes.equal(found.boxes[:1]) and classes.equal(found.classes[:1])
 
 
 @pytest.mark.parametrize("instances", [truth(), truth(boxes=())], ids=["boxes", "no boxes"])

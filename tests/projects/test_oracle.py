@@ -156,8 +156,8 @@ def test_an_oracle_trains_and_its_checkpoint_says_so(tree, oracles, tmp_path):
     torch.manual_seed(0)
     trainer = OracleTrainer(cfg)
     trainer.train()
-    model, about = load_model(str(tmp_path / "out" / "model_final.pth"))
-    assert about["config"].FRAMEWORK.NAME == "OracleWeightsMeanTeacher"
+    model, metadata = load_model(str(tmp_path / "out" / "model_final.pth"))
+    assert metadata["config"].FRAMEWORK.NAME == "OracleWeightsMeanTeacher"
     assert not model.training
     # The package's own trainer has no truth to give.
     torch.manual_seed(0)

@@ -5,18 +5,16 @@ import functools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from helpers import CLASSES, build_on_meta
+from helpers import build_on_meta, write_detection_cache
 from wpl_tables.commands import next_step, steps_of
 from wpl_tables.recipes import Recipe
 from wpl_tables.tables import load_tables
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description, setup_datasets
-from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.engine import Trainer
 from wpl_d2.engine.solver import scale_schedule
 
@@ -133,7 +131,7 @@ TOY = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
     *("MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", "True", "INPUT.CROP_SIZE", "(65, 65)"),
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.UNLABELED_IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
-    *("SOLVER.PICTURE_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "0", "FRAMEWORK.AEL.HEAD_CLASSES", "()"),
+    *("VIS_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "0", "FRAMEWORK.AEL.HEAD_CLASSES", "()"),
 ]
 
 
@@ -155,15 +153,10 @@ def toy(tree, **opts):
     return [*TOY, *(word for pair in own.items() for word in pair)]
 
 
-def cached_boxes(tree):
+def detection_cache(tree):
     tree.cfg()
-    found = ImageBoxes((50, 60), np.array([[5, 5, 30, 30]], np.float32), np.array([0.99], np.float32), np.array([1]))
-    records = DatasetCatalog.get(f"{tree.name}_unlabeled")
-    path = tree.root / "boxes.npz"
-    DetectionCache(
-        CacheMetadata("digest", tuple(CLASSES), 0.05), {record["image_id"]: found for record in records}
-    ).save(path)
-    return str(path)
+    keys = [record["image_id"] for record in DatasetCatalog.get(f"{tree.name}_unlabeled")]
+    return write_detection_cache(tree.root / "boxes.npz", keys, [[5, 5, 30, 30]], [0.99], [1])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +173,7 @@ def test_each_host_and_knob_takes_a_step_on_each_data_set(tree, tmp_path, monkey
     recipe = Recipe.from_name(name)
     opts = {"SOLVER.MAX_ITER": "1", "TEST.EVAL_PERIOD": "0", "supervised": recipe.host == "supervised"}
     if recipe.weights == "_wpl":
-        opts["MODEL.DETECTOR.CACHE"] = cached_boxes(tree)
+        opts["MODEL.DETECTOR.CACHE"] = detection_cache(tree)
     cfg = load_cfg(str(recipe.config), [*recipe.overrides(ROOT), *toy(tree, OUTPUT_DIR=str(tmp_path / "run"), **opts)])
     # Whatever the host does first, it learns from unlabeled images in this step.
     cfg.FRAMEWORK.BURN_IN = 0

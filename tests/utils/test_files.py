@@ -6,34 +6,32 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import files_up_to
+from helpers import files_up_to, write_detection_cache
 from PIL import Image
 
 from wpl_d2.data import component_boxes as boxes_module
-from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache, ImageBoxes
 from wpl_d2.engine.hooks import MetricsWriter
 from wpl_d2.utils.errors import clear_errors
 from wpl_d2.utils.files import (
+    DeferredErrorFile,
     LineFile,
-    SavingFile,
     UnwritableError,
+    clear_write_errors,
+    format_bytes,
     free_space,
-    in_units,
     replace_file,
     save_png,
-    unused,
+    unused_path,
     write_text,
-    writing,
 )
 
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
 WRITERS = {
     "text": lambda path: write_text(path, "x" * 100_000),
     "picture": lambda path: save_png(Image.fromarray(NOISE), path),
-    "arrays": lambda path: DetectionCache(
-        CacheMetadata("detector", ("a",), 0.5),
-        {"image": ImageBoxes((1, 1), np.random.rand(9000, 4), np.random.rand(9000), np.zeros(9000, np.int64))},
-    ).save(path),
+    "arrays": lambda path: write_detection_cache(
+        path, ["image"], np.random.rand(9000, 4), np.random.rand(9000), np.zeros(9000, np.int64)
+    ),
 }
 
 
@@ -96,7 +94,7 @@ def test_folders_that_are_gone_or_none(tmp_path):
 )
 def test_each_refusal_has_its_mend(tmp_path, number, mend):
     said = rf"^{tmp_path}: cannot be written \({os.strerror(number)}\); {mend}"
-    with pytest.raises(UnwritableError, match=said), writing(tmp_path):
+    with pytest.raises(UnwritableError, match=said), clear_write_errors(tmp_path):
         raise OSError(number, os.strerror(number))
 
 
@@ -110,7 +108,7 @@ def test_errors_that_are_not_the_disks_stay_as_they_are(tmp_path):
 def test_torch_saves_to_the_end_of_a_disk_and_says_so(tmp_path, size):
     def save():
         with (tmp_path / "file").open("wb") as file:
-            saving = SavingFile(file)
+            saving = DeferredErrorFile(file)
             torch.save({"tensor": torch.ones(1000)}, saving)
             saving.finish()
 
@@ -164,7 +162,7 @@ def test_boxes_are_computed_where_the_cache_is_full(tree, small_disk, monkeypatc
     mask[:20, :20] = 1
     tree.write_mask("labeled0", mask)
     records = [{"file_name": str(tree.image("labeled0")), "sem_seg_file_name": str(tree.mask("labeled0"))}]
-    (record,) = boxes_module.cached_boxes(records, (1,), 90)
+    (record,) = boxes_module.attach_component_boxes(records, (1,), 90)
     assert record["boxes"].tolist() == [[0, 0, 20, 20]]
     assert "set WPL_D2_CACHE to another folder" in caplog.text
     assert [path.name for path in small_disk.iterdir()] == ["fill"]
@@ -182,11 +180,11 @@ def test_a_tool_says_of_a_full_disk_what_other_code_met(capsys):
 
 def test_names_sizes_and_room(tmp_path):
     path = tmp_path / "run"
-    assert unused(path) == path
+    assert unused_path(path) == path
     path.mkdir()
     (tmp_path / "run_2").symlink_to("nowhere")
-    assert unused(path) == tmp_path / "run_3"
-    assert [in_units(size) for size in (0, 1023, 1024, 1536 * 2**20, 2**50)] == [
+    assert unused_path(path) == tmp_path / "run_3"
+    assert [format_bytes(size) for size in (0, 1023, 1024, 1536 * 2**20, 2**50)] == [
         *("0 bytes", "1023 bytes", "1.0 KiB", "1.5 GiB", "1024.0 TiB")
     ]
     assert free_space(tmp_path / "not" / "yet" / "there") > 0

@@ -3,10 +3,9 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes, Instances
 from scipy import ndimage
 
-from wpl_d2.structures import IGNORE, PseudoLabels
+from wpl_d2.structures import IGNORE, Detections, PseudoLabels
 from wpl_d2.weighting import Evidence, PixelWeigher, Refinement
 
 CLASSES, DIM, SIZE = 4, 10, (20, 24)
@@ -52,8 +51,7 @@ def test_component_vote_gives_an_object_one_class():
 
 def test_detector_names_an_object_that_no_box_of_its_class_covers():
     boxes = torch.tensor([[0.0, 0, 14, 20], [10, 2, 24, 12], [4, 4, 9, 9]])
-    found = {"class_ids": torch.tensor([1, 3, 3]), "scores": torch.tensor([0.9, 0.7, 0.4])}
-    detections = [Instances(SIZE, pred_boxes=Boxes(boxes), **found)] * 2
+    detections = [Detections(boxes, torch.tensor([0.9, 0.7, 0.4]), torch.tensor([1, 3, 3]))] * 2
     evidence = make_evidence(detections=detections)
     mended = Refinement("detector", OBJECTS, box_score=0.5)(evidence, None)
     labels, confidence = evidence.pseudo.labels.clone(), evidence.pseudo.confidence.clone()

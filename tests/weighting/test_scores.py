@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from detectron2.structures import Boxes, Instances
 from helpers import forbid_host_sync
 from scipy import ndimage
 
-from wpl_d2.structures import IGNORE, PseudoLabels
+from wpl_d2.structures import IGNORE, Detections, PseudoLabels
 from wpl_d2.weighting import Evidence, PixelWeigher, rank_overlap
 from wpl_d2.weighting.scores import ScoreOptions, comparable_scores
 
@@ -131,14 +130,8 @@ def test_detector_is_the_best_box_of_the_own_class_and_no_box_for_the_rest():
         corner = rng.uniform(-3, 15, (count, 2))
         boxes = np.concatenate([corner, corner + rng.uniform(0, 12, (count, 2))], axis=1)
         boxes[: count // 3] = boxes[: count // 3].round()
-        detections.append(
-            Instances(
-                SIZE,
-                pred_boxes=Boxes(torch.tensor(boxes)),
-                class_ids=torch.tensor(rng.choice([1, 3], count)),
-                scores=torch.tensor(rng.uniform(0, 1, count)),
-            )
-        )
+        kinds, scores = rng.choice([1, 3], count), rng.uniform(0, 1, count)
+        detections.append(Detections(torch.tensor(boxes).float(), torch.tensor(scores), torch.tensor(kinds)))
     evidence = make_evidence(detections=detections)
     found, _ = score_of("detector", evidence, objects=(1, 3))
     touched = 0
@@ -146,8 +139,8 @@ def test_detector_is_the_best_box_of_the_own_class_and_no_box_for_the_rest():
         around = [
             (score, kind)
             for (x0, y0, x1, y1), kind, score in zip(
-                detections[b].pred_boxes.tensor.tolist(),
-                detections[b].class_ids.tolist(),
+                detections[b].boxes.tolist(),
+                detections[b].classes.tolist(),
                 detections[b].scores.tolist(),
                 strict=True,
             )

@@ -4,10 +4,9 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from detectron2.structures import Boxes, Instances
 from helpers import forbid_host_sync
 
-from wpl_d2.structures import IGNORE, PseudoLabels
+from wpl_d2.structures import IGNORE, Detections, PseudoLabels
 from wpl_d2.weighting import SCORE_REGISTRY, Evidence, PixelWeigher, rank_overlap, reliable_mask
 from wpl_d2.weighting.scores import ScoreOptions
 
@@ -48,10 +47,7 @@ def evidence_of(embedding, logits, labels, detections=None):
 
 def detections_of(boxes, scores=1.0):
     """What a detector found in each image: (xyxy, class ids) pairs, all with the score."""
-    return [
-        Instances((19, 23), pred_boxes=Boxes(xyxy), class_ids=ids, scores=torch.full((len(ids),), scores))
-        for xyxy, ids in boxes
-    ]
+    return [Detections(xyxy, torch.full((len(ids),), scores), ids) for xyxy, ids in boxes]
 
 
 @pytest.mark.parametrize("form", ["paper", "plus_one"])

@@ -16,14 +16,21 @@ from fvcore.common.checkpoint import Checkpointer
 from torch import nn
 
 from ..modeling import UnifiedSegDet, build_model
-from ..modeling.model_metadata import ABOUT, check_about, is_checkpoint, read_config
-from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
-from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
+from ..modeling.model_metadata import METADATA_KEYS, check_metadata, is_checkpoint, read_config
+from ..modeling.weight_files import DamagedFileError, extract_state_dict, read_weight_file
+from ..modeling.weights import (
+    MODEL_NAMES,
+    check_compatible,
+    load_backbone_state,
+    load_model_state,
+    select_weights,
+    weights_of,
+)
 from ..utils.errors import InputError
-from ..utils.files import SavingFile, unused, writing
-from .classes import Classes, check_model, classes_of_run, match_classes
-from .metadata import describe_run, restore_cfg
-from .run_folder import check_room, claim_folder, put_aside, release_folder
+from ..utils.files import DeferredErrorFile, clear_write_errors, unused_path
+from .classes import ClassNames, check_model_classes, get_run_classes, match_classes
+from .metadata import build_metadata, restore_cfg
+from .run_folder import check_disk_space, lock_folder, move_aside, unlock_folder
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +53,12 @@ class FrameworkCheckpointer(Checkpointer):
             checkpointables: what else has a state, such as `trainer`.
         """
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **checkpointables)
-        self._about = describe_run(cfg)
-        self._classes = classes_of_run(cfg)
+        self._metadata = build_metadata(cfg)
+        self._classes = get_run_classes(cfg)
         self._source = ""
         # Not in an evaluation beside a training that is about to rename its own.
         if self.save_to_disk and self._trains:
-            claim_folder(Path(self.save_dir))
+            lock_folder(Path(self.save_dir))
             for stale in Path(self.save_dir).glob("*.tmp"):
                 stale.unlink()
 
@@ -59,17 +66,17 @@ class FrameworkCheckpointer(Checkpointer):
     def _trains(self) -> bool:
         return "trainer" in self.checkpointables
 
-    def begin_anew(self) -> None:
+    def start_new_run(self) -> None:
         """Put what an earlier run left in the output folder aside: nothing is of the run that begins."""
-        aside = put_aside(Path(self.save_dir)) if self.save_to_disk else None
+        aside = move_aside(Path(self.save_dir)) if self.save_to_disk else None
         if aside:
             self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
 
     def release(self) -> None:
         """Let another training have the output folder."""
-        release_folder(Path(self.save_dir))
+        unlock_folder(Path(self.save_dir))
 
-    def check_room(self, size: int, keep: int) -> None:
+    def check_disk_space(self, size: int, keep: int) -> None:
         """Check that there is room for the checkpoints to come.
 
         Args:
@@ -81,7 +88,7 @@ class FrameworkCheckpointer(Checkpointer):
         """
         if self.save_to_disk:
             there = sum(1 for _ in Path(self.save_dir).glob("model_*.pth"))
-            check_room(Path(self.save_dir), size, max(1, keep + 2 - there))
+            check_disk_space(Path(self.save_dir), size, max(1, keep + 2 - there))
 
     def save(self, name: str, resumable: bool = True, **kwargs: Any) -> None:
         """Write `{name}.pth`.
@@ -93,18 +100,18 @@ class FrameworkCheckpointer(Checkpointer):
         """
         if not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), **self._about, **kwargs}
+        data = {"model": self.model.state_dict(), **self._metadata, **kwargs}
         data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", target)
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                saving = SavingFile(file)
+                saving = DeferredErrorFile(file)
                 torch.save(data, cast(IO[bytes], saving))
                 saving.finish()
 
-        _replace(target, write, size_of(data))
+        _replace(target, write, tensor_bytes(data))
         if resumable:
             self.tag_last_checkpoint(target.name)
 
@@ -116,7 +123,7 @@ class FrameworkCheckpointer(Checkpointer):
         """
         target = Path(self.save_dir) / "last_checkpoint"
         if target.is_dir():
-            target.rename(unused(target.with_name("last_checkpoint_folder")))
+            target.rename(unused_path(target.with_name("last_checkpoint_folder")))
         _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
 
     def resume(self) -> bool:
@@ -193,12 +200,12 @@ class FrameworkCheckpointer(Checkpointer):
         content = load_checkpoint(f)
         if not self.checkpointables.keys() <= content.keys():
             raise InputError(f"{f}: holds a model, but no training to go on with; begin one with it as MODEL.WEIGHTS")
-        check_model(Classes.of_checkpoint(content), self._classes, f)
+        check_model_classes(ClassNames.from_checkpoint(content), self._classes, f)
         return content
 
     def _load_model(self, checkpoint: Any) -> None:
         weights = checkpoint.pop("model")
-        check_fits(self.model.student, own_weights(weights), self._source, exactly=True)
+        check_compatible(self.model.student, select_weights(weights), self._source, exactly=True)
         wanted = self.model.state_dict()
         if not self._trains:
             # What a framework keeps of the training images is of no use but to train on.
@@ -214,7 +221,7 @@ class FrameworkCheckpointer(Checkpointer):
 
 
 def _evaluated(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key.partition(".")[0] in (*OWNERS, "weigher")}
+    return {key: value for key, value in state.items() if key.partition(".")[0] in (*MODEL_NAMES, "weigher")}
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
@@ -227,12 +234,12 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         InputError: there is no such file, it cannot be read, would run code when loaded, or is no checkpoint of this
             project, or one whose model this version would compute otherwise.
     """
-    content = read_file(path)
+    content = read_weight_file(path)
     if not is_checkpoint(content):
         raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
-    check_about(content, path)
+    check_metadata(content, path)
     _check_resize(content["config"], path)
-    return {**content, "model": state_dict_of(content["model"], path)}
+    return {**content, "model": extract_state_dict(content["model"], path)}
 
 
 def _check_resize(config: str, path: str) -> None:
@@ -260,18 +267,18 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
     path = cfg.MODEL.WEIGHTS
     if not path:
         return
-    content = read_file(path)
-    weights = state_dict_of(content, path)
+    content = read_weight_file(path)
+    weights = extract_state_dict(content, path)
     if is_checkpoint(content):
-        check_about(content, path)
-        trained, own = Classes.of_checkpoint(content), classes_of_run(cfg)
+        check_metadata(content, path)
+        trained, own = ClassNames.from_checkpoint(content), get_run_classes(cfg)
         if not cfg.MODEL.MATCH_CLASSES:
-            check_model(trained, own, path)
+            check_model_classes(trained, own, path)
         elif trained.difference(own):
-            weights = match_classes(own_weights(weights), model, trained, own)
-        fit_model(model, weights, path)
+            weights = match_classes(select_weights(weights), model, trained, own)
+        load_model_state(model, weights, path)
     else:
-        fit_backbone(model.get_submodule("backbone"), weights, path)
+        load_backbone_state(model.get_submodule("backbone"), weights, path)
 
 
 def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
@@ -283,7 +290,7 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         device: where to put the model.
 
     Returns:
-        the model in evaluation mode, and what the checkpoint says of itself (see `describe_run`), with its config as
+        the model in evaluation mode, and what the checkpoint says of itself (see `build_metadata`), with its config as
             a CfgNode.
 
     Raises:
@@ -295,27 +302,27 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         weights = weights_of(which, weights)
         if not weights:
             raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
-    about = {key: checkpoint[key] for key in ABOUT}
-    about["config"] = restore_cfg(about["config"], path)
-    about["config"].MODEL.DEVICE = device
-    model = build_model(about["config"])
-    fit_model(model, weights, path)
-    return model.eval(), about
+    metadata = {key: checkpoint[key] for key in METADATA_KEYS}
+    metadata["config"] = restore_cfg(metadata["config"], path)
+    metadata["config"].MODEL.DEVICE = device
+    model = build_model(metadata["config"])
+    load_model_state(model, weights, path)
+    return model.eval(), metadata
 
 
-def size_of(data: Any) -> int:
+def tensor_bytes(data: Any) -> int:
     """Bytes of the tensors in nested dicts and lists, which is about what `torch.save` makes of them."""
     if isinstance(data, torch.Tensor):
         return data.untyped_storage().nbytes()
     if isinstance(data, dict):
-        return sum(map(size_of, data.values()))
-    return sum(map(size_of, data)) if isinstance(data, list | tuple) else 0
+        return sum(map(tensor_bytes, data.values()))
+    return sum(map(tensor_bytes, data)) if isinstance(data, list | tuple) else 0
 
 
 def _replace(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
     """As `replace_file`, but what a killed process leaves has a name by which the next training clears it away."""
     temporary = target.with_suffix(".tmp")
-    with writing(target, size):
+    with clear_write_errors(target, size):
         try:
             write(temporary)
             os.replace(temporary, target)

@@ -27,7 +27,7 @@ Rows = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Classes:
+class ClassNames:
     """What a model or a data set takes its classes for.
 
     Attributes:
@@ -41,12 +41,12 @@ class Classes:
     owner: str
 
     @classmethod
-    def of_checkpoint(cls, content: Mapping[str, Any]) -> Classes:
-        """Those that a checkpoint was trained on; it passed `check_about`."""
+    def from_checkpoint(cls, content: Mapping[str, Any]) -> ClassNames:
+        """Those that a checkpoint was trained on; it passed `check_metadata`."""
         return cls(content["classes"], content["objects"], "the checkpoint")
 
     @classmethod
-    def of_list(cls, name: str, cfg: Any) -> Classes:
+    def from_dataset(cls, name: str, cfg: Any) -> ClassNames:
         """Those of a registered list of images, for a model of this config."""
         metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog else {}
         names = metadata.get("stuff_classes") or default_names(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
@@ -58,7 +58,7 @@ class Classes:
         """Whether somebody gave the names: those of a data set without any were made up."""
         return list(self.names) != default_names(len(self.names))
 
-    def difference(self, other: Classes) -> str:
+    def difference(self, other: ClassNames) -> str:
         """The first class that is not the same, in words; "" where all are.
 
         Where one of both has no names, ids are all there is to compare.
@@ -80,7 +80,7 @@ def _said(name: str | None) -> str:
     return "missing" if name is None else repr(name)
 
 
-def classes_of_run(cfg: Any) -> Classes:
+def get_run_classes(cfg: Any) -> ClassNames:
     """Those of a run's lists with masks, which must be the same in all of them.
 
     Args:
@@ -90,14 +90,14 @@ def classes_of_run(cfg: Any) -> Classes:
         InputError: they are not.
     """
     lists = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.TEST.PSEUDO_LABELS)
-    known = [Classes.of_list(name, cfg) for name in lists or ("the config",)]
+    known = [ClassNames.from_dataset(name, cfg) for name in lists or ("the config",)]
     own = next((classes for classes in known if classes.named), known[0])
     for other in known:
-        check_list(own, other)
+        check_same_classes(own, other)
     return own
 
 
-def check_list(own: Classes, other: Classes) -> None:
+def check_same_classes(own: ClassNames, other: ClassNames) -> None:
     """Check that two lists can be used by one run.
 
     Raises:
@@ -107,7 +107,7 @@ def check_list(own: Classes, other: Classes) -> None:
         raise InputError(f"{other.owner}: {difference}; give lists of data sets with the same classes in one order")
 
 
-def check_model(model: Classes, data: Classes, path: str) -> None:
+def check_model_classes(model: ClassNames, data: ClassNames, path: str) -> None:
     """Check that a trained model's classes are those of the data.
 
     Args:
@@ -130,7 +130,9 @@ def check_model(model: Classes, data: Classes, path: str) -> None:
     )
 
 
-def match_classes(weights: Mapping[str, Tensor], model: nn.Module, old: Classes, new: Classes) -> dict[str, Tensor]:
+def match_classes(
+    weights: Mapping[str, Tensor], model: nn.Module, old: ClassNames, new: ClassNames
+) -> dict[str, Tensor]:
     """The weights of a model of other classes: those of a class are found by its name.
 
     Args:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from ..utils.errors import InputError
-from ..utils.files import free_space, in_units, unused, writing
+from ..utils.files import clear_write_errors, format_bytes, free_space, unused_path
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ _OF_A_RUN = (
 """What a training leaves in its folder."""
 
 
-def check_folder(folder: Path) -> None:
+def check_folder_free(folder: Path) -> None:
     """Check that a training can have a folder, which is made.
 
     Raises:
@@ -40,8 +40,8 @@ def check_folder(folder: Path) -> None:
         _open_and_lock(folder).close()
 
 
-def claim_folder(folder: Path) -> None:
-    """Keep other trainings out of a folder until `release_folder`, or until this process ends in whatever way.
+def lock_folder(folder: Path) -> None:
+    """Keep other trainings out of a folder until `unlock_folder`, or until this process ends in whatever way.
 
     The lock holds among the machines that share the disk too, where its file system has locks. In one process two
     trainers can have one folder.
@@ -53,23 +53,23 @@ def claim_folder(folder: Path) -> None:
     if place in _HELD:
         return
     file = _open_and_lock(folder)
-    with writing(folder / _LOCK):
+    with clear_write_errors(folder / _LOCK):
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
     _HELD[place] = file
 
 
-def release_folder(folder: Path) -> None:
+def unlock_folder(folder: Path) -> None:
     """Let other trainings have a folder again; nothing is done if it is not claimed."""
     if file := _HELD.pop(folder.resolve(), None):
         file.close()
 
 
 def _open_and_lock(folder: Path) -> IO[str]:
-    with writing(folder):
+    with clear_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder / _LOCK):
+    with clear_write_errors(folder / _LOCK):
         file = (folder / _LOCK).open("a+")
     for _ in range(_TRIES):
         try:
@@ -98,22 +98,22 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def has_run(folder: Path) -> bool:
+def has_previous_run(folder: Path) -> bool:
     """Whether a training in a folder got so far that it left something to keep."""
     metrics = folder / "metrics.json"
     return bool(_matches(folder, _CHECKPOINTS)) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
-def put_aside(folder: Path) -> Path | None:
+def move_aside(folder: Path) -> Path | None:
     """Move what an earlier run left in a folder into a folder below it: nothing of it is of the run that begins.
 
     Returns:
         `earlier`, or the first of `earlier_2`, `earlier_3`, ... that is free; None if there was no run.
     """
-    if not has_run(folder):
+    if not has_previous_run(folder):
         return None
-    aside = unused(folder / "earlier")
-    with writing(aside):
+    aside = unused_path(folder / "earlier")
+    with clear_write_errors(aside):
         aside.mkdir()
         for path in _matches(folder, _OF_A_RUN):
             path.replace(aside / path.name)
@@ -124,7 +124,7 @@ def _matches(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
-def check_room(folder: Path, size: int, count: int) -> None:
+def check_disk_space(folder: Path, size: int, count: int) -> None:
     """Check that checkpoints will have room.
 
     Args:
@@ -138,12 +138,12 @@ def check_room(folder: Path, size: int, count: int) -> None:
     free = free_space(folder)
     if free < size:
         raise InputError(
-            f"OUTPUT_DIR: {folder} has {in_units(free)} free, and one checkpoint takes {in_units(size)}; "
+            f"OUTPUT_DIR: {folder} has {format_bytes(free)} free, and one checkpoint takes {format_bytes(size)}; "
             "make room there, or choose a folder on another disk"
         )
     if free < size * count:
         logger.warning(
             "OUTPUT_DIR: %s has %s free, and the %d checkpoints to come take %s each; make room there, or lower "
             "SOLVER.CHECKPOINTS_TO_KEEP",
-            *(folder, in_units(free), count, in_units(size)),
+            *(folder, format_bytes(free), count, format_bytes(size)),
         )

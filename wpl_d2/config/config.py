@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from itertools import zip_longest
 from typing import IO, Any
 
@@ -12,25 +13,35 @@ from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-# Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
-from .. import modeling  # noqa: F401
-from ..utils.errors import InputError, nearest
-from ..utils.files import refuse_repeated_keys
-from .defaults import add_wpl_config
-from .validation import check_overrides, check_values
-
-RENAMED = {"WEIGHTING.SIMILARITY": "WEIGHTING.KIND"}
-"""Keys of former versions, and what they are called now."""
+from ..utils.errors import InputError, suggest
+from ..utils.files import check_unique_keys
+from .keys import KEYS, RENAMED, RENAMED_VALUES
+from .validation import check_config, check_overrides
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 def get_cfg() -> CN:
     """A copy of Detectron2's default config with this project's keys and defaults."""
+    # Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
+    from .. import modeling  # noqa: F401
+
     cfg = get_detectron2_cfg()
     add_deeplab_config(cfg)
     add_wpl_config(cfg)
+    for old, new in RENAMED.items():
+        cfg.register_renamed_key(old, new)  # for configs that Detectron2's own methods merge
     return cfg
+
+
+def add_wpl_config(cfg: CN) -> None:
+    """Add the keys of keys.py with their defaults to `cfg`, in place."""
+    for key in KEYS:
+        *sections, name = key.name.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CN())
+        node[name] = deepcopy(key.default)
 
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
@@ -48,7 +59,7 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
     for key, value in read_values(config_file) if config_file else ():
         set_value(cfg, key, value, config_file)
     override(cfg, opts)
-    check_values(cfg)
+    check_config(cfg)
     check_overrides(cfg, opts[::2])
     return cfg
 
@@ -100,7 +111,7 @@ class _ConfigFile(CN):
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
         with super()._open_cfg(filename) as file:
-            refuse_repeated_keys(filename, file.read())
+            check_unique_keys(filename, file.read())
         return super()._open_cfg(filename)
 
 
@@ -116,14 +127,15 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
     Raises:
         InputError: there is no such key, or its values are of another type.
     """
-    if key in RENAMED:
-        raise InputError(f"{source}: {key} is now {RENAMED[key]}; write that")
+    if (present := translate(key, value)) != (key, value):
+        old, new = (key, present[0]) if key in RENAMED else (f"{key} {value}", present[1])
+        raise InputError(f"{source}: {old} is now {new}; write that")
     *path, name = key.split(".")
     node: Any = cfg
     for part in path:
         node = node.get(part) if isinstance(node, CN) else None
     if not isinstance(node, CN) or name not in node:
-        mend = nearest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/defaults.py")
+        mend = suggest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/keys.py")
         raise InputError(f"{source}: no config key {key}; {mend}")
     old = node[name]
     if isinstance(old, CN):
@@ -135,6 +147,12 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
         raise InputError(
             f"{source}: {key} cannot be {given!r} of type {type(given).__name__}; give it {_example(old, given)}"
         ) from error
+
+
+def translate(key: str, value: Any) -> tuple[str, Any]:
+    """A key and its value as they are called now, if a former version called them otherwise."""
+    key = RENAMED.get(key, key)
+    return key, RENAMED_VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
 
 
 def find_misplaced(opts: Sequence[str], keys: Collection[str]) -> str:

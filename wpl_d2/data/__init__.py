@@ -2,7 +2,7 @@
 
 import cv2
 
-from .component_boxes import boxes_from_mask, cached_boxes
+from .component_boxes import attach_component_boxes, boxes_from_mask
 from .datasets import GENERATORS, Description, load_description, register, register_part, setup_datasets
 from .image_io import UnreadableImageError, read_image, read_mask
 from .loader import TrainBatch, build_labeled_loader, build_test_loader, build_train_loader, build_unlabeled_loader
@@ -21,12 +21,12 @@ __all__ = [
     "TrainBatch",
     "UnlabeledMapper",
     "UnreadableImageError",
+    "attach_component_boxes",
     "boxes_from_mask",
     "build_labeled_loader",
     "build_test_loader",
     "build_train_loader",
     "build_unlabeled_loader",
-    "cached_boxes",
     "check_training_data",
     "counted_seed",
     "load_description",

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ..structures import IGNORE
 from ..utils.errors import InputError
-from .file_cache import file_state, kept_file, load_arrays, store_arrays
+from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import APPLY, read_mask
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]
@@ -72,7 +72,7 @@ def _refuse(record: dict[str, Any], error: InputError) -> None:
     raise error
 
 
-def cached_boxes(
+def attach_component_boxes(
     dataset_dicts: Sequence[dict[str, Any]],
     object_ids: Sequence[int],
     min_area: int,
@@ -149,7 +149,7 @@ def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[in
     for record in dataset_dicts:
         state = file_state(record["sem_seg_file_name"])
         key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
-    return kept_file(f"boxes_{key.hexdigest()[:32]}.npz")
+    return cache_file(f"boxes_{key.hexdigest()[:32]}.npz")
 
 
 def _load(file: Path, count: int) -> dict[str, np.ndarray] | None:

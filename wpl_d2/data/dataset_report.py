@@ -15,7 +15,7 @@ from .component_boxes import boxes_from_mask
 from .datasets import Description
 from .datasets.lists import EXTRA
 from .image_io import APPLY, QUARTER_TURNS, orientation, read_image_and_tag
-from .label_statistics import LabelShares, count_labels
+from .label_statistics import LabelStatistics, count_labels
 from .loader import missing_mask
 from .mappers import read_labels
 from .validation import find_overlap, find_repeated
@@ -26,7 +26,7 @@ _MAX_SHOWN = 5
 
 
 @dataclass
-class Survey:
+class DatasetReport:
     """What is in a data set.
 
     Attributes:
@@ -89,7 +89,7 @@ class Survey:
         return rows
 
 
-def survey(description: Description, min_area: int) -> Survey:
+def report_dataset(description: Description, min_area: int) -> DatasetReport:
     """Read a whole data set, with a progress bar.
 
     The names of lists say what they are for, in any case. One whose name contains "unlabeled", or is `EXTRA`, may lack
@@ -102,7 +102,7 @@ def survey(description: Description, min_area: int) -> Survey:
         description: the data set.
         min_area: components with fewer pixels get no box.
     """
-    result = Survey(description)
+    result = DatasetReport(description)
     for name in description.present():
         try:
             result.lists[name] = description.records(name)
@@ -120,7 +120,7 @@ def survey(description: Description, min_area: int) -> Survey:
     return result
 
 
-def _examine(record: dict[str, Any], result: Survey, min_area: int) -> None:
+def _examine(record: dict[str, Any], result: DatasetReport, min_area: int) -> None:
     description = result.description
     image, tag = read_image_and_tag(record["file_name"], description.exif)
     _note_tag(record["file_name"], tag, image.shape, result)
@@ -139,12 +139,12 @@ def _files(record: dict[str, Any]) -> tuple[str, str]:
     return record["file_name"], record.get("sem_seg_file_name", "")
 
 
-def _note_tag(file: str, tag: int, shape: tuple[int, ...], result: Survey) -> None:
+def _note_tag(file: str, tag: int, shape: tuple[int, ...], result: DatasetReport) -> None:
     if tag > 1:
         result.turned[file] = tag < QUARTER_TURNS or shape[0] == shape[1]
 
 
-def _turned_notes(result: Survey) -> list[str]:
+def _turned_notes(result: DatasetReport) -> list[str]:
     """That files have an EXIF orientation: masks that were drawn on stored pixels may fit in size alone."""
     if not result.turned:
         return []
@@ -158,7 +158,7 @@ def _turned_notes(result: Survey) -> list[str]:
     return [f"{first}: has an EXIF orientation, as {len(result.turned)} of the files have{unseen}; {done}"]
 
 
-def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: Survey) -> None:
+def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: DatasetReport) -> None:
     """A palette that shows a class as another class, or not as other masks do, has indices that are not class ids."""
     palette = mask.getpalette() if mask.mode == "P" else None
     if palette is None:
@@ -179,7 +179,7 @@ def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: Sur
         )
 
 
-def _list_problems(name: str, records: Records, result: Survey) -> list[str]:
+def _list_problems(name: str, records: Records, result: DatasetReport) -> list[str]:
     file = result.description.root / result.description.lists[name]
     if not records:
         return [f"{file}: is empty; list some images"]
@@ -211,7 +211,7 @@ def _is_extra(name: str) -> bool:
     return name.casefold() == EXTRA
 
 
-def _without_extra(records: Records, result: Survey) -> Records:
+def _without_extra(records: Records, result: DatasetReport) -> Records:
     extra = {record["file_name"] for name, found in result.lists.items() if _is_extra(name) for record in found}
     return [record for record in records if record["file_name"] not in extra]
 
@@ -232,7 +232,7 @@ def _partial_overlap(name: str, records: Records, other: str, theirs: Records) -
     ]
 
 
-def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
+def _label_problems(name: str, records: Records, result: DatasetReport) -> list[str]:
     file = result.description.root / result.description.lists[name]
     lacking = [r for r in records if "sem_seg_file_name" not in r]
     problems = [missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]]
@@ -243,7 +243,7 @@ def _label_problems(name: str, records: Records, result: Survey) -> list[str]:
     ]
     classes, learned = result.description.classes, _says(name, "labeled")
     pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
-    labels = LabelShares(str(file), pixels, classes, result.description.ignore, learned)
+    labels = LabelStatistics(str(file), pixels, classes, result.description.ignore, learned)
     if fault := labels.fault():
         return [*problems, fault]
     if learned:

@@ -1,55 +1,37 @@
-"""Boxes of a trained detector, kept in one file for the training of a segmenter and for judging pseudo-labels."""
+"""The detections of a trained detector, stored once for training a segmenter and for judging pseudo-labels."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
-from detectron2.structures import Boxes, Instances
+from torch import Tensor
 
+from ..structures import Detections
 from ..utils.errors import InputError
-from ..utils.files import replace_file, writing
+from ..utils.files import clear_write_errors, replace_file
 
 VERSION = 1  # of the file's layout
 _ARRAYS = ("names", "sizes", "counts", "boxes", "scores", "classes")
 
-
-class ImageBoxes(NamedTuple):
-    """The boxes of one image.
-
-    Attributes:
-        size: (height, width) of the image in pixels; (0, 0) if it could not be read.
-        boxes: (N, 4) float32 xyxy in pixels of the image, half-open.
-        scores: (N,) float32 in [0, 1].
-        classes: (N,) int64, semantic class ids.
-    """
-
-    size: tuple[int, int]
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-
-    @classmethod
-    def none(cls) -> ImageBoxes:
-        """Those of an image that could not be read."""
-        return cls((0, 0), np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+ImageDetections = tuple[tuple[int, int], Detections]
+"""(height, width) of an image in pixels, (0, 0) if it could not be read, and what was detected in it."""
 
 
 @dataclass(frozen=True)
 class CacheMetadata:
-    """What the boxes of a file have in common.
+    """What the detections of a file have in common.
 
     Attributes:
-        detector: digest of the detector's checkpoint.
+        detector: SHA-256 digest of the detector's checkpoint.
         classes: names of all semantic classes, in the order of their ids.
-        min_score: boxes with a lower score were not kept.
+        min_score: detections with a lower score were not stored.
         version: of the file's layout.
     """
 
@@ -59,24 +41,40 @@ class CacheMetadata:
     version: int = VERSION
 
 
-class DetectionCache:
-    """Boxes by image, read from a file that holds arrays alone.
+class DetectionCache(Mapping[str, ImageDetections]):
+    """The detections of many images by `image_key`, in a file that holds arrays alone.
 
     Images go by their `image_id`, which a data set's description derives from the list's line and not from the place
-    of the data: the file keeps fitting when the data moves.
+    of the data: the file keeps fitting when the data moves. The detections of all images lie in three tensors, which
+    the workers of a loader share.
     """
 
-    def __init__(self, origin: CacheMetadata, images: Mapping[str, ImageBoxes], path: str = "") -> None:
-        """Hold boxes.
+    def __init__(
+        self, metadata: CacheMetadata, sizes: Mapping[str, tuple[int, int]], counts: Tensor, detections: Detections
+    ) -> None:
+        """Hold the detections of I images.
 
         Args:
-            origin: of all of them.
-            images: by `image_key`.
-            path: the file they are from, for messages.
+            metadata: of all of them.
+            sizes: (height, width) of each image by its key.
+            counts: (I,) int64, the number of detections in each image.
+            detections: those of the first image, then those of the second one, and so on.
         """
-        self.origin = origin
-        self.images = images
-        self.path = path
+        self.metadata = metadata
+        self.path = ""  # of the file that it was loaded from, for messages
+        ends = counts.cumsum(0)
+        rows = zip((ends - counts).tolist(), ends.tolist(), strict=True)
+        self._places = dict(zip(sizes, zip(sizes.values(), rows, strict=True), strict=True))
+        self._detections = detections
+
+    @classmethod
+    def from_images(cls, metadata: CacheMetadata, images: Mapping[str, ImageDetections]) -> DetectionCache:
+        """Collect the detections of single images, by `image_key`."""
+        found = [detections for _, detections in images.values()]
+        counts = torch.tensor([len(detections.scores) for detections in found], dtype=torch.int64)
+        # `none` gives shapes and types where there are no images.
+        everything = Detections(*map(torch.cat, zip(Detections.none(), *found, strict=True)))
+        return cls(metadata, {key: size for key, (size, _) in images.items()}, counts, everything)
 
     @classmethod
     def load(cls, path: str | Path) -> DetectionCache:
@@ -90,11 +88,13 @@ class DetectionCache:
                 f"{path}: no such file of boxes; make it with tools/cache_boxes.py, or set MODEL.DETECTOR.CACHE"
             )
         try:
-            return cls(*_read(path), str(path))
+            cache = cls(*_read(path))
         except InputError:
             raise
         except Exception as error:  # its readers raise anything at all on bytes that are something else
             raise InputError(f"{path}: is no file of boxes; make it anew with tools/cache_boxes.py") from error
+        cache.path = str(path)
+        return cache
 
     def save(self, path: str | Path) -> None:
         """Write a file, compressed; it is whole or absent.
@@ -103,18 +103,17 @@ class DetectionCache:
             InputError: the disk refuses it.
         """
         path = Path(path)
-        with writing(path.parent):
+        with clear_write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-        found = list(self.images.values())
+        boxes, scores, classes = (field.numpy() for field in self._detections)
         arrays = {
-            "origin": np.array(json.dumps(asdict(self.origin))),
-            "names": np.array(list(self.images), dtype=np.str_),
-            "sizes": np.array([image.size for image in found], dtype=np.int32).reshape(-1, 2),
-            "counts": np.array([len(image.boxes) for image in found], dtype=np.int64),
-            # The first one gives shape and type where there are no images.
-            "boxes": np.concatenate([image.boxes for image in (ImageBoxes.none(), *found)]),
-            "scores": np.concatenate([image.scores for image in (ImageBoxes.none(), *found)]),
-            "classes": np.concatenate([image.classes for image in (ImageBoxes.none(), *found)]).astype(np.uint8),
+            "origin": np.array(json.dumps(asdict(self.metadata))),
+            "names": np.array(list(self), dtype=np.str_),
+            "sizes": np.array([size for size, _ in self._places.values()], dtype=np.int32).reshape(-1, 2),
+            "counts": np.array([end - start for _, (start, end) in self._places.values()], dtype=np.int64),
+            "boxes": boxes,
+            "scores": scores,
+            "classes": classes.astype(np.uint8),
         }
 
         def write(unfinished: Path) -> None:
@@ -123,114 +122,114 @@ class DetectionCache:
 
         replace_file(path, write)
 
-    def check(self, classes: Sequence[str], min_score: float) -> None:
-        """Check that the boxes mean what a training takes them for.
+    def __getitem__(self, key: str) -> ImageDetections:
+        """The size of an image and its detections, which share the cache's memory."""
+        size, (start, end) = self._places[key]
+        return size, Detections(*(field[start:end] for field in self._detections))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._places)
+
+    def detections(self, record: Mapping[str, Any], size: tuple[int, int]) -> Detections:
+        """The detections of a dataset dict's image.
+
+        Args:
+            record: of an image that the cache has (see `check_fits`).
+            size: (height, width) of the image as it is now.
+
+        Raises:
+            InputError: the detector saw an image of another size.
+        """
+        known, detections = self[image_key(record)]
+        if known != size:
+            raise InputError(
+                f"{record['file_name']}: is {size[1]}x{size[0]}, but its boxes were found on {known[1]}x{known[0]}; "
+                "make the file of boxes anew with tools/cache_boxes.py"
+            )
+        return detections
+
+    def check_fits(self, classes: Sequence[str], min_score: float, records: Sequence[Mapping[str, Any]]) -> None:
+        """Check that the detections are those that a run asks for.
 
         Args:
             classes: names of the data set's semantic classes.
-            min_score: the least score of a box that will be used.
+            min_score: the least score of a detection that will be used.
+            records: dataset dicts of the images.
 
         Raises:
-            InputError: they do not.
+            InputError: classes, scores or images are missing.
         """
-        if tuple(classes) != self.origin.classes:
+        if tuple(classes) != self.metadata.classes:
             raise InputError(
-                f"{self.path}: has boxes for the classes {', '.join(self.origin.classes)}, but the data set's are "
+                f"{self.path}: has boxes for the classes {', '.join(self.metadata.classes)}, but the data set's are "
                 f"{', '.join(classes)}; make it with a detector that was trained on this data set"
             )
-        if min_score < self.origin.min_score:
+        if min_score < self.metadata.min_score:
             raise InputError(
-                f"RPPI.BOX_SCORE: {min_score} is below {self.origin.min_score}, the least score in {self.path}; "
+                f"RPPI.BOX_SCORE: {min_score} is below {self.metadata.min_score}, the least score in {self.path}; "
                 "raise it, or cache a detector with a lower MODEL.ROI_HEADS.SCORE_THRESH_TEST"
             )
-
-    def give(self, records: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Copies of dataset dicts with "detections", their `ImageBoxes`.
-
-        Raises:
-            InputError: images are missing.
-        """
-        records = list(records)
-        missing = [image_key(record) for record in records if image_key(record) not in self.images]
+        missing = [key for key in map(image_key, records) if key not in self._places]
         if missing:
             raise InputError(
                 f"{self.path}: lacks {len(missing)} of {len(records)} images, such as {missing[0]}; "
                 "add them: run tools/cache_boxes.py again with the same --output and the --dataset that they are of"
             )
-        return [{**record, "detections": self.images[image_key(record)]} for record in records]
+
+    def scores(self, records: Iterable[Mapping[str, Any]]) -> Tensor:
+        """The scores (N,) of all detections in the images of dataset dicts."""
+        return torch.cat([torch.zeros(0), *(self[image_key(record)][1].scores for record in records)])
 
 
-def _read(path: str | Path) -> tuple[CacheMetadata, dict[str, ImageBoxes]]:
+def _read(path: str | Path) -> tuple[CacheMetadata, dict[str, tuple[int, int]], Tensor, Detections]:
+    """What `DetectionCache` takes."""
     with np.load(path, allow_pickle=False) as stored:
         header = json.loads(str(stored["origin"]))
         names, sizes, counts, *rows = (stored[key] for key in _ARRAYS)
     if header["version"] != VERSION:
         raise InputError(f"{path}: has layout {header['version']}, not {VERSION}; make it anew")
-    origin = CacheMetadata(**{**header, "classes": tuple(header["classes"])})
+    metadata = CacheMetadata(**{**header, "classes": tuple(header["classes"])})
     total = int(counts.sum())
-    if counts.min(initial=0) < 0 or [array.shape for array in rows] != [(total, 4), (total,), (total,)]:
+    shapes = [array.shape for array in rows]
+    if counts.dtype.kind != "i" or counts.min(initial=0) < 0 or shapes != [(total, 4), (total,), (total,)]:
         raise ValueError("its arrays do not go together")
-    parts = (np.split(array, np.cumsum(counts))[: len(counts)] for array in rows)
-    return origin, {
-        str(name): ImageBoxes((int(size[0]), int(size[1])), boxes, scores, classes.astype(np.int64))
-        for name, size, boxes, scores, classes in zip(names, sizes, *parts, strict=True)
-    }
+    places = {str(name): (int(height), int(width)) for name, (height, width) in zip(names, sizes, strict=True)}
+    boxes, scores, classes = map(torch.from_numpy, rows)
+    return metadata, places, torch.from_numpy(counts), Detections(boxes, scores, classes.long())
 
 
-def load_box_cache(cfg: CfgNode, dataset_name: str, min_score: float) -> DetectionCache:
-    """The boxes of `MODEL.DETECTOR.CACHE`, checked against the data set that they are for.
+def load_detection_cache(
+    cfg: CfgNode, classes: Sequence[str], records: Sequence[Mapping[str, Any]]
+) -> DetectionCache | None:
+    """The file of `MODEL.DETECTOR.CACHE`, checked against the images that it is for.
 
     Args:
         cfg: the config.
-        dataset_name: registered; its metadata names the classes.
-        min_score: the least score of a box that will be used.
+        classes: names of the data set's semantic classes.
+        records: dataset dicts of all images whose detections will be asked for.
+
+    Returns:
+        None unless MODEL.DETECTOR.MODE is cached.
 
     Raises:
         InputError: the key is empty, or the file is missing, damaged or does not fit.
     """
+    if cfg.MODEL.DETECTOR.MODE != "cached":
+        return None
     if not cfg.MODEL.DETECTOR.CACHE:
         raise InputError(
             "MODEL.DETECTOR.CACHE: empty, with MODEL.DETECTOR.MODE cached it names the file of boxes; "
             "make one with tools/cache_boxes.py"
         )
     cache = DetectionCache.load(cfg.MODEL.DETECTOR.CACHE)
-    cache.check(MetadataCatalog.get(dataset_name).stuff_classes, min_score)
+    cache.check_fits(classes, cfg.RPPI.BOX_SCORE, records)
     return cache
 
 
 def image_key(record: Mapping[str, Any]) -> str:
-    """What an image goes by in a file of boxes."""
+    """What an image goes by in a detection cache."""
     return str(record["image_id"])
-
-
-def check_size(record: Mapping[str, Any], size: tuple[int, int]) -> None:
-    """Check that the boxes of a dataset dict are of an image of this size.
-
-    Args:
-        record: of `DetectionCache.give`.
-        size: (height, width) of the image.
-
-    Raises:
-        InputError: another image was there when the boxes were found.
-    """
-    known = record["detections"].size
-    if known != size:
-        raise InputError(
-            f"{record['file_name']}: is {size[1]}x{size[0]}, but its boxes were found on {known[1]}x{known[0]}; "
-            "make the file of boxes anew with tools/cache_boxes.py"
-        )
-
-
-def to_instances(boxes: Boxes, found: ImageBoxes, size: tuple[int, int]) -> Instances:
-    """Boxes of a view, with the scores and classes of the image's.
-
-    Args:
-        boxes: (N, 4) in pixels of the view.
-        found: the image's own.
-        size: (height, width) of the view.
-
-    Returns:
-        with `pred_boxes`, `scores` and `class_ids`, semantic class ids.
-    """
-    scores, classes = torch.from_numpy(found.scores), torch.from_numpy(found.classes)
-    return Instances(size, pred_boxes=boxes, scores=scores, class_ids=classes)

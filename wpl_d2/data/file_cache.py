@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.files import UnwritableError, replace_file, writing
+from ..utils.files import UnwritableError, clear_write_errors, replace_file
 
 _logger = logging.getLogger(__name__)
 
 
-def kept_file(name: str) -> Path:
+def cache_file(name: str) -> Path:
     """Where the arrays of that name are, or would be."""
     return Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser() / name
 
@@ -49,7 +49,7 @@ def store_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
     try:
-        with writing(file.parent):
+        with clear_write_errors(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
         replace_file(file, write)
     except UnwritableError as error:

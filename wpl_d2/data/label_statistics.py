@@ -15,7 +15,7 @@ _MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
-class LabelShares:
+class LabelStatistics:
     """The labels of a list's masks.
 
     Attributes:

@@ -11,15 +11,15 @@ from typing import Any, TypedDict
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset
+from detectron2.data import DatasetCatalog, DatasetFromList, MapDataset, MetadataCatalog
 from detectron2.data.samplers import InferenceSampler
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from ..utils.errors import InputError
-from ..utils.signals import STOP_SIGNALS, end_with_parent, held_back, release
-from .component_boxes import cached_boxes
-from .detection_cache import load_box_cache
+from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
+from .component_boxes import attach_component_boxes
+from .detection_cache import load_detection_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
 from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 
@@ -52,34 +52,13 @@ def labeled_records(cfg: CfgNode) -> Records:
             raise InputError(missing_mask(record, "DATASETS.TRAIN"))
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
-    return cached_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
+    return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks; with "detections" if they are cached.
-
-    Raises:
-        InputError: the cached boxes do not fit.
-    """
+    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
     records = _records(cfg.DATASETS.UNLABELED)
-    records = [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
-    if cfg.MODEL.DETECTOR.MODE != "cached":
-        return records
-    records = load_box_cache(cfg, cfg.DATASETS.UNLABELED[0], cfg.RPPI.BOX_SCORE).give(records)
-    if cfg.RPPI.ENABLED and records:
-        _check_scores(cfg, records)
-    return records
-
-
-def _check_scores(cfg: CfgNode, records: Records) -> None:
-    """Refuse boxes of which none has the score that RPPI wants."""
-    scores = torch.cat([torch.from_numpy(record["detections"].scores) for record in records])
-    if not (scores >= cfg.RPPI.BOX_SCORE).any():
-        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
-        raise InputError(
-            f"RPPI.BOX_SCORE: {cfg.RPPI.BOX_SCORE:g} is reached by none of the {len(scores)} boxes of unlabeled images "
-            f"in {cfg.MODEL.DETECTOR.CACHE}{best}; lower it, or set RPPI.ENABLED False"
-        )
+    return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
 
 
 def list_records(name: str, key: str, optional: bool = False) -> Records:
@@ -106,7 +85,7 @@ def list_records(name: str, key: str, optional: bool = False) -> Records:
     return records
 
 
-def share_of_batch(cfg: CfgNode, key: str, processes: int) -> int:
+def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
     """The images of one process in each step.
 
     Args:
@@ -143,8 +122,26 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
-    """Where unlabeled samples come from; errors are those of `unlabeled_records`."""
-    return unlabeled_records(cfg), UnlabeledMapper(cfg)
+    """Where unlabeled samples come from; with MODEL.DETECTOR.MODE cached they have detections.
+
+    Raises:
+        InputError: the cached detections do not fit, or none of them has the score that RPPI wants.
+    """
+    records = unlabeled_records(cfg)
+    classes = MetadataCatalog.get(cfg.DATASETS.UNLABELED[0]).get("stuff_classes")
+    cache = load_detection_cache(cfg, classes, records)
+    if cache is not None and cfg.RPPI.ENABLED:
+        _check_scores_reach(cfg.RPPI.BOX_SCORE, cache.scores(records), cache.path)
+    return records, UnlabeledMapper(cfg, cache=cache)
+
+
+def _check_scores_reach(min_score: float, scores: torch.Tensor, path: str) -> None:
+    if not (scores >= min_score).any():
+        best = f", whose best score is {scores.max():.2f}" if len(scores) else ""
+        raise InputError(
+            f"RPPI.BOX_SCORE: {min_score:g} is reached by none of the {len(scores)} boxes of unlabeled images in "
+            f"{path}{best}; lower it, or set RPPI.ENABLED False"
+        )
 
 
 def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedDataset:
@@ -281,7 +278,7 @@ def _records(names: Sequence[str]) -> Records:
 
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:
     world = comm.get_world_size()
-    own = share_of_batch(cfg, key, world)
+    own = images_per_process(cfg, key, world)
     sampler = CountSampler(start_iter * own * world, comm.get_rank(), world)
     return _data_loader(cfg, dataset, cfg.DATALOADER.NUM_WORKERS, batch_size=own, sampler=sampler)
 
@@ -316,12 +313,12 @@ class WorkerLoader(DataLoader):
 
     def __iter__(self) -> Any:
         """Start the workers, if there are some, with signals held back from their first instruction on."""
-        with held_back(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
+        with blocked_signals(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
             return super().__iter__()
 
 
 def _begin(worker_id: int) -> None:
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
-    release()
-    end_with_parent(signal.SIGKILL)
+    unblock_signals()
+    set_parent_death_signal(signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..structures import IGNORE
 from ..utils.errors import InputError, check_name
-from .detection_cache import check_size, to_instances
+from .detection_cache import DetectionCache
 from .image_io import APPLY, UnreadableImageError, read_mask, read_record
 from .transforms.geometry import RandomView, View
-from .transforms.photometric import IntensityView, StrongView
+from .transforms.photometric import IntensityView, JitterView, StrongView
 
 MIN_VISIBLE = 2.0
 """A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
@@ -103,22 +103,26 @@ class UnlabeledMapper:
     """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
 
     Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
-    H, W) uint8, `valid` (H, W) bool, False in the padding; and, if the dataset dict has "detections" (of
-    `DetectionCache.give`), `boxes`: those of them that the view shows, in its pixels (see `to_instances`).
+    H, W) uint8, `valid` (H, W) bool, False in the padding; and, with a cache, `detections`: the `Detections` that the
+    view shows, in its pixels.
     """
 
     @configurable
-    def __init__(self, *, view: RandomView, strong: Callable[[Tensor], Tensor], views: int) -> None:
+    def __init__(
+        self, *, view: RandomView, strong: StrongView, views: int, cache: DetectionCache | None = None
+    ) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry, which the strong views share.
-            strong: changes the colours of an image (3, H, W) uint8.
+            strong: changes the colours of the weak view.
             views: number of strong views.
+            cache: the detections of all images, if samples shall have some.
         """
         self.view = view
         self.strong = strong
         self.views = views
+        self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -144,14 +148,13 @@ class UnlabeledMapper:
             view: the weak one of it.
         """
         weak = _to_tensor(view.image)
-        strong = [self.strong(weak) for _ in range(self.views)]
+        strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
         sample.update(image=weak, valid=_valid(view), strong=torch.stack(strong) if strong else weak[None][:0])
-        if "detections" in dataset_dict:
-            check_size(dataset_dict, (image.shape[0], image.shape[1]))
-            boxes, keep = _move_boxes(dataset_dict["detections"].boxes, view)
-            size = (weak.shape[1], weak.shape[2])
-            sample["boxes"] = to_instances(boxes, dataset_dict["detections"], size)[keep]
+        if self.cache is not None:
+            detections = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
+            boxes, keep = _move_boxes(detections.boxes.numpy(), view)
+            sample["detections"] = detections._replace(boxes=boxes.tensor).select(keep)
         return sample
 
 
@@ -196,15 +199,15 @@ def build_view(cfg: CfgNode) -> RandomView:
     )
 
 
-def build_strong_view(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
-    """The change of colours that `INPUT.STRONG` asks for: (3, H, W) uint8 to the same.
+def build_strong_view(cfg: CfgNode) -> StrongView:
+    """The change of colours that `INPUT.STRONG` asks for.
 
     Raises:
         InputError: there is no such kind, or it would be of no operation.
     """
     keys = cfg.INPUT.STRONG
     if check_name("INPUT.STRONG.KIND", keys.KIND, ("jitter", "intensity")) == "jitter":
-        return StrongView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
+        return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
     if keys.MAX_OPERATIONS < 1:
         raise InputError(f"INPUT.STRONG.MAX_OPERATIONS: {keys.MAX_OPERATIONS} is too small; set it to 1 or more")
     return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
@@ -266,4 +269,4 @@ def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))

@@ -14,9 +14,9 @@ from detectron2.data import MetadataCatalog
 
 from ..structures import IGNORE
 from ..utils.errors import InputError
-from .label_statistics import LabelShares
+from .label_statistics import LabelStatistics
 from .loader import list_records, missing_mask
-from .verification import PassedFiles, verify
+from .verification import VerifiedFiles, verify
 
 _logger = logging.getLogger(__name__)
 SAMPLE = 32
@@ -54,7 +54,7 @@ def check_training_data(cfg: CfgNode) -> None:
     judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else {}
     masked, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
     if evaluates:
-        (bare if cfg.TEST.EVALUATOR == "label_files" else masked)["DATASETS.TEST"] = test
+        (bare if cfg.TEST.EVALUATOR == "submission" else masked)["DATASETS.TEST"] = test
     problems = [
         problem
         for key, lists in (masked | bare).items()
@@ -126,7 +126,7 @@ def _missing(records: Records, key: str, masks: bool) -> list[str]:
 def _check_contents(to_read: Sequence[_Read], cfg: CfgNode) -> list[str]:
     """What is wrong with the files of the lists, and with what their masks label."""
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    passed = PassedFiles(cfg.DATASETS.DESCRIPTION or " ".join(cfg.DATASETS.TRAIN), num_classes)
+    passed = VerifiedFiles(cfg.DATASETS.DESCRIPTION or " ".join(cfg.DATASETS.TRAIN), num_classes)
     problems = []
     for name, dataset, records, learned in to_read:
         repeated = find_repeated(records)
@@ -143,12 +143,12 @@ def _check_contents(to_read: Sequence[_Read], cfg: CfgNode) -> list[str]:
             whole = count == len(records)
             where = name if whole else f"{name} ({count} of its {len(records)} masks)"
             classes = MetadataCatalog.get(dataset).get("stuff_classes", [str(i) for i in range(num_classes)])
-            labels = LabelShares(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), learned)
+            labels = LabelStatistics(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), learned)
             problems += _judge(labels, whole, cfg)
     return problems
 
 
-def _judge(labels: LabelShares, whole: bool, cfg: CfgNode) -> list[str]:
+def _judge(labels: LabelStatistics, whole: bool, cfg: CfgNode) -> list[str]:
     """The fault that forbids to learn from a list, and warnings of what its user may not have meant."""
     # A detector alone needs no second class.
     fault = labels.fault() if cfg.MODEL.DETECTOR.MODE != "alone" else ""

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..structures import IGNORE
 from ..utils.errors import InputError
-from .file_cache import file_state, kept_file, load_arrays, store_arrays
+from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import read_record
 from .label_statistics import count_labels
 from .mappers import read_labels
@@ -31,7 +31,7 @@ _Result = TypeVar("_Result")
 Records = Sequence[dict[str, Any]]
 
 
-class PassedFiles:
+class VerifiedFiles:
     """Images and masks that were read whole, with the pixels of each class, in one small file for each data set."""
 
     def __init__(self, dataset: str, num_classes: int) -> None:
@@ -43,7 +43,7 @@ class PassedFiles:
         """
         self.num_classes = num_classes
         key = repr((_VERSION, dataset, num_classes)).encode()
-        self._file = kept_file(f"verified_{hashlib.sha256(key).hexdigest()[:32]}.npz")
+        self._file = cache_file(f"verified_{hashlib.sha256(key).hexdigest()[:32]}.npz")
         self._new = False
         stored = load_arrays(self._file, ("files", "pixels"))
         self._known: dict[bytes, tuple[bytes, np.ndarray]] = {}
@@ -73,7 +73,7 @@ class PassedFiles:
         self._new = False
 
 
-def verify(records: Records, passed: PassedFiles, title: str) -> tuple[np.ndarray, list[str]]:
+def verify(records: Records, passed: VerifiedFiles, title: str) -> tuple[np.ndarray, list[str]]:
     """Read the images of a list, and their masks, to the last pixel, in threads and with a progress bar.
 
     Args:

@@ -1,4 +1,4 @@
-"""What happens after each step: state, schedule, checkpoint, evaluation, metrics, pictures, the tally of labels."""
+"""What happens after each step: state, schedule, checkpoint, evaluation, metrics, pictures, the averages of labels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..checkpoint.checkpointer import STEP_FILE, FrameworkCheckpointer, load_che
 from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
-from ..utils.files import LineFile, UnwritableError, writing
+from ..utils.files import LineFile, UnwritableError, clear_write_errors
 from ..visualization import heatmap, optional_picture, overlay
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class PeriodicCheckpointer(HookBase):
             steps[step].unlink(missing_ok=True)
 
 
-class Evaluation(hooks.EvalHook):
+class EvalHook(hooks.EvalHook):
     """Detectron2's, but a request to stop does not wait for its end: the step before it is saved."""
 
     def _do_eval(self) -> None:
@@ -150,7 +150,7 @@ class MetricsWriter(JSONWriter):
         self._last_write = -1
 
 
-class Writer(hooks.PeriodicWriter):
+class PeriodicWriter(hooks.PeriodicWriter):
     """Detectron2's, which opens its files when the training begins: before, an earlier run's may be there."""
 
     def __init__(self, folder: Path, max_iter: int, period: int) -> None:
@@ -171,13 +171,13 @@ class Writer(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         """Write if it is time."""
-        with writing(self._folder):
+        with clear_write_errors(self._folder):
             super().after_step()
 
     def after_train(self) -> None:
         """Write the rest; where that fails too, what ended the training early is what is told."""
         try:
-            with writing(self._folder):
+            with clear_write_errors(self._folder):
                 super().after_train()
         except UnwritableError as error:
             if self.trainer.iter >= self.trainer.max_iter:
@@ -192,7 +192,7 @@ class Writer(hooks.PeriodicWriter):
             self._tell(args)
 
 
-class Stop(HookBase):
+class StopOnSignal(HookBase):
     """Ends the process after the step in which a signal asked for it, once the checkpoint is written.
 
     It must be the last of the hooks.
@@ -260,7 +260,7 @@ class Pictures(HookBase):
         }
 
 
-class Tally(HookBase):
+class PseudoLabelAverages(HookBase):
     """Sums the scalars of the framework's `last_step` over the steps of a run, those before a resume included.
 
     The trainer has read them already: nothing waits for the device.

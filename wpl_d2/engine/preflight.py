@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from ..checkpoint.checkpointer import load_initial_weights
 from ..data import check_training_data
-from ..data.datasets.setup import check_list
-from ..data.detection_cache import load_box_cache
-from ..data.loader import labeled_dataset, list_records, share_of_batch, unlabeled_dataset
+from ..data.datasets.setup import check_registered
+from ..data.detection_cache import load_detection_cache
+from ..data.loader import images_per_process, labeled_dataset, list_records, unlabeled_dataset
 from ..evaluation import check_evaluator
 from ..evaluation.left_out import records_with_masks
 from ..evaluation.submission import SubmissionWriter
@@ -23,12 +24,12 @@ from ..frameworks import Framework, build_framework
 from ..inference.build import build_predict
 from ..modeling.build import check_device
 from ..utils.errors import InputError, check_name
-from ..utils.files import make_folder
+from ..utils.files import make_output_folder
 from .launch import count_processes
 from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
-from .trainer import precision, trained_framework
+from .trainer import amp_dtype, build_training_framework
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
@@ -46,28 +47,28 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     cfg, _ = read_cfg(args)
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
-    precision(cfg)
+    amp_dtype(cfg)
     check_evaluator(cfg)
     build_predict(cfg, lambda images: images)
     if args.eval_only:
         _check_evaluation(cfg, args, judged)
     else:
         _check_training(cfg, args)
-    make_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
+    make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
 
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     processes = count_processes(args)
-    share_of_batch(cfg, "IMS_PER_BATCH", processes)
+    images_per_process(cfg, "IMS_PER_BATCH", processes)
     if cfg.DATASETS.UNLABELED:
-        share_of_batch(cfg, "UNLABELED_IMS_PER_BATCH", processes)
-    framework = _without_memory(trained_framework, cfg)
+        images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
+    framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
         with _nothing_kept():
             load_initial_weights(framework.student, cfg)
     if cfg.TEST.EVAL_PERIOD > 0:
-        _check_label_files(cfg)
+        _check_submission(cfg)
     check_training_data(cfg)
     labeled_dataset(cfg)
     if cfg.DATASETS.UNLABELED:
@@ -76,24 +77,24 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
 
 def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str]) -> None:
     for name in judged:
-        check_list("--dataset", name)
+        check_registered("--dataset", name)
     tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
     with _nothing_kept():
         load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
-    _check_label_files(cfg)
+    _check_submission(cfg)
     for key, names in tested.items():
         for name in names:
-            list_records(name, key)
-            if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "label_files":
+            records = list_records(name, key)
+            if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "submission":
                 records_with_masks(name)
-            if key != "DATASETS.TEST" and cfg.MODEL.DETECTOR.MODE == "cached":
-                load_box_cache(cfg, name, cfg.RPPI.BOX_SCORE).give(list_records(name, key))
+            if key != "DATASETS.TEST":
+                load_detection_cache(cfg, MetadataCatalog.get(name).stuff_classes, records)
 
 
-def _check_label_files(cfg: CfgNode) -> None:
-    if cfg.TEST.EVALUATOR == "label_files":
+def _check_submission(cfg: CfgNode) -> None:
+    if cfg.TEST.EVALUATOR == "submission":
         for name in cfg.DATASETS.TEST:
             SubmissionWriter(name, cfg.OUTPUT_DIR)
 

@@ -16,12 +16,12 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint.run_folder import check_folder, has_run
+from ..checkpoint.run_folder import check_folder_free, has_previous_run
 from ..config import get_cfg, load_cfg
 from ..config.validation import warn_unused
 from ..data import setup_datasets
 from ..utils.errors import InputError
-from ..utils.files import write_text, writing
+from ..utils.files import clear_write_errors, write_text
 from .solver import scale_schedule
 
 
@@ -75,14 +75,14 @@ def read_cfg(args: argparse.Namespace) -> tuple[Any, bool]:
 
 def _begin_log(cfg: Any, eval_only: bool) -> None:
     output = Path(cfg.OUTPUT_DIR)
-    begin_log()
+    start_log()
     if eval_only:
         open_log(output)
     else:
         if comm.is_main_process():
-            check_folder(output)
-        if not has_run(output):
-            record_run(cfg)
+            check_folder_free(output)
+        if not has_previous_run(output):
+            save_run_info(cfg)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback)
     logging.getLogger(__name__).info(
         "%s\n  device: %s, processes: %d, config and environment: %s",
@@ -93,7 +93,7 @@ def _begin_log(cfg: Any, eval_only: bool) -> None:
     )
 
 
-def record_run(cfg: Any) -> None:
+def save_run_info(cfg: Any) -> None:
     """Write down what a training is: config, environment, and the log from `setup` on.
 
     As Detectron2's `default_setup`, but config and environment go to files instead of through the terminal. `setup`
@@ -125,7 +125,7 @@ _LOGGERS = ("fvcore", "detectron2", "wpl_d2")
 _NEVER = logging.CRITICAL + 1
 
 
-def begin_log() -> None:
+def start_log() -> None:
     """Log on the main process's terminal, and keep all of it for `open_log`."""
     for name in _LOGGERS:
         setup_logger(distributed_rank=comm.get_rank(), name=name)
@@ -133,7 +133,7 @@ def begin_log() -> None:
 
 
 def open_log(folder: Path) -> None:
-    """Log into a file of the folder too, from what was said since `begin_log` on.
+    """Log into a file of the folder too, from what was said since `start_log` on.
 
     Args:
         folder: gets `log.txt` and, of further processes, `log.txt.rank1` and so on.
@@ -143,7 +143,7 @@ def open_log(folder: Path) -> None:
     """
     rank = comm.get_rank()
     path = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
-    with writing(path):
+    with clear_write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"))

@@ -38,7 +38,7 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
     return sgd(params, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
 
 
-def state_size(optimizer: torch.optim.Optimizer) -> int:
+def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of what an optimizer keeps for its parameters, from its first step on."""
     size = 0
     for group in optimizer.param_groups:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from detectron2.structures import Boxes, Instances, pairwise_iou
+from detectron2.structures import Boxes, pairwise_iou
 from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
-from ..structures import IGNORE, PseudoLabels
+from ..structures import IGNORE, ClassBoxes, Detections, PseudoLabels
 from ..utils.comm import sum_over_ranks
 from .statistics import count_by_class, percent
 
@@ -74,21 +74,21 @@ class BoxAgreement:
         self._boxes, self._pixels = torch.zeros(2, len(self.scores) + 1, len(self.classes), 2, dtype=torch.int64)
 
     @torch.no_grad()
-    def score_image(self, pseudo: PseudoLabels, found: Instances, target: Tensor, truth: tuple[Tensor, Tensor]) -> None:
+    def score_image(self, pseudo: PseudoLabels, detections: Detections, target: Tensor, truth: ClassBoxes) -> None:
         """Count one image.
 
         Args:
             pseudo: its labels (1, H, W).
-            found: all its boxes: `pred_boxes`, `scores` and `class_ids`, semantic class ids.
+            detections: of any score.
             target: (1, H, W) integer true classes, `IGNORE` where there is none.
-            truth: true boxes (M, 4) xyxy in the same pixels and their semantic class ids (M,).
+            truth: the true boxes.
         """
         judged = pseudo.valid & (target != IGNORE) & (pseudo.labels != IGNORE)
         judged &= pseudo.confidence >= self.min_confidence
-        best = best_scores(pseudo.labels[0], found)
+        best = best_scores(pseudo.labels[0], detections)
         self._pixels += self._count(best, pseudo.labels[0], (pseudo.labels == target)[0], judged[0])
-        right = self._right_boxes(found, truth)
-        self._boxes += self._count(found.scores, found.class_ids, right, torch.ones_like(right))
+        right = self._right_boxes(detections, truth)
+        self._boxes += self._count(detections.scores, detections.classes, right, torch.ones_like(right))
 
     def evaluate(self) -> Agreement | None:
         """What was found on all processes' images: on the main one, None on the others."""
@@ -107,34 +107,34 @@ class BoxAgreement:
         counts = count_by_class(reached * count + classes, right, mask, rows * count).view(rows, count, 2)
         return counts.flip(0).cumsum(0).flip(0).cpu()
 
-    def _right_boxes(self, found: Instances, truth: tuple[Tensor, Tensor]) -> Tensor:
-        true_boxes, true_ids = (part.to(found.scores.device) for part in truth)
-        if not len(true_ids):
-            return torch.zeros_like(found.scores, dtype=torch.bool)
-        overlap = pairwise_iou(found.pred_boxes, Boxes(true_boxes))
-        same = found.class_ids[:, None] == true_ids
+    def _right_boxes(self, detections: Detections, truth: ClassBoxes) -> Tensor:
+        true_boxes, true_classes = (part.to(detections.scores.device) for part in truth)
+        if not len(true_classes):
+            return torch.zeros_like(detections.scores, dtype=torch.bool)
+        overlap = pairwise_iou(Boxes(detections.boxes), Boxes(true_boxes))
+        same = detections.classes[:, None] == true_classes
         return (overlap * same).amax(dim=1) >= self.min_iou
 
     def _rows(self) -> list[tuple[str, list[int]]]:
         return [(OBJECTS, self.objects), *((name, [index]) for index, name in enumerate(self.classes))]
 
 
-def best_scores(labels: Tensor, found: Instances) -> Tensor:
+def best_scores(labels: Tensor, detections: Detections) -> Tensor:
     """Of each pixel the best score of a box of its own class that covers its centre.
 
     Args:
         labels: (H, W) int64 class ids.
-        found: boxes of the image: `pred_boxes`, `scores` and `class_ids`.
+        detections: of the image.
 
     Returns:
         (H, W) float, -inf where no such box is.
     """
-    best = torch.full(labels.shape, -torch.inf, dtype=found.scores.dtype, device=labels.device)
-    found = found[found.scores.argsort()]
+    best = torch.full(labels.shape, -torch.inf, dtype=detections.scores.dtype, device=labels.device)
+    boxes, scores, classes = detections.select(detections.scores.argsort())
     # From the first row or column whose centre is inside to the first one behind.
-    edges = (found.pred_boxes.tensor - 0.5).ceil().clamp(min=0).long().tolist()
+    edges = (boxes - 0.5).ceil().clamp(min=0).long().tolist()
     # The later ones paint over those of lower scores.
-    for (x0, y0, x1, y1), score, own in zip(edges, found.scores, found.class_ids, strict=True):
+    for (x0, y0, x1, y1), score, own in zip(edges, scores, classes, strict=True):
         window = (slice(y0, y1), slice(x0, x1))
         best[window] = torch.where(labels[window] == own, score, best[window])
     return best

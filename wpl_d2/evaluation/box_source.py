@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
-from ..data import cached_boxes
-from ..data.detection_cache import DetectionCache, check_size, image_key, load_box_cache, to_instances
+from ..data import attach_component_boxes
+from ..data.detection_cache import image_key, load_detection_cache
 from ..modeling import UnifiedSegDet
+from ..structures import ClassBoxes, Detections
 from .left_out import NOTHING, LeftOut, records_with_masks
 
 
@@ -34,22 +34,19 @@ class BoxSource:
         """
         records = records_with_masks(dataset_name, left_out)
         self._model = model
-        self._cache: DetectionCache | None = None
-        if cfg.MODEL.DETECTOR.MODE == "cached":
-            self._cache = load_box_cache(cfg, dataset_name, cfg.RPPI.BOX_SCORE)
-            self._cache.give(records)
-        self._truth: dict[str, tuple[Tensor, Tensor]] = {}
+        self._cache = load_detection_cache(cfg, MetadataCatalog.get(dataset_name).stuff_classes, records)
+        self._truth: dict[str, ClassBoxes] = {}
         if self:
             objects = torch.tensor(MetadataCatalog.get(dataset_name).object_ids)
-            for record in cached_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA, left_out.note):
+            for record in attach_component_boxes(records, objects.tolist(), cfg.DATASETS.MIN_BOX_AREA, left_out.note):
                 pair = torch.from_numpy(record["boxes"]), objects[torch.from_numpy(record["box_classes"])]
                 self._truth[image_key(record)] = pair
 
     def __bool__(self) -> bool:
         return self._cache is not None or self._model.has_detector
 
-    def find(self, item: Mapping[str, Any], features: dict[str, Tensor]) -> Instances | None:
-        """All boxes of an image, whatever their score, with `class_ids`; None where there is no source.
+    def find(self, item: Mapping[str, Any], features: dict[str, Tensor]) -> Detections | None:
+        """All boxes of an image, whatever their score; None where there is no source.
 
         Args:
             item: of `EvalMapper`.
@@ -57,12 +54,9 @@ class BoxSource:
         """
         size = (item["image"].shape[-2], item["image"].shape[-1])
         if self._cache is not None:
-            (record,) = self._cache.give([dict(item)])
-            check_size(record, size)
-            boxes = Boxes(torch.from_numpy(record["detections"].boxes))
-            return to_instances(boxes, record["detections"], size).to(self._model.device)
+            return self._cache.detections(item, size).to(self._model.device)
         return self._model.detect(features, [size])[0] if self._model.has_detector else None
 
-    def truth(self, item: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def truth(self, item: Mapping[str, Any]) -> ClassBoxes:
         """The boxes of the mask's components, (M, 4) xyxy in pixels of the image, and their semantic class ids."""
         return self._truth[image_key(item)]

@@ -11,7 +11,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
-from ..data import cached_boxes
+from ..data import attach_component_boxes
 from ..utils.files import write_text
 from .left_out import NOTHING, LeftOut, records_with_masks
 
@@ -45,7 +45,7 @@ def build_box_evaluator(
     file = Path(output_dir) / f"{name}.json"
     metadata = MetadataCatalog.get(dataset_name)
     records = records_with_masks(dataset_name, left_out)
-    records = cached_boxes(records, metadata.object_ids, min_area, left_out.note)
+    records = attach_component_boxes(records, metadata.object_ids, min_area, left_out.note)
     if comm.is_main_process():
         write_text(file, json.dumps(coco_json(records, metadata.thing_classes)))
     comm.synchronize()
@@ -59,7 +59,7 @@ def coco_json(records: list[dict[str, Any]], classes: list[str]) -> dict[str, An
     """Dataset dicts with boxes in COCO's format.
 
     Args:
-        records: of `cached_boxes`: "image_id", "boxes" (N, 4) xyxy half-open, "box_classes" (N,) indices.
+        records: of `attach_component_boxes`: "image_id", "boxes" (N, 4) xyxy half-open, "box_classes" (N,) indices.
         classes: names of the detector's classes; their indices are the category ids, as in its predictions.
     """
     images: list[dict[str, Any]] = []

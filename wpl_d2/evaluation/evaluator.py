@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..data import build_test_loader, read_mask
 from ..data.image_io import APPLY
 from ..frameworks import Framework
-from ..inference.build import build_inference, judged_crop
+from ..inference.build import build_inference, evaluated_crop
 from ..structures import IGNORE
 from ..utils.errors import InputError, check_name
 from .detection import build_box_evaluator
@@ -89,7 +89,7 @@ def _evaluate_one(cfg: Any, model: Any, dataset: str, name: str, left_out: LeftO
     return OrderedDict(inference_on_dataset(build_inference(cfg, model), loader, evaluator) or {})
 
 
-EVALUATORS = ("confusion", "detectron2", "label_files")
+EVALUATORS = ("confusion", "detectron2", "submission")
 
 
 def build_evaluator(
@@ -113,11 +113,11 @@ def build_evaluator(
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out)
     name = check_evaluator(cfg)
-    if name == "label_files":
+    if name == "submission":
         return SubmissionWriter(dataset_name, output_dir)
     classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset_name, classes, judged_crop(cfg), padding, left_out)
+        SemSegConfusionEvaluator(dataset_name, classes, evaluated_crop(cfg), padding, left_out)
         if name == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]
@@ -136,11 +136,11 @@ def check_evaluator(cfg: Any) -> str:
         InputError: no evaluator of that name, or one that does not go with TEST.INFERENCE.
     """
     name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
-    if judged_crop(cfg) and name != "confusion":
+    if evaluated_crop(cfg) and name != "confusion":
         raise InputError(
             f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
         )
-    if cfg.TEST.INFERENCE.JUDGE_PADDING and not judged_crop(cfg):
+    if cfg.TEST.INFERENCE.JUDGE_PADDING and not evaluated_crop(cfg):
         raise InputError(
             f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {cfg.TEST.INFERENCE.MODE} pads nothing that is judged; "
             "set MODE crop, or this to False"

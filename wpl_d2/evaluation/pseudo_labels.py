@@ -91,7 +91,7 @@ class PseudoLabelEvaluator:
 
     @torch.no_grad()
     def score_batch(
-        self, pseudo: PseudoLabels, scores: Mapping[str, Tensor], target: Tensor, boxes: ClassBoxes | None
+        self, pseudo: PseudoLabels, scores: Mapping[str, Tensor], target: Tensor, boxes: list[ClassBoxes] | None
     ) -> None:
         """Count the pixels of B images.
 
@@ -143,7 +143,7 @@ class PseudoLabelEvaluator:
         _LOGGER.info("pseudo-labels, %%:\n%s", pseudo_label_table(results, self.classes))
         return results
 
-    def _outside(self, pseudo: PseudoLabels, boxes: ClassBoxes | None) -> Tensor:
+    def _outside(self, pseudo: PseudoLabels, boxes: list[ClassBoxes] | None) -> Tensor:
         if boxes is None:
             return torch.zeros_like(pseudo.valid)
         inside = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.0)

@@ -19,7 +19,7 @@ from ..data.mappers import read_labels
 from ..inference.sliding_window import centre
 from ..structures import IGNORE
 from ..utils.comm import sum_over_ranks
-from ..utils.label_map import label_map
+from ..utils.cpu_speed import label_map
 from .left_out import NOTHING, LeftOut, records_with_masks
 
 _LOGGER = logging.getLogger(__name__)

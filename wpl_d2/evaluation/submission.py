@@ -10,9 +10,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
+from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
-from ..utils.files import save_png, writing
-from ..utils.label_map import label_map
+from ..utils.files import clear_write_errors, save_png
 
 
 class SubmissionWriter(DatasetEvaluator):
@@ -32,7 +32,7 @@ class SubmissionWriter(DatasetEvaluator):
         ids = list(metadata.get("stuff_dataset_id_to_contiguous_id", ()))
         if not ids or not all(0 <= number <= 255 for number in ids):
             raise InputError(
-                f"TEST.EVALUATOR: label_files writes ids from 0 to 255, but those of {dataset_name} are "
+                f"TEST.EVALUATOR: submission writes ids from 0 to 255, but those of {dataset_name} are "
                 f"{ids or 'not given'}; give one to each class under 'dataset_ids' in {metadata.description}"
             )
         self._ids = np.array(ids, dtype=np.uint8)
@@ -45,7 +45,7 @@ class SubmissionWriter(DatasetEvaluator):
             inputs: dicts with "file_name".
             outputs: dicts with "sem_seg" (C, H, W), at the size of the image.
         """
-        with writing(self._folder):
+        with clear_write_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         for item, output in zip(inputs, outputs, strict=True):
             ids = self._ids[label_map(output["sem_seg"]).cpu().numpy()]

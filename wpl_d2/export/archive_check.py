@@ -124,7 +124,7 @@ _DROPPED = "metadata"
 """Where the operators came from: of no use to run them."""
 
 
-def harmless_json(text: bytes) -> bytes:
+def sanitized_json(text: bytes) -> bytes:
     """The same program, or the same list of its weights, in which each word is known to be no code.
 
     Args:
@@ -195,7 +195,7 @@ def _known_trees() -> tuple[str, ...]:
     return tuple(treespec_dumps(tree_structure(tree)) for tree in (arguments, 0))
 
 
-def harmless_copy(path: Path) -> io.BytesIO:
+def sanitized_copy(path: Path) -> io.BytesIO:
     """A file of `torch.export` with all that PyTorch's reader needs and nothing that it would run.
 
     That reader unpickles what is marked for it, the sample inputs and the weights of older layouts, loads compiled
@@ -243,13 +243,13 @@ _Rule = Callable[[bytes], bytes]
 _RULES: dict[str, _Rule] = {
     # From PyTorch 2.8 on, in a folder of the file's own name.
     r"[^/]+/(archive_format|archive_version|byteorder|\.data/(version|serialization_id)|extra/[^/]+)": _as_it_is,
-    r"[^/]+/models/model\.json": harmless_json,
-    r"[^/]+/data/(weights/model_weights|constants/model_constants)_config\.json": harmless_json,
+    r"[^/]+/models/model\.json": sanitized_json,
+    r"[^/]+/data/(weights/model_weights|constants/model_constants)_config\.json": sanitized_json,
     r"[^/]+/data/(weights/weight|constants/tensor)_\d+": _as_it_is,
     r"[^/]+/data/(sample_inputs|weights|constants)/model\.pt": _tensors,
     # Before.
     r"version|extra_files/[^/]+": _as_it_is,
-    r"serialized_exported_program\.json": harmless_json,
+    r"serialized_exported_program\.json": sanitized_json,
     r"serialized_(state_dict|constants|example_inputs)\.pt": _tensors,
 }
 

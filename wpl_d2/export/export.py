@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ..checkpoint.checkpointer import load_model
 from ..data import read_image, setup_datasets
-from ..inference.runtime_model import deploy
+from ..inference.runtime_model import build_runtime_model
 from ..inference.sources import image_files
 from ..utils.errors import InputError, check_name
-from ..utils.files import writing
+from ..utils.files import clear_write_errors
 from .formats import FORMATS
 from .verify import Agreement, compare
 
@@ -46,21 +46,21 @@ def export_model(
     output = Path(output)
     if output.suffix != chosen.suffix:
         raise InputError(f"--output: {output} does not end in {chosen.suffix}, by which {format_name} files are known")
-    model, about = load_model(weights, which)
-    reference = deploy(model, about)
-    if boxes and not chosen.can_find:
-        holders = " or ".join(name for name, other in FORMATS.items() if other.can_find)
+    model, metadata = load_model(weights, which)
+    reference = build_runtime_model(model, metadata)
+    if boxes and not chosen.supports_boxes:
+        holders = " or ".join(name for name, other in FORMATS.items() if other.supports_boxes)
         raise InputError(f"--boxes: {format_name} holds the segmentation alone; use {holders}")
-    if boxes and reference.find is None:
+    if boxes and reference.detect is None:
         raise InputError(f"--boxes: {weights} has no detector; leave it out")
-    compared = _images(images, about["config"])
-    with writing(output):
+    compared = _images(images, metadata["config"])
+    with clear_write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder, warnings.catch_warnings():
             # Tracers warn of what they took for constant; whether it matters is what the comparison says.
             warnings.simplefilter("ignore")
             partial = Path(folder) / output.name
-            chosen.write(model, reference.about, partial, boxes)
+            chosen.write(model, reference.metadata, partial, boxes)
             agreement = compare(reference, chosen.read(partial, "cpu"), compared)
             if not agreement.good:
                 raise InputError(f"{output}: was not written, the export differs ({agreement}); try another --format")

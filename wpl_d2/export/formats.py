@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from ..checkpoint.checkpointer import load_model
-from ..inference.runtime_model import RuntimeModel, deploy
+from ..inference.runtime_model import RuntimeModel, build_runtime_model
 from ..modeling.build import check_device
 from ..utils.errors import InputError
 from .onnx import Onnx
@@ -23,22 +23,22 @@ class Format(Protocol):
 
     Attributes:
         suffix: of its names.
-        can_find: whether it can hold the detector.
-        is_program: whether a file can do whatever the one who made it wanted.
+        supports_boxes: whether it can hold the detector.
+        runs_code: whether a file can do whatever the one who made it wanted.
     """
 
     suffix: str
-    can_find: bool
-    is_program: bool
+    supports_boxes: bool
+    runs_code: bool
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """Write a file.
 
         Args:
             model: from `load_model`, on the CPU.
-            about: as `describe_run` has it.
+            metadata: as `build_metadata` has it.
             path: with the format's suffix.
-            boxes: whether to put the detector in, too; only where `can_find`.
+            boxes: whether to put the detector in, too; only where `supports_boxes`.
         """
 
     def read(self, path: Path, device: str) -> RuntimeModel:
@@ -81,11 +81,11 @@ def open_model(path: str | Path, which: str = "", device: str = "cpu", trust_cod
         raise InputError(f"{path}: no such file; give a checkpoint or an exported model")
     by_suffix = {known.suffix: known for known in FORMATS.values()}
     if path.suffix not in by_suffix:
-        return deploy(*load_model(str(path), which, device))
+        return build_runtime_model(*load_model(str(path), which, device))
     if which:
         raise InputError(f"--model: {path} holds one model; leave it out, or give the training's checkpoint")
     chosen = by_suffix[path.suffix]
-    if chosen.is_program and not trust_code:
+    if chosen.runs_code and not trust_code:
         raise InputError(
             f"{path}: is a program, which can do anything on this machine; if you trust who made it, add --trust-code "
             "(in Python: trust_code=True), else take a checkpoint or a file of another format"

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..inference.runtime_model import RuntimeModel
+from ..modeling.model_metadata import metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, about_from_texts, about_to_texts, integer_padding, sample_images
+from .wrapper import ExportWrapper, integer_padding, sample_images
 
 _SIZES = {"images": {0: "batch", 2: "height", 3: "width"}}
 
@@ -21,10 +22,10 @@ class Onnx:
     """The segmentation: input "images" (batch, 3, height, width) float, output "logits"."""
 
     suffix = ".onnx"
-    can_find = False
-    is_program = False
+    supports_boxes = False
+    runs_code = False
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`.
 
         Raises:
@@ -43,7 +44,7 @@ class Onnx:
                 verbose=False,
             )
         assert program is not None  # the other exporter's result
-        program.model.metadata_props.update(about_to_texts(about))
+        program.model.metadata_props.update(metadata_to_texts(metadata))
         program.save(path, external_data=False)
 
     def read(self, path: Path, device: str) -> RuntimeModel:
@@ -65,7 +66,9 @@ class Onnx:
         def segment(images: Tensor) -> Tensor:
             return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0]).to(device)
 
-        return RuntimeModel(about_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, find=None)
+        return RuntimeModel(
+            metadata_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, detect=None
+        )
 
 
 def _check_self_contained(content: bytes, path: Path) -> None:

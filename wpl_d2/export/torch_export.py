@@ -13,25 +13,25 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from ..inference.runtime_model import RuntimeModel
-from ..modeling.model_metadata import ABOUT
+from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .archive_check import harmless_copy
-from .wrapper import ExportWrapper, about_from_texts, about_to_texts, integer_padding, sample_images
+from .archive_check import sanitized_copy
+from .wrapper import ExportWrapper, integer_padding, sample_images
 
 
 class TorchExport:
     """The segmentation: images (B, 3, H, W) float to logits, as one graph of any batch, height and width."""
 
     suffix = ".pt2"
-    can_find = False
-    is_program = False
+    supports_boxes = False
+    runs_code = False
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
         program = export_program(ExportWrapper(model))
         # By way of memory: on a full disk PyTorch's own writer of files ends the process.
         content = io.BytesIO()
-        torch.export.save(program, content, extra_files=about_to_texts(about, _min_size(program)))
+        torch.export.save(program, content, extra_files=metadata_to_texts(metadata, _min_size(program)))
         path.write_bytes(content.getvalue())
 
     def read(self, path: Path, device: str) -> RuntimeModel:
@@ -40,9 +40,9 @@ class TorchExport:
         Raises:
             InputError: something in it could run code.
         """
-        texts = dict.fromkeys(ABOUT, "")
+        texts = dict.fromkeys(METADATA_KEYS, "")
         try:
-            program = torch.export.load(harmless_copy(path), extra_files=texts)
+            program = torch.export.load(sanitized_copy(path), extra_files=texts)
             module, least = move_to_device_pass(program, device).module(), _min_size(program)
         except InputError:
             raise
@@ -60,18 +60,18 @@ class TorchExport:
             with torch.no_grad():
                 return module(images.to(device))
 
-        return RuntimeModel(about_from_texts(texts, path), segment, find=None, min_size=least)
+        return RuntimeModel(metadata_from_texts(texts, path), segment, detect=None, min_size=least)
 
 
-def export_program(deployable: ExportWrapper) -> ExportedProgram:
+def export_program(wrapper: ExportWrapper) -> ExportedProgram:
     """The graph of a model at any batch, height and width.
 
     Args:
-        deployable: on the CPU.
+        wrapper: on the CPU.
     """
     sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
     with torch.no_grad(), integer_padding():
-        program = torch.export.export(deployable, (sample_images(),), dynamic_shapes=sizes, strict=False)
+        program = torch.export.export(wrapper, (sample_images(),), dynamic_shapes=sizes, strict=False)
     # The shape rule of max pooling leaves guards on odd and even sizes that the graph does not need: it is checked at
     # both (`compare`), and would refuse half of all images.
     program._guards_code = []

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inference.runtime_model import Found, RuntimeModel
+from ..inference.runtime_model import Detections, RuntimeModel
 
 MAX_DIFFERENCE = 1e-3
 """Of logits, relative to the largest."""
@@ -74,8 +74,8 @@ def compare(model: RuntimeModel, exported: RuntimeModel, images: Sequence[Tensor
             differences.append((ours - theirs).abs().max().item())
             scales.append(ours.abs().max().item())
             same.append(_same_class(ours, theirs))
-        if model.find is not None and exported.find is not None:
-            shifts += [_shift(*pair) for pair in zip(model.find(view), exported.find(view), strict=True)]
+        if model.detect is not None and exported.detect is not None:
+            shifts += [_shift(*pair) for pair in zip(model.detect(view), exported.detect(view), strict=True)]
     return Agreement(
         sizes=[(view.shape[-2], view.shape[-1]) for view in views],
         difference=max(differences),
@@ -119,7 +119,7 @@ def _views(images: Sequence[Tensor], least: int) -> Iterator[Tensor]:
     yield torch.stack([first, first.flip(-1)])
 
 
-def _shift(ours: Found, theirs: Found) -> float:
+def _shift(ours: Detections, theirs: Detections) -> float:
     if len(ours.boxes) != len(theirs.boxes) or not torch.equal(ours.classes, theirs.classes):
         return float("inf")
     return (ours.boxes - theirs.boxes).abs().max().item() if len(ours.boxes) else 0.0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
-from ..structures import LossTerm, PseudoLabels, SemSegOutput, StepRecord
+from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
 from ..utils.errors import InputError, check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
@@ -93,7 +93,7 @@ class Framework(nn.Module):
             weigher: None disables weighting.
             refinement: changes pseudo-labels before they are weighed; None disables it.
             norm: denominator of weighted losses, see `reduce_term`.
-            labeled_from: whose embeddings of labeled images fill the bank: "student" or "pseudo_labeler".
+            labeled_from: whose embeddings of labeled images fill the bank: "student" or "teacher".
             unlabeled_view: whose embeddings of unlabeled images do: "weak" (the pseudo-labeler's) or "strong" (the
                 student's).
             threshold: least confidence of a pseudo-label that trains.
@@ -325,12 +325,12 @@ class Framework(nn.Module):
             terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient * aux_head.loss_weight))
         return terms, losses
 
-    def _detections(self, items: Items, prediction: Prediction) -> list[Any]:
-        """All boxes of weak views, one `Instances` an image: the model's own, or else the items' cached ones."""
+    def _detections(self, items: Items, prediction: Prediction) -> list[Detections]:
+        """All detections on the items' weak views: the model's own, or else the cached ones."""
         if self.pseudo_labeler.has_detector:
             size = (prediction.images.shape[-2], prediction.images.shape[-1])
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
-        return [item["boxes"].to(self.device) for item in items]
+        return [item["detections"].to(self.device) for item in items]
 
     @torch.no_grad()
     def _stage_labeled(
@@ -338,6 +338,6 @@ class Framework(nn.Module):
     ) -> None:
         if self.weigher is None:
             return
-        if self.labeled_from == "pseudo_labeler" and self.teacher is not None:
+        if self.labeled_from == "teacher" and self.teacher is not None:
             output = self.teacher_forward(items).output if teacher_output is None else teacher_output
         self.weigher.stage_labeled(output.embedding, output.logits, target)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..modeling import UnifiedSegDet
-from ..structures import PseudoLabels, SemSegOutput
+from ..structures import Detections, PseudoLabels, SemSegOutput
 from ..utils.errors import check_name
 from ..weighting import Evidence, PixelWeigher, Refinement
 from ..weighting.refinement import REFINEMENTS
@@ -46,7 +46,7 @@ def gather_evidence(
     model: UnifiedSegDet,
     prediction: Prediction,
     valid: Tensor | None = None,
-    detections: Sequence[Any] | None = None,
+    detections: Sequence[Detections] | None = None,
 ) -> Evidence:
     """The pseudo-labels of a prediction, and all that can tell how good they are.
 
@@ -54,7 +54,7 @@ def gather_evidence(
         model: that predicted.
         prediction: of unmixed images.
         valid: (B, H, W) bool, False in padding; None where there is none.
-        detections: all boxes of the images, one `Instances` each; None without a detector.
+        detections: of each image, of any score; None without a detector.
     """
     logits, embedding, _ = prediction.output
     pseudo = PseudoLabels.from_logits(logits, valid)

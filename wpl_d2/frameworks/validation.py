@@ -78,7 +78,7 @@ def check_config(cfg: Any) -> None:
         InputError: a name that does not exist, a number out of its range, or keys that do not go together.
     """
     choices = {
-        "LABELED_FROM": ("student", "pseudo_labeler"),
+        "LABELED_FROM": ("student", "teacher"),
         "UNLAB_VIEW": ("weak", "strong"),
         "NORM": ("valid", "weight_sum"),
     }

@@ -66,7 +66,7 @@ class Inference(nn.Module):
             logits = self.predict(image[None])[0]
             result = {"sem_seg": logits if output == size else sem_seg_postprocess(logits, size, *output)}
         if self.model.has_detector:
-            result["instances"] = detector_postprocess(self.model.find(image[None])[0], *output)
+            result["instances"] = detector_postprocess(self.model.detect_images(image[None])[0], *output)
         return result
 
 
@@ -88,7 +88,7 @@ def build_inference(cfg: Any, model: UnifiedSegDet) -> nn.Module:
     predict = build_predict(cfg, model.segment)
     if predict == model.segment:
         return model
-    canvas = judged_crop(cfg) if cfg.TEST.INFERENCE.JUDGE_PADDING else None
+    canvas = evaluated_crop(cfg) if cfg.TEST.INFERENCE.JUDGE_PADDING else None
     return Inference(model, predict, canvas, tuple(cfg.MODEL.PIXEL_MEAN))
 
 
@@ -125,7 +125,7 @@ def build_predict(cfg: Any, predict: Predict) -> Predict:
     return CentreCrop(predict, crop, fill) if mode == "crop" else predict
 
 
-def judged_crop(cfg: Any) -> tuple[int, int] | None:
+def evaluated_crop(cfg: Any) -> tuple[int, int] | None:
     """(height, width) of the centre outside of which nothing is predicted nor judged; None for all of the image."""
     return _pair("CROP_SIZE", cfg.TEST.INFERENCE.CROP_SIZE) if cfg.TEST.INFERENCE.MODE == "crop" else None
 

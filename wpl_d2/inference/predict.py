@@ -13,12 +13,12 @@ from ..utils.errors import InputError
 from ..utils.files import UnwritableError
 from .predictor import Prediction, Predictor
 from .sources import Frame, Source
-from .writers import Results
+from .writers import PredictionWriter
 
 Batch = list[tuple[Frame, np.ndarray]]
 
 
-def predict(source: Source, predictor: Predictor, results: Results, batch_size: int) -> list[Frame]:
+def predict(source: Source, predictor: Predictor, results: PredictionWriter, batch_size: int) -> list[Frame]:
     """Predict everything, with a progress bar; an image that cannot be read or predicted is said and left out.
 
     Args:
@@ -45,18 +45,20 @@ def predict(source: Source, predictor: Predictor, results: Results, batch_size: 
     return skipped
 
 
-def _write(results: Results, frame: Frame, image: np.ndarray, prediction: Prediction, skipped: list[Frame]) -> None:
+def _write(
+    results: PredictionWriter, frame: Frame, image: np.ndarray, prediction: Prediction, skipped: list[Frame]
+) -> None:
     try:
         results.add(frame, image, prediction)
     except UnwritableError as error:
-        if error.of_disk:
+        if error.is_disk_error:
             raise
         _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
         return
     try:
         results.draw(frame, image, prediction)
     except Exception as error:  # a picture is for looking at alone
-        results.undrawn.append(frame)
+        results.without_overlay.append(frame)
         _say(f"no overlay: {frame.file}: {_reason(error)}")
 
 

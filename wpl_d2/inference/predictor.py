@@ -1,4 +1,4 @@
-"""From images to class ids and boxes, by any deployed model."""
+"""From images to class ids and boxes, by any model model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
+from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
-from ..utils.label_map import label_map
 from .build import build_predict
-from .runtime_model import Found, RuntimeModel
+from .runtime_model import Detections, RuntimeModel
 
 
 class Prediction(NamedTuple):
@@ -25,7 +25,7 @@ class Prediction(NamedTuple):
     """
 
     labels: np.ndarray | None
-    found: Found | None
+    found: Detections | None
 
 
 _KEYS = "TEST.INFERENCE."
@@ -34,11 +34,11 @@ _KEYS = "TEST.INFERENCE."
 class Predictor:
     """Predicts images in the way of `TEST.INFERENCE`; boxes are found on whole images."""
 
-    def __init__(self, deployed: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
+    def __init__(self, model: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
         """Prepare.
 
         Args:
-            deployed: of `open_model`, on the same device.
+            model: of `open_model`, on the same device.
             device: to put images on.
             min_score: boxes with a lower score are left out.
             opts: keys below TEST.INFERENCE and values in turn; the rest is as in the training's config. Its mode crop,
@@ -50,12 +50,12 @@ class Predictor:
         for key in opts[::2]:
             if not key.startswith(_KEYS):
                 raise InputError(f"overrides: {key} cannot change a trained model; set keys that begin with {_KEYS}")
-        cfg = restore_cfg(deployed.about["config"])
+        cfg = restore_cfg(model.metadata["config"])
         if cfg.TEST.INFERENCE.MODE == "crop":
             cfg.TEST.INFERENCE.MODE = "whole"
         override(cfg, opts)
-        self.segment = build_predict(cfg, deployed.segment) if deployed.segment else None
-        self.find = deployed.find
+        self.segment = build_predict(cfg, model.segment) if model.segment else None
+        self.detect = model.detect
         self.device = device
         self.min_score = min_score
 
@@ -70,11 +70,11 @@ class Predictor:
         labels: Sequence[np.ndarray | None] = [None] * len(images)
         if self.segment is not None:
             labels = [label_map(logits).cpu().numpy() for logits in self.segment(batch)]
-        founds: Sequence[Found | None] = [None] * len(images)
-        if self.find is not None:
-            founds = [self._sure(found) for found in self.find(batch)]
+        founds: Sequence[Detections | None] = [None] * len(images)
+        if self.detect is not None:
+            founds = [self._sure(found) for found in self.detect(batch)]
         return [Prediction(*pair) for pair in zip(labels, founds, strict=True)]
 
-    def _sure(self, found: Found) -> Found:
+    def _sure(self, found: Detections) -> Detections:
         kept = (found.scores >= self.min_score) & found.boxes.isfinite().all(dim=1)
-        return Found(*(values[kept].cpu() for values in found))
+        return Detections(*(values[kept].cpu() for values in found))

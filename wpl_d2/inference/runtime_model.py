@@ -14,7 +14,7 @@ from ..modeling import UnifiedSegDet
 from .sliding_window import Predict
 
 
-class Found(NamedTuple):
+class Detections(NamedTuple):
     """The boxes of one image.
 
     Attributes:
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     classes: Tensor
 
 
-Find = Callable[[Tensor], list[Found]]
+Detect = Callable[[Tensor], list[Detections]]
 """Images (N, 3, H, W) float in 0..255 -> the boxes of each."""
 
 
@@ -37,35 +37,35 @@ class RuntimeModel:
     """What can be done with a trained model.
 
     Attributes:
-        about: what its file says of it, as `describe_run` has it.
+        metadata: what its file says of it, as `build_metadata` has it.
         segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only finds boxes.
-        find: None if it only segments.
+        detect: None if it only segments.
         min_size: the fewest pixels a side of images that it takes.
     """
 
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     segment: Predict | None
-    find: Find | None
+    detect: Detect | None
     min_size: int = 1
 
 
-def deploy(model: nn.Module, about: Mapping[str, Any]) -> RuntimeModel:
+def build_runtime_model(model: nn.Module, metadata: Mapping[str, Any]) -> RuntimeModel:
     """What `load_model` returned, ready for use.
 
     Args:
         model: in evaluation mode; a `UnifiedSegDet`, or one that only finds boxes by Detectron2's contract.
-        about: of the same call.
+        metadata: of the same call.
     """
-    plain = {**about, "config": about["config"].dump()}
-    classes = torch.tensor(about["objects"], dtype=torch.int64)
+    plain = {**metadata, "config": metadata["config"].dump()}
+    classes = torch.tensor(metadata["objects"], dtype=torch.int64)
 
-    def found(instances: Instances) -> Found:
+    def found(instances: Instances) -> Detections:
         ids = classes.to(instances.pred_classes.device)[instances.pred_classes]
-        return Found(instances.pred_boxes.tensor, instances.scores, ids)
+        return Detections(instances.pred_boxes.tensor, instances.scores, ids)
 
     if isinstance(model, UnifiedSegDet):
-        find = (lambda images: [found(own) for own in model.find(images)]) if model.has_detector else None
-        return RuntimeModel(plain, model.segment, find)
+        detect = (lambda images: [found(own) for own in model.detect_images(images)]) if model.has_detector else None
+        return RuntimeModel(plain, model.segment, detect)
     return RuntimeModel(plain, None, lambda images: [found(out["instances"]) for out in model(_items(images))])
 
 

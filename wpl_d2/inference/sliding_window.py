@@ -61,7 +61,7 @@ class SlidingWindow:
         return to_logits(total, self.average)
 
     def _add(self, total: Tensor | None, images: Tensor, windows: list[Window]) -> Tensor:
-        votes = to_votes(self.predict(torch.cat([images[(..., *window)] for window in windows])), self.average)
+        votes = to_scores(self.predict(torch.cat([images[(..., *window)] for window in windows])), self.average)
         if total is None:
             total = votes.new_zeros(len(images), votes.shape[1], *images.shape[-2:])
         for window, own in zip(windows, votes.split(len(images)), strict=True):
@@ -170,7 +170,7 @@ def _cover(spans: list[slice], length: int, like: Tensor) -> Tensor:
 AVERAGES = ("probability", "logit")
 
 
-def to_votes(logits: Tensor, average: str) -> Tensor:
+def to_scores(logits: Tensor, average: str) -> Tensor:
     """What is summed over windows, flips and scales.
 
     Args:
@@ -187,7 +187,7 @@ def to_logits(mean: Tensor, average: str) -> Tensor:
     """Mean votes as logits, in place: those whose softmax is the mean probability, so that none downstream need ask.
 
     Args:
-        mean: (N, C, H, W) float32 means of `to_votes`; overwritten.
+        mean: (N, C, H, W) float32 means of `to_scores`; overwritten.
         average: one of `AVERAGES`.
     """
     return mean.clamp_(min=1e-30).log_() if average == "probability" else mean

@@ -17,13 +17,13 @@ from PIL import Image
 
 from ..data import UnreadableImageError, read_image
 from ..utils.errors import InputError
-from ..utils.files import is_leftover
+from ..utils.files import is_system_file
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 MASKS, OVERLAYS = "masks", "overlays"
 """Folders of results, which are no input."""
-BOXES, RECORD = "boxes.json", "predicted.json"
+BOXES, INDEX = "boxes.json", "predicted.json"
 """Files of results, which are none either."""
 _LEFTOVER = "hidden or system"
 
@@ -214,13 +214,13 @@ def image_files(given: str, without: Path | None = None) -> Listing:
 
 def _list(found: Iterable[Path], root: Path, suffixes: tuple[str, ...], without: Path | None) -> Listing:
     """Those with one of the suffixes, if there are some, and no leftovers of the system's or of editors."""
-    results = [] if without is None else [without.resolve() / name for name in (MASKS, OVERLAYS, BOXES, RECORD)]
+    results = [] if without is None else [without.resolve() / name for name in (MASKS, OVERLAYS, BOXES, INDEX)]
     listing = Listing([], root, Counter())
     for path in sorted(found):
         if path.is_dir() or not {path.resolve(), *path.resolve().parents}.isdisjoint(results):
             continue
         suffix = path.suffix.lower()
-        if is_leftover(path.relative_to(root)):
+        if is_system_file(path.relative_to(root)):
             listing.others[_LEFTOVER] += 1
         elif suffixes and suffix not in suffixes:
             listing.others[suffix or "without suffix"] += 1

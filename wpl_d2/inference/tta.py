@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sliding_window import Predict, to_logits, to_votes
+from .sliding_window import Predict, to_logits, to_scores
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PredictWithTTA:
         # Smoothed before it is made smaller, as in training with INPUT.RESIZE antialias.
         view = _resize(images, (round(height * scale), round(width * scale)), antialias=True)
         logits = self.predict(view.flip(-1)).flip(-1) if flip else self.predict(view)
-        return to_votes(_resize(logits, (height, width), antialias=False), self.average)
+        return to_scores(_resize(logits, (height, width), antialias=False), self.average)
 
 
 def _add(total: Tensor | None, votes: Tensor) -> Tensor:

@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image
 
 from ..utils.errors import InputError
-from ..utils.files import save_png, write_text, writing
+from ..utils.files import clear_write_errors, save_png, write_text
 from ..visualization import draw_boxes, overlay
 from .predictor import Prediction
-from .runtime_model import Found
-from .sources import BOXES, MASKS, OVERLAYS, RECORD, SUFFIX, Frame, Source
+from .runtime_model import Detections
+from .sources import BOXES, INDEX, MASKS, OVERLAYS, SUFFIX, Frame, Source
 
 
-class Results:
+class PredictionWriter:
     """A folder of results, for use in a `with` statement.
 
     `masks/NAME.png`: a pixel's value is its class id; `overlays/NAME.png`, or of a video `overlays/VIDEO.mp4`: the
@@ -30,15 +30,15 @@ class Results:
 
     Attributes:
         count: of the images so far.
-        undrawn: those among them without an overlay.
+        without_overlay: those among them without an overlay.
     """
 
-    def __init__(self, folder: Path, about: Mapping[str, Any], boxes: bool, source: Source) -> None:
+    def __init__(self, folder: Path, metadata: Mapping[str, Any], boxes: bool, source: Source) -> None:
         """Begin; nothing is written before the first prediction.
 
         Args:
             folder: made where it is missing.
-            about: of the model.
+            metadata: of the model.
             boxes: whether there is a detector.
             source: of the images.
 
@@ -50,22 +50,22 @@ class Results:
             raise InputError(
                 f"{folder / MASKS}: is no earlier result, and could be written over; give another --output"
             )
-        self.folder, self.about, self.video = folder, about, source.video
-        self._record = Record(folder, source)
-        self._boxes: BoxesFile | None = None
+        self.folder, self.metadata, self.video = folder, metadata, source.video
+        self._index = PredictionIndex(folder, source)
+        self._boxes: DetectionsFile | None = None
         if boxes:
-            categories = [{"id": index, "name": about["classes"][index]} for index in about["objects"]]
+            categories = [{"id": index, "name": metadata["classes"][index]} for index in metadata["objects"]]
             own = {*source.places.values()} if source.video is None else {*source.places}
-            others = bool(self._record.earlier)
-            self._boxes = BoxesFile(
+            others = bool(self._index.earlier)
+            self._boxes = DetectionsFile(
                 folder / BOXES, categories, lambda file: others and own.isdisjoint((file, file.parent))
             )
         self._writer: cv2.VideoWriter | None = None
         self._draws = True
         self.count = 0
-        self.undrawn: list[Frame] = []
+        self.without_overlay: list[Frame] = []
 
-    def __enter__(self) -> Results:
+    def __enter__(self) -> PredictionWriter:
         """Itself."""
         return self
 
@@ -90,7 +90,7 @@ class Results:
             UnwritableError: the disk does not take them.
         """
         if not self.count:
-            self._record.write()
+            self._index.write()
         if prediction.labels is not None:
             _save(prediction.labels, self.folder / MASKS / f"{frame.name}{SUFFIX}")
         if self._boxes is not None and prediction.found is not None:
@@ -113,7 +113,7 @@ class Results:
             return
         picture = image.transpose(2, 0, 1)
         if prediction.labels is not None:
-            picture = overlay(picture, prediction.labels, self.about["colors"])
+            picture = overlay(picture, prediction.labels, self.metadata["colors"])
         if prediction.found is not None:
             picture = self._draw(picture, prediction.found)
         pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
@@ -122,8 +122,8 @@ class Results:
         else:
             self._append(pixels, *self.video)
 
-    def _draw(self, picture: np.ndarray, found: Found) -> np.ndarray:
-        names, colors, ids = self.about["classes"], self.about["colors"], found.classes.tolist()
+    def _draw(self, picture: np.ndarray, found: Detections) -> np.ndarray:
+        names, colors, ids = self.metadata["classes"], self.metadata["colors"], found.classes.tolist()
         texts = [f"{names[index]} {score:.2f}" for index, score in zip(ids, found.scores.tolist(), strict=True)]
         return draw_boxes(picture, found.boxes, texts, [colors[index] for index in ids])
 
@@ -140,7 +140,7 @@ class Results:
 
 
 def _save(pixels: np.ndarray, file: Path) -> None:
-    with writing(file.parent):
+    with clear_write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     save_png(Image.fromarray(pixels), file)
 
@@ -149,7 +149,7 @@ _SHARE = 20
 """Writing the file takes at most one part in so many of the time."""
 
 
-class BoxesFile:
+class DetectionsFile:
     """A JSON file that is whole at any time, with the boxes of almost all images so far.
 
     It grows with each image, so that writing it after each would take ever longer.
@@ -174,7 +174,7 @@ class BoxesFile:
         self._box = max((box["id"] for box in self._content["annotations"]), default=0)
         self._written, self._cost = 0.0, 0.0
 
-    def add(self, file: PurePath, size: tuple[int, ...], found: Found) -> None:
+    def add(self, file: PurePath, size: tuple[int, ...], found: Detections) -> None:
         """Take an image's boxes.
 
         Args:
@@ -223,7 +223,7 @@ class BoxesFile:
         self._content |= {"images": images, "annotations": boxes}
 
 
-class Record:
+class PredictionIndex:
     """`predicted.json` in a folder of results: the images' folder, and by the results' names the images below it.
 
     Attributes:
@@ -242,7 +242,7 @@ class Record:
         Raises:
             InputError: there are results of other images of the same names, or of another folder.
         """
-        self._file, self._folder = folder / RECORD, str(source.root.resolve())
+        self._file, self._folder = folder / INDEX, str(source.root.resolve())
         of, self.earlier = self._read()
         if self.earlier and of != self._folder:
             raise InputError(f"{folder}: has the results of {of}; give another --output to those of {self._folder}")

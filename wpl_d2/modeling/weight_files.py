@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
-from ..utils.errors import InputError, nearest
+from ..utils.errors import InputError, suggest
 
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
@@ -42,7 +42,7 @@ class DamagedFileError(InputError):
     """A file of weights that is cut short, or is none."""
 
 
-def read_file(name: str) -> Any:
+def read_weight_file(name: str) -> Any:
     """Read whatever a file of weights or a checkpoint holds, without running anything that is in it.
 
     Args:
@@ -88,13 +88,13 @@ def read_weights(name: str) -> dict[str, Tensor]:
     """Read a state dict; see `load_backbone_weights` for the forms of `name`.
 
     Raises:
-        InputError: see `read_file` and `state_dict_of`.
+        InputError: see `read_weight_file` and `extract_state_dict`.
     """
-    return state_dict_of(read_file(name), name)
+    return extract_state_dict(read_weight_file(name), name)
 
 
-def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
-    """The state dict in what `read_file` returned.
+def extract_state_dict(content: Any, name: str) -> dict[str, Tensor]:
+    """The state dict in what `read_weight_file` returned.
 
     Args:
         content: a state dict, or a checkpoint with one under "model" or "state_dict".
@@ -167,7 +167,7 @@ def _fetch(name: str, address: str) -> Path:
 def _timm_download(name: str) -> dict[str, Tensor]:
     model = name.removeprefix(_TIMM)
     if not timm.is_model(model):
-        raise InputError(f"{name}: timm has no model {model}; {nearest(model, timm.list_models(), 'try resnet18')}")
+        raise InputError(f"{name}: timm has no model {model}; {suggest(model, timm.list_models(), 'try resnet18')}")
     try:
         with _silent("huggingface_hub"):  # it says each of its tries
             return timm.create_model(model, pretrained=True).state_dict()
@@ -211,7 +211,7 @@ def _torchvision_url(name: str) -> str:
     model = name.removeprefix(_TORCHVISION)
     known = list_models()
     if model not in known:
-        raise InputError(f"{name}: torchvision has no model {model}; {nearest(model, known, 'try resnet50')}")
+        raise InputError(f"{name}: torchvision has no model {model}; {suggest(model, known, 'try resnet50')}")
     # The first training recipe: what the published results of dense prediction start from.
     return get_model_weights(model)["IMAGENET1K_V1"].url
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OWNERS = ("teacher", "student")
+MODEL_NAMES = ("teacher", "student")
 """Whose weights a framework's checkpoint holds; the first that is there is evaluated and exported."""
 
 _PREDICTOR = "sem_seg_head.predictor.weight"
@@ -57,8 +57,8 @@ _DEEP_STEM = {
 }
 
 
-def fit_model(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Load all weights of `model` from those of a model like it or of a framework (`own_weights`).
+def load_model_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Load all weights of `model` from those of a model like it or of a framework (`select_weights`).
 
     Args:
         model: filled in place.
@@ -68,12 +68,12 @@ def fit_model(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -
     Raises:
         InputError: keys are missing, unexpected or of another shape.
     """
-    weights = own_weights(state_dict)
-    check_fits(model, weights, source, exactly=True)
+    weights = select_weights(state_dict)
+    check_compatible(model, weights, source, exactly=True)
     model.load_state_dict(weights)
 
 
-class OwnWeights(nn.Module):
+class FrameworkCheckpointMixin(nn.Module):
     """A model that takes its own weights out of a framework's checkpoint: all of them or none."""
 
     def load_state_dict(
@@ -92,23 +92,23 @@ class OwnWeights(nn.Module):
         Raises:
             InputError: keys are missing or of another shape.
         """
-        weights = own_weights(state_dict)
-        check_fits(self, weights)
+        weights = select_weights(state_dict)
+        check_compatible(self, weights)
         return super().load_state_dict(weights, strict, assign)
 
 
-def own_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
+def select_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
     """One model's weights out of a framework's: `teacher.*`, else `student.*`; others stay as they are."""
-    return next(filter(None, (weights_of(owner, state_dict) for owner in OWNERS)), dict(state_dict))
+    return next(filter(None, (weights_of(owner, state_dict) for owner in MODEL_NAMES)), dict(state_dict))
 
 
 def weights_of(owner: str, state_dict: Mapping[str, T]) -> dict[str, T]:
-    """The weights of one of `OWNERS` out of a framework's, under the model's own names; empty if it has none."""
+    """The weights of one of `MODEL_NAMES` out of a framework's, under the model's own names; empty if it has none."""
     prefix = f"{owner}."
     return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
-def check_fits(
+def check_compatible(
     model: nn.Module, weights: Mapping[str, Tensor], source: str = "checkpoint", exactly: bool = False
 ) -> None:
     """Check that `weights` has all that `model` needs, in its shapes.
@@ -164,10 +164,10 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
         InputError: there is no such file or package, it holds more than tensors or does not fit.
     """
     if path:
-        fit_backbone(backbone, read_weights(path), path)
+        load_backbone_state(backbone, read_weights(path), path)
 
 
-def fit_backbone(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
     """As `load_backbone_weights`, from a state dict that was read already.
 
     Args:

@@ -17,6 +17,7 @@ from ..data import EvalMapper
 from ..data.mappers import read_labels
 from ..frameworks import Framework
 from ..frameworks.pseudo_labels import gather_evidence, make_pseudo_labels, predict
+from ..structures import Detections, class_boxes
 from ..utils.errors import InputError
 from ..utils.files import save_png
 from .draw import Color, Picture, draw_boxes, font, heatmap, overlay, to_image
@@ -69,7 +70,7 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
     Args:
         framework: in evaluation mode.
         item: of `EvalMapper`; without a mask the ground truth is omitted.
-        metadata: with `stuff_colors` and, for a detector, `thing_classes` and `thing_colors`.
+        metadata: with `stuff_classes` and `stuff_colors`.
     """
     model, weigher, refinement = next(iter(framework.eval_models().values())), framework.weigher, framework.refinement
     image = item["image"]
@@ -146,18 +147,17 @@ def _scale(canvas: Image.Image, top: int) -> None:
     draw.text((x + ramp.width + 8, top), "full", fill=_INK, font=font(14))
 
 
-def _boxes(image: Picture, found: Any, metadata: Any) -> Image.Image:
+def _boxes(image: Picture, found: Detections, metadata: Any) -> Image.Image:
     """Draw boxes on the resized picture, so that lines and names keep their size."""
-    found = found[found.scores >= BOX_SCORE]
+    ((boxes, classes),) = class_boxes([found], BOX_SCORE)
     cell = _cell(image)
     scale = np.array([cell.width / image.shape[2], cell.height / image.shape[1]] * 2)
-    classes = found.pred_classes.tolist()
     return to_image(
         draw_boxes(
             np.asarray(cell).transpose(2, 0, 1),
-            found.pred_boxes.tensor.numpy() * scale,
-            [metadata.thing_classes[c] for c in classes],
-            [metadata.thing_colors[c] for c in classes],
+            boxes.numpy() * scale,
+            [metadata.stuff_classes[index] for index in classes],
+            [metadata.stuff_colors[index] for index in classes],
         )
     )
 

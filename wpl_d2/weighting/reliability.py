@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..structures import IGNORE, ClassBoxes
+from ..structures import IGNORE, ClassBoxes, Detections
 
 _BOXES = 16
 """Boxes of each image tested at a time, which bounds the memory at 16 bytes a pixel."""
 
 
 @torch.no_grad()
-def reliable_mask(label: Tensor, confidence: Tensor, boxes: ClassBoxes, threshold: float) -> Tensor:
+def reliable_mask(label: Tensor, confidence: Tensor, boxes: Sequence[ClassBoxes], threshold: float) -> Tensor:
     """Where the confidence reaches the threshold and a box of the pixel's own class covers its centre.
 
     Args:
@@ -63,16 +63,16 @@ class BestBoxes(NamedTuple):
 
 
 @torch.no_grad()
-def best_boxes(label: Tensor, detections: Sequence[Any]) -> BestBoxes:
+def best_boxes(label: Tensor, detections: Sequence[Detections]) -> BestBoxes:
     """Find the best boxes of each pixel.
 
     Args:
         label: (B, H, W) int64 class ids, `IGNORE` where there is none.
-        detections: one an image, Detectron2's `Instances` with `pred_boxes`, `scores` and `class_ids`.
+        detections: of each image.
     """
     own, best = torch.zeros(2, *label.shape, device=label.device)
     kind = torch.full_like(label, -1, dtype=torch.int16)
-    corners, classes = _padded([(found.pred_boxes.tensor, found.class_ids) for found in detections], label.device)
+    corners, classes = _padded([(found.boxes, found.classes) for found in detections], label.device)
     scores = pad_sequence([found.scores.float() for found in detections], batch_first=True).to(label.device)
     parts = (field.split(_BOXES, dim=1) for field in (corners, classes, scores))
     for part, ids, score in zip(*parts, strict=True):
@@ -87,7 +87,7 @@ def best_boxes(label: Tensor, detections: Sequence[Any]) -> BestBoxes:
     return BestBoxes(own, best, kind.long())
 
 
-def _padded(boxes: ClassBoxes, device: torch.device) -> tuple[Tensor, Tensor]:
+def _padded(boxes: Sequence[ClassBoxes], device: torch.device) -> tuple[Tensor, Tensor]:
     """Corners (B, N, 4) float32 and classes (B, N) int16, images filled up to the same number of boxes.
 
     What is filled in has the class -1, which no pixel has, and covers nothing.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from fvcore.common.registry import Registry
 from torch import Tensor, nn
 
-from ..structures import IGNORE, PseudoLabels
-from ..utils.comm import gathered
-from ..utils.errors import InputError, nearest
+from ..structures import IGNORE, Detections, PseudoLabels
+from ..utils.comm import all_gather_rows
+from ..utils.errors import InputError, suggest
 from .components import connected_components
 from .memory_bank import MemoryBank, pooled_prototypes
 from .reliability import best_boxes
@@ -47,8 +47,7 @@ class Evidence:
         pseudo: the labels.
         logits: (B, C, H, W) float, which they are the arg max of.
         embedding: (B, D, h, w) float, of the same views.
-        detections: a detector's boxes with all their scores, one an image, as Detectron2's `Instances` with
-            `pred_boxes`, `scores` and `class_ids`; None without a detector.
+        detections: of each image, of any score; None without a detector.
         images: (B, 3, H, W) float, the views, normalized; None where no kind asks for a forward.
         segment: logits (B, C, H', W') of images of any size, by the model that labeled, in evaluation mode.
     """
@@ -56,7 +55,7 @@ class Evidence:
     pseudo: PseudoLabels
     logits: Tensor
     embedding: Tensor
-    detections: Sequence[Any] | None = None
+    detections: Sequence[Detections] | None = None
     images: Tensor | None = None
     segment: Callable[[Tensor], Tensor] | None = None
 
@@ -313,7 +312,7 @@ class SoftMatch(Score):
     def after_step(self) -> None:
         """Move mean and variance towards those of all ranks' step."""
         if self._staged:
-            count, total, squares = gathered(torch.stack(self._staged)).sum(dim=0)
+            count, total, squares = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
             mean = total / count.clamp(min=1)
             variance = (squares / count.clamp(min=1) - mean.square()).clamp(min=0.0)
             share = (1.0 - self.options.momentum) * (count > 0)
@@ -376,7 +375,7 @@ def build_scores(kinds: str | Sequence[str], options: ScoreOptions) -> list[Scor
         raise InputError(f"WEIGHTING.KIND: names nothing; give one or more of {', '.join(sorted(known))}")
     for kind in kinds:
         if kind not in known:
-            raise InputError(f"WEIGHTING.KIND: {kind!r} is not known; {nearest(str(kind), known)}")
+            raise InputError(f"WEIGHTING.KIND: {kind!r} is not known; {suggest(str(kind), known)}")
         if kinds.count(kind) > 1:
             raise InputError(f"WEIGHTING.KIND: names {kind} twice; to sharpen it set WEIGHTING.POWER")
     return [known[kind](options) for kind in kinds]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..structures import IGNORE, class_boxes
-from ..utils.comm import gathered
+from ..utils.comm import all_gather_rows
 from ..utils.errors import InputError, check_name
 from .memory_bank import MemoryBank
 from .reliability import reliable_mask
@@ -220,7 +220,7 @@ class PixelWeigher(nn.Module):
         for name, bank in (("labeled", self.labeled_bank), ("unlabeled", self.unlabeled_bank)):
             if self._staged[name]:
                 features, labels = (torch.cat(rows) for rows in zip(*self._staged[name], strict=True))
-                bank.push(gathered(features), gathered(labels))
+                bank.push(all_gather_rows(features), all_gather_rows(labels))
         for part in self._running():
             part.after_step()
         self.discard()
@@ -291,7 +291,7 @@ class RunningClassMean(nn.Module):
     def after_step(self) -> None:
         """Move the means of the classes that all ranks' step had. A collective call."""
         if self._staged:
-            total, count = gathered(torch.stack(self._staged)).sum(dim=0)
+            total, count = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
             there = count > 0
             new = total / count.clamp(min=1)
             # The first mean of a class is its own beginning.

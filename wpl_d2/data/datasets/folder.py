@@ -36,8 +36,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
 from ...structures import IGNORE
-from ...utils.errors import InputError, check_name, nearest
-from ...utils.files import is_leftover, read_text, refuse_repeated_keys
+from ...utils.errors import InputError, check_name, suggest
+from ...utils.files import check_unique_keys, is_system_file, read_text
 from ..image_io import APPLY, EXIF
 from .lists import ANY_SUFFIX, SLOT, OpenSuffixes, extract, fill, read_list
 
@@ -95,7 +95,7 @@ class Description:
         self._demand(len(set(self.classes)) == count, "'classes' has a name twice; make them unique")
         self._demand(bool(self.lists), "'lists' is empty; name at least one list file")
         for name in self.objects:
-            self._demand(name in self.classes, f"the object {name!r} is no class; {nearest(name, self.classes)}")
+            self._demand(name in self.classes, f"the object {name!r} is no class; {suggest(name, self.classes)}")
         self._demand(len(set(self.objects)) == len(self.objects), "'objects' has a name twice; make them unique")
         self._demand(
             not 0 <= self.ignore < count,
@@ -170,7 +170,7 @@ class Description:
         return records
 
 
-def class_looks(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
+def class_names_and_colors(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
     """The names and colours of `count` classes: those in a data set's metadata, or made up where it has none."""
     names = metadata.get("stuff_classes") or default_names(count)
     return list(names), [tuple(color) for color in metadata.get("stuff_colors") or default_colors(count)]
@@ -208,7 +208,7 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
     keys = {f.name: f for f in fields(Description) if f.name not in ("optional", "path")}
     for key in raw:
         if key not in keys:
-            raise InputError(f"{file}: unknown key {key!r}; {nearest(str(key), keys)}")
+            raise InputError(f"{file}: unknown key {key!r}; {suggest(str(key), keys)}")
     for key, spec in keys.items():
         if spec.default is MISSING and key not in raw:
             raise InputError(f"{file}: the key {key!r} is missing; add it, see configs/datasets/camvid.yaml")
@@ -275,7 +275,7 @@ def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path)
             continue
         pattern = file.replace(SPLIT, SLOT)
         paths = sorted(path.relative_to(root) for path in root.glob(fill(pattern, "*")))
-        found = (extract(pattern, path.as_posix()) for path in paths if not is_leftover(path))
+        found = (extract(pattern, path.as_posix()) for path in paths if not is_system_file(path))
         for split in (*splits, *filter(None, found)):
             filled[name.replace(SPLIT, split)] = file.replace(SPLIT, split)
     return filled
@@ -304,7 +304,7 @@ def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict
     """
     try:
         text = read_text(file)
-        refuse_repeated_keys(str(file), text)
+        check_unique_keys(str(file), text)
         raw = yaml.safe_load(text)
     except yaml.constructor.ConstructorError as error:
         raise InputError(

@@ -10,9 +10,9 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from ...utils.errors import InputError, nearest
+from ...utils.errors import InputError, suggest
 from ..sampler import counted_seed
-from .folder import class_looks, load_description, register
+from .folder import class_names_and_colors, load_description, register
 from .generators import generate_if_missing
 
 
@@ -48,11 +48,11 @@ def setup_datasets(cfg: CfgNode) -> None:
     wrong = [key for key, names in used.items() if any(name not in DatasetCatalog for name in names)]
     for key, names in used.items():
         for name in names:
-            check_list(key, name, also=wrong)
+            check_registered(key, name, also=wrong)
             _complete_metadata(name, cfg)
 
 
-def check_list(key: str, name: str, also: Sequence[str] = ()) -> None:
+def check_registered(key: str, name: str, also: Sequence[str] = ()) -> None:
     """Refuse the name of a list that is not registered.
 
     Args:
@@ -71,7 +71,7 @@ def check_list(key: str, name: str, also: Sequence[str] = ()) -> None:
     elif len(also) > 1:
         mend = f"set {', '.join(also)} to some of the lists that there are: {', '.join(known)}"
     else:
-        mend = nearest(name, known)
+        mend = suggest(name, known)
     raise InputError(f"{key}: {name!r} is no list of a registered data set; {mend}")
 
 
@@ -84,7 +84,7 @@ def _complete_metadata(name: str, cfg: CfgNode) -> None:
     metadata, count = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if not count:
         return
-    classes, colors = class_looks(metadata.as_dict(), count)
+    classes, colors = class_names_and_colors(metadata.as_dict(), count)
     if len(classes) != count or len(colors) != count:
         raise InputError(
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: {count}, but {name} has names for {len(classes)} classes and colours for "

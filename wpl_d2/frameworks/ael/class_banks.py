@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import cross_entropy
-from ...utils.comm import gathered
+from ...utils.comm import all_gather_rows
 from ..random_samples import nth_true, random_index
 
 
@@ -61,7 +61,7 @@ class ConfidenceBank(nn.Module):
         """Update by what all ranks staged; a class without pixels keeps its value. A collective call."""
         if self._staged is None:
             return
-        total, count = gathered(self._staged).sum(dim=0)
+        total, count = all_gather_rows(self._staged).sum(dim=0)
         mean = total / count.clamp(min=1)
         moved = self.confidence.lerp(mean, 1 - self.momentum)
         self.confidence.copy_(torch.where(count > 0, moved, self.confidence))
@@ -110,7 +110,7 @@ class PresenceBank(nn.Module):
         """Store what all ranks staged; several views of one image show the classes of any. A collective call."""
         if self._staged is None:
             return
-        place, shown = (gathered(rows) for rows in self._staged)
+        place, shown = (all_gather_rows(rows) for rows in self._staged)
         present = self.present.view(torch.uint8)
         present.index_fill_(0, place, 0)
         present.scatter_reduce_(0, place.unsqueeze(1).expand_as(shown), shown, "amax")

@@ -6,7 +6,7 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ...utils.comm import gathered
+from ...utils.comm import all_gather_rows
 
 AHEAD = 2
 """Steps from the forward that chooses a partner to the one that uses it; the loader makes it in between."""
@@ -57,7 +57,7 @@ class PartnerQueue(nn.Module):
     def after_step(self) -> None:
         """Drop the partners of the step that is over and gather the new ones of all ranks. A collective call."""
         if self._staged is not None:
-            self.rows.copy_(torch.cat([self.rows[1:], gathered(self._staged).unsqueeze(0)]))
+            self.rows.copy_(torch.cat([self.rows[1:], all_gather_rows(self._staged).unsqueeze(0)]))
             self._staged = None
 
     def _own(self) -> Tensor:

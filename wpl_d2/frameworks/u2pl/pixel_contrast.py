@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...losses import info_nce
 from ...structures import IGNORE
-from ...utils.comm import gathered
+from ...utils.comm import all_gather_rows
 from ...utils.errors import InputError
 from ..random_samples import nth_true, random_index, uniform
 from .class_queues import ClassQueues
@@ -173,7 +173,7 @@ class PixelContrast(nn.Module):
     def after_step(self) -> None:
         """Push the staged negatives of all ranks, in rank order, so that the queues are the same on every rank."""
         if self._staged is not None:
-            ranks = gathered(self._staged).unflatten(0, (-1, self.shape[0]))
+            ranks = all_gather_rows(self._staged).unflatten(0, (-1, self.shape[0]))
             self.queues.push(ranks.transpose(0, 1).flatten(1, 2))
         self._staged = None
 

@@ -11,7 +11,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from ...utils.errors import InputError, nearest
+from ...utils.errors import InputError, suggest
 from ..layers import resolve_norm
 
 FEATURES = ("res2", "res3", "res4", "res5")
@@ -112,7 +112,7 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
         InputError: an unknown model, or one that has no such feature maps.
     """
     if not timm.is_model(name):
-        mend = nearest(name, timm.list_models(), "see timm.list_models()")
+        mend = suggest(name, timm.list_models(), "see timm.list_models()")
         raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
     try:
         return timm.create_model(name, output_stride=output_stride, **options)
