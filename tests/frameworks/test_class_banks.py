@@ -83,4 +83,4 @@ def test_images_are_drawn_from_those_that_show_the_class_or_from_all():
     assert drawn(0) == [0, 50, 0, 0, 50]
     assert drawn(1) == [0, 0, 100, 0, 0]
     assert drawn(2) == [20] * 5
-    assert PresenceBank(1, 3, 0.1).choose(torch.tensor([0, 2]), torch.tensor([0.1, 0.9])).tolist() == [0, 0]
+    assert PresenceBank(1, 3, 0.1).sample_images(torch.tensor([0, 2]), torch.tensor([0.1, 0.9])).tolist() == [0, 0]
