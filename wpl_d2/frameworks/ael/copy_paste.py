@@ -8,7 +8,7 @@ import torch
 from detectron2.structures import Instances
 from torch import Tensor
 
-from ...weighting.components import connected_components
+from ...weighting.components import connected_components, on_cells
 from ...weighting.sampling import at_cells
 from .class_banks import sample_true
 
@@ -41,10 +41,6 @@ def copy_paste(item: dict[str, Any], pasted: Tensor, object_classes: Tensor | No
     return item | moved
 
 
-_STRIDE = 4
-"""Of the cells that components are found on, in pixels; it is the logits' own, and labels show no finer detail."""
-
-
 @torch.no_grad()
 def sample_component_boxes(labels: Tensor, classes: Tensor, samples: Tensor, min_area: float) -> tuple[Tensor, Tensor]:
     """The bounding box of a random connected component of a class in each image, large ones being equally likely.
@@ -58,8 +54,7 @@ def sample_component_boxes(labels: Tensor, classes: Tensor, samples: Tensor, min
     Returns:
         (B, H, W) bool, True inside the boxes, and (B,) bool, whether there is such a component.
     """
-    height, width = labels.shape[-2:]
-    cells = at_cells(labels, -(-height // _STRIDE), -(-width // _STRIDE))
+    cells = on_cells(labels)
     numbers = connected_components(cells == classes[:, None, None])
     areas = numbers.new_zeros(len(cells), cells[0].numel() + 1)
     areas.scatter_add_(1, numbers.flatten(1), torch.ones_like(numbers).flatten(1))
@@ -68,7 +63,7 @@ def sample_component_boxes(labels: Tensor, classes: Tensor, samples: Tensor, min
     part = numbers == sample_true(large, samples)[:, None, None]
     found = large.any(dim=1)
     boxes = _span(part.any(dim=2)).unsqueeze(2) & _span(part.any(dim=1)).unsqueeze(1)
-    return at_cells(boxes & found[:, None, None], height, width), found
+    return at_cells(boxes & found[:, None, None], *labels.shape[-2:]), found
 
 
 def _span(line: Tensor) -> Tensor:
