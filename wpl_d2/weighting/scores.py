@@ -88,9 +88,6 @@ class Score(nn.Module):
     def after_step(self) -> None:
         """Update the state by what was staged. A collective call."""
 
-    def discard(self) -> None:
-        """Drop what was staged."""
-
 
 class PrototypeScore(Score):
     """A score by similarity to the memory bank."""
@@ -241,7 +238,7 @@ class SoftMatch(Score):
         super().__init__(options)
         self.register_buffer("mean", torch.tensor(1.0 / options.num_classes))
         self.register_buffer("variance", torch.tensor(1.0))
-        self.discard()
+        self._staged: list[Tensor] = []
 
     @override
     def forward(self, evidence: Evidence, memory: Memory) -> Tensor:
@@ -262,11 +259,7 @@ class SoftMatch(Score):
             step = (1.0 - self.options.momentum) * (count > 0)
             self.mean.lerp_(mean, step)
             self.variance.lerp_(variance, step)
-        self.discard()
-
-    @override
-    def discard(self) -> None:
-        self._staged: list[Tensor] = []
+        self._staged = []
 
 
 @SCORE_REGISTRY.register()

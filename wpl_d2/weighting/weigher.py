@@ -102,8 +102,7 @@ class PixelWeigher(nn.Module):
         self.unlabeled_bank = MemoryBank(num_classes, dim, bank_size)
         self.class_means = RunningClassMean(num_classes, self.options.momentum) if per_class else None
         # For each bank the (features, labels) of each call in this step. Not part of the state, hence no buffers.
-        self._staged: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self.discard()
+        self._staged: dict[str, list[tuple[Tensor, Tensor]]] = {"labeled": [], "unlabeled": []}
 
     @classmethod
     def from_config(cls, cfg: Any) -> PixelWeigher:
@@ -220,19 +219,11 @@ class PixelWeigher(nn.Module):
             if self._staged[name]:
                 features, labels = (torch.cat(rows) for rows in zip(*self._staged[name], strict=True))
                 bank.push(all_gather_rows(features), all_gather_rows(labels))
-        for part in self._running():
-            part.after_step()
-        self.discard()
-
-    def discard(self) -> None:
-        """Drop what was staged."""
-        self._staged = {"labeled": [], "unlabeled": []}
-        for part in self._running():
-            part.discard()
-
-    def _running(self) -> list[Any]:
-        """The parts with running statistics."""
-        return [*self.scores.values(), *([] if self.class_means is None else [self.class_means])]
+                self._staged[name] = []
+        for score in self.scores.values():
+            score.after_step()
+        if self.class_means is not None:
+            self.class_means.after_step()
 
     def _stage(self, bank: str, embedding: Tensor, labels: Tensor) -> None:
         n = self.push_per_image * len(embedding)
@@ -262,7 +253,7 @@ class RunningClassMean(nn.Module):
         self.momentum = momentum
         self.register_buffer("mean", torch.ones(num_classes))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
-        self.discard()
+        self._staged: list[Tensor] = []
 
     def forward(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         """Divide by the means of former steps and, in training mode, stage the values for the next update.
@@ -297,11 +288,7 @@ class RunningClassMean(nn.Module):
             step = torch.where(self.seen, 1.0 - self.momentum, 1.0) * occurred
             self.mean.lerp_(new, step)
             self.seen |= occurred
-        self.discard()
-
-    def discard(self) -> None:
-        """Drop what was staged."""
-        self._staged: list[Tensor] = []
+        self._staged = []
 
 
 def _check_counts(k: int, push_per_image: int, min_count: int, bank_size: int) -> None:
