@@ -109,7 +109,7 @@ class PlainU2PL:
                 positive = torch.stack([cell["theirs"] for cell in certain]).mean(0)
                 for number in range(self.anchors):
                     anchor = anchors[int(which[kind, number] * len(anchors))]["ours"]
-                    rows = [self.slots[kind][int(share * held)] for share in others[kind, number]]
+                    rows = [self.slots[kind][int(sample * held)] for sample in others[kind, number]]
                     powers = [(torch.cosine_similarity(anchor, row, dim=0) / TEMPERATURE).exp() for row in rows]
                     near = (torch.cosine_similarity(anchor, positive, dim=0) / TEMPERATURE).exp()
                     total = total - (near / (near + sum(powers))).log() / self.anchors
