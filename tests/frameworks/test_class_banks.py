@@ -48,7 +48,7 @@ def labels_with(*areas):
     return flat.view(10, 10)
 
 
-def test_a_class_is_present_from_its_share_of_the_area_on():
+def test_a_class_is_present_from_its_least_area_on():
     bank = PresenceBank(4, 3, min_area=0.03)
     with forbid_host_sync():
         bank.stage([2, 0], torch.stack([labels_with(3, 2, 40), labels_with(0, 90)]))

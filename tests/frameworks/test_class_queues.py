@@ -48,7 +48,7 @@ def test_of_more_rows_than_fit_the_last_remain():
     assert queues.counts.tolist() == [3, 1] and queues.pushed.tolist() == [4, 1]
 
 
-def test_draws_are_spread_over_what_is_there():
+def test_samples_are_spread_over_the_stored_rows():
     queues = ClassQueues([4, 4, 4], 2)
     queues.push(rows([1, 2, 3], [7, None, None], [None, None, None]))
     samples = torch.tensor([0.0, 0.33, 0.34, 0.67, 1.0 - 2**-24]).expand(3, 1, 5)

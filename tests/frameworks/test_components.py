@@ -90,7 +90,7 @@ def test_a_class_without_a_large_part_has_no_box(kind):
     assert not found.any() and not boxes.any()
 
 
-def test_a_part_must_cover_more_than_the_share():
+def test_a_part_must_cover_more_than_the_least_area():
     cells = torch.zeros(1, 10, 10, dtype=torch.int64)
     cells[0, :2, :5] = 1
     for area, expected in ((0.0999, True), (0.1, False)):

@@ -120,8 +120,8 @@ def test_the_sure_and_the_unsure_pixels_go_to_the_contrastive_loss(tree, monkeyp
     assert not (certain & uncertain).any() and not ((certain | uncertain) & ~valid).any()
     middle = valid & ~certain & ~uncertain
     assert entropy[certain].max() <= entropy[middle].min() and entropy[middle].max() <= entropy[uncertain].min()
-    for share in (certain.sum() / valid.sum(), uncertain.sum() / valid.sum()):
-        assert 0.1 < share < 0.3
+    for ratio in (certain.sum() / valid.sum(), uncertain.sum() / valid.sum()):
+        assert 0.1 < ratio < 0.3
 
 
 def test_in_the_burn_in_all_parameters_have_a_gradient(tree):

@@ -7,7 +7,6 @@ from helpers import SMALL
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
-from wpl_d2.frameworks.u2pl.u2pl import U2PLSamples
 from wpl_d2.structures import Detections
 
 SIZE = (48, 64)
@@ -131,7 +130,7 @@ def fix_random_samples(framework):
         classes, anchors, negatives = framework.contrast.shape
         sizes = (classes, anchors), (classes, anchors, negatives), (classes, 1)
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
-        return U2PLSamples(drawn, *cutmix([views]))
+        return drawn, *cutmix([views])
 
     fixed = {"MeanTeacher": cutmix, "UniMatch": cutmix, "AugSeg": injection, "U2PL": contrast}
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)

@@ -51,7 +51,7 @@ class AugSeg(TeacherStudent):
 
     def random_samples(self, views: Tensor) -> InjectionSamples:
         """A step's random choices, for strong views (B, 3, H, W)."""
-        return sample_injection(len(views), (views.shape[-2], views.shape[-1]), self.device)
+        return sample_injection(len(views), views.shape[-2:], self.device)
 
     @override
     def terms(self, batch: Batch) -> Terms:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -20,18 +20,6 @@ from ..pseudo_labels import predict
 from ..teacher_student import TeacherStudent
 from ..validation import check_views
 from .pixel_contrast import Cells, ContrastSamples, PixelContrast
-
-
-class U2PLSamples(NamedTuple):
-    """A step's random samples.
-
-    Attributes:
-        contrast: those of `PixelContrast`.
-        boxes: (B, H, W) bool, where each strong view shows the next one.
-    """
-
-    contrast: ContrastSamples
-    boxes: Tensor
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -107,11 +95,10 @@ class U2PL(TeacherStudent):
         """Percent of the pixels that are unreliable in the current step."""
         return self.unreliable * max(0.0, 1 - self.iteration / self.max_iter)
 
-    def random_samples(self, views: Tensor) -> U2PLSamples:
-        """A step's random choices, for strong views (B, 3, H, W)."""
+    def random_samples(self, views: Tensor) -> tuple[ContrastSamples, Tensor]:
+        """A step's random choices: those of Lc, and (B, H, W) bool where strong views (B, 3, H, W) are mixed."""
         contrast = self.contrast.random_samples()
-        size = (views.shape[-2], views.shape[-1])
-        return U2PLSamples(contrast, half_boxes(len(views), size, self.cutmix_prob, self.device))
+        return contrast, half_boxes(len(views), views.shape[-2:], self.cutmix_prob, self.device)
 
     @override
     def terms(self, batch: Batch) -> Terms:
@@ -119,8 +106,8 @@ class U2PL(TeacherStudent):
         images = self.images(labeled, "image")
         if items:
             views = self.stack(items, "strong")[:, 0]
-            samples = self.random_samples(views)
-            mixed, pseudo = self._mix(items, views, samples.boxes)
+            samples, boxes = self.random_samples(views)
+            mixed, pseudo = self._mix(items, views, boxes)
             images = torch.cat([images, mixed])
         _, features, output = predict(self.student, images)
         own, strong = split(output, len(labeled), len(items))
@@ -138,7 +125,7 @@ class U2PL(TeacherStudent):
         kept = pseudo.valid & (uncertainty < high)
         self.last_step.scalars["pseudo/selected"] = kept.sum() / pseudo.valid.sum().clamp(min=1)
         terms.append(self._consistency(strong.logits, pseudo, kept))
-        losses["loss_contrast"] = self.contrast_weight * self.contrast(cells, samples.contrast)
+        losses["loss_contrast"] = self.contrast_weight * self.contrast(cells, samples)
         return terms, losses
 
     @torch.no_grad()
