@@ -91,7 +91,6 @@ class PixelWeigher(nn.Module):
             )
         self.num_classes = num_classes
         self.power = power
-        self.per_class = per_class
         self.weight_form = weight_form
         self.push_per_image = push_per_image
         self.min_count = min_count
