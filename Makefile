@@ -22,7 +22,7 @@ test: setup lint
 	$(PYTEST) -m "not slow"
 
 # While working: the parts whose tests are quickest, those of the method itself among them.
-FAST = weighting losses golden config utils frameworks
+FAST = weighting test_losses.py golden config utils frameworks
 test-fast: setup
 	$(PYTEST) -m "not slow" $(FAST:%=tests/%)
 

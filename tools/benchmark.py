@@ -123,11 +123,13 @@ class PublishedUniMatch(UniMatch):
         output = self.student.decode(features, size, perturb=self._append_perturbed)
         labeled, weak, _, perturbed = split(output, *[count, len(items)] * 2)
         ours = PseudoLabels.from_logits(weak.logits.detach(), valid)
-        terms, losses = self.supervised(batch["labeled"], select(features, slice(count)), labeled, coefficient=0.5)
+        terms, losses = self.supervised_losses(
+            batch["labeled"], select(features, slice(count)), labeled, coefficient=0.5
+        )
         terms.append(consistency_term("loss_perturbed", perturbed.logits, ours, self.threshold, self.alpha / 4))
         mixed = []
-        for view in self.stack(items, "strong").unbind(1):
-            mask = self.cutmix_boxes(view)
+        views = self.stack(items, "strong").unbind(1)
+        for view, mask in zip(views, self.random_samples(views), strict=True):
             mixed.append((torch.where(mask[:, None], view.flip(0), view), ours.where(mask, theirs)))
         return terms + self._strong_terms(mixed), losses
 
@@ -147,10 +149,10 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
         setattr(owner, name, wrapped)
 
     if framework.weigher is not None:
-        for name in ("resolve", "stage_labeled", "stage_reliable", "after_step"):
+        for name in ("weight", "reliable", "stage_labeled", "stage_reliable", "after_step"):
             timed(framework.weigher, name, "weighting")
         if "boxes" in framework.weigher.needs:
-            timed(framework.labeler, "detect", "detector")
+            timed(framework.pseudo_labeler, "detect", "detector")
 
 
 def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:

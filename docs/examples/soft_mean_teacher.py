@@ -5,6 +5,7 @@ import torch
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY
 from wpl_d2.frameworks.base import Batch, Terms
 from wpl_d2.frameworks.loss_terms import split
+from wpl_d2.frameworks.pseudo_labels import predict
 from wpl_d2.frameworks.teacher_student import TeacherStudent
 from wpl_d2.structures import LossTerm
 
@@ -19,14 +20,14 @@ class SoftMeanTeacher(TeacherStudent):
         labeled = self.stack(batch["labeled"], "image")
         strong = self.stack(items, "strong")[:, 0] if items else labeled[:0]
         images = self.student.normalize(torch.cat([labeled, strong]))
-        features = self.student.encode(images)
-        own, student = split(self.student.decode(features, images.shape[-2:]), len(labeled), len(strong))
-        terms, losses = self.supervised(batch["labeled"], features, own)
+        _, features, output = predict(self.student, images)
+        own, student = split(output, len(labeled), len(strong))
+        terms, losses = self.supervised_losses(batch["labeled"], features, own)
         if items:
-            teacher_features, teacher = self.look(items)
-            pseudo = self.resolve(items, teacher_features, teacher)
+            prediction = self.teacher_forward(items)
+            pseudo = self.make_pseudo_labels(items, prediction)
             self.stage_strong(student.embedding, pseudo)
-            probabilities = teacher.logits.softmax(dim=1)
+            probabilities = prediction.output.logits.softmax(dim=1)
             terms.append(
                 LossTerm(
                     name="loss_unsup",

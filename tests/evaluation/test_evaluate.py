@@ -221,17 +221,17 @@ def test_a_training_without_weights_is_judged_by_what_they_could_be_made_of(tree
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg).eval()
     assert framework.weigher is None
-    looked = []
-    look = framework.look
-    framework.look = lambda items: looked.append([item["image_id"] for item in items]) or look(items)
+    seen = []
+    forward = framework.teacher_forward
+    framework.teacher_forward = lambda items: seen.append([item["image_id"] for item in items]) or forward(items)
     weigher = filled_weigher(cfg, framework)
     # 3 images of 2 pixels each fill a ring of 6, so 2 batches of 2.
-    assert [len(batch) for batch in looked] == [2, 2]
+    assert [len(batch) for batch in seen] == [2, 2]
     assert weigher.unlabeled_bank.counts.sum() == 0
     expected = PixelWeigher.from_config(cfg)
     torch.manual_seed(1)
     for items in itertools.islice(build_labeled_loader(cfg), 2):
-        _, output = look(items)
+        output = forward(items).output
         expected.stage_labeled(output.embedding, output.logits, torch.stack([item["sem_seg"] for item in items]))
         expected.after_step()
     torch.manual_seed(1)

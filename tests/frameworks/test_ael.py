@@ -31,8 +31,8 @@ def terms_of(framework, batch):
 def label_all(framework, monkeypatch, labels, **fields):
     """Let the teacher say the same of all unlabeled images: labels (H, W)."""
 
-    def label(batch):
-        count = len(batch["unlabeled"])
+    def make_pseudo_labels(items, prediction):
+        count = len(items)
         known = {
             "labels": labels,
             "confidence": torch.full(labels.shape, 0.9),
@@ -42,7 +42,7 @@ def label_all(framework, monkeypatch, labels, **fields):
         } | fields
         return PseudoLabels(**{key: field.expand(count, *labels.shape) for key, field in known.items()})
 
-    monkeypatch.setattr(framework, "label", label)
+    monkeypatch.setattr(framework, "make_pseudo_labels", make_pseudo_labels)
 
 
 def test_terms_and_coefficients_are_the_published_ones(tree):
@@ -61,7 +61,7 @@ def test_squared_confidence_and_sampling_are_in_both_parts_of_the_fraction(tree,
         reliable=~valid,
         weight=torch.tensor([[[0.2, 0.4, 0.6, 1.0]]]),
     )
-    monkeypatch.setattr(framework, "_sample", lambda logits: torch.tensor([[[True, True, False, True]]]))
+    monkeypatch.setattr(framework, "_sample_pixels", lambda logits: torch.tensor([[[True, True, False, True]]]))
     term = framework._consistency("loss", torch.randn(1, 3, 1, 4), pseudo, weight=pseudo.weight)
     # The second pixel is not sure enough to train, but counts; the third is not sampled, the fourth is padding.
     torch.testing.assert_close(term.norm, torch.tensor([[[0.81, 0.25, 0.0, 0.0]]]))
@@ -71,14 +71,14 @@ def test_squared_confidence_and_sampling_are_in_both_parts_of_the_fraction(tree,
     torch.testing.assert_close(reduce_term(term, "weight_sum"), 0.2 * loss / (0.2 * 0.81 + 0.4 * 0.25))
 
 
-def test_pixels_are_kept_by_the_doubt_of_the_class_that_the_student_sees(tree):
+def test_pixels_are_kept_by_the_uncertainty_of_the_class_that_the_student_predicts(tree):
     framework, _ = make(tree, *PLAIN)
     framework.confidence.confidence.copy_(torch.tensor([0.9, 0.6, 0.2]))
     predicted = torch.arange(3).repeat_interleave(20_000).view(1, 300, 200)
     logits = torch.nn.functional.one_hot(predicted, 3).permute(0, 3, 1, 2).float()
     torch.manual_seed(0)
     with forbid_host_sync():
-        kept = framework._sample(logits)
+        kept = framework._sample_pixels(logits)
     found = [kept[predicted == kind].float().mean().item() for kind in range(3)]
     assert found == pytest.approx([1 / 8, 1 / 2, 1.0], abs=0.01)
 
@@ -86,9 +86,9 @@ def test_pixels_are_kept_by_the_doubt_of_the_class_that_the_student_sees(tree):
 def test_no_class_is_left_out_at_the_start_and_a_sure_one_at_the_end(tree):
     framework, _ = make(tree, *PLAIN)
     logits = torch.randn(1, 3, 8, 8)
-    assert framework._sample(logits).all()
+    assert framework._sample_pixels(logits).all()
     framework.confidence.confidence.fill_(1.0)
-    assert not framework._sample(logits).any()
+    assert not framework._sample_pixels(logits).any()
 
 
 def test_padding_of_labeled_images_never_trains(tree):
@@ -116,8 +116,8 @@ def test_teacher_and_student_see_the_pasted_images(tree, monkeypatch):
 
 @pytest.mark.parametrize("pasted", [0, 1, 2])
 def test_head_classes_are_never_pasted(tree, pasted):
-    barred = tuple({0, 1, 2} - {pasted})
-    opts = ["INPUT.PASTE.PROB", 1.0, "FRAMEWORK.AEL.HEAD_CLASSES", barred, "FRAMEWORK.AEL.PASTE_CLASSES", 3]
+    excluded = tuple({0, 1, 2} - {pasted})
+    opts = ["INPUT.PASTE.PROB", 1.0, "FRAMEWORK.AEL.HEAD_CLASSES", excluded, "FRAMEWORK.AEL.PASTE_CLASSES", 3]
     framework, batch = make(tree, *PLAIN, *opts)
     for item in batch["labeled"]:
         item["sem_seg"][:], item["paste"]["sem_seg"] = IGNORE, torch.randint(0, 3, (48, 64))
@@ -133,18 +133,18 @@ def test_the_class_of_which_the_student_is_least_sure_is_pasted_most(tree):
     counts = torch.zeros(3)
     torch.manual_seed(0)
     for _ in range(400):
-        (found,) = framework._paste([item], framework._draw(1, (48, 64)))
+        (found,) = framework._paste([item], framework.random_samples(1, (48, 64)))
         counts[found["sem_seg"].unique()[0]] += 1
     expected = torch.tensor([0.0, 1.0, 0.0]).softmax(0)
     assert (counts / 400).tolist() == pytest.approx(expected.tolist(), abs=0.07)
 
 
-def test_the_box_around_the_class_comes_from_the_image_that_was_asked_for(tree, monkeypatch):
+def test_the_box_around_the_class_comes_from_the_partner(tree, monkeypatch):
     framework, batch = make_with_partners(tree, *PLAIN)
     labels = torch.zeros(48, 64, dtype=torch.int64)
     labels[8:20, 4:32] = 1
     label_all(framework, monkeypatch, labels)
-    images, _ = framework._mix(batch["unlabeled"], batch["partners"], framework._draw(2, (48, 64)))
+    images, _ = framework._mix(batch["unlabeled"], batch["partners"], framework.random_samples(2, (48, 64)))
     for mixed, own, partner in zip(images, batch["unlabeled"], batch["partners"], strict=True):
         expected = own["image"].clone()
         expected[:, 8:20, 4:32] = partner["image"][:, 8:20, 4:32]
@@ -153,35 +153,36 @@ def test_the_box_around_the_class_comes_from_the_image_that_was_asked_for(tree, 
 
 def test_all_that_is_known_moves_with_the_pixels(tree):
     framework, batch = make_with_partners(tree, *AEL)
-    draws = framework._draw(2, (48, 64))
+    samples = framework.random_samples(2, (48, 64))
     framework.queue.rows.fill_(-1)  # the boxes are those that were drawn
-    both = framework.label({"unlabeled": [*batch["unlabeled"], *batch["partners"]]})
+    items = [*batch["unlabeled"], *batch["partners"]]
+    both = framework.make_pseudo_labels(items, framework.teacher_forward(items))
     coded = both.replace(reliable=both.labels == 0, weight=both.confidence + 1)
-    framework.label = lambda _: coded
-    _, mixed = framework._mix(batch["unlabeled"], batch["partners"], draws)
-    assert draws.boxes.any() and not draws.boxes.all()
+    framework.make_pseudo_labels = lambda *args: coded
+    _, mixed = framework._mix(batch["unlabeled"], batch["partners"], samples)
+    assert samples.boxes.any() and not samples.boxes.all()
     for name in ("labels", "confidence", "valid", "reliable", "weight"):
         field = getattr(coded, name)
-        assert torch.equal(getattr(mixed, name), torch.where(draws.boxes, field[2:], field[:2]))
+        assert torch.equal(getattr(mixed, name), torch.where(samples.boxes, field[2:], field[:2]))
 
 
 def test_the_first_images_are_mixed_with_each_other(tree):
     framework, batch = make(tree, *PLAIN)
     assert batch["partners"] == []
-    draws = framework._draw(2, (48, 64))
-    images, _ = framework._mix(batch["unlabeled"], [], draws)
+    samples = framework.random_samples(2, (48, 64))
+    images, _ = framework._mix(batch["unlabeled"], [], samples)
     first, second = (item["image"] for item in batch["unlabeled"])
-    assert torch.equal(images[0], torch.where(draws.boxes[0], second, first))
-    assert torch.equal(images[1], torch.where(draws.boxes[1], first, second))
+    assert torch.equal(images[0], torch.where(samples.boxes[0], second, first))
+    assert torch.equal(images[1], torch.where(samples.boxes[1], first, second))
 
 
 def test_one_image_alone_stays_as_it_is(tree):
     framework, batch = make(tree, *PLAIN)
-    images, _ = framework._mix(batch["unlabeled"][:1], [], framework._draw(1, (48, 64)))
+    images, _ = framework._mix(batch["unlabeled"][:1], [], framework.random_samples(1, (48, 64)))
     assert torch.equal(images[0], batch["unlabeled"][0]["image"])
 
 
-def test_partners_are_images_that_show_a_doubtful_class(tree):
+def test_partners_are_images_that_show_an_uncertain_class(tree):
     framework, batch = make_with_partners(tree, *PLAIN)
     framework.confidence.confidence.copy_(torch.tensor([1.0, 1.0, -50.0]))  # class 2 is sure to be drawn
     framework.presence.present[3, 2] = True
@@ -252,7 +253,7 @@ def test_the_teachers_embeddings_are_computed_once(tree, monkeypatch):
 def test_with_a_shared_detector_boxes_are_pasted_too(tree):
     opts = [*SMALL_DETECTOR, "INPUT.PASTE.PROB", 1.0, "INPUT.PASTE.SCALE_RANGE", (1.0, 1.0)]
     framework, batch = make_with_partners(tree, *AEL, *opts, "FRAMEWORK.AEL.HEAD_CLASSES", (0, 1))
-    pasted = framework._paste(batch["labeled"], framework._draw(2, (48, 64)))
+    pasted = framework._paste(batch["labeled"], framework.random_samples(2, (48, 64)))
     joined = 0
     for item, found in zip(batch["labeled"], pasted, strict=True):
         objects = framework.student.detector.object_classes[item["paste"]["instances"].gt_classes]

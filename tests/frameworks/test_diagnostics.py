@@ -101,7 +101,7 @@ def sums_of(framework, batch, steps=2):
     for framework.iteration in range(steps):
         losses_of(framework, batch)
         framework.after_step()
-        for name, value in framework.latest.get("scalars", {}).items():
+        for name, value in framework.last_step.scalars.items():
             sums[name] = sums.get(name, 0.0) + value.item()
     return sums
 
@@ -137,12 +137,12 @@ def test_the_scalars_are_the_shares_of_valid_pixels(tree, name):
     start = copy.deepcopy(framework.state_dict())
     losses_of(framework, batch)
     framework.load_state_dict(start)
-    kinds = framework.latest["pseudo_labels"].labels
+    kinds = framework.last_step.pseudo_labels.labels
     present = int(kinds[kinds != IGNORE].mode().values)
     framework.weigher.labeled_bank.push(torch.rand(20, 256), torch.full((20,), present))
     torch.manual_seed(5)
     terms = {term.name: term for term in framework.terms(batch)[0]}
-    pseudo, scalars = framework.latest["pseudo_labels"], framework.latest["scalars"]
+    pseudo, scalars = framework.last_step.pseudo_labels, framework.last_step.scalars
     valid = pseudo.valid.sum()
     confident = ((pseudo.confidence >= 0.4) & pseudo.valid).sum() / valid
     kept = terms["loss_unsup"].norm.sum() / (terms["loss_unsup"].target != IGNORE).sum()

@@ -83,11 +83,11 @@ def test_a_class_that_is_not_in_the_bank_keeps_its_host(tree, name):
     start = copy.deepcopy(framework.state_dict())
     losses_of(framework, batch)
     framework.load_state_dict(start)
-    kinds = framework.latest["pseudo_labels"].labels
+    kinds = framework.last_step.pseudo_labels.labels
     present = int(kinds[kinds != IGNORE].mode().values)
     framework.weigher.labeled_bank.push(torch.rand(20, 256), torch.full((20,), present))
     losses_of(framework, batch)
-    pseudo = framework.latest["pseudo_labels"]
+    pseudo = framework.last_step.pseudo_labels
     assert (pseudo.weight[pseudo.labels == present] < 1).any()
     assert (pseudo.weight[pseudo.labels != present] == 1).all()
 

@@ -14,7 +14,7 @@ def test_the_student_learns_the_mended_labels(tree, name):
     plain, _ = make(tree)
     losses_of(framework, batch)
     losses_of(plain, batch)
-    mended, labels = (model.latest["pseudo_labels"].labels for model in (framework, plain))
+    mended, labels = (model.last_step.pseudo_labels.labels for model in (framework, plain))
     assert mended.shape == labels.shape and (name == "prototype" or (mended != labels).any())
 
 

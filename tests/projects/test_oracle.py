@@ -99,18 +99,18 @@ def test_a_mask_of_other_classes_is_named(tree):
 @pytest.mark.parametrize("kind", ["Weights", "Labels"])
 def test_the_pseudo_labels_of_every_host_are_mended(tree, oracles, monkeypatch, host, kind):
     seen = []
-    resolve = Framework.resolve
+    make_pseudo_labels = Framework.make_pseudo_labels
 
-    def watched(self, items, features, output):
-        pseudo = resolve(self, items, features, output)
+    def watched(self, items, prediction):
+        pseudo = make_pseudo_labels(self, items, prediction)
         seen.append((pseudo, torch.stack([item["truth"] for item in items])))
         return pseudo
 
-    monkeypatch.setattr(Framework, "resolve", watched)
+    monkeypatch.setattr(Framework, "make_pseudo_labels", watched)
     framework, losses = step(oracle_cfg(tree, kind, host))
     assert all(loss.isfinite() for loss in losses.values()) and losses["loss_unsup"] > 0
     ((before, truth),) = seen
-    after = framework.latest["pseudo_labels"]
+    after = framework.last_step.pseudo_labels
     known = truth != IGNORE
     assert known.any() and not known.all()
     assert torch.equal(after.confidence, before.confidence) and torch.equal(after.valid, before.valid)
@@ -121,18 +121,18 @@ def test_the_pseudo_labels_of_every_host_are_mended(tree, oracles, monkeypatch, 
     for place in itertools.product(*(range(0, size, 7) for size in truth.shape)):
         right = known[place] and before.labels[place] == truth[place]
         assert after.weight[place] == float(right)
-    share = framework.latest["scalars"]["pseudo/weight"]
-    assert share == pytest.approx((after.weight[after.valid]).mean().item())
+    mean = framework.last_step.scalars["pseudo/weight"]
+    assert mean == pytest.approx((after.weight[after.valid]).mean().item())
 
 
 @pytest.mark.parametrize("host", ["MeanTeacher", "UniMatch"])
 def test_where_every_label_is_right_an_oracle_is_its_host(tree, oracles, host):
-    """The truth is what the labeler says, so neither its weights nor its labels change anything."""
+    """The truth is what the host predicts, so neither the oracle's weights nor its labels change anything."""
     cfg = tree.cfg(*PLAIN, *HOSTS[host], "FRAMEWORK.NAME", host)
     plain, expected = step(cfg)
     said = {}
-    for index, item in enumerate(plain.latest["weak"]):
-        said[item.numpy().tobytes()] = plain.latest["pseudo_labels"].labels[index]
+    for index, item in enumerate(plain.last_step.weak_views):
+        said[item.numpy().tobytes()] = plain.last_step.pseudo_labels.labels[index]
     records, mapper = oracle_source(cfg)
 
     class Agreeing:

@@ -190,7 +190,7 @@ def test_each_host_and_knob_takes_a_step_on_each_data_set(tree, tmp_path, monkey
     assert all(value.isfinite().all() for value in after.values())
     assert any(not torch.equal(before[key], value) for key, value in after.items() if "predictor" in key)
     if recipe.host != "supervised":
-        assert trainer.framework.latest["pseudo_labels"].labels.shape == (2, 65, 65)
+        assert trainer.framework.last_step.pseudo_labels.labels.shape == (2, 65, 65)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checkpoint import FrameworkCheckpointer, load_checkpoint
 from ..checkpoint.checkpointer import STEP_FILE
 from ..frameworks import Framework, ineffective_parts
-from ..structures import IGNORE
+from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
 from ..utils.files import LineFile, UnwritableError, clear_write_errors
 from ..visualization import heatmap, optional_picture, overlay
@@ -218,8 +218,8 @@ class StopOnSignal(HookBase):
 class Pictures(HookBase):
     """Pictures of a step's first images, every `period` steps.
 
-    Of a labeled one: the student's prediction, and the truth; of an unlabeled one: the labeler's prediction, the
-    pseudo-labels that train, and their weights.
+    Of a labeled one: the student's prediction, and the truth; of an unlabeled one: all pseudo-labels, those that train,
+    and their weights.
     """
 
     def __init__(self, period: int, cfg: Any) -> None:
@@ -232,14 +232,14 @@ class Pictures(HookBase):
         if (self.trainer.iter + 1) % self._period or not comm.is_main_process():
             return
         with optional_picture(f"TensorBoard's pictures of step {self.trainer.iter}"):
-            self._put(self.trainer.framework.latest)
+            self._put(self.trainer.framework.last_step)
 
-    def _put(self, latest: dict[str, Any]) -> None:
+    def _put(self, step: StepRecord) -> None:
         pictures: dict[str, Any] = {}
-        if "labeled" in latest:
-            pictures |= self._labeled(*latest["labeled"])
-        if "pseudo_labels" in latest:
-            pictures |= self._unlabeled(latest)
+        if step.labeled is not None:
+            pictures |= self._labeled(*step.labeled)
+        if step.pseudo_labels is not None:
+            pictures |= self._unlabeled(step.weak_views[0].cpu(), step.pseudo_labels)
         for name, picture in pictures.items():
             get_event_storage().put_image(name, picture)
 
@@ -249,9 +249,8 @@ class Pictures(HookBase):
             "labeled/truth": overlay(image, truth, self._colors),
         }
 
-    def _unlabeled(self, latest: dict[str, Any]) -> dict[str, Any]:
-        pseudo = latest["pseudo_labels"].map(lambda field: field[0].cpu())
-        weak = latest["weak"][0].cpu()
+    def _unlabeled(self, weak: Tensor, pseudo: PseudoLabels) -> dict[str, Any]:
+        pseudo = pseudo.map(lambda field: field[0].cpu())
         trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
         weight = pseudo.weight * (trained != IGNORE)
         weigher = self.trainer.framework.weigher
@@ -263,7 +262,7 @@ class Pictures(HookBase):
 
 
 class PseudoLabelAverages(HookBase):
-    """Adds up the scalars of the framework's `latest` over the steps of a run, those before it was resumed included.
+    """Sums the scalars of the framework's `last_step` over the steps of a run, those before a resume included.
 
     The trainer has read them already: nothing waits for the device.
     """
@@ -275,7 +274,7 @@ class PseudoLabelAverages(HookBase):
 
     def after_step(self) -> None:
         """Count the step, if pseudo-labels were made in it."""
-        if scalars := self.trainer.framework.latest.get("scalars"):
+        if scalars := self.trainer.framework.last_step.scalars:
             known = get_event_storage().latest()
             self._sums.update({name: known[name][0] for name in scalars})
             self._steps += 1

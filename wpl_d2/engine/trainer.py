@@ -199,7 +199,7 @@ class Trainer(SimpleTrainer):
         Raises:
             FloatingPointError: on all ranks, if a loss is not finite on any.
         """
-        scalars = losses | self.framework.latest.get("scalars", {})
+        scalars = losses | self.framework.last_step.scalars
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()
         asked = [float(self.stop_request.signum == signum) for signum in STOP_SIGNALS]

@@ -1,9 +1,11 @@
-"""Training of a detector alone, on boxes around the components of labeled masks."""
+"""Training of a detector alone, on the component boxes of labeled masks."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
+
+from typing_extensions import override
 
 from ..modeling import build_model
 from ..modeling.detector import losses_or_nan
@@ -16,20 +18,21 @@ from .validation import check_paste
 class Detector(Framework):
     """The paper's detector, trained before the segmenter and on the labeled images alone (section 3.2).
 
-    What it finds on the unlabeled images goes into a file (`tools/cache_boxes.py`) for MODEL.DETECTOR.MODE cached.
+    `tools/cache_boxes.py` writes its detections on the unlabeled images to a file for MODEL.DETECTOR.MODE cached.
     """
 
     metric = "bbox/AP"
     semi_supervised = False
 
     @classmethod
+    @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """See `Framework.from_config`."""
         return {"student": build_model(cfg)}
 
     @classmethod
+    @override
     def check_config(cls, cfg: Any) -> None:
-        """See `Framework.check_config`; what a segmenter needs is not asked for."""
+        # What a segmenter needs is not asked for.
         check_paste(cls, cfg)
         if cfg.MODEL.DETECTOR.MODE != "alone":
             raise InputError(
@@ -37,6 +40,6 @@ class Detector(Framework):
                 "FRAMEWORK.NAME Detector trains; set it to FPNDetector"
             )
 
+    @override
     def terms(self, batch: Batch) -> Terms:
-        """The losses of region proposals and box head on the labeled images; unlabeled ones are left alone."""
         return [], losses_or_nan(self.student, partial(self.student, batch["labeled"]))

@@ -33,7 +33,7 @@ def ineffective_parts(framework: Framework, sums: Mapping[str, float]) -> list[s
 
     Args:
         framework: as the training left it.
-        sums: of the scalars in its `latest` over all steps, averaged over processes.
+        sums: of the scalars in its `last_step` over all steps, averaged over processes.
 
     Returns:
         a warning for each: `key: what had no effect`.

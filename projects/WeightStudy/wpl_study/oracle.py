@@ -15,6 +15,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetCatalog
 from torch import Tensor
+from typing_extensions import override
 
 from wpl_d2.data import TrainBatch, UnlabeledMapper, build_train_loader
 from wpl_d2.data.loader import Source, unlabeled_records
@@ -22,7 +23,8 @@ from wpl_d2.data.mappers import read_labels
 from wpl_d2.data.transforms.geometry import View
 from wpl_d2.engine import Trainer
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY, Framework
-from wpl_d2.structures import IGNORE, PseudoLabels, SemSegOutput
+from wpl_d2.frameworks.pseudo_labels import Prediction
+from wpl_d2.structures import IGNORE, PseudoLabels
 from wpl_d2.utils.errors import InputError
 
 PREFIX = "Oracle"
@@ -70,10 +72,10 @@ class Oracle(Framework):
         if cfg.WEIGHTING.ENABLED:
             raise InputError(f"WEIGHTING.ENABLED: {cfg.FRAMEWORK.NAME} takes the place of weights; set it False")
 
-    def resolve(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> PseudoLabels:
-        """The host's pseudo-labels as the oracle mends them; see `Framework.resolve`."""
-        pseudo = self.mend(super().resolve(items, features, output), self.stack(items, "truth"))
-        self._remember(items, pseudo)
+    @override
+    def make_pseudo_labels(self, items: list[dict[str, Any]], prediction: Prediction) -> PseudoLabels:
+        pseudo = self.mend(super().make_pseudo_labels(items, prediction), self.stack(items, "truth"))
+        self.record(items, pseudo)
         return pseudo
 
     def mend(self, pseudo: PseudoLabels, truth: Tensor) -> PseudoLabels:
