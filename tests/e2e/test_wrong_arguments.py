@@ -62,8 +62,8 @@ WRONG = {
     "train_net": {
         "": "--config-file: is missing; give one, such as configs/quickstart.yaml",
         "--config-file @empty": "Is a directory; give a YAML file",
-        "--config-file @weights": "model_final.pth: is no YAML",
-        "--config-file @broken.yaml": "broken.yaml: is no YAML",
+        "--config-file @weights": "model_final.pth: is no text in UTF-8",
+        "--config-file @broken.yaml": "broken.yaml: is not YAML",
         "--config-file @description": "describes a data set; give DATASETS.DESCRIPTION this file",
         "--config-file @run.yaml --nonsense": "unrecognized arguments: --nonsense",
         "--config-file @run.yaml --num-gpus -1": "--num-gpus: -1; give 1 or more",

@@ -17,6 +17,10 @@ def add_wpl_config(cfg: CN) -> None:
 def _add_data(cfg: CN) -> None:
     # The YAML that describes the data set (see configs/datasets/); its lists are registered as NAME_LIST.
     cfg.DATASETS.DESCRIPTION = ""
+    # A split of the data set, such as "1_16": its lists SPLIT_labeled and SPLIT_unlabeled become TRAIN and UNLABELED,
+    # and it stands for {split} in OUTPUT_DIR and MODEL.DETECTOR.CACHE. A list that is set in the same file, in one that
+    # has it as its _BASE_, or on the command line, stands; and an UNLABELED that is set to () stays empty.
+    cfg.DATASETS.SPLIT = ""
     cfg.DATASETS.TRAIN = ()
     cfg.DATASETS.TEST = ()
     # Images without labels: names as in TRAIN. Their masks, if there are any, are never read by training.
@@ -64,8 +68,10 @@ def _add_data(cfg: CN) -> None:
     cfg.SOLVER.IMS_PER_BATCH = 8
     cfg.SOLVER.UNLABELED_IMS_PER_BATCH = 8
     # The IMS_PER_BATCH that learning rate and numbers of steps are meant for: at another one they are scaled (see
-    # engine/scaling.py), but for what the command line sets without setting this key too; 0: never.
+    # engine/solver.py), but for what the command line sets without setting this key too; 0: never.
     cfg.SOLVER.REFERENCE_IMS_PER_BATCH = 0
+    # Processes by which an epoch is counted (see SOLVER.EPOCHS); 0: one.
+    cfg.SOLVER.REFERENCE_WORLD_SIZE = 0
 
 
 def _add_model(cfg: CN) -> None:
@@ -179,6 +185,8 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.THRESHOLD = 0.95
     # Steps of supervised training before the first pseudo-label.
     cfg.FRAMEWORK.BURN_IN = 0
+    # The same in epochs (see SOLVER.EPOCHS); 0: BURN_IN says it.
+    cfg.FRAMEWORK.BURN_IN_EPOCHS = 0
     # decay = min(1 - 1 / (t + 1), DECAY), t counted from the first semi-supervised step. 0: the teacher is the student
     # as the last step left it, which makes the mean teacher FixMatch.
     cfg.FRAMEWORK.EMA_DECAY = 0.999
@@ -186,6 +194,8 @@ def _add_framework(cfg: CN) -> None:
     cfg.FRAMEWORK.EMA_BUFFERS = "ema"
     # Semi-supervised steps in which the teacher is still a copy of the student (U2PL: an epoch).
     cfg.FRAMEWORK.EMA_COPY_STEPS = 0
+    # The same in epochs; 0: EMA_COPY_STEPS says it.
+    cfg.FRAMEWORK.EMA_COPY_EPOCHS = 0
     cfg.FRAMEWORK.CUTMIX = CN()
     cfg.FRAMEWORK.CUTMIX.PROB = 0.5
     cfg.FRAMEWORK.CUTMIX.AREA = (0.02, 0.4)
@@ -297,6 +307,13 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.DETECTOR_LR_FACTOR = 1.0
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.WARMUP_ITERS = 0
+    # The length of the training in epochs of the unlabeled images (without any, of the labeled ones); 0: MAX_ITER says
+    # it. MAX_ITER is set to it when a run starts, unless a later file or the command line sets MAX_ITER. An epoch is
+    # counted as published: each of REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops
+    # the rest that fills no batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes.
+    cfg.SOLVER.EPOCHS = 0
+    # Epochs between checkpoints; 0: CHECKPOINT_PERIOD says it.
+    cfg.SOLVER.CHECKPOINT_EPOCHS = 0
     cfg.SOLVER.WEIGHT_DECAY_NORM = None
     cfg.SOLVER.AMP.DTYPE = "bfloat16"  # bfloat16 | float16, with SOLVER.AMP.ENABLED
     # Periodic checkpoints to keep beside the best and the last.
@@ -306,6 +323,8 @@ def _add_solver(cfg: CN) -> None:
 
 
 def _add_evaluation(cfg: CN) -> None:
+    # Epochs between evaluations (see SOLVER.EPOCHS); 0: EVAL_PERIOD says it.
+    cfg.TEST.EVAL_EPOCHS = 0
     # confusion: one confusion matrix on the device; detectron2: SemSegEvaluator; label_files: no numbers and no masks
     # needed, one PNG of the data set's own ids for each image, as the Cityscapes server takes them.
     cfg.TEST.EVALUATOR = "confusion"

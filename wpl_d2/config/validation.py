@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from ..utils.errors import InputError, check_name
+from .layers import IN_EPOCHS, value_of
 
 _GROUPS = 32  # of Detectron2's GN
 _SCHEDULERS = ("WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
@@ -86,6 +87,7 @@ _RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
             *("SOLVER.WARMUP_ITERS", "SOLVER.UNLABELED_IMS_PER_BATCH", "SOLVER.REFERENCE_IMS_PER_BATCH"),
             *("FRAMEWORK.ALPHA", "FRAMEWORK.BURN_IN", "FRAMEWORK.EMA_COPY_STEPS", "INPUT.SCALE_BASE"),
             *("DATALOADER.NUM_WORKERS", "DATASETS.MIN_BOX_AREA", "MODEL.TIMM.BN_EPS"),
+            *("SOLVER.REFERENCE_WORLD_SIZE", *IN_EPOCHS),
         ),
     ),
     (_odd, "set it to 1, 3 or another odd number", ("MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL",)),
@@ -131,7 +133,6 @@ _UNUSED = {
     "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": _OWN_DESCRIPTION,
     "MODEL.SEM_SEG_HEAD.LOSS_TYPE": "set FRAMEWORK.OHEM.ENABLED for hard pixels",
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": "set FRAMEWORK.ALPHA and MODEL.DETECTOR.LOSS_WEIGHT, the factors of the others",
-    "SOLVER.REFERENCE_WORLD_SIZE": "set SOLVER.REFERENCE_IMS_PER_BATCH",
     "TEST.AUG.ENABLED": "set TEST.INFERENCE.FLIP and TEST.INFERENCE.SCALES",
     "TEST.AUG.FLIP": "set TEST.INFERENCE.FLIP",
     "TEST.AUG.MIN_SIZES": "set TEST.INFERENCE.SCALES",
@@ -148,7 +149,7 @@ def check_values(cfg: CfgNode) -> None:
     """
     for holds, mend, keys in _RULES:
         for key in keys:
-            value = _value(cfg, key)
+            value = value_of(cfg, key)
             if not holds(value):
                 raise InputError(f"{key}: {value!r} is out of its range; {mend}")
     check_name("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, _SCHEDULERS)
@@ -191,12 +192,5 @@ def warn_unused(cfg: CfgNode, default: CfgNode) -> None:
         default: the one in which nothing was set.
     """
     for key, mend in _UNUSED.items():
-        if _value(cfg, key) != _value(default, key):
+        if value_of(cfg, key) != value_of(default, key):
             logging.getLogger(__name__).warning("%s: has no effect here; %s", key, mend)
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    value: Any = cfg
-    for part in key.split("."):
-        value = value[part]
-    return value

@@ -22,7 +22,7 @@ from ..config.validation import warn_unused
 from ..data import setup_datasets
 from ..utils.errors import InputError
 from ..utils.files import write_text, writing
-from .solver import scale_schedule
+from .solver import resolve_epochs, scale_schedule
 
 
 def setup(args: argparse.Namespace) -> Any:
@@ -34,43 +34,45 @@ def setup(args: argparse.Namespace) -> Any:
     Raises:
         InputError: see `read_cfg`.
     """
-    cfg, scaled = read_cfg(args)
+    cfg, notes = read_cfg(args)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
     cfg.freeze()
     _begin_log(cfg, args.eval_only)
     warn_unused(cfg, get_cfg())
-    if scaled:
-        logging.getLogger(__name__).info(
-            "schedule scaled to a batch of %d images: SOLVER.BASE_LR %g, SOLVER.MAX_ITER %d",
-            *(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER),
-        )
+    for note in notes:
+        logging.getLogger(__name__).info(note)
     # For the first weights; every later draw is a function of the seed and a counter.
     seed_all_rng(cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     return cfg
 
 
-def read_cfg(args: argparse.Namespace) -> tuple[Any, bool]:
-    """The config of a run: file and overrides read, the schedule scaled to the batch, data registered.
+def read_cfg(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """The config of a run: file and overrides read, data registered, epochs resolved, the schedule scaled to the batch.
 
     Args:
-        args: of Detectron2's `default_argument_parser`.
+        args: of Detectron2's `default_argument_parser`. An evaluation has no schedule, and needs no training lists.
 
     Returns:
-        the config, not frozen, and whether `scale_schedule` changed it.
+        the config, not frozen, and what is to be logged of its schedule.
 
     Raises:
-        InputError: on anything wrong in the config or in the data set's description.
+        InputError: on anything wrong in the config or in the data set's description, or epochs of a missing list.
     """
     if not args.config_file and not args.opts:
         raise InputError("--config-file: is missing; give one, such as configs/quickstart.yaml")
     cfg = load_cfg(args.config_file, args.opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    scaled = scale_schedule(cfg, given=args.opts[::2])
     setup_datasets(cfg)
-    return cfg, scaled
+    notes, solver = [], cfg.SOLVER
+    if not args.eval_only and (steps := resolve_epochs(cfg)):
+        notes.append(f"epochs of {steps} steps: SOLVER.MAX_ITER {solver.MAX_ITER}")
+    if scale_schedule(cfg, given=args.opts[::2]):
+        batch = f"schedule scaled to a batch of {solver.IMS_PER_BATCH} images"
+        notes.append(f"{batch}: SOLVER.BASE_LR {solver.BASE_LR:g}, SOLVER.MAX_ITER {solver.MAX_ITER}")
+    return cfg, notes
 
 
 def _begin_log(cfg: Any, eval_only: bool) -> None:

@@ -18,6 +18,7 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, size_of
+from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, idle_keys
@@ -240,8 +241,10 @@ def trained_framework(cfg: Any) -> Framework:
     """The framework of a config, to be trained.
 
     Raises:
-        InputError: see `build_framework`; or it has no images to learn from.
+        InputError: see `build_framework`; it has no images to learn from, or counts epochs that are not steps yet.
     """
+    if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
+        raise InputError(f"{counted[0]}: is no number of steps; call resolve_epochs(cfg) first")
     framework = build_framework(cfg)
     if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
         raise InputError(

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wpl_d2.config.config import flatten
+from wpl_d2.config.layers import flatten
 from wpl_d2.data.datasets.folder import read_yaml
 from wpl_d2.utils.errors import InputError, check_name, nearest
 
