@@ -13,7 +13,7 @@ from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "projects" / "WeightStudy" / "studies").glob("*.yaml"))
-BASE = "configs/camvid/mean_teacher_1_30.yaml"
+BASE = "configs/camvid/mean_teacher.yaml"
 LEAST = {
     "base": BASE,
     "lists": {"labeled": "camvid_1_30_labeled", "unlabeled": "camvid_1_30_unlabeled", "dev": "camvid_dev"},
@@ -137,7 +137,7 @@ def test_labels_are_judged_at_the_checkpoints_of_the_steps_and_at_the_last(study
 
 def test_boxes_are_of_a_detector_of_the_same_draw(study_of):
     rows = {"host": {}, "boxes": {"MODEL.DETECTOR.MODE": "cached", "MODEL.DETECTOR.CACHE": "{boxes}"}}
-    detector = {"base": "configs/detector/camvid_1_30_lite0.yaml", "overrides": {"SOLVER.MAX_ITER": 9}}
+    detector = {"base": "configs/detector/camvid_lite0.yaml", "overrides": {"SOLVER.MAX_ITER": 9}}
     study = study_of(rows=rows, detector=detector, draws={"a": {"seed": 0}, "b": {"seed": 5}})
     run = select(study, Path("out"), ["boxes"], ["b"])[0]
     (weights, train), (boxes, keep) = run.detector_commands(study.detector)
