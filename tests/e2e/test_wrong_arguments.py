@@ -154,6 +154,13 @@ WRONG = {
         "--weights @weights SEED 1": "SEED cannot change a trained model",
         "SEED --config-file @run.yaml": "SEED has no value",
     },
+    "show_config": {
+        "SEED 1": "required: --config-file",
+        "--config-file @broken.yaml": "broken.yaml: is not YAML",
+        "--config-file @run.yaml SEDE 1": "overrides: no config key SEDE; did you mean SEED",
+        "--config-file @run.yaml DATASETS.SPLIT 1_8": "has no list '1_8_labeled'; name lists in DATASETS.TRAIN",
+        "--config-file @run.yaml SOLVER.EPOCHS 3 SOLVER.MAX_ITER 3": "sets SOLVER.EPOCHS and SOLVER.MAX_ITER",
+    },
     "benchmark": {
         "SEED 1": "required: --config-file",
         "--config-file @run.yaml --steps 0": "'0' is no whole number of 1 or more",

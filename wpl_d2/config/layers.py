@@ -144,4 +144,4 @@ def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
         if os.path.realpath(path) in above:
             raise InputError(f"{file}: its _BASE_ {base} stands on it in turn; leave out one of the two")
         layers += _read_file(path, above)
-    return [*layers, Layer(file, dict(flatten(content)))]
+    return [*layers, Layer(os.path.normpath(file), dict(flatten(content)))]
