@@ -107,6 +107,16 @@ def test_training_on_labels_alone_has_no_unlabeled_list_and_no_val_is_no_val(stu
     assert not study.rows["labels_alone"].candidate
 
 
+def test_epochs_of_the_preset_are_of_the_draws_lists(study_of, tree, tmp_path):
+    solver = "SOLVER: {EPOCHS: 30, IMS_PER_BATCH: 2}"
+    (tmp_path / "base.yaml").write_text(f"DATASETS: {{DESCRIPTION: {tree.yaml}, SPLIT: other}}\n{solver}\n")
+    lists = {"labeled": f"{tree.name}_labeled", "unlabeled": f"{tree.name}_unlabeled", "dev": f"{tree.name}_val"}
+    rows = {"host": {}, "labels_alone": {"FRAMEWORK.NAME": "Supervised"}}
+    study = study_of(base=str(tmp_path / "base.yaml"), lists=lists, rows=rows)
+    # Of 5 and of 3 images.
+    assert [run.config.SOLVER.MAX_ITER for run in select(study, Path("out"))] == [60, 30]
+
+
 def test_an_oracle_is_trained_by_the_projects_command_and_judged_as_its_host(study_of):
     name = "OracleWeightsMeanTeacher"
     study = study_of(rows={"host": {}, "oracle_w": {"FRAMEWORK.NAME": name}}, judge={"images": 5})
