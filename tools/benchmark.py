@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """What a training step costs with and without the weighting, measured side by side in one process.
 
-`tools/benchmark.py --config-file configs/camvid/mean_teacher_wpl_1_30.yaml`; the last line is one JSON object.
+`tools/benchmark.py --config-file configs/camvid/mean_teacher_wpl.yaml`; the last line is one JSON object.
 With UniMatch it also has the plain step as UniMatch's authors' code does it, without a detector: `published_step_s`.
 """
 
