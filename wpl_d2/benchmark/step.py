@@ -107,7 +107,7 @@ class PublishedUniMatch(UniMatch):
         )
         terms.append(consistency_term("loss_perturbed", perturbed.logits, ours, self.threshold, self.alpha / 4))
         mixed = []
-        views = self.stack(items, "strong").unbind(1)
+        views = self.make_strong_views(items).unbind(1)
         for view, mask in zip(views, self.random_samples(views), strict=True):
             mixed.append((torch.where(mask[:, None], view.flip(0), view), ours.where(mask, theirs)))
         return terms + self._strong_terms(mixed), losses

@@ -75,6 +75,9 @@ _DATA = (
     Key("INPUT.STRONG.KIND", "jitter", one_of("jitter", "intensity"),
         "Strong view. jitter: color jitter, grayscale and blur (UniMatch and most of its successors); intensity: 1 to "
         "MAX_OPERATIONS random operations of random strength, without JITTER and the probabilities (AugSeg)."),
+    Key("INPUT.STRONG.DEVICE", "auto", one_of("auto", "cpu", "model"),
+        "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
+        "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
