@@ -16,7 +16,7 @@ from tabulate import tabulate
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.config import load_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.utils.command_line import parse_args, positive_int

@@ -22,10 +22,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
+from wpl_d2.config.validation import check_device
 from wpl_d2.data import read_mask
 from wpl_d2.evaluation import SemSegConfusionEvaluator
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
-from wpl_d2.modeling.build import check_device
 from wpl_d2.structures import IGNORE
 from wpl_d2.utils.command_line import positive_int
 from wpl_d2.utils.cpu_speed import label_map

@@ -20,7 +20,7 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
+from wpl_d2.checkpoint import load_checkpoint, load_model
 from wpl_d2.checkpoint.classes import ClassNames
 from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets

@@ -18,9 +18,10 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
+from wpl_d2.checkpoint import load_framework
 from wpl_d2.checkpoint.classes import ClassNames, check_same_classes, get_run_classes
 from wpl_d2.data import register_part
-from wpl_d2.engine import check_run, launch, load_framework, setup
+from wpl_d2.engine import check_run, launch, setup
 from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
 from wpl_d2.utils.command_line import parse_args
 from wpl_d2.utils.files import make_output_parent, write_text

@@ -11,7 +11,7 @@ import argparse
 from detectron2.engine import default_argument_parser
 from wpl_study.oracle import OracleTrainer, register_oracles
 
-from wpl_d2.engine import check_run, launch, report, save_run_info, setup
+from wpl_d2.engine import check_run, launch, report_results, save_run_info, setup
 from wpl_d2.utils.command_line import parse_args
 from wpl_d2.utils.errors import InputError, check_name
 
@@ -24,7 +24,7 @@ def main(args: argparse.Namespace) -> None:
     trainer = OracleTrainer(cfg)
     trainer.resume_or_load(args.resume)
     save_run_info(cfg)
-    report(cfg, trainer.train(), trainer.framework)
+    report_results(cfg, trainer.train(), trainer.framework)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -11,13 +11,8 @@ from helpers import files_up_to
 from safetensors.torch import save_file
 from torch import nn
 
-from wpl_d2.checkpoint.checkpointer import (
-    FrameworkCheckpointer,
-    load_checkpoint,
-    load_initial_weights,
-    load_model,
-    tensor_bytes,
-)
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, load_initial_weights, load_model
+from wpl_d2.checkpoint.checkpointer import tensor_bytes
 from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.utils.errors import InputError
 from wpl_d2.utils.files import UnwritableError

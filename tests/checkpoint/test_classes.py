@@ -7,11 +7,10 @@ from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
 from torch import nn
 
 from wpl_d2 import build_framework, build_model
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_framework, load_initial_weights
 from wpl_d2.checkpoint.classes import ClassNames, check_model_classes, check_same_classes, get_run_classes
 from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.data.datasets.folder import default_names
-from wpl_d2.engine.report import load_framework
 from wpl_d2.utils.errors import InputError
 
 AUX = ["MODEL.AUX_HEAD.ENABLED", True]

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 import yaml
 from helpers import SMALL
+from wpl_d2.engine.report import evaluate_only
 
 from wpl_d2 import build_framework
 from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_model
-from wpl_d2.engine.report import evaluate_only
 from wpl_d2.export import open_model
 from wpl_d2.inference.predictor import Predictor
 

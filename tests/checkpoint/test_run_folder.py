@@ -18,9 +18,9 @@ from wpl_d2.utils.errors import InputError
 @pytest.fixture(autouse=True)
 def let_go():
     """A folder is held to the end of a process: this one shall not hold those of other tests."""
-    before = set(output._HELD)
+    before = set(output._LOCKED)
     yield
-    for folder in set(output._HELD) - before:
+    for folder in set(output._LOCKED) - before:
         unlock_folder(folder)
 
 

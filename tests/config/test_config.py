@@ -104,6 +104,18 @@ WRONG = [
     ("MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL", "-1", "ASPP_FUSE_KERNEL: -1 is out of its range; give 1, 3 or"),
     ("MODEL.SEM_SEG_HEAD.BIASED_CONVS", "project", "BIASED_CONVS cannot be 'project' .*; give .* \"('project',)\""),
     ("MODEL.SEM_SEG_HEAD.EMBEDDING_DROPOUT", "0.1", "EMBEDDING_DROPOUT; did you mean .*DECODER_DROPOUT"),
+    ("MODEL.RESNETS.NORM", "frozenBN", "MODEL.RESNETS.NORM: 'frozenBN' is not known; did you mean FrozenBN"),
+    ("FRAMEWORK.U2PL.NEGATIVES", "0", "FRAMEWORK.U2PL.NEGATIVES: 0 is out of its range; give a whole number, 1"),
+    ("FRAMEWORK.U2PL.TEMPERATURE", "0", "FRAMEWORK.U2PL.TEMPERATURE: 0.0 is out of its range; give a number above 0"),
+    ("FRAMEWORK.U2PL.UNRELIABLE", "50", "FRAMEWORK.U2PL.UNRELIABLE: 50.0 is out of its range; give percent, from 0 to"),
+    ("FRAMEWORK.U2PL.NEGATIVE_RANKS", "(3, 20, 30)", "NEGATIVE_RANKS: (3, 20, 30) is out of its range; give a rank"),
+    ("FRAMEWORK.U2PL.NEGATIVE_RANKS", "(20, 3)", "NEGATIVE_RANKS: (20, 3) is out of its range; give a rank from 0 on"),
+    ("FRAMEWORK.U2PL.NEGATIVE_RANKS", "(-1, 3)", "NEGATIVE_RANKS: (-1, 3) is out of its range; give a rank from 0 on"),
+    ("FRAMEWORK.AEL.PASTE_CLASSES", "0", "PASTE_CLASSES: 0 is out of its range; give a whole number, 1 or more"),
+    ("SOLVER.OPTIMIZER", "Adam", "SOLVER.OPTIMIZER: 'Adam' is not known; did you mean AdamW"),
+    ("SOLVER.AMP.DTYPE", "float8", "SOLVER.AMP.DTYPE: 'float8' is not known; did you mean float16"),
+    ("INPUT.FORMAT", "BGR", "INPUT.FORMAT: 'BGR' is not known"),
+    ("MODEL.PIXEL_MEAN", "[0.5]", "MODEL.PIXEL_MEAN: [0.5] is out of its range; give three numbers"),
     ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS: GN has 32 groups, into which [48]"),
 ]
 
@@ -119,6 +131,15 @@ def pattern(message):
 def test_what_does_not_fit_is_refused_in_words(key, given, message):
     with pytest.raises(InputError, match=pattern(message)):
         load_cfg("", [key, given])
+
+
+@pytest.mark.parametrize(("value", "key"), [(321, "INPUT.CROP_SIZE"), ("1", "SOLVER.MAX_ITER"), (3, "INPUT.RESIZE")])
+def test_values_of_another_type_that_code_sets_are_refused_too(value, key):
+    cfg = get_cfg()
+    section, name = key.split(".")
+    cfg[section][name] = value
+    with pytest.raises(InputError, match=f"^{key}: "):
+        check_config(cfg)
 
 
 def test_a_renamed_key_is_an_error_of_detectron2s_own_methods_too():

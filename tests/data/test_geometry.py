@@ -183,5 +183,5 @@ def test_the_config_reaches_the_mapper(tree):
     assert LabeledMapper(tree.cfg("INPUT.RESIZE", "bilinear")).view.resize == "bilinear"
     with pytest.raises(ValueError, match=r"INPUT\.RESIZE: 'bilnear' is not known; did you mean bilinear"):
         LabeledMapper(tree.cfg("INPUT.RESIZE", "bilnear"))
-    with pytest.raises(ValueError, match=r"SCALE_BALANCED: 1 is not inside \(1.5, 2.0\); widen"):
+    with pytest.raises(ValueError, match=r"SCALE_BALANCED: 1 is not inside INPUT.SCALE_RANGE \(1.5, 2.0\); widen"):
         LabeledMapper(tree.cfg("INPUT.SCALE_BALANCED", True, "INPUT.SCALE_RANGE", (1.5, 2.0)))

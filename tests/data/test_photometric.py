@@ -169,7 +169,7 @@ def test_a_view_is_counted_and_keeps_shape_and_type(tree):
     ("opts", "message"),
     [
         (["INPUT.STRONG.KIND", "intensty"], "did you mean intensity"),
-        (["INPUT.STRONG.KIND", "intensity", "INPUT.STRONG.MAX_OPERATIONS", 0], "MAX_OPERATIONS: 0 is too small"),
+        (["INPUT.STRONG.KIND", "intensity", "INPUT.STRONG.MAX_OPERATIONS", 0], "MAX_OPERATIONS: 0 is out of"),
     ],
 )
 def test_wrong_settings_name_the_mend(tree, opts, message):

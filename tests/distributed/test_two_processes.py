@@ -9,8 +9,8 @@ import torch
 from detectron2.utils import comm
 from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
 
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint
 from wpl_d2.checkpoint import checkpointer as checkpoint
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_checkpoint
 from wpl_d2.engine import Trainer, launch
 from wpl_d2.modeling.weight_files import DamagedFileError, read_weight_file
 from wpl_d2.utils.errors import InputError

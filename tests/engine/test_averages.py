@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_trainer import StopAfter, run, trainer_of
 
-from wpl_d2.checkpoint.checkpointer import load_checkpoint
+from wpl_d2.checkpoint import load_checkpoint
 
 UNREACHABLE = ["FRAMEWORK.THRESHOLD", 0.9999, "SOLVER.MAX_ITER", 4, "WEIGHTING.MIN_COUNT", 1]
 

@@ -14,14 +14,13 @@ from detectron2.engine import DefaultPredictor
 from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
 
 from wpl_d2 import get_cfg
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, load_framework, load_model
 from wpl_d2.checkpoint import checkpointer as checkpoint
 from wpl_d2.checkpoint import run_folder as output
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_checkpoint, load_model
 from wpl_d2.checkpoint.metadata import build_metadata, restore_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.engine import Trainer
+from wpl_d2.engine import Trainer, report_results
 from wpl_d2.engine.hooks import EvalHook
-from wpl_d2.engine.report import load_framework, report
 from wpl_d2.modeling.weight_files import read_weight_file
 from wpl_d2.utils.errors import InputError
 
@@ -72,7 +71,7 @@ def test_what_an_early_evaluation_left_out_is_told_at_the_end(tree, tmp_path):
     results = trainer.train()
     assert seen == [1, 0]
     with pytest.raises(SystemExit) as end:
-        report(trainer.cfg, results, trainer.framework)
+        report_results(trainer.cfg, results, trainer.framework)
     assert end.value.code == 1
     assert (tmp_path / "out/preview.png").is_file() and (tmp_path / "out/model_final.pth").is_file()
 
@@ -524,7 +523,7 @@ def test_a_data_set_of_other_code_without_names_is_trained_on_and_shown(tree, tm
     assert metadata["classes"] == ["class 0", "class 1", "class 2"]
     assert len({tuple(color) for color in metadata["colors"]}) == 3
     trainer = Trainer(cfg)
-    report(cfg, trainer.train(), trainer.framework)
+    report_results(cfg, trainer.train(), trainer.framework)
     assert (tmp_path / "preview.png").is_file()
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
     with pytest.raises(InputError, match=r"NUM_CLASSES: 4, but somebody_elses_.* has names for 3 classes"):

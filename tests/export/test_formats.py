@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -7,15 +8,18 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.export.torchscript_patch import patch_builtin_len
 from helpers import files_up_to
 from PIL import Image
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.export import FORMATS, export_model, open_model
 from wpl_d2.export import onnx as onnx_format
+from wpl_d2.export.wrapper import ExportWrapper
+from wpl_d2.modeling.model_metadata import metadata_to_texts
 from wpl_d2.utils.errors import InputError
 
 GRAPHS = ["torchscript", "torch_export", "onnx"]
@@ -142,6 +146,23 @@ def test_boxes(exported, teacher, name):
             for values, others in zip(own, other, strict=True):
                 torch.testing.assert_close(others, values)
             assert set(other.classes.tolist()) <= {1, 2}
+
+
+def test_a_torchscript_file_of_an_earlier_version_detects(checkpoint, teacher, tmp_path):
+    class Earlier(ExportWrapper):
+        def find(self, images):
+            return super().detect(images)
+
+    images, content = noise(2, 3, 60, 80), io.BytesIO()
+    wrapper = Earlier(load_model(checkpoint)[0])
+    with torch.no_grad(), patch_builtin_len():
+        module = torch.jit.trace_module(wrapper, {"forward": (images,), "find": (images[:1],)}, check_trace=False)
+    torch.jit.save(module, content, _extra_files=metadata_to_texts(teacher.metadata))
+    (tmp_path / "model.pt").write_bytes(content.getvalue())
+    read = open_model(tmp_path / "model.pt", trust_code=True)
+    for own, other in zip(teacher.detect(images), read.detect(images), strict=True):
+        torch.testing.assert_close(other.boxes, own.boxes)
+        assert len(own.boxes)
 
 
 def test_safetensors_rebuild_the_model(exported, checkpoint):

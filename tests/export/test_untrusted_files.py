@@ -18,7 +18,7 @@ from torch._export.serde.serialize import serialize
 from torch.export import Dim
 
 from wpl_d2.export import open_model
-from wpl_d2.export.archive_check import is_arithmetic
+from wpl_d2.export.torch_export_check import is_arithmetic
 from wpl_d2.modeling.model_metadata import metadata_to_texts
 from wpl_d2.utils.errors import InputError
 

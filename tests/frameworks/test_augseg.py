@@ -121,5 +121,5 @@ def test_a_weighted_training_mixes_as_its_plain_twin(tree):
 
 def test_another_number_of_views_is_refused(tree):
     cfg = tree.cfg(*SMALL, *AUGSEG, "INPUT.STRONG.VIEWS", 2)
-    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.VIEWS: 2, but AugSeg learns from one; set it to 1"):
+    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.VIEWS: 2, but AugSeg needs 1; set it to that"):
         build_framework(cfg)

@@ -213,28 +213,9 @@ def test_it_never_waits_for_the_device(as_published):
         module(cells, module.random_samples()).backward()
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("FRAMEWORK.U2PL.NEGATIVES", 0, r"FRAMEWORK\.U2PL\.NEGATIVES: 0 is too small"),
-        ("FRAMEWORK.U2PL.TEMPERATURE", 0.0, r"FRAMEWORK\.U2PL\.TEMPERATURE: 0\.0 is too small; set it above 0"),
-        *(
-            (
-                "FRAMEWORK.U2PL.NEGATIVE_RANKS",
-                ranks,
-                r"FRAMEWORK\.U2PL\.NEGATIVE_RANKS: .* is no range of ranks; set the",
-            )
-            for ranks in [(3,), (3, 20, 30), (3, 3), (20, 3), (-1, 3)]
-        ),
-        ("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 0, r"REPRESENTATION_DIM: 0, but U2PL needs .* set it to 256"),
-    ],
-)
-def test_what_the_config_says_and_what_it_must_not(key, value, message):
+def test_the_config_reaches_it():
     cfg = get_cfg()
     cfg.merge_from_list([*U2PL, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3])
     module = PixelContrast(cfg)
     assert module.queues.sizes.tolist() == [150, 100, 100]
     assert module.shape == (3, 16, 5)
-    cfg.merge_from_list([key, value])
-    with pytest.raises(ValueError, match=message):
-        PixelContrast(cfg)

@@ -21,7 +21,7 @@ def test_the_student_learns_the_mended_labels(tree, name):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["PSEUDO_LABEL.REFINE", "detector"], "detector goes by boxes; set MODEL.DETECTOR.MODE shared or cached"),
+        (["PSEUDO_LABEL.REFINE", "detector"], "detector needs boxes; set MODEL.DETECTOR.MODE shared or cached"),
         (["PSEUDO_LABEL.REFINE", "prototype", "WEIGHTING.ENABLED", False], "set WEIGHTING.ENABLED True"),
         (["PSEUDO_LABEL.REFINE", "component"], "'component' is not known; did you mean component_vote"),
     ],

@@ -169,8 +169,8 @@ def test_the_contrastive_loss_trains_the_representation_by_its_weight(tree):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["INPUT.STRONG.VIEWS", 2], r"INPUT\.STRONG\.VIEWS: 2, but U2PL learns from one; set it to 1"),
-        (["FRAMEWORK.U2PL.UNRELIABLE", 50.0], r"FRAMEWORK\.U2PL\.UNRELIABLE: 50\.0 percent; set it from 0 to below 50"),
+        (["INPUT.STRONG.VIEWS", 2], r"INPUT\.STRONG\.VIEWS: 2, but U2PL needs 1; set it to that"),
+        (["MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 0], r"REPRESENTATION_DIM: 0, but U2PL needs .* set it to 256"),
     ],
 )
 def test_what_cannot_be_is_refused(tree, opts, message):

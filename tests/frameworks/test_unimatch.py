@@ -72,5 +72,5 @@ def test_the_two_strong_views_are_mixed_apart(tree):
 
 def test_another_number_of_views_is_refused(tree):
     cfg = tree.cfg(*SMALL, "FRAMEWORK.NAME", "UniMatch")
-    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.VIEWS: 1, but UniMatch learns from two; set it to 2"):
+    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.VIEWS: 1, but UniMatch needs 2; set it to that"):
         build_framework(cfg)

@@ -49,7 +49,7 @@ def test_a_step_is_weighted_and_moves_no_statistics_of_its_own(tree, kind, host)
 
 def test_without_a_detector_its_scores_cannot_weigh(tree):
     cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", ("rank", "detector"))
-    with pytest.raises(InputError, match=r"WEIGHTING\.KIND: detector weighs by boxes; set MODEL\.DETECTOR\.MODE"):
+    with pytest.raises(InputError, match=r"WEIGHTING\.KIND: detector needs boxes; set MODEL\.DETECTOR\.MODE"):
         wpl_d2.build_framework(cfg)
 
 

@@ -102,7 +102,7 @@ def test_everything_at_once(tree):
         ("AVERAGE", "logits", "did you mean logit"),
         ("CROP_SIZE", (0, 8), "give .height, width."),
         ("STRIDE", (33, 8), "leaves gaps"),
-        ("WINDOW_BATCH", 0, "at least 1"),
+        ("WINDOW_BATCH", 0, "give a whole number, 1 or more"),
         ("SCALES", (), "give one factor"),
     ],
 )

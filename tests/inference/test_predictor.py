@@ -16,8 +16,7 @@ from pycocotools.coco import COCO
 
 from wpl_d2.data import UnreadableImageError, read_image, read_mask
 from wpl_d2.export import open_model
-from wpl_d2.inference.predict import predict
-from wpl_d2.inference.predictor import Predictor
+from wpl_d2.inference.predictor import Predictor, predict
 from wpl_d2.inference.sliding_window import SlidingWindow
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import PredictionWriter
@@ -32,7 +31,7 @@ def teacher(checkpoint):
 
 
 def run(given, output, model, batch_size=4, opts=(), min_score=0.0):
-    source = open_source(str(given), without=output)
+    source = open_source(str(given), output=output)
     predictor = Predictor(model, "cpu", min_score, opts)
     with PredictionWriter(output, model.metadata, model.detect is not None, source) as results:
         return predict(source, predictor, results, batch_size)

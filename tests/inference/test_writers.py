@@ -17,11 +17,11 @@ from pycocotools.coco import COCO
 
 from wpl_d2 import get_cfg
 from wpl_d2.data import read_mask
-from wpl_d2.inference.predict import predict
-from wpl_d2.inference.predictor import Predictor
-from wpl_d2.inference.runtime_model import Detections, RuntimeModel
+from wpl_d2.inference.predictor import Predictor, predict
+from wpl_d2.inference.runtime_model import RuntimeModel
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import PredictionWriter
+from wpl_d2.structures import Detections
 from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,10 +55,10 @@ def save(file, value, size=(6, 5)):
 def run(given, output, segment=segment, detect=detect, batch_size=4):
     """Predict; returns names of what was skipped, what was left out in words, and the results."""
     model = RuntimeModel(METADATA, segment, detect)
-    source = open_source(str(given), without=output)
+    source = open_source(str(given), output=output)
     with PredictionWriter(output, METADATA, detect is not None, source) as results:
         skipped = predict(source, Predictor(model, "cpu"), results, batch_size)
-    return [frame.file.as_posix() for frame in skipped], source.left_out(), results
+    return [frame.file.as_posix() for frame in skipped], source.ignored(), results
 
 
 def masks(output):

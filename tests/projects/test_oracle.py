@@ -15,7 +15,7 @@ from PIL import Image
 from wpl_study.oracle import Oracle, OracleTrainer, TruthMapper, host_of, oracle_source, register_oracles
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.data import build_train_loader
 from wpl_d2.data.loader import unlabeled_records
 from wpl_d2.engine import Trainer

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: writing it down, and reading its config."""
+"""Building a checkpoint's metadata (see `wpl_d2.modeling.model_metadata`), and restoring the config from it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 
 def build_metadata(cfg: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself, as plain data: its config, class names, colors and preprocessing.
+    """Build the metadata of a run's checkpoints.
 
     Args:
-        cfg: complete. Classes of a data set that other code registered without names or colors get default ones.
+        cfg: a complete config; classes that a data set registers without names or colours get default ones.
 
     Raises:
         InputError: the run's data sets have different classes.

@@ -1,4 +1,4 @@
-"""A run's config: the defaults, overlaid by YAML files and a command line; what does not fit is refused in words."""
+"""The config of a run: the defaults, then YAML files, then the command line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 def get_cfg() -> CN:
-    """A copy of Detectron2's default config with this project's keys and defaults."""
+    """Detectron2's default config with this project's keys and defaults."""
     # Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
     from .. import modeling  # noqa: F401
 
@@ -45,15 +45,15 @@ def add_wpl_config(cfg: CN) -> None:
 
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
-    """The defaults, overlaid by a YAML file and by `KEY VALUE` pairs.
+    """The defaults with the values of a YAML file and of `KEY VALUE` pairs, checked.
 
     Args:
         config_file: path of a YAML config; "" for none.
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: a file that cannot be read, an unknown key (the message names the nearest valid ones), a value of
-            another type than the key's or out of its range, or a key of another backbone.
+        InputError: a file that cannot be read, an unknown key (the message names the nearest ones), an invalid value,
+            keys that contradict each other, or an override that only another backbone reads.
     """
     cfg = get_cfg()
     for key, value in read_values(config_file) if config_file else ():
@@ -81,11 +81,11 @@ def override(cfg: CN, opts: Sequence[str]) -> None:
 
 
 def read_values(file: str) -> Iterator[tuple[str, Any]]:
-    """The keys, such as "SOLVER.MAX_ITER", and values of a YAML config and of what its `_BASE_` names.
+    """The keys, such as "SOLVER.MAX_ITER", and values of a YAML config and of its `_BASE_`.
 
     Raises:
-        InputError: one of these files is missing, is no YAML, has a tag that would run code or a key twice, or holds no
-            keys.
+        InputError: one of the files is missing, is no YAML, has a tag that would run code or the same key twice, or
+            holds no keys.
     """
     try:
         content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
@@ -106,7 +106,7 @@ def read_values(file: str) -> Iterator[tuple[str, Any]]:
 
 
 class _ConfigFile(CN):
-    """Detectron2's reader, for each of whose files, those of `_BASE_` too, a key may be given once."""
+    """Detectron2's reader, which also rejects a key that a file, or a `_BASE_` of it, gives twice."""
 
     @classmethod
     def _open_cfg(cls, filename: str) -> IO[str]:
@@ -116,16 +116,18 @@ class _ConfigFile(CN):
 
 
 def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
-    """Set one key, in place. A whole number does for a key that takes any; lists, tuples and bare names do for names.
+    """Set one key, in place.
+
+    Whole numbers are accepted for floats; lists, tuples and single names for lists of names.
 
     Args:
         cfg: not frozen.
         key: such as "SOLVER.MAX_ITER".
-        value: as YAML or the command line has it; text is read as Python's literal if it is one.
+        value: from YAML or the command line; text that is a Python literal is read as one.
         source: where it comes from, for the message.
 
     Raises:
-        InputError: there is no such key, or its values are of another type.
+        InputError: the key is unknown or renamed, or its values are of another type.
     """
     if (present := translate(key, value)) != (key, value):
         old, new = (key, present[0]) if key in RENAMED else (f"{key} {value}", present[1])
@@ -156,11 +158,11 @@ def translate(key: str, value: Any) -> tuple[str, Any]:
 
 
 def find_misplaced(opts: Sequence[str], keys: Collection[str]) -> str:
-    """What makes a command line's overrides no list of KEY VALUE pairs, and how to mend it; "" if they are one.
+    """Why a command line's overrides are no list of KEY VALUE pairs, and how to mend it; "" if they are one.
 
     Args:
         opts: keys and values in turn.
-        keys: those that there are.
+        keys: all valid ones.
     """
     joined = next((word for word in opts[::2] if "=" in word and word.partition("=")[0] in keys), "")
     if joined:
@@ -195,7 +197,7 @@ def flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def _fit(value: Any, old: Any) -> Any:
-    """A value in the type of the one before it, where that changes nothing of what it says."""
+    """The value in the type of the old one, where that does not change its meaning."""
     if isinstance(old, float):
         return _whole_to_float(value)
     names = isinstance(old, list | tuple) and bool(old) and all(isinstance(name, str) for name in old)
@@ -214,7 +216,7 @@ def _whole_to_float(value: Any) -> Any:
 
 
 def _example(old: Any, given: Any) -> str:
-    """What could be written in place of a value of the wrong type."""
+    """What to write instead of a value of the wrong type."""
     if isinstance(old, str):
         return f"text, such as \"'{given}'\""
     if not isinstance(old, list | tuple):

@@ -15,7 +15,7 @@ class Constraint:
 
     Attributes:
         text: completes "give ...", such as "a number from 0 to 1".
-        holds: whether a value of the key's own type is one.
+        holds: whether a value is one; may raise `TypeError` for other types than the key's.
     """
 
     text: str
@@ -31,7 +31,11 @@ class Constraint:
         Raises:
             InputError: it is none of the allowed ones.
         """
-        if not self.holds(value):
+        try:
+            holds = self.holds(value)
+        except TypeError:  # of another type than the key's
+            holds = False
+        if not holds:
             raise InputError(f"{key}: {value!r} is out of its range; give {self.text}")
 
 
@@ -47,7 +51,7 @@ class Names(Constraint):
 
     def check(self, key: str, value: Any) -> None:
         """See `Constraint.check`; the message proposes the nearest name."""
-        for name in [value] if isinstance(value, str) else value:
+        for name in value if isinstance(value, list | tuple) else [value]:
             check_name(key, name, self.valid)
 
 
@@ -82,26 +86,11 @@ def is_numbers(value: Any, count: int) -> bool:
     return len(value) == count and all(type(number) in (int, float) for number in value)
 
 
-def _is_size(value: Any) -> bool:
+def is_size(value: Any) -> bool:
+    """Whether a value is a list or tuple of two whole numbers above 0."""
     return len(value) == 2 and all(type(length) is int and length > 0 for length in value)
 
 
-def _is_range(value: Any) -> bool:
+def is_range(value: Any) -> bool:
+    """Whether a value is a list or tuple of two numbers above 0, the second not below the first."""
     return is_numbers(value, 2) and 0 < value[0] <= value[1]
-
-
-FLAG = Constraint("True or False")
-TEXT = Constraint("text")
-NAMES = Constraint("names, such as ('a', 'b')")
-IDS = Constraint("class ids, such as (0, 3)")
-NUMBER = Constraint("a number")
-SHARE = Constraint("a number from 0 to 1", lambda value: 0 <= value <= 1)
-POSITIVE = Constraint("a number above 0", lambda value: value > 0)
-NOT_NEGATIVE = Constraint("a number, 0 or more", lambda value: value >= 0)
-COUNT = Constraint("a whole number, 1 or more", lambda value: value >= 1)
-COUNT_FROM_0 = Constraint("a whole number, 0 or more", lambda value: value >= 0)
-COUNTS = Constraint("whole numbers, 1 or more", lambda value: len(value) > 0 and all(count >= 1 for count in value))
-SIZE = Constraint("(height, width) in pixels, such as (321, 321)", _is_size)
-RANGE = Constraint("(lowest, highest), both above 0", _is_range)
-AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: _is_range(value) and value[1] <= 1)
-CHANNELS = Constraint("three numbers, those of red, green and blue", lambda value: is_numbers(value, 3))

@@ -1,6 +1,6 @@
-"""Which configs are valid: all that can be known before data, weights and models are looked at.
+"""Which configs are valid: every check that needs neither data nor weights nor a model.
 
-What one framework alone requires is in `Framework.check_config`; names in a registry are checked where it is read.
+What a single framework requires is in its `check_config`; names of a registry are checked where it is read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_config(cfg: CfgNode) -> None:
 
 
 def check_section(cfg: CfgNode, section: str) -> None:
-    """As `check_config`, for the keys of one section, such as "TEST.INFERENCE", and of the sections in it."""
+    """`check_config` for the keys of one section, such as "TEST.INFERENCE", and of the sections in it."""
     for key in KEYS:
         if f"{key.name}.".startswith(f"{section}."):
             key.constraint.check(key.name, _value(cfg, key.name))
@@ -164,17 +164,20 @@ def _check_detector(cfg: CfgNode) -> None:
 def _check_refinement(cfg: CfgNode) -> None:
     refine = cfg.PSEUDO_LABEL.REFINE
     if refine == "detector" and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("PSEUDO_LABEL.REFINE: detector goes by boxes; set MODEL.DETECTOR.MODE shared or cached")
+        raise InputError("PSEUDO_LABEL.REFINE: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
     if refine == "prototype" and not cfg.WEIGHTING.ENABLED:
-        raise InputError("PSEUDO_LABEL.REFINE: prototype goes by the weights' memory bank; set WEIGHTING.ENABLED True")
+        raise InputError("PSEUDO_LABEL.REFINE: prototype needs the weights' memory bank; set WEIGHTING.ENABLED True")
 
 
 def _check_weighting(cfg: CfgNode) -> None:
+    for section in ("WEIGHTING", "RPPI"):
+        if cfg[section].ENABLED and cfg.MODEL.DETECTOR.MODE == "alone":
+            raise InputError(f"{section}.ENABLED: True, but a detector labels no pixels; set it to False")
     keys = cfg.WEIGHTING
     if not keys.ENABLED:
         return
     if "detector" in keys.KIND and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("WEIGHTING.KIND: detector weighs by boxes; set MODEL.DETECTOR.MODE shared or cached")
+        raise InputError("WEIGHTING.KIND: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
     if cfg.RPPI.ENABLED:
         return
     # Labeled pixels alone fill the memory bank: without any, all weights would stay neutral.
@@ -235,4 +238,4 @@ _RULES: dict[str, Callable[[CfgNode], None]] = {
     "TEST.INFERENCE": _check_windows,
     "TEST": _check_evaluator,
 }
-"""What several keys must fulfil together, by the section to which their check belongs."""
+"""Rules about several keys, by the section whose check includes them."""

@@ -11,8 +11,9 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..config.validation import check_section
 from ..structures import IGNORE
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from .detection_cache import DetectionCache
 from .image_io import APPLY, UnreadableImageError, read_mask, read_record
 from .transforms.geometry import RandomView, View
@@ -186,13 +187,18 @@ class EvalMapper:
 
 
 def build_view(cfg: CfgNode) -> RandomView:
-    """The geometry that `INPUT` asks for; padding has the colour that normalisation makes zero."""
+    """The geometry that `INPUT` describes; padding has the color that normalization makes zero.
+
+    Raises:
+        InputError: an invalid value below INPUT.
+    """
+    check_section(cfg, "INPUT")
     keys = cfg.INPUT
     return RandomView(
         keys.SCALE_RANGE,
         keys.CROP_SIZE,
         cfg.MODEL.PIXEL_MEAN,
-        check_name("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "none")) == "horizontal",
+        keys.RANDOM_FLIP == "horizontal",
         scale_base=keys.SCALE_BASE,
         scale_balanced=keys.SCALE_BALANCED,
         resize=keys.RESIZE,
@@ -200,16 +206,10 @@ def build_view(cfg: CfgNode) -> RandomView:
 
 
 def build_strong_view(cfg: CfgNode) -> StrongView:
-    """The change of colours that `INPUT.STRONG` asks for.
-
-    Raises:
-        InputError: there is no such kind, or it would be of no operation.
-    """
+    """The change of colors that `INPUT.STRONG` describes."""
     keys = cfg.INPUT.STRONG
-    if check_name("INPUT.STRONG.KIND", keys.KIND, ("jitter", "intensity")) == "jitter":
+    if keys.KIND == "jitter":
         return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
-    if keys.MAX_OPERATIONS < 1:
-        raise InputError(f"INPUT.STRONG.MAX_OPERATIONS: {keys.MAX_OPERATIONS} is too small; set it to 1 or more")
     return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
 
 

@@ -1,10 +1,9 @@
-"""Training: the trainer, its hooks and checkpoints, and the start of a run."""
+"""Training: launching processes, the start of a run, the trainer and its hooks."""
 
 from .launch import launch
 from .preflight import check_run
-from .report import evaluate_only, load_framework, report
 from .runs import Spread, is_finished, last_value, paired_differences, read_json, read_metrics
-from .setup import save_run_info, setup
+from .setup import report_results, save_run_info, setup
 from .solver import build_optimizer
 from .trainer import Trainer
 
@@ -13,15 +12,13 @@ __all__ = [
     "Trainer",
     "build_optimizer",
     "check_run",
-    "evaluate_only",
     "is_finished",
     "last_value",
     "launch",
-    "load_framework",
     "paired_differences",
     "read_json",
     "read_metrics",
-    "report",
+    "report_results",
     "save_run_info",
     "setup",
 ]

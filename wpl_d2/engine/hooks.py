@@ -16,7 +16,8 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import Tensor
 
-from ..checkpoint.checkpointer import STEP_FILE, FrameworkCheckpointer, load_checkpoint
+from ..checkpoint import FrameworkCheckpointer, load_checkpoint
+from ..checkpoint.checkpointer import STEP_FILE
 from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError

@@ -9,7 +9,7 @@ import torch
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 
 
 def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer:
@@ -32,7 +32,7 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=lambda name: factors[name.split(".")[0]],
     )
-    if check_name("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("SGD", "AdamW")) == "AdamW":
+    if solver.OPTIMIZER == "AdamW":
         return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(params, lr=solver.BASE_LR)
     sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
     return sgd(params, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)

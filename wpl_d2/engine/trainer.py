@@ -17,11 +17,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, tensor_bytes
+from ..checkpoint import FrameworkCheckpointer, load_initial_weights
+from ..checkpoint.checkpointer import tensor_bytes
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
-from ..utils.errors import InputError, check_name, one_line_message
+from ..utils.errors import InputError, one_line_message
 from ..utils.signals import STOP_SIGNALS, StopRequest
 from .hooks import (
     AfterStep,
@@ -269,16 +270,6 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
 
 
 def amp_dtype(cfg: Any) -> torch.dtype | None:
-    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off.
-
-    Raises:
-        InputError: the type is not known, or not for this device.
-    """
-    amp = cfg.SOLVER.AMP
-    if not amp.ENABLED:
-        return None
+    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off."""
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    check_name("SOLVER.AMP.DTYPE", amp.DTYPE, types)
-    if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
-        raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
-    return types[amp.DTYPE]
+    return types[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None

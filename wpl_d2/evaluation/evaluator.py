@@ -14,12 +14,13 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
+from ..config.validation import check_section
 from ..data import build_test_loader, read_mask
 from ..data.image_io import APPLY
 from ..frameworks import Framework
 from ..inference.build import build_inference, evaluated_crop
 from ..structures import IGNORE
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from .detection import build_box_evaluator
 from .left_out import NOTHING, LeftOut, LenientEvaluator, ReadableImages, records_with_masks
 from .pseudo_labels import evaluate_pseudo_labels
@@ -89,9 +90,6 @@ def _evaluate_one(cfg: Any, model: Any, dataset: str, name: str, left_out: LeftO
     return OrderedDict(inference_on_dataset(build_inference(cfg, model), loader, evaluator) or {})
 
 
-EVALUATORS = ("confusion", "detectron2", "submission")
-
-
 def build_evaluator(
     cfg: Any, dataset_name: str, output_dir: str | Path, left_out: LeftOut = NOTHING
 ) -> DatasetEvaluator:
@@ -107,45 +105,23 @@ def build_evaluator(
             evaluator takes none without.
 
     Raises:
-        InputError: no evaluator of that name, one that does not go with TEST.INFERENCE or the classes, or an image
-            without a mask where nothing may be left out.
+        InputError: an invalid value below TEST, an evaluator that does not go with the classes, or an image without a
+            mask where nothing may be left out.
     """
+    check_section(cfg, "TEST")
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out)
-    name = check_evaluator(cfg)
-    if name == "submission":
+    if cfg.TEST.EVALUATOR == "submission":
         return SubmissionWriter(dataset_name, output_dir)
     classes, padding = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, cfg.TEST.INFERENCE.JUDGE_PADDING
     evaluators: list[DatasetEvaluator] = [
         SemSegConfusionEvaluator(dataset_name, classes, evaluated_crop(cfg), padding, left_out)
-        if name == "confusion"
+        if cfg.TEST.EVALUATOR == "confusion"
         else build_detectron2_evaluator(dataset_name, output_dir)
     ]
     if cfg.MODEL.DETECTOR.MODE == "shared":
         evaluators.append(build_box_evaluator(dataset_name, output_dir, cfg.DATASETS.MIN_BOX_AREA, left_out))
     return DatasetEvaluators(evaluators)
-
-
-def check_evaluator(cfg: Any) -> str:
-    """The name in `TEST.EVALUATOR`, if segmentation can be judged by it.
-
-    Args:
-        cfg: a complete config.
-
-    Raises:
-        InputError: no evaluator of that name, or one that does not go with TEST.INFERENCE.
-    """
-    name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
-    if evaluated_crop(cfg) and name != "confusion":
-        raise InputError(
-            f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
-        )
-    if cfg.TEST.INFERENCE.JUDGE_PADDING and not evaluated_crop(cfg):
-        raise InputError(
-            f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {cfg.TEST.INFERENCE.MODE} pads nothing that is judged; "
-            "set MODE crop, or this to False"
-        )
-    return name
 
 
 def build_detectron2_evaluator(dataset_name: str, output_dir: str | Path) -> SemSegEvaluator:

@@ -1,4 +1,4 @@
-"""ONNX: runs in ONNX Runtime and what else reads the format."""
+"""ONNX, for ONNX Runtime and other runtimes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Onnx:
                 dynamo=True,
                 verbose=False,
             )
-        assert program is not None  # the other exporter's result
+        assert program is not None  # as the TorchScript-based exporter returns
         program.model.metadata_props.update(metadata_to_texts(metadata))
         program.save(path, external_data=False)
 
@@ -51,7 +51,7 @@ class Onnx:
         """See `Format`.
 
         Raises:
-            InputError: the packages of the extra `onnx` are not installed, or other files belong to the model.
+            InputError: the packages of the extra `onnx` are not installed, or the model refers to other files.
         """
         runtime, content = _need("onnxruntime"), path.read_bytes()
         _check_self_contained(content, path)
@@ -60,7 +60,7 @@ class Onnx:
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             session = runtime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # its exceptions have no common class of their own
+        except Exception as error:  # its exceptions have no common base class
             raise InputError(f"{path}: is no ONNX file ({error}); export it anew") from error
 
         def segment(images: Tensor) -> Tensor:
@@ -72,11 +72,11 @@ class Onnx:
 
 
 def _check_self_contained(content: bytes, path: Path) -> None:
-    """Refuse what would make ONNX Runtime open other files: weights in them, and operators that are not ONNX's own."""
+    """Reject what makes ONNX Runtime open other files: external weights, and operators that are not ONNX's own."""
     onnx = _need("onnx")
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # of protobuf, which may be another implementation with another class
+    except Exception as error:  # protobuf's class, which depends on its implementation
         raise InputError(f"{path}: is no ONNX file; export it anew") from error
     own = {"", "ai.onnx", *(function.domain for function in model.functions)}
     for message in _messages(model):

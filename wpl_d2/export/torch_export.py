@@ -1,4 +1,4 @@
-"""`torch.export`: one graph of ATen operators, for PyTorch's own compilers and runtimes."""
+"""`torch.export`: a graph of ATen operators, for PyTorch's compilers and runtimes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch.export.passes import move_to_device_pass
 from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .archive_check import sanitized_copy
+from .torch_export_check import sanitized_copy
 from .wrapper import ExportWrapper, integer_padding, sample_images
 
 
 class TorchExport:
-    """The segmentation: images (B, 3, H, W) float to logits, as one graph of any batch, height and width."""
+    """The segmentation: images (B, 3, H, W) float to logits, for any batch size, height and width."""
 
     suffix = ".pt2"
     supports_boxes = False
@@ -29,7 +29,7 @@ class TorchExport:
     def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
         program = export_program(ExportWrapper(model))
-        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+        # Through memory: on a full disk PyTorch's file writer aborts the process.
         content = io.BytesIO()
         torch.export.save(program, content, extra_files=metadata_to_texts(metadata, _min_size(program)))
         path.write_bytes(content.getvalue())
@@ -38,7 +38,7 @@ class TorchExport:
         """See `Format`.
 
         Raises:
-            InputError: something in it could run code.
+            InputError: something in it could execute code.
         """
         texts = dict.fromkeys(METADATA_KEYS, "")
         try:
@@ -46,7 +46,7 @@ class TorchExport:
             module, least = move_to_device_pass(program, device).module(), _min_size(program)
         except InputError:
             raise
-        except Exception as error:  # of many classes, from several readers that are tried in turn
+        except Exception as error:  # of any class: PyTorch tries several readers in turn
             version = torch.__version__
             raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
 
@@ -64,7 +64,7 @@ class TorchExport:
 
 
 def export_program(wrapper: ExportWrapper) -> ExportedProgram:
-    """The graph of a model at any batch, height and width.
+    """Export the graph of a model for any batch size, height and width.
 
     Args:
         wrapper: on the CPU.
@@ -72,14 +72,14 @@ def export_program(wrapper: ExportWrapper) -> ExportedProgram:
     sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
     with torch.no_grad(), integer_padding():
         program = torch.export.export(wrapper, (sample_images(),), dynamic_shapes=sizes, strict=False)
-    # The shape rule of max pooling leaves guards on odd and even sizes that the graph does not need: it is checked at
-    # both (`compare`), and would refuse half of all images.
+    # The shape rule of max pooling leaves guards for odd or even sizes, which would reject half of all images. The
+    # graph does not need them: `compare` checks it at both.
     program._guards_code = []
     return program
 
 
 def _min_size(program: ExportedProgram) -> int:
-    """The fewest pixels a side for which a graph's shape rules hold."""
+    """The smallest image side in pixels that a graph's shape constraints allow."""
     (name,) = program.graph_signature.user_inputs
     (images,) = (node for node in program.graph.nodes if node.name == name)
     sides = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]

@@ -1,4 +1,4 @@
-"""TorchScript: runs where PyTorch does, C++ included; with boxes also wants torchvision's operators."""
+"""TorchScript: runs with PyTorch, C++ included; with boxes torchvision's operators are needed too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import torchvision  # noqa: F401, registers the operators that boxes need
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
-from ..inference.runtime_model import Detections, RuntimeModel
+from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
+from ..structures import Detections
 from ..utils.errors import InputError
 from .wrapper import ExportWrapper, sample_images
 
 
 class TorchScript:
-    """Method `forward`: images (B, 3, H, W) float to logits; `detect`: one image (1, 3, H, W) to its boxes."""
+    """Methods `forward`, images (B, 3, H, W) float to logits, and `detect`, one image (1, 3, H, W) to its boxes."""
 
     suffix = ".pt"
     supports_boxes = True
@@ -31,10 +32,10 @@ class TorchScript:
         inputs: dict[str, tuple[Tensor, ...]] = {"forward": (images,)}
         if boxes:
             inputs["detect"] = (images[:1],)
-        # Else the number of boxes at each stage would be the sample's.
+        # Otherwise the numbers of boxes would be traced as constants.
         with torch.no_grad(), patch_builtin_len():
             traced = torch.jit.trace_module(wrapper, inputs, check_trace=False)
-        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+        # Through memory: on a full disk PyTorch's file writer aborts the process.
         content = io.BytesIO()
         torch.jit.save(traced, content, _extra_files=metadata_to_texts(metadata))
         path.write_bytes(content.getvalue())
@@ -47,7 +48,7 @@ class TorchScript:
         except RuntimeError as error:
             raise InputError(f"{path}: is no TorchScript file; export it anew") from error
 
-        # Files of earlier versions call it `find`.
+        # In files of earlier versions the method is `find`.
         method: Any = getattr(module, "detect", None) or getattr(module, "find", None)
 
         def detect(images: Tensor) -> list[Detections]:

@@ -1,4 +1,4 @@
-"""The module whose graph is exported: pixels in, logits out, at any image size."""
+"""The module that is exported: pixels to logits, at any image size."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..utils.errors import InputError
 
 
 class ExportWrapper(nn.Module):
-    """A `UnifiedSegDet` with its normalization, in operations that tracers can follow.
+    """A `UnifiedSegDet` with its normalization, in operations that tracers support.
 
     The model's own `segment` and `detect_images` loop over a list of images and move them to a device. Here the batch
     stays one dimension of the graph, which runs on any device.
@@ -28,10 +28,10 @@ class ExportWrapper(nn.Module):
     model: UnifiedSegDet
 
     def __init__(self, model: nn.Module) -> None:
-        """Wrap a model, which loses its gradients.
+        """Wrap a model, and disable its gradients.
 
         Args:
-            model: from `load_model`.
+            model: of `load_model`.
 
         Raises:
             InputError: it does not segment.
@@ -41,7 +41,7 @@ class ExportWrapper(nn.Module):
             kind = type(model).__name__
             raise InputError(f"--format: a graph holds a segmentation, which {kind} does not make; use safetensors")
         self.model = model.requires_grad_(False)
-        # Also of the wrapper: an exporter that finds a part in training mode puts all of it there.
+        # The wrapper too: an exporter that finds any module in training mode puts all of them into it.
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -54,8 +54,8 @@ class ExportWrapper(nn.Module):
     def detect(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes of one image (1, 3, H, W): xyxy (N, 4) in pixels, scores (N,), semantic class ids (N,)."""
         features = self.model.encode(self._normalize(images))
-        found = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
-        return found.boxes, found.scores, found.classes
+        detections = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
+        return detections.boxes, detections.scores, detections.classes
 
     def _normalize(self, images: Tensor) -> Tensor:
         normalized = (images - self.model.pixel_mean) / self.model.pixel_std
@@ -66,19 +66,19 @@ class ExportWrapper(nn.Module):
 
 
 def sample_images() -> Tensor:
-    """A batch (2, 3, 96, 128) to trace with, of no size that a tracer could take for a rule: not 1, not square."""
+    """A batch (2, 3, 96, 128) to trace with; tracers may treat sizes of 1 and equal sizes as constant."""
     return torch.rand(2, 3, 96, 128) * 255
 
 
 @contextmanager
 def integer_padding() -> Iterator[None]:
-    """Let timm's "same" padding reckon in integers: it rounds a float up, which `torch.export` cannot write."""
+    """Let timm's "same" padding compute with integers; it rounds floats, which `torch.export` cannot serialize."""
     with mock.patch.object(padding, "get_same_padding", _same_padding):
         yield
 
 
 def _same_padding(length: int, kernel_size: int, stride: int, dilation: int) -> int:
     reach = (kernel_size - 1) * dilation + 1
-    # In this form the sizes of one layer cancel in the next one's; else they grow until reading a file takes minutes.
+    # In this form sizes cancel from layer to layer. Otherwise their expressions grow until reading takes minutes.
     total = ((length + stride - 1) // stride - 1) * stride + reach - length
     return total if reach >= stride else max(total, 0)

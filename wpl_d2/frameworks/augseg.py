@@ -18,7 +18,6 @@ from .loss_terms import consistency_term, split
 from .mixing import box_masks, paste
 from .pseudo_labels import predict
 from .teacher_student import TeacherStudent
-from .validation import check_views
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -38,6 +37,8 @@ class AugSeg(TeacherStudent):
         framework: the arguments of `TeacherStudent`.
     """
 
+    strong_views = 1
+
     @configurable
     def __init__(self, *, injection: bool, **framework: Any) -> None:
         super().__init__(**framework)
@@ -46,7 +47,6 @@ class AugSeg(TeacherStudent):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        check_views(cfg, 1)
         return super().from_config(cfg) | {"injection": cfg.FRAMEWORK.AUGSEG.INJECTION}
 
     def random_samples(self, views: Tensor) -> InjectionSamples:

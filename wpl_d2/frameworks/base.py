@@ -13,14 +13,15 @@ from detectron2.config import configurable
 from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
+from ..config.validation import check_config
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
-from ..utils.errors import InputError, check_name
+from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
 from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
-from .validation import check_config, check_paste, check_pool_norm, images_per_process
+from .validation import check_requirements, images_per_process
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -39,10 +40,13 @@ def build_framework(cfg: Any) -> Framework:
     """The framework that `cfg.FRAMEWORK.NAME` names, on `cfg.MODEL.DEVICE`.
 
     Raises:
-        InputError: no framework of that name.
+        InputError: no framework of that name, an invalid config, or one that this framework cannot use.
     """
     name = check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
-    return FRAMEWORK_REGISTRY.get(name)(cfg).to(cfg.MODEL.DEVICE)
+    framework = FRAMEWORK_REGISTRY.get(name)
+    check_config(cfg)
+    framework.check_config(cfg)
+    return framework(cfg).to(cfg.MODEL.DEVICE)
 
 
 class Framework(nn.Module):
@@ -59,6 +63,7 @@ class Framework(nn.Module):
         metric: selects the best checkpoint; a name in metrics.json.
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM.
+        strong_views: the number of strong views of an image that it learns from; None: it takes any.
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
     """
@@ -66,6 +71,7 @@ class Framework(nn.Module):
     metric = "sem_seg/mIoU"
     semi_supervised = True
     has_representation = False
+    strong_views: int | None = None
     pastes = False
     mixes = False
 
@@ -122,18 +128,7 @@ class Framework(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments of `__init__` from a config, as Detectron2's `configurable` asks for them.
-
-        Raises:
-            InputError: invalid values, or keys that do not go together.
-        """
-        check_config(cfg)
-        check_paste(cfg, cls.pastes)
-        check_pool_norm(cfg, cls.smallest_batch(cfg))
-        if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM and not cls.has_representation:
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {cfg.FRAMEWORK.NAME} trains no representation; set it to 0"
-            )
+        """The arguments of `__init__`, without the teacher, which subclasses that have one add."""
         ohem = cfg.FRAMEWORK.OHEM
         return {
             "student": build_model(cfg),
@@ -147,6 +142,20 @@ class Framework(nn.Module):
             "burn_in": cfg.FRAMEWORK.BURN_IN,
             "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
         }
+
+    @classmethod
+    def check_config(cls, cfg: Any) -> None:
+        """Reject a config that this framework cannot use, before anything is built.
+
+        A subclass with rules of its own extends it.
+
+        Args:
+            cfg: complete; `wpl_d2.config.validation.check_config` finds nothing wrong with it.
+
+        Raises:
+            InputError: the message names the key and how to change it.
+        """
+        check_requirements(cls, cfg)
 
     @classmethod
     def smallest_batch(cls, cfg: Any) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from ..modeling import FPNDetector, build_model
+from ..modeling import build_model
 from ..modeling.detector import losses_or_nan
 from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
@@ -27,17 +27,18 @@ class Detector(Framework):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        check_paste(cfg, cls.pastes)
-        for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
-            if on:
-                raise InputError(f"{key}.ENABLED: True, but a detector labels no pixels; set it to False")
-        student = build_model(cfg)
-        if not isinstance(student, FPNDetector):
+        return {"student": build_model(cfg)}
+
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        # What a segmenter needs is not asked for.
+        check_paste(cls, cfg)
+        if cfg.MODEL.DETECTOR.MODE != "alone":
             raise InputError(
                 f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is no detector alone, which "
                 "FRAMEWORK.NAME Detector trains; set it to FPNDetector"
             )
-        return {"student": student}
 
     @override
     def terms(self, batch: Batch) -> Terms:

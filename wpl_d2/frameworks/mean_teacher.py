@@ -44,9 +44,14 @@ class MeanTeacher(TeacherStudent):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
+        return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
+
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        super().check_config(cfg)
         if cfg.INPUT.STRONG.VIEWS < 1:
             raise InputError("INPUT.STRONG.VIEWS: 0, but MeanTeacher learns from strong views; set it to 1")
-        return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
 
     @override
     def terms(self, batch: Batch) -> Terms:

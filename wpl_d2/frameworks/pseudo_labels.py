@@ -17,9 +17,7 @@ from torch import Tensor
 
 from ..modeling import UnifiedSegDet
 from ..structures import Detections, PseudoLabels, SemSegOutput
-from ..utils.errors import check_name
 from ..weighting import Evidence, PixelWeigher, Refinement
-from ..weighting.refinement import REFINEMENTS
 
 
 class Prediction(NamedTuple):
@@ -79,12 +77,8 @@ def make_pseudo_labels(evidence: Evidence, refinement: Refinement | None, weighe
 
 
 def build_refinement(cfg: Any) -> Refinement | None:
-    """The refinement that PSEUDO_LABEL.REFINE names; None for "none".
-
-    Raises:
-        InputError: an unknown name.
-    """
-    name = check_name("PSEUDO_LABEL.REFINE", cfg.PSEUDO_LABEL.REFINE, ("none", *REFINEMENTS))
+    """The refinement that PSEUDO_LABEL.REFINE names; None for "none"."""
+    name = cfg.PSEUDO_LABEL.REFINE
     return None if name == "none" else Refinement(name, tuple(cfg.MODEL.DETECTOR.CLASSES), cfg.RPPI.BOX_SCORE)
 
 

@@ -49,16 +49,21 @@ class TeacherStudent(Framework):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        if cfg.FRAMEWORK.EMA_BUFFERS == "none" and not cls.teacher_trains:
-            raise InputError(
-                "FRAMEWORK.EMA_BUFFERS: none, but this teacher's BN statistics would never move; set ema or copy"
-            )
         return super().from_config(cfg) | {
             "teacher": build_model(cfg),
             "ema_max_decay": cfg.FRAMEWORK.EMA_DECAY,
             "ema_buffers": cfg.FRAMEWORK.EMA_BUFFERS,
             "ema_copy_steps": cfg.FRAMEWORK.EMA_COPY_STEPS,
         }
+
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        super().check_config(cfg)
+        if cfg.FRAMEWORK.EMA_BUFFERS == "none" and not cls.teacher_trains:
+            raise InputError(
+                "FRAMEWORK.EMA_BUFFERS: none, but this teacher's BN statistics would never move; set ema or copy"
+            )
 
     @torch.no_grad()
     @override

@@ -14,7 +14,6 @@ from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 from .loss_terms import consistency_term, select, split
 from .mixing import CutMixBoxes, cutmix
 from .pseudo_labels import Prediction, predict
-from .validation import check_views
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -35,6 +34,7 @@ class UniMatch(Framework):
         framework: the arguments of `Framework`.
     """
 
+    strong_views = 2
     mixes = True
 
     @configurable
@@ -46,7 +46,6 @@ class UniMatch(Framework):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        check_views(cfg, 2)
         return super().from_config(cfg) | {
             "feature_dropout": cfg.FRAMEWORK.FEATURE_DROPOUT,
             "cutmix": CutMixBoxes(cfg),

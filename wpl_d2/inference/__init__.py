@@ -2,15 +2,13 @@
 
 from .build import Inference, build_inference, build_predict
 from .detection_caching import cache_detections
-from .predict import predict
-from .predictor import Prediction, Predictor
-from .runtime_model import Detections, RuntimeModel
+from .predictor import Predictor, predict
+from .runtime_model import Prediction, RuntimeModel
 from .sliding_window import Predict
 from .sources import Source, open_source
 from .writers import PredictionWriter
 
 __all__ = [
-    "Detections",
     "Inference",
     "Predict",
     "Prediction",

@@ -1,4 +1,4 @@
-"""A trained model ready for use, whatever kind of file it came from."""
+"""A trained model ready to predict, from whatever kind of file."""
 
 from __future__ import annotations
 
@@ -6,41 +6,40 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ..modeling import UnifiedSegDet
+from ..structures import Detections
 from .sliding_window import Predict
 
 
-class Detections(NamedTuple):
-    """The boxes of one image.
+class Prediction(NamedTuple):
+    """A model's output for one image.
 
     Attributes:
-        boxes: (N, 4) float xyxy in pixels.
-        scores: (N,) float in [0, 1], falling.
-        classes: (N,) int64 semantic class ids.
+        labels: (H, W) uint8 class ids; None from a model that only detects.
+        detections: on the CPU; None from a model that only segments.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
+    labels: np.ndarray | None
+    detections: Detections | None
 
 
 Detect = Callable[[Tensor], list[Detections]]
-"""Images (N, 3, H, W) float in 0..255 -> the boxes of each."""
+"""Images (N, 3, H, W) float in 0..255 -> the detections of each."""
 
 
 @dataclass(frozen=True)
 class RuntimeModel:
-    """What can be done with a trained model.
+    """What a trained model can do.
 
     Attributes:
-        metadata: what its file says of it, as `build_metadata` has it.
-        segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only finds boxes.
+        metadata: of its file, see `wpl_d2.modeling.model_metadata`.
+        segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only detects.
         detect: None if it only segments.
-        min_size: the fewest pixels a side of images that it takes.
+        min_size: the smallest image side in pixels that it accepts.
     """
 
     metadata: Mapping[str, Any]
@@ -50,24 +49,22 @@ class RuntimeModel:
 
 
 def build_runtime_model(model: nn.Module, metadata: Mapping[str, Any]) -> RuntimeModel:
-    """What `load_model` returned, ready for use.
+    """Build a runtime model from the results of `load_model`.
 
     Args:
-        model: in evaluation mode; a `UnifiedSegDet`, or one that only finds boxes by Detectron2's contract.
-        metadata: of the same call.
+        model: in evaluation mode; a `UnifiedSegDet`, or a detector with Detectron2's contract.
+        metadata: with the config as a CfgNode.
     """
     plain = {**metadata, "config": metadata["config"].dump()}
-    classes = torch.tensor(metadata["objects"], dtype=torch.int64)
+    object_ids = torch.tensor(metadata["objects"], dtype=torch.int64)
 
-    def found(instances: Instances) -> Detections:
-        ids = classes.to(instances.pred_classes.device)[instances.pred_classes]
-        return Detections(instances.pred_boxes.tensor, instances.scores, ids)
+    def detect(images: Tensor) -> list[Detections]:
+        if isinstance(model, UnifiedSegDet):
+            instances = model.detect_images(images)
+        else:
+            instances = [output["instances"] for output in model([{"image": image} for image in images])]
+        return [Detections.from_instances(found, object_ids.to(found.pred_classes.device)) for found in instances]
 
     if isinstance(model, UnifiedSegDet):
-        detect = (lambda images: [found(own) for own in model.detect_images(images)]) if model.has_detector else None
-        return RuntimeModel(plain, model.segment, detect)
-    return RuntimeModel(plain, None, lambda images: [found(out["instances"]) for out in model(_items(images))])
-
-
-def _items(images: Tensor) -> list[dict[str, Tensor]]:
-    return [{"image": image} for image in images]
+        return RuntimeModel(plain, model.segment, detect if model.has_detector else None)
+    return RuntimeModel(plain, None, detect)

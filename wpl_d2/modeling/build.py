@@ -8,8 +8,9 @@ import torch
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
 
+from ..config.validation import check_device
 from ..utils.cpu_speed import speed_up_depthwise
-from ..utils.errors import InputError, check_name
+from ..utils.errors import check_name
 from .layers import normalize_in_float32
 
 if TYPE_CHECKING:
@@ -33,22 +34,3 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     speed_up_depthwise(model)
     # Faster convolutions on CPUs, and on GPUs with tensor cores.
     return model.to(memory_format=torch.channels_last)
-
-
-def check_device(key: str, device: str) -> None:
-    """Check that a device exists.
-
-    Args:
-        key: what the user set, for the message.
-        device: such as "cuda:1".
-
-    Raises:
-        InputError: PyTorch does not know the device, or the machine has no such GPU.
-    """
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
-    count = torch.cuda.device_count()
-    if kind.type == "cuda" and (kind.index or 0) >= count:
-        raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")

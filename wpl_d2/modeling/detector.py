@@ -17,6 +17,7 @@ from detectron2.structures import ImageList, Instances
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
+from ..config.validation import check_section
 from ..utils.errors import InputError
 from .layers import resolve_norm
 from .model_metadata import register_classes
@@ -192,19 +193,12 @@ class FPNDetector(FrameworkCheckpointMixin, GeneralizedRCNN):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Build the parts from Detectron2's keys.
+        """Build the parts that `cfg.MODEL` describes.
 
         Raises:
-            InputError: MODEL.DETECTOR.MODE is not alone, there are no object classes, or the backbone is dilated.
+            InputError: an invalid value below MODEL, or there are no object classes.
         """
-        if cfg.MODEL.DETECTOR.MODE != "alone":
-            raise InputError(
-                f"MODEL.DETECTOR.MODE: {cfg.MODEL.DETECTOR.MODE!r} with META_ARCHITECTURE FPNDetector; set it to alone"
-            )
-        if cfg.MODEL.BACKBONE.OUTPUT_STRIDE != 32:
-            raise InputError(
-                f"MODEL.BACKBONE.OUTPUT_STRIDE: {cfg.MODEL.BACKBONE.OUTPUT_STRIDE} under an FPN; set it to 32"
-            )
+        check_section(cfg, "MODEL")
         register_classes(cfg)
         cfg = with_object_classes(cfg)
         pyramid = cfg.MODEL.FPN

@@ -11,11 +11,6 @@ from detectron2.utils import comm
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ..utils.errors import check_name
-
-NORMS = ("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
-"""Names of Detectron2's `get_norm`, and "auto"; "" for no normalization."""
-
 
 def resolve_norm(norm: str, device: str) -> str:
     """Resolve "auto": BN for one process, otherwise SyncBN on GPUs and naiveSyncBN on CPUs.
@@ -23,17 +18,14 @@ def resolve_norm(norm: str, device: str) -> str:
     With plain BN every rank would have its own running statistics, and PyTorch's SyncBN runs on GPUs only.
 
     Args:
-        norm: one of `NORMS`; all but "auto" are returned unchanged.
+        norm: as MODEL.RESNETS.NORM; all but "auto" are returned unchanged.
         device: MODEL.DEVICE.
-
-    Raises:
-        InputError: the name is not known.
     """
-    if norm == "auto":
-        if comm.get_world_size() == 1:
-            return "BN"
-        return "SyncBN" if torch.device(device).type == "cuda" else "naiveSyncBN"
-    return check_name("MODEL.*.NORM", norm, NORMS)
+    if norm != "auto":
+        return norm
+    if comm.get_world_size() == 1:
+        return "BN"
+    return "SyncBN" if torch.device(device).type == "cuda" else "naiveSyncBN"
 
 
 def normalize_in_float32(model: nn.Module) -> None:

@@ -13,14 +13,13 @@ from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_pos
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from ..config.validation import check_section
 from ..structures import IGNORE, Detections, SemSegOutput
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from .detector import SharedDetector
 from .heads.aux_head import AuxHead
 from .model_metadata import register_classes
 from .weights import FrameworkCheckpointMixin
-
-_DETECTOR_MODES = ("none", "shared", "cached")
 
 
 @META_ARCH_REGISTRY.register()
@@ -73,28 +72,24 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """Build the parts from MODEL.
+        """Build the parts that `cfg.MODEL` describes.
 
         Raises:
-            InputError: the number of classes is not set, or MODEL.DETECTOR.MODE is not known.
+            InputError: an invalid value below MODEL, or the number of classes is not set.
         """
+        check_section(cfg, "MODEL")
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
             raise InputError(
                 "MODEL.SEM_SEG_HEAD.NUM_CLASSES: 0, it is filled in from the data set; "
                 "set DATASETS.DESCRIPTION, or the key itself"
             )
-        if cfg.MODEL.DETECTOR.MODE == "alone":
-            raise InputError(
-                "MODEL.META_ARCHITECTURE: UnifiedSegDet, but MODEL.DETECTOR.MODE is alone; set it to FPNDetector"
-            )
-        mode = check_name("MODEL.DETECTOR.MODE", cfg.MODEL.DETECTOR.MODE, _DETECTOR_MODES)
         register_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, shape),
-            "detector": SharedDetector(cfg, shape) if mode == "shared" else None,
+            "detector": SharedDetector(cfg, shape) if cfg.MODEL.DETECTOR.MODE == "shared" else None,
             "aux_head": AuxHead(cfg, shape) if cfg.MODEL.AUX_HEAD.ENABLED else None,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,

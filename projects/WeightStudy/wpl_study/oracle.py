@@ -66,15 +66,11 @@ class Oracle(Framework):
     """What the two kinds of oracles share; the host comes behind it in the order of the classes."""
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The host's arguments.
-
-        Raises:
-            InputError: there would be other weights beside the oracle's.
-        """
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`."""
+        super().check_config(cfg)
         if cfg.WEIGHTING.ENABLED:
             raise InputError(f"WEIGHTING.ENABLED: {cfg.FRAMEWORK.NAME} takes the place of weights; set it False")
-        return super().from_config(cfg)
 
     @override
     def make_pseudo_labels(self, items: list[dict[str, Any]], prediction: Prediction) -> PseudoLabels:

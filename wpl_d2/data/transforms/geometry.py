@@ -13,9 +13,6 @@ import torch.nn.functional as F
 from PIL import Image
 
 from ...structures import IGNORE
-from ...utils.errors import InputError, check_name
-
-RESIZES = ("antialias", "bilinear")
 
 
 class ViewTransform(T.Transform):
@@ -43,7 +40,7 @@ class ViewTransform(T.Transform):
             corner: first row and column of the crop.
             crop_size: (height, width) of the crop; what is not in the image is padded, at the right and the bottom.
             color: colour of the padding, a value for each channel; that of masks is `IGNORE`.
-            resize: one of `RESIZES`, see `RandomView`.
+            resize: see `RandomView`.
         """
         super().__init__()
         self.size = size
@@ -158,12 +155,9 @@ class RandomView:
             flip: whether to mirror every other view, left to right.
             scale_base: long side in pixels that factor 1 stands for; 0: the image's own.
             scale_balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
-                above 1 in the others (U2PL, AEL).
+                above 1 in the others (U2PL, AEL); 1 has to be in the range.
             resize: "antialias": by PIL, which smooths what becomes smaller, to a rounded size; "bilinear": by
                 `torch.nn.functional.interpolate`, which does not, to a size that is rounded down (U2PL, AEL).
-
-        Raises:
-            InputError: balanced, and 1 is not in the range; or there is no such resize.
         """
         self.low, self.high = scale_range
         self.crop_size = (crop_size[0], crop_size[1])
@@ -171,12 +165,7 @@ class RandomView:
         self.flip = flip
         self.base = scale_base
         self.balanced = scale_balanced
-        self.resize = check_name("INPUT.RESIZE", resize, RESIZES)
-        if scale_balanced and not self.low <= 1 <= self.high:
-            raise InputError(
-                f"INPUT.SCALE_BALANCED: 1 is not inside {tuple(scale_range)}; widen that INPUT.SCALE_RANGE or "
-                "INPUT.PASTE.SCALE_RANGE, or set False"
-            )
+        self.resize = resize
 
     def __call__(self, image: np.ndarray) -> View:
         """Draw a view of `image` (H, W, 3) uint8."""

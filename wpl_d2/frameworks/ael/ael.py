@@ -19,7 +19,7 @@ from ..mixing import half_boxes, paste
 from ..pseudo_labels import predict
 from ..random_samples import uniform
 from ..teacher_student import TeacherStudent
-from ..validation import check_views, images_per_process
+from ..validation import images_per_process
 from .class_banks import ConfidenceBank, PresenceBank, sample_classes
 from .copy_paste import copy_paste, sample_component_boxes
 from .partner_queue import PartnerQueue
@@ -82,6 +82,7 @@ class AEL(TeacherStudent):
     """
 
     teacher_trains = True
+    strong_views = 0
     pastes = True
     excluded: Tensor
 
@@ -111,20 +112,8 @@ class AEL(TeacherStudent):
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         keys, classes = cfg.FRAMEWORK.AEL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        check_views(cfg, 0)
-        if keys.PASTE_CLASSES < 1:
-            raise InputError(
-                f"FRAMEWORK.AEL.PASTE_CLASSES: {keys.PASTE_CLASSES} is too small; set it to 1 or more, or "
-                "INPUT.PASTE.PROB to 0, so that nothing is pasted"
-            )
-        arguments = super().from_config(cfg)
-        if not set(keys.HEAD_CLASSES) < set(range(classes)):
-            raise InputError(
-                f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(keys.HEAD_CLASSES)}, but the {classes} classes have the ids 0 to "
-                f"{classes - 1}; name some of these, not all"
-            )
         images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.UNLABELED)
-        return arguments | {
+        return super().from_config(cfg) | {
             "confidence": ConfidenceBank(classes, keys.MOMENTUM),
             "presence": PresenceBank(images, classes, keys.PRESENCE_AREA),
             "queue": PartnerQueue(cfg.SOLVER.UNLABELED_IMS_PER_BATCH),
@@ -132,6 +121,17 @@ class AEL(TeacherStudent):
             "head_classes": keys.HEAD_CLASSES,
             "component_area": keys.COMPONENT_AREA,
         }
+
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        super().check_config(cfg)
+        head, classes = cfg.FRAMEWORK.AEL.HEAD_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        if not set(head) < set(range(classes)):
+            raise InputError(
+                f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(head)}, but the {classes} classes have the ids 0 to "
+                f"{classes - 1}; name some of these, not all"
+            )
 
     @classmethod
     @override

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ...losses import info_nce
 from ...structures import IGNORE
 from ...utils.comm import all_gather_rows
-from ...utils.errors import InputError
 from ..random_samples import nth_true, random_index, uniform
 from .class_queues import ClassQueues
 
@@ -112,25 +111,8 @@ class PixelContrast(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments of `__init__` from FRAMEWORK.U2PL.
-
-        Raises:
-            InputError: the model has no representation, or a value is out of its range.
-        """
+        """The arguments of `__init__` from FRAMEWORK.U2PL."""
         keys, classes = cfg.FRAMEWORK.U2PL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        for key in ("QUEUE_SIZE", "QUEUE_SIZE_FIRST", "ANCHORS", "NEGATIVES", "KEYS_PER_STEP"):
-            if keys[key] < 1:
-                raise InputError(f"FRAMEWORK.U2PL.{key}: {keys[key]} is too small; set it to 1 or more")
-        if keys.TEMPERATURE <= 0:
-            raise InputError(f"FRAMEWORK.U2PL.TEMPERATURE: {keys.TEMPERATURE} is too small; set it above 0 (U2PL: 0.5)")
-        ranks = tuple(keys.NEGATIVE_RANKS)
-        if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
-            raise InputError(
-                f"FRAMEWORK.U2PL.NEGATIVE_RANKS: {ranks} is no range of ranks; set the first, from 0, and a higher "
-                "last one, such as (3, 20)"
-            )
-        if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM < 1:
-            raise InputError("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: 0, but U2PL needs representations; set it to 256")
         return {
             "num_classes": classes,
             "dim": cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM,
@@ -140,7 +122,7 @@ class PixelContrast(nn.Module):
             "keys": keys.KEYS_PER_STEP,
             "temperature": keys.TEMPERATURE,
             "min_prob": keys.ANCHOR_PROB,
-            "ranks": ranks,
+            "ranks": tuple(keys.NEGATIVE_RANKS),
             "as_published": keys.CONTRAST_AS_PUBLISHED,
         }
 

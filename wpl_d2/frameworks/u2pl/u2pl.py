@@ -11,14 +11,12 @@ from typing_extensions import override
 
 from ...losses import cross_entropy, entropy
 from ...structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
-from ...utils.errors import InputError
 from ...weighting.sampling import at_cells
 from ..base import FRAMEWORK_REGISTRY, Batch, Items, Terms
 from ..loss_terms import split
 from ..mixing import cutmix, half_boxes
 from ..pseudo_labels import predict
 from ..teacher_student import TeacherStudent
-from ..validation import check_views
 from .pixel_contrast import Cells, ContrastSamples, PixelContrast
 
 
@@ -54,6 +52,7 @@ class U2PL(TeacherStudent):
 
     teacher_trains = True
     has_representation = True
+    strong_views = 1
     mixes = True
     selection = "an entropy below the batch's percentile (FRAMEWORK.U2PL.UNRELIABLE)"
 
@@ -78,14 +77,10 @@ class U2PL(TeacherStudent):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        check_views(cfg, 1)
-        unreliable = cfg.FRAMEWORK.U2PL.UNRELIABLE
-        if not 0 <= unreliable < 50:
-            raise InputError(f"FRAMEWORK.U2PL.UNRELIABLE: {unreliable} percent; set it from 0 to below 50")
         return super().from_config(cfg) | {
             "contrast": PixelContrast(cfg),
             "contrast_weight": cfg.FRAMEWORK.U2PL.CONTRAST_WEIGHT,
-            "unreliable": unreliable,
+            "unreliable": cfg.FRAMEWORK.U2PL.UNRELIABLE,
             "cutmix_prob": cfg.FRAMEWORK.CUTMIX.PROB,
             "max_iter": cfg.SOLVER.MAX_ITER,
         }

@@ -14,11 +14,7 @@ from detectron2.projects.deeplab import DeepLabV3PlusHead
 from torch import Tensor, nn
 
 from ...structures import SemSegOutput
-from ...utils.errors import check_name
 from ..layers import add_biases, conv_norm_relu, drop_channels, reset_convs, resolve_norm
-
-_INITS = ("detectron2", "pytorch")
-_BIASED = ("project", "fuse")
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -100,11 +96,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """Read MODEL.SEM_SEG_HEAD.
-
-        Raises:
-            InputError: NORM, BIASED_CONVS or INIT is not known.
-        """
+        """The arguments of `__init__` by `cfg.MODEL.SEM_SEG_HEAD`."""
         cfg = cfg.clone()
         cfg.defrost()
         # Otherwise the parent ties ASPP's pooling to the crop, and rejects crops that the stride does not divide.
@@ -117,8 +109,8 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             "aspp_fuse_kernel": head.ASPP_FUSE_KERNEL,
             "dropout": head.DECODER_DROPOUT,
             "representation_dim": head.REPRESENTATION_DIM,
-            "biased": [check_name("MODEL.SEM_SEG_HEAD.BIASED_CONVS", name, _BIASED) for name in head.BIASED_CONVS],
-            "init": check_name("MODEL.SEM_SEG_HEAD.INIT", head.INIT, _INITS),
+            "biased": head.BIASED_CONVS,
+            "init": head.INIT,
         }
 
     def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> SemSegOutput:

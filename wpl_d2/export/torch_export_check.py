@@ -1,8 +1,8 @@
-"""Files of `torch.export`, read without running anything that is in them.
+"""A security check of `.pt2` files, since `torch.export.load` executes code that is hidden in them.
 
-PyTorch makes Python code of a program when it reads one: its inputs' names become a function's arguments, its guards
-statements, its shapes' expressions are evaluated, its trees' types imported. What follows admits what a segmentation's
-graph needs, entry by entry and key by key, and refuses the rest by name.
+It turns a program into Python code: input names become a function's arguments, guards become statements, expressions of
+shapes are evaluated, types of trees are imported. This check admits what the graph of a segmentation needs, entry by
+entry and key by key, and names what it rejects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Po
 _SIGNS = (ast.UAdd, ast.USub)
 _RELATIONS = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _CONSTANTS = ("true", "false")
-# Of sympy and of torch.utils._sympy.functions; each is of numbers and gives one.
+# Of sympy and torch.utils._sympy.functions: from numbers to a number.
 _FUNCTIONS = re.compile(
     r"Abs|Add|And|Ceil(Div|ToInt)|CleanDiv|Equality|Float(Pow|TrueDiv)|Floor(Div|ToInt)|(Strict)?(Greater|Less)Than|"
     r"Identity|Integer|IntTrueDiv|[LR]Shift|Max|Min|Mod|ModularIndexing|Mul|Not|Or|Pow|PowByNatural|PythonMod|Rational|"
@@ -37,15 +37,13 @@ _FUNCTIONS = re.compile(
 
 
 def is_arithmetic(text: str) -> bool:
-    """Whether an expression has nothing but symbols, numbers and arithmetic.
-
-    `torch.export` has such texts evaluated when it reads a file, and evaluates whatever else is in them, too.
+    """Whether an expression, which `torch.export.load` evaluates, is made of symbols, numbers and arithmetic only.
 
     Args:
-        text: in the forms that PyTorch writes: `s0 + 1`, or `Add(Symbol('s0', integer=True), Integer(1))`.
+        text: as PyTorch writes it: `s0 + 1`, or `Add(Symbol('s0', integer=True), Integer(1))`.
     """
     try:
-        # Python reads some letters beyond ASCII as those of it.
+        # Python reads some non-ASCII letters as ASCII ones.
         return text.isascii() and text.isprintable() and _is_arithmetic(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
@@ -87,7 +85,7 @@ _TARGET = re.compile(
 
 _TEXTS = {
     "as_name": _NAME,
-    "as_string": re.compile(r".*", re.DOTALL),  # an operator's argument, which becomes a quoted text
+    "as_string": re.compile(r".*", re.DOTALL),  # an operator's argument, written as a quoted string
     "buffer_name": _PATH,
     "forward_arg_names": _NAME,
     "fqn": _PATH,
@@ -112,30 +110,30 @@ _PARTS = re.compile(
     r"tensor_(constant|meta)|user_(in|out)put"
 )
 _BY_NAME = re.compile(r"config|opset_version|range_constraints|(sym_(bool|float|int)|tensor)_values")
-"""What has names for keys."""
-_ALWAYS: dict[str, Any] = {
+"""Mappings whose keys are names."""
+_FIXED: dict[str, Any] = {
     "custom_obj_values": {},
     "guards_code": [],
     "treespec_namedtuple_fields": {},
     "use_pickle": False,
 }
-"""What has one harmless value."""
+"""Keys with one admitted value."""
 _DROPPED = "metadata"
-"""Where the operators came from: of no use to run them."""
+"""The origin of operators, which is not needed to run them."""
 
 
 def sanitized_json(text: bytes) -> bytes:
-    """The same program, or the same list of its weights, in which each word is known to be no code.
+    """Check that nothing in a program, or in its list of weights, can become code.
 
     Args:
         text: JSON.
 
     Returns:
-        JSON, without the operators' origins.
+        the same as JSON, without the operators' origins.
 
     Raises:
-        InputError: something is of another kind; the message names it.
-        ValueError: it is no JSON.
+        InputError: an entry is not admitted; the message names it.
+        ValueError: it is not JSON.
     """
     content = json.loads(text)
     if not isinstance(content, dict):
@@ -154,28 +152,28 @@ def _part(value: Any) -> Any:
 
 
 def _entry(key: str, value: Any) -> Any:
-    if key in _ALWAYS:
-        _demand(type(value) is type(_ALWAYS[key]) and value == _ALWAYS[key], key, value)
+    if key in _FIXED:
+        _require(type(value) is type(_FIXED[key]) and value == _FIXED[key], key, value)
     elif _PARTS.fullmatch(key):
         return _part(value)
     elif _BY_NAME.fullmatch(key):
-        _demand(isinstance(value, dict) and all(_PATH.fullmatch(name) for name in value), key, value)
+        _require(isinstance(value, dict) and all(_PATH.fullmatch(name) for name in value), key, value)
         return {name: item if isinstance(item, int) else _part(item) for name, item in value.items()}
     elif _NUMBERS.fullmatch(key):
-        _demand(all(map(_is_number, value if isinstance(value, list) else [value])), key, value)
+        _require(all(map(_is_number, value if isinstance(value, list) else [value])), key, value)
     elif key == "expr_str":
-        _demand(isinstance(value, str) and is_arithmetic(value), key, value)
+        _require(isinstance(value, str) and is_arithmetic(value), key, value)
     elif key in ("in_spec", "out_spec"):
-        _demand(value in _known_trees(), key, value)
+        _require(value in _known_trees(), key, value)
     elif key in _TEXTS:
         texts = value if key in _LISTS_OF_TEXTS and isinstance(value, list) else [value]
-        _demand(all(text is None or _is_text(_TEXTS[key], text) for text in texts), key, value)
+        _require(all(text is None or _is_text(_TEXTS[key], text) for text in texts), key, value)
     else:
-        _demand(False, key, value)
+        _require(False, key, value)
     return value
 
 
-def _demand(holds: bool, key: str, value: Any) -> None:
+def _require(holds: bool, key: str, value: Any) -> None:
     if not holds:
         raise InputError(f"has {key} {str(value)[:80]!r}")
 
@@ -190,24 +188,24 @@ def _is_text(pattern: re.Pattern[str], value: Any) -> bool:
 
 @cache
 def _known_trees() -> tuple[str, ...]:
-    """How PyTorch writes the arguments of a function of one tensor, and its result."""
+    """PyTorch's text for the arguments of a function of one tensor, and for its result."""
     arguments: tuple[Any, ...] = ((0,), {})
     return tuple(treespec_dumps(tree_structure(tree)) for tree in (arguments, 0))
 
 
 def sanitized_copy(path: Path) -> io.BytesIO:
-    """A file of `torch.export` with all that PyTorch's reader needs and nothing that it would run.
+    """Copy a `.pt2` file into memory, entry by entry, with all that `torch.export.load` needs and nothing it executes.
 
-    That reader unpickles what is marked for it, the sample inputs and the weights of older layouts, loads compiled
-    libraries, and makes code of texts. Here each entry is known by its name and is read, checked and written anew: what
-    PyTorch gets is what was checked, even if two readers would find different things in the file.
+    PyTorch unpickles marked entries, sample inputs and the weights of older layouts, loads compiled libraries, and
+    makes code of texts. Here each entry is identified by name, read, checked and written anew: so PyTorch reads what
+    was checked, even from a file that two readers would understand differently.
 
     Args:
-        path: in the layout of PyTorch 2.8 and later, or in that of 2.6 and 2.7.
+        path: a file in the layout of PyTorch 2.6, or of 2.8 and later.
 
     Raises:
-        InputError: an entry is unknown or holds something else; the message names it.
-        zipfile.BadZipFile, ValueError: the file is no such archive.
+        InputError: an entry is not known, or its content is not admitted; the message names it.
+        zipfile.BadZipFile, ValueError: the file is not such an archive.
     """
     copy = io.BytesIO()
     with zipfile.ZipFile(path) as source, zipfile.ZipFile(copy, "w") as target:
@@ -223,32 +221,32 @@ def sanitized_copy(path: Path) -> io.BytesIO:
     return copy
 
 
-def _as_it_is(data: bytes) -> bytes:
+def _unchanged(data: bytes) -> bytes:
     return data
 
 
 def _tensors(data: bytes) -> bytes:
-    """What `torch.save` wrote, written anew; nothing stands for None."""
+    """Load tensors safely and save them anew; empty data stand for None."""
     if not data:
         return data
     copy = io.BytesIO()
     try:
         torch.save(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), copy)
-    except Exception as error:  # of many classes
+    except Exception as error:  # of any class
         raise InputError("holds more than tensors and plain containers") from error
     return copy.getvalue()
 
 
 _Rule = Callable[[bytes], bytes]
 _RULES: dict[str, _Rule] = {
-    # From PyTorch 2.8 on, in a folder of the file's own name.
-    r"[^/]+/(archive_format|archive_version|byteorder|\.data/(version|serialization_id)|extra/[^/]+)": _as_it_is,
+    # PyTorch 2.8 and later, in a folder of the file's own name.
+    r"[^/]+/(archive_format|archive_version|byteorder|\.data/(version|serialization_id)|extra/[^/]+)": _unchanged,
     r"[^/]+/models/model\.json": sanitized_json,
     r"[^/]+/data/(weights/model_weights|constants/model_constants)_config\.json": sanitized_json,
-    r"[^/]+/data/(weights/weight|constants/tensor)_\d+": _as_it_is,
+    r"[^/]+/data/(weights/weight|constants/tensor)_\d+": _unchanged,
     r"[^/]+/data/(sample_inputs|weights|constants)/model\.pt": _tensors,
-    # Before.
-    r"version|extra_files/[^/]+": _as_it_is,
+    # PyTorch 2.6 and 2.7.
+    r"version|extra_files/[^/]+": _unchanged,
     r"serialized_exported_program\.json": sanitized_json,
     r"serialized_(state_dict|constants|example_inputs)\.pt": _tensors,
 }
@@ -256,7 +254,7 @@ _RULES: dict[str, _Rule] = {
 
 def _rule(entry: zipfile.ZipInfo) -> _Rule:
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise InputError("is compressed")  # it could grow beyond all memory
+        raise InputError("is compressed")  # it could unpack to any size
     for name, rule in _RULES.items():
         if re.fullmatch(name, entry.filename, re.ASCII):
             return rule
