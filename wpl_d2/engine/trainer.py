@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
+from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
@@ -246,8 +247,10 @@ def build_training_framework(cfg: Any) -> Framework:
     """The framework of a config, to be trained.
 
     Raises:
-        InputError: see `build_framework`; or it has no images to learn from.
+        InputError: see `build_framework`; it has no images to learn from, or counts epochs that are not steps yet.
     """
+    if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
+        raise InputError(f"{counted[0]}: is no number of steps; call resolve_epochs(cfg) first")
     framework = build_framework(cfg)
     if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
         raise InputError(
