@@ -164,7 +164,7 @@ FILES = [
     ("- a\n- b\n", "config.yaml: is not a mapping of keys to values; see configs/quickstart.yaml"),
     ("", "config.yaml: is not a mapping of keys to values"),
     ("_BASE_: nowhere.yaml\n", "nowhere.yaml: No such file"),
-    ("_BASE_: config.yaml\n", "config.yaml: its _BASE_ config.yaml stands on it in turn"),
+    ("_BASE_: config.yaml\n", "config.yaml: its _BASE_ config.yaml has it as _BASE_ in turn"),
     ("_BASE_: list.yaml\nSEED: 1\n", "list.yaml: is not a mapping"),
     ("SEED: !!python/object/apply:os.getcwd []\n", "without YAML tags, which can run code"),
     ("OUTPUT_DIR: 2024\n", "config.yaml: OUTPUT_DIR cannot be 2024 of type int; give it text, in quotes: '2024'"),

@@ -103,6 +103,6 @@ def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
     for base in bases if isinstance(bases, list) else [bases]:
         path = os.path.join(os.path.dirname(file), os.path.expanduser(str(base)))
         if os.path.realpath(path) in above:
-            raise InputError(f"{file}: its _BASE_ {base} stands on it in turn; leave out one of the two")
+            raise InputError(f"{file}: its _BASE_ {base} has it as _BASE_ in turn; leave out one of the two")
         layers += _read_file(path, above)
     return [*layers, Layer(os.path.normpath(file), dict(flatten(content)))]
