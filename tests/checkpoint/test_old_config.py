@@ -6,7 +6,8 @@ import yaml
 from helpers import SMALL
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_framework, load_model
+from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_framework
+from wpl_d2.checkpoint.loading import load_model
 from wpl_d2.evaluation.evaluator import evaluate
 from wpl_d2.export import open_model
 from wpl_d2.inference.predictor import Predictor
@@ -29,11 +30,8 @@ def test_a_checkpoint_with_old_keys_predicts_and_evaluates(tree, tmp_path, caplo
 
     caplog.clear()
     restored = load_model(cfg.MODEL.WEIGHTS)[1]["config"]
-    assert (restored.VIS_PERIOD, restored.WEIGHTING.KIND, restored.WEIGHTING.LABELED_FROM) == (
-        7,
-        ("cosine",),
-        "teacher",
-    )
+    weighting = restored.WEIGHTING
+    assert (restored.VIS_PERIOD, weighting.KIND, weighting.LABELED_FROM) == (7, ("cosine",), "teacher")
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert warning.endswith("has keys that this version does not know: WEIGHTING.GONE (3)")
     np.testing.assert_array_equal(Predictor(open_model(cfg.MODEL.WEIGHTS), "cpu")([image])[0].labels, expected)
