@@ -310,11 +310,8 @@ def test_a_config_of_another_version_is_read(caplog):
     cfg.SOLVER.PICTURE_PERIOD, cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.SIMILARITY = 9, "labeler", "cosine"
     del cfg.WEIGHTING["K"], cfg["VIS_PERIOD"], cfg.WEIGHTING["KIND"]
     restored = restore_cfg(cfg.dump(), "old.pth")
-    assert (restored.VIS_PERIOD, restored.WEIGHTING.LABELED_FROM, restored.WEIGHTING.KIND) == (
-        9,
-        "teacher",
-        ("cosine",),
-    )
+    assert (restored.VIS_PERIOD, restored.WEIGHTING.LABELED_FROM) == (9, "teacher")
+    assert restored.WEIGHTING.KIND == ("cosine",)
     message = "old.pth: its config has keys that this version does not know: MODEL.TIMM.REMOVED (True), OLD.KEY (1)"
     assert [record.getMessage() for record in caplog.records] == [message]
     assert (restored.SOLVER.MAX_ITER, restored.DATASETS.TRAIN, restored.OUTPUT_DIR) == (7, ("a", "b"), "out")

@@ -217,6 +217,8 @@ def _check_evaluator(cfg: CfgNode) -> None:
             f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {keys.MODE} pads nothing that is judged; set MODE crop, or "
             "this to False"
         )
+    if cfg.TEST.PSEUDO_LABELS and cfg.MODEL.DETECTOR.MODE == "alone":
+        raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
 
 
 _RULES: dict[str, Callable[[CfgNode], None]] = {
