@@ -307,10 +307,11 @@ def _add_solver(cfg: CN) -> None:
     cfg.SOLVER.DETECTOR_LR_FACTOR = 1.0
     cfg.SOLVER.LR_SCHEDULER_NAME = "WarmupPolyLR"
     cfg.SOLVER.WARMUP_ITERS = 0
-    # The length of the training in epochs of the unlabeled images (without any, of the labeled ones); 0: MAX_ITER says
-    # it. MAX_ITER is set to it when a run starts, unless a later file or the command line sets MAX_ITER. An epoch is
-    # counted as published: each of REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops
-    # the rest that fills no batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes.
+    # The length of the training in epochs of the unlabeled images (without any, of the labeled ones), from which
+    # MAX_ITER is set when a run starts; 0: MAX_ITER says it. An epoch is counted as published: each of
+    # REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops the rest that fills no batch of
+    # REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key in steps, the
+    # one counts that a later file or the command line sets; both in one place is an error.
     cfg.SOLVER.EPOCHS = 0
     # Epochs between checkpoints; 0: CHECKPOINT_PERIOD says it.
     cfg.SOLVER.CHECKPOINT_EPOCHS = 0
