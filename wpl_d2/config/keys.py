@@ -323,10 +323,11 @@ _WEIGHTING = (
 _SOLVER = (
     Key("SOLVER.MAX_ITER", 40_000, COUNT, "Steps of the training."),
     Key("SOLVER.EPOCHS", 0, COUNT_FROM_0,
-        "Length of the training in epochs of the unlabeled images, or of the labeled ones if there are no others. It "
-        "sets MAX_ITER when a run starts, unless a later file or the command line sets MAX_ITER; 0: MAX_ITER is used. "
-        "Steps of an epoch are counted as published: each of REFERENCE_WORLD_SIZE processes takes its share of the "
-        "images, rounded up, and drops those that fill no batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images."),
+        "Length of the training in epochs of the unlabeled images (without any, of the labeled ones), from which "
+        "MAX_ITER is set when a run starts; 0: MAX_ITER says it. An epoch is counted as published: each of "
+        "REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops the rest that fills no batch "
+        "of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key in "
+        "steps, the one counts that a later file or the command line sets; both in one place is an error."),
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),

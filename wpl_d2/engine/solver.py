@@ -69,22 +69,21 @@ def resolve_epochs(cfg: Any) -> int:
         the steps of an epoch; 0 where nothing counts epochs.
 
     Raises:
-        InputError: a list cannot be read, or has too few images for one step.
+        InputError: a list cannot be read, or see `steps_of_epoch`.
     """
     counted = [key for key in IN_EPOCHS if value_of(cfg, key)]
     if not counted:
         return 0
     key = "UNLABELED" if cfg.DATASETS.UNLABELED else "TRAIN"
     images = sum(len(list_records(name, f"DATASETS.{key}")) for name in cfg.DATASETS[key])
-    if not (steps := steps_of_epoch(cfg, images)):
-        raise InputError(f"{counted[0]}: {images} images are fewer than a batch; set {IN_EPOCHS[counted[0]]} instead")
+    steps = steps_of_epoch(cfg, images)
     for epochs in counted:
         cfg.merge_from_list([IN_EPOCHS[epochs], value_of(cfg, epochs) * steps, epochs, 0])
     return steps
 
 
 def steps_of_epoch(cfg: Any, images: int) -> int:
-    """The steps of an epoch at the batch that the schedule is meant for; see SOLVER.EPOCHS.
+    """The steps of an epoch, 1 or more, at the batch that the schedule is meant for; see SOLVER.EPOCHS.
 
     Args:
         cfg: its REFERENCE_WORLD_SIZE, and REFERENCE_IMS_PER_BATCH or IMS_PER_BATCH: in the published codes an epoch is
@@ -100,7 +99,7 @@ def steps_of_epoch(cfg: Any, images: int) -> int:
         raise InputError(
             f"SOLVER.REFERENCE_WORLD_SIZE: {processes} does not divide a batch of {batch} images; lower it"
         )
-    return -(-images // processes) // (batch // processes)
+    return max(1, -(-images // processes) // (batch // processes))
 
 
 def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:

@@ -266,7 +266,7 @@ def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict
             f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
         ) from None
     except yaml.YAMLError as error:
-        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
+        raise InputError(f"{file}: is not YAML ({' '.join(str(error).split())}); mend that line") from None
     if not isinstance(raw, dict):
         raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
     return raw
