@@ -325,8 +325,8 @@ _SOLVER = (
     Key("SOLVER.EPOCHS", 0, COUNT_FROM_0,
         "Length of the training in epochs of the unlabeled images (without any, of the labeled ones), from which "
         "MAX_ITER is set when a run starts; 0: MAX_ITER says it. An epoch is counted as published: each of "
-        "REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops the rest that fills no batch "
-        "of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key in "
+        "REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops the rest that fills no "
+        "batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key in "
         "steps, the one counts that a later file or the command line sets; both in one place is an error."),
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
