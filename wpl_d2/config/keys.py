@@ -63,6 +63,13 @@ _DATA = (
     Key("DATALOADER.NUM_WORKERS", 4, COUNT_FROM_0,
         "Worker processes of each training process that load images; 0: the training process loads them itself."),
 
+    Key("DATALOADER.CACHE", "none", one_of("none", "ram", "disk"),
+        "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
+        "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),
+    Key("DATALOADER.CACHE_GB", 10.0, POSITIVE,
+        "Most GiB of decoded images: 3 bytes a pixel, 1 more with a mask. When it is used up, images that this run has "
+        "not used are dropped; when there are none, nothing is added."),
+
     Key("INPUT.FORMAT", "RGB", one_of("RGB"),
         "Order of the color channels."),
     Key("INPUT.MIN_SIZE_TEST", 0, COUNT_FROM_0,

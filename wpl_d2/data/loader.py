@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
 from typing import Any, TypedDict
 
@@ -20,7 +21,7 @@ from ..utils.errors import InputError
 from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
 from .component_boxes import attach_component_boxes
 from .detection_cache import load_detection_cache
-from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
+from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
 from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 
 Records = list[dict[str, Any]]
@@ -270,6 +271,12 @@ def build_whole_image_loader(
     dataset = MapDataset(DatasetFromList(list(records), copy=False), mapper)
     sampler = sampler or InferenceSampler(len(records))
     return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=_as_list)
+
+
+def image_cache_in_use(cfg: CfgNode) -> AbstractContextManager[None]:
+    """A context in which loaders add the images that they decode to the cache of `DATALOADER`, if there is one."""
+    cache = build_image_reader(cfg).cache
+    return cache.in_use() if cache else nullcontext()
 
 
 def _records(names: Sequence[str]) -> Records:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, tensor_bytes
 from ..data import TrainBatch, build_train_loader
+from ..data.loader import image_cache_in_use
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
 from ..utils.errors import InputError, check_name, one_line_message
@@ -146,14 +147,15 @@ class Trainer(SimpleTrainer):
             self.checkpointer.check_disk_space(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
         self._partner_indices.extend(self.framework.partner_indices())
-        self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
-        try:
-            with self.stop_request:
-                super().train(self.start_iter, self.max_iter)
-        finally:
-            # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
-            self.reset_data_loader(tuple)
-            self.checkpointer.release()
+        with image_cache_in_use(self.cfg):
+            self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
+            try:
+                with self.stop_request:
+                    super().train(self.start_iter, self.max_iter)
+            finally:
+                # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
+                self.reset_data_loader(tuple)
+                self.checkpointer.release()
         self.averages.report(self.framework)
         return self.last_results
 
