@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 from collections import deque
@@ -329,3 +330,5 @@ def _begin(worker_id: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     unblock_signals()
     set_parent_death_signal(signal.SIGKILL)
+    # Looking for garbage writes into every object, and so would copy the whole of the trainer's memory.
+    gc.freeze()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetFromList
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -95,7 +96,7 @@ class PasteMapper:
         second.defrost()
         second.INPUT.SCALE_RANGE = cfg.INPUT.PASTE.SCALE_RANGE
         self.second = LabeledMapper(second)
-        self.records = records
+        self.records = DatasetFromList(list(records), copy=False)
         self.prob = cfg.INPUT.PASTE.PROB
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
