@@ -80,6 +80,8 @@ WRONG = [
     ("SOLVER.MAX_ITER", "0", "SOLVER.MAX_ITER: 0 is out of its range; give a whole number, 1 or more"),
     ("FRAMEWORK.BURN_IN", "-1", "FRAMEWORK.BURN_IN: -1 is out of its range; give a whole number, 0 or more"),
     ("DATALOADER.NUM_WORKERS", "-1", "DATALOADER.NUM_WORKERS: -1 is out of its range; give a whole number, 0 or more"),
+    ("DATALOADER.CACHE", "rma", "DATALOADER.CACHE: 'rma' is not known; did you mean ram"),
+    ("DATALOADER.CACHE_GB", "0", "DATALOADER.CACHE_GB: 0.0 is out of its range; give a number above 0"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms", "CLIP_TYPE: 'norms' is not known; did you mean norm"),
     (
         "SOLVER.CHECKPOINTS_TO_KEEP",

@@ -75,8 +75,8 @@ def test_boxes_are_computed_once_and_anew_when_a_mask_changes(tree, monkeypatch)
     assert "boxes" not in records[0]
 
     reads = []
-    read_mask = boxes.read_mask
-    monkeypatch.setattr(boxes, "read_mask", lambda *args: reads.append(args) or read_mask(*args))
+    read = boxes.read_record_mask
+    monkeypatch.setattr(boxes, "read_record_mask", lambda record: reads.append(record) or read(record))
     again = attach_component_boxes(records, (2, 1), 90)
     assert not reads
     assert all(np.array_equal(a["boxes"], b["boxes"]) for a, b in zip(first, again, strict=True))

@@ -150,6 +150,16 @@ def test_workers_change_nothing_and_end_with_the_training(tree, tmp_path, own):
     assert_same(weights(tmp_path / "none"), weights(tmp_path / "two"))
 
 
+def test_keeping_decoded_images_changes_nothing(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr("wpl_d2.data.file_cache._SHARED_MEMORY", tmp_path)
+    for cache in ("none", "ram", "disk"):
+        run(tree, tmp_path / cache, "SOLVER.MAX_ITER", 2, "DATALOADER.CACHE", cache, "DATALOADER.NUM_WORKERS", 1)
+        assert_same(weights(tmp_path / "none"), weights(tmp_path / cache))
+    assert not list(tmp_path.glob("wpl_d2_*"))
+    # Of two steps at least: the worker is ahead.
+    assert len(list((tmp_path / "cache/images").glob("*.npy"))) >= 3 + 3 + 4
+
+
 def test_a_loss_that_is_not_finite_stops_before_anything_is_updated(tree, tmp_path):
     trainer = trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 3)
     forward = trainer.framework.forward

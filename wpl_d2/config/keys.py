@@ -55,6 +55,13 @@ _DATA = (
     Key("DATALOADER.NUM_WORKERS", 4, COUNT_FROM_0,
         "Worker processes of each training process that load images; 0: the training process loads them itself."),
 
+    Key("DATALOADER.CACHE", "none", one_of("none", "ram", "disk"),
+        "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
+        "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),
+    Key("DATALOADER.CACHE_GB", 10.0, POSITIVE,
+        "Most GiB of decoded images: 3 bytes a pixel, 1 more with a mask. When it is used up, images that this run has "
+        "not used are dropped; when there are none, nothing is added."),
+
     Key("INPUT.FORMAT", "RGB", one_of("RGB"), "Order of the color channels."),
     Key("INPUT.MIN_SIZE_TEST", 0, COUNT_FROM_0,
         "Shorter side in pixels to which Detectron2's `DefaultPredictor` resizes an image; 0: images keep their size."),
@@ -326,8 +333,8 @@ _SOLVER = (
         "Length of the training in epochs of the unlabeled images (without any, of the labeled ones), from which "
         "MAX_ITER is set when a run starts; 0: MAX_ITER says it. An epoch is counted as published: each of "
         "REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops the rest that fills no "
-        "batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key in "
-        "steps, the one counts that a later file or the command line sets; both in one place is an error."),
+        "batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key "
+        "in steps, the one counts that a later file or the command line sets; both in one place is an error."),
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),

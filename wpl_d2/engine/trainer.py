@@ -21,6 +21,7 @@ from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
 from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
+from ..data.loader import image_cache_in_use
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
 from ..utils.errors import InputError, one_line_message
@@ -148,14 +149,15 @@ class Trainer(SimpleTrainer):
             self.checkpointer.check_disk_space(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
         self._partner_indices.extend(self.framework.partner_indices())
-        self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
-        try:
-            with self.stop_request:
-                super().train(self.start_iter, self.max_iter)
-        finally:
-            # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
-            self.reset_data_loader(tuple)
-            self.checkpointer.release()
+        with image_cache_in_use(self.cfg):
+            self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
+            try:
+                with self.stop_request:
+                    super().train(self.start_iter, self.max_iter)
+            finally:
+                # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
+                self.reset_data_loader(tuple)
+                self.checkpointer.release()
         self.averages.report(self.framework)
         return self.last_results
 

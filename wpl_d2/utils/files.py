@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -70,7 +71,8 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
     Raises:
         UnwritableError: it cannot be written.
     """
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    # Process ids are not unique: other machines and containers may write into the folder.
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     with clear_write_errors(target, size):
         try:
             write(unfinished)
