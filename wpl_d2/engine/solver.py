@@ -49,16 +49,6 @@ def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     return size
 
 
-_STEPS = (
-    ("SOLVER", "MAX_ITER"),
-    ("SOLVER", "WARMUP_ITERS"),
-    ("SOLVER", "CHECKPOINT_PERIOD"),
-    ("TEST", "EVAL_PERIOD"),
-    ("FRAMEWORK", "BURN_IN"),
-    ("FRAMEWORK", "EMA_COPY_STEPS"),
-)
-
-
 def resolve_epochs(cfg: Any) -> int:
     """Turn what counts epochs, such as SOLVER.EPOCHS, into steps, in place; `scale_schedule` is to follow.
 
@@ -137,9 +127,9 @@ def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:
         solver.UNLABELED_IMS_PER_BATCH = unlabeled
     if "SOLVER.BASE_LR" not in given:
         solver.BASE_LR *= batch / reference
-    for node, key in _STEPS:
-        if f"{node}.{key}" not in given and cfg[node][key] > 0:
-            cfg[node][key] = max(1, round(cfg[node][key] * reference / batch))
+    for key in ("SOLVER.WARMUP_ITERS", *IN_EPOCHS.values()):
+        if key not in given and (steps := value_of(cfg, key)) > 0:
+            cfg.merge_from_list([key, max(1, round(steps * reference / batch))])
     # What is written to config.yaml is scaled and must not be scaled again.
     solver.REFERENCE_IMS_PER_BATCH = batch
     return True
