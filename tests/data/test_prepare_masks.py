@@ -133,7 +133,7 @@ def test_vocs_own_masks_are_never_replaced(tmp_path):
     write(file, np.zeros((4, 6, 3)))
     colours = file.read_bytes()
     (problem,) = prepare("voc", tmp_path).problems
-    assert problem.startswith(f"{file}: is missing, broken or a colour image; unpack")
+    assert problem.startswith(f"{file}: is missing, broken or a color image; unpack")
     assert file.read_bytes() == colours
 
 

@@ -167,8 +167,8 @@ def test_the_centre_alone_is_predicted_on_request_alone(folder, teacher):
     judged = dataclasses.replace(teacher, metadata={**teacher.metadata, "config": config.dump()})
     (whole,) = Predictor(judged, "cpu")([image])
     np.testing.assert_array_equal(whole.labels, expected_labels(teacher, folder / "a/val0.png"))
-    (centre,) = Predictor(judged, "cpu", opts=["TEST.INFERENCE.MODE", "crop"])([image])
-    assert not centre.labels[:15].any() and whole.labels[:15].any()
+    (center,) = Predictor(judged, "cpu", opts=["TEST.INFERENCE.MODE", "crop"])([image])
+    assert not center.labels[:15].any() and whole.labels[:15].any()
 
 
 def write_video(file, frames):

@@ -21,7 +21,7 @@ def build_metadata(cfg: Any) -> dict[str, Any]:
     """Build the metadata of a run's checkpoints.
 
     Args:
-        cfg: a complete config; classes that a data set registers without names or colours get default ones.
+        cfg: a complete config; classes that a data set registers without names or colors get default ones.
 
     Raises:
         InputError: the run's data sets have different classes.

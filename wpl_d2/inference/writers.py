@@ -25,7 +25,7 @@ class PredictionWriter:
     """Writes predictions to a folder; a context manager.
 
     `masks/NAME.png` has class ids as pixel values. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
-    image in the classes' colours with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
+    image in the classes' colors with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
     class ids as category ids. `predicted.json` maps each NAME to its image.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The benchmarks of the field: from the archives that everybody fetches to masks, lists and splits."""
+"""Preparing the field's benchmarks: from the published archives to masks, image lists and splits."""
 
 from .benchmark import Archive, Benchmark
 from .cityscapes import CITYSCAPES

@@ -1,7 +1,7 @@
-"""Importing published lists in any format, checked against their checksums, and completing them.
+"""Importing published lists in any format, verified by checksums, and completing them.
 
-A list is known by the images in it, not by its name or format: UniMatch's, U2PL's, CPS's and AEL's ways to write the
-same split give the same list here, sorted and in one format.
+A list is identified by its images, not by its name or format: the formats of UniMatch, U2PL, CPS and AEL for the same
+split give the same sorted list here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
 
 @dataclass(frozen=True)
 class Imported:
-    """A list that was imported: from which file, and whether that was the published one byte for byte."""
+    """An imported list, its file, and whether that equals the published file byte for byte."""
 
     name: str
     file: str
@@ -40,15 +40,14 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
     Args:
         benchmark: the data set.
         root: its folder.
-        source: a folder, searched to its depth, or an address, `file://` too, below which the files have their
-            published paths.
+        source: a folder, searched recursively, or a URL (also `file://`) below which files have their published paths.
 
     Returns:
-        what was imported; and a message for each file that lists images of this data set, but none as published.
+        the imported lists, and a message for each file with images of this data set that is not a published list.
 
     Raises:
         InputError: nothing is found, a file differs from the list published under its path, or a list of that name
-            with other images is in the way.
+            with other images exists.
     """
     files = _find(benchmark, source)
     imported: dict[str, Imported] = {}
@@ -70,8 +69,8 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
         elif keys:
             unknown.append(f"{file}: its {len(keys)} images are no published list; fetch it again, or take it away")
     if not found:
-        told = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
-        raise InputError("\n".join([told, *unknown]))
+        message = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
+        raise InputError("\n".join([message, *unknown]))
     found |= _whole(benchmark, found)
     for name, images in found.items():
         write_list(benchmark, root, name, images)
@@ -79,10 +78,10 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
 
 
 def drop_leftovers(root: Path) -> list[str]:
-    """Take the lines out of all lists that name a file which a system or an editor left beside images.
+    """Remove lines that name files of systems and editors from all lists.
 
     Returns:
-        what was mended, in words.
+        a message per changed list.
     """
     mended = []
     for file in _lists(root):
@@ -101,7 +100,7 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
     """Write the unlabeled list of every split that has none (see `rest_of`).
 
     Returns:
-        what is wrong: a message if some cannot be written, and one for each that is there with labeled images.
+        messages for lists that cannot be written, and for existing ones with labeled images.
     """
     impossible, problems = [], []
     train = read_list_keys(benchmark, root, "train")
@@ -127,20 +126,20 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
 
 
 def rest_of(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
-    """What a split has unlabeled: the training list without its `labeled` images, and all of the list `EXTRA`."""
+    """The unlabeled images of a split: the training list without the `labeled` images, and the list `EXTRA`."""
     return (read_list_keys(benchmark, root, "train") - labeled) | read_list_keys(benchmark, root, EXTRA)
 
 
 def list_file(root: Path, name: str) -> Path:
-    """Where a list is, below a data set's folder."""
+    """The file of a list in a data set's folder."""
     return root / "splits" / f"{name}.txt"
 
 
 def read_list_keys(benchmark: Benchmark, root: Path, name: str) -> set[str]:
-    """The images of a list; none where it is missing.
+    """Read the image keys of a list; empty if it is missing.
 
     Raises:
-        InputError: it is not about this data set.
+        InputError: it is not of this data set.
     """
     file = list_file(root, name)
     if not file.is_file():
@@ -152,10 +151,10 @@ def read_list_keys(benchmark: Benchmark, root: Path, name: str) -> set[str]:
 
 
 def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> None:
-    """Write a list, sorted. One that is there with the same images stays as it is, a part of it is completed.
+    """Write a sorted list, unless it exists with the same images; a list of some of them is completed.
 
     Raises:
-        InputError: there is a list of that name with other images.
+        InputError: a list of that name with other images exists.
     """
     old, file = check_list(benchmark, root, name, keys), list_file(root, name)
     if file.exists() and old == set(keys):
@@ -164,13 +163,13 @@ def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
 
 
 def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
-    """Check that `write_list` would write a list.
+    """Check that `write_list` can write a list.
 
     Returns:
-        the images of the list of that name that is there.
+        the images of the existing list of that name.
 
     Raises:
-        InputError: there is a list of that name with other images.
+        InputError: a list of that name with other images exists.
     """
     file = list_file(root, name)
     old = read_list_keys(benchmark, root, name)
@@ -202,7 +201,7 @@ def _shared_images(shared: set[str], labeled: Path, unlabeled: Path) -> list[str
 
 
 def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
-    """Text files by their path below `source`."""
+    """Find or download text files, by their path below `source`."""
     address = urlparse(source)
     if address.scheme in ("", "file"):
         folder = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
@@ -235,7 +234,7 @@ def _recognise(benchmark: Benchmark, keys: Collection[str]) -> str:
 
 
 def _whole(benchmark: Benchmark, found: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The training list, where both lists of a split are among the `found` ones."""
+    """The training list, if both lists of a split were found."""
     for name, keys in found.items():
         whole = keys | found.get(name.replace("labeled", "unlabeled"), set())
         if name.endswith("_labeled") and _recognise(benchmark, whole) == "train":
@@ -249,13 +248,13 @@ _UNKNOWN = "-"
 
 @dataclass
 class PublishedList:
-    """What is known about a list.
+    """A published list.
 
     Attributes:
-        images: how many there are.
-        digest: of the images (see `digest_of`); "" where it is not known.
-        paths: of the files that hold it, below their publishers' folders of lists.
-        file_digests: their SHA-256.
+        images: number of images.
+        digest: of the images (see `digest_of`); "" if unknown.
+        paths: of its files in their publishers' folders of lists.
+        file_digests: SHA-256 of these files.
     """
 
     images: int
@@ -266,10 +265,10 @@ class PublishedList:
 
 @cache
 def published_lists(dataset: str) -> dict[str, PublishedList]:
-    """The published lists of a data set by their names here, such as "92_labeled", "train" or "val".
+    """Read the published lists of a benchmark, by this project's names, such as "92_labeled", "train" or "val".
 
     Args:
-        dataset: a benchmark's name.
+        dataset: the benchmark's name.
     """
     lists: dict[str, PublishedList] = {}
     for line in _TABLE.read_text(encoding="utf-8").splitlines():
@@ -283,5 +282,5 @@ def published_lists(dataset: str) -> dict[str, PublishedList]:
 
 
 def digest_of(keys: Iterable[str]) -> str:
-    """SHA-256 of a set of images: of their keys in order, each on a line. Order and format of a list do not matter."""
+    """SHA-256 of a set of images: of their sorted keys, one per line."""
     return hashlib.sha256("".join(f"{key}\n" for key in sorted(keys)).encode()).hexdigest()
