@@ -17,14 +17,14 @@ from pathlib import Path
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import (
     BENCHMARKS,
-    complete_unlabeled,
-    drop_leftovers,
+    drop_system_files,
     import_lists,
     list_file,
     lists_table,
     new_split,
     parse_fraction,
     prepare_images,
+    write_unlabeled_lists,
 )
 from wpl_d2.utils.command_line import positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
@@ -36,14 +36,14 @@ def main() -> int:
     root = args.root or load_description(benchmark.description).root
     fraction = parse_fraction(args.fraction) if args.fraction else None
     problems: list[str] = []
-    for text in drop_leftovers(root):
+    for text in drop_system_files(root):
         print(f"mended: {text}")
     if args.splits:
         imported, problems = import_lists(benchmark, root, args.splits)
         for item in imported:
             print(f"{item.file}: {item.name}, {'byte for byte' if item.exact else 'the same images'} as published")
     prepared = prepare_images(benchmark, load_description(benchmark.description, root), args.workers)
-    problems += prepared.problems + complete_unlabeled(benchmark, root)
+    problems += prepared.problems + write_unlabeled_lists(benchmark, root)
     if fraction:
         description = load_description(benchmark.description, root)
         try:

@@ -10,7 +10,7 @@ from pycocotools.coco import COCO as CocoApi
 from scipy.io import savemat
 
 from wpl_d2.data import load_description, read_mask
-from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, drop_leftovers, prepare_images
+from wpl_d2.data.preparation import BENCHMARKS, drop_system_files, prepare_images, write_unlabeled_lists
 from wpl_d2.data.preparation.benchmark import read_ids
 from wpl_d2.utils.files import is_system_file, replace_file
 
@@ -251,14 +251,14 @@ def test_a_list_that_names_leftovers_is_mended(tmp_path, leftover):
     file.write_text(f"{leftover}\n{good['train.txt']}")
     (tmp_path / "splits/mine_labeled.txt").write_text(f"{OWN_TRAIN}\n{leftover} {leftover}\n")
     (tmp_path / "splits/._train.txt").write_bytes(b"\0\5\x16\7")
-    told = drop_leftovers(tmp_path)
+    told = drop_system_files(tmp_path)
     assert [text.partition(":")[0] for text in told] == [
         str(tmp_path / f"splits/{n}.txt") for n in ("mine_labeled", "train")
     ]
     assert f"named 1 files that are no images, such as {leftover}" in told[1]
-    assert drop_leftovers(tmp_path) == []
+    assert drop_system_files(tmp_path) == []
     done = prepare("voc", tmp_path)
-    assert done.problems == [] and complete_unlabeled(VOC, tmp_path) == []
+    assert done.problems == [] and write_unlabeled_lists(VOC, tmp_path) == []
     (tmp_path / "splits/._train.txt").unlink()
     assert lists(tmp_path) == {
         **good,

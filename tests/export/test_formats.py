@@ -254,7 +254,7 @@ def test_a_training_on_small_images_is_exported(checkpoint, tmp_path):
     for name, size in (("a", (1, 1)), ("b", (1, 40))):
         Image.new("RGB", size, (90, 120, 20)).save(tmp_path / f"{name}.png")
     agreement = export_model(checkpoint, "torch_export", tmp_path / "model.pt2", images=str(tmp_path / "*.png"))
-    assert agreement.enlarged == [(1, 1), (40, 1)] and agreement.good
+    assert agreement.enlarged == [(1, 1), (40, 1)] and agreement.within_limits
 
 
 def test_the_smallest_size_is_said_and_kept(exported, teacher):

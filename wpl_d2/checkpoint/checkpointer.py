@@ -60,7 +60,7 @@ class FrameworkCheckpointer(Checkpointer):
         if aside:
             self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         """Unlock the output folder for other trainings."""
         unlock_folder(Path(self.save_dir))
 

@@ -277,7 +277,7 @@ class PseudoLabelAverages(HookBase):
             self._sums.update({name: known[name][0] for name in scalars})
             self._steps += 1
 
-    def report(self, framework: Framework) -> None:
+    def log(self, framework: Framework) -> None:
         """Log the averages, and a warning for each part of the method that had no effect."""
         if self._steps:
             selected, weighted, reliable = (

@@ -67,7 +67,7 @@ class Benchmark:
         """The data set's YAML, relative to the repository."""
         return f"configs/datasets/{self.name}.yaml"
 
-    def keys(self, text: str) -> list[str] | None:
+    def parse_keys(self, text: str) -> list[str] | None:
         """Parse a list in any published format; None if a line does not name an image of this data set."""
         keys = []
         for line in filter(str.strip, text.splitlines()):

@@ -55,7 +55,7 @@ def write_masks(
     for folder in {job.target.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     counts = MaskCounts()
-    for made, problem in in_processes(partial(_write_mask, read), jobs, workers, title):
+    for made, problem in parallel_map(partial(_write_mask, read), jobs, workers, title):
         if problem:
             counts.problems.append(problem)
         elif made:
@@ -81,10 +81,10 @@ def write_photos(
     """
     for folder in {job.image.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
-    return list(filter(None, in_processes(partial(_write_photo, read), jobs, workers, title)))
+    return list(filter(None, parallel_map(partial(_write_photo, read), jobs, workers, title)))
 
 
-def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, title: str) -> list[_Result]:
+def parallel_map(work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, title: str) -> list[_Result]:
     """Map `work` over items in several processes, with a progress bar.
 
     Args:

@@ -15,8 +15,8 @@ from ...utils.errors import InputError
 from ..datasets.folder import Description
 from ..image_io import read_mask
 from .benchmark import Benchmark
-from .files import in_processes
-from .splits import check_list, read_list_keys, rest_of, write_list
+from .files import parallel_map
+from .splits import check_list_writable, read_list_keys, unlabeled_keys, write_list
 
 _ATTEMPTS = 1000
 
@@ -49,7 +49,7 @@ def new_split(
         description: of the same data set, with the folder of the data as root.
         fraction: of the training list to be labeled.
         seed: chooses the images.
-        balanced: whether to balance the classes in the masks (see `draw_balanced`).
+        balanced: whether to balance the classes in the masks (see `choose_balanced`).
         workers: number of processes that read masks.
 
     Returns:
@@ -61,7 +61,7 @@ def new_split(
     """
     root = description.root
     masks = {
-        next(iter(benchmark.keys(record["image_id"]) or [])): Path(record["sem_seg_file_name"])
+        next(iter(benchmark.parse_keys(record["image_id"]) or [])): Path(record["sem_seg_file_name"])
         for record in description.records("train")
         if "sem_seg_file_name" in record and Path(record["file_name"]).is_file()
     }
@@ -74,25 +74,25 @@ def new_split(
         )
     if balanced or benchmark.min_ratio:
         keys = sorted(masks)
-        found = in_processes(_classes_of, [masks[key] for key in keys], workers, "classes")
+        found = parallel_map(_classes_of, [masks[key] for key in keys], workers, "classes")
         classes = dict(zip(keys, found, strict=True))
         if balanced:
-            labeled = draw_balanced(classes, count, seed)
+            labeled = choose_balanced(classes, count, seed)
         else:
-            labeled = draw_showing(classes, count, seed, description.object_ids, benchmark.min_ratio)
+            labeled = choose_showing(classes, count, seed, description.object_ids, benchmark.min_ratio)
     else:
-        labeled = in_random_order(masks, seed)[:count]
+        labeled = shuffle_by_hash(masks, seed)[:count]
     name = f"{fraction.numerator}_{fraction.denominator}_{'balanced_' if balanced else ''}seed{seed}"
-    lists = {f"{name}_labeled": set(labeled), f"{name}_unlabeled": rest_of(benchmark, root, set(labeled))}
+    lists = {f"{name}_labeled": set(labeled), f"{name}_unlabeled": unlabeled_keys(benchmark, root, set(labeled))}
     # Both before either is written: a new list beside an old one would share images with it.
     for list_name, images in lists.items():
-        check_list(benchmark, root, list_name, images)
+        check_list_writable(benchmark, root, list_name, images)
     for list_name, images in lists.items():
         write_list(benchmark, root, list_name, images)
     return name
 
 
-def in_random_order(keys: Iterable[str], seed: int | str) -> list[str]:
+def shuffle_by_hash(keys: Iterable[str], seed: int | str) -> list[str]:
     """Sort by a hash of seed and key: the same on every machine and with every library version.
 
     The order of two images does not depend on others, so a smaller split is a subset of a larger one.
@@ -100,7 +100,7 @@ def in_random_order(keys: Iterable[str], seed: int | str) -> list[str]:
     return sorted(keys, key=lambda key: hashlib.sha256(f"{seed} {key}".encode()).digest())
 
 
-def draw_balanced(classes: Mapping[str, frozenset[int]], count: int, seed: int) -> list[str]:
+def choose_balanced(classes: Mapping[str, frozenset[int]], count: int, seed: int) -> list[str]:
     """Choose images one by one, each for the class that the fewest chosen images show.
 
     Args:
@@ -108,7 +108,7 @@ def draw_balanced(classes: Mapping[str, frozenset[int]], count: int, seed: int) 
         count: how many to choose.
         seed: determines the order of the images of a class.
     """
-    order = in_random_order(classes, seed)
+    order = shuffle_by_hash(classes, seed)
     waiting = {
         c: iter([key for key in order if c in classes[key]]) for c in sorted(frozenset().union(*classes.values()))
     }
@@ -127,7 +127,7 @@ def draw_balanced(classes: Mapping[str, frozenset[int]], count: int, seed: int) 
     return [*chosen, *rest][:count]
 
 
-def draw_showing(
+def choose_showing(
     classes: Mapping[str, frozenset[int]], count: int, seed: int, wanted: Collection[int], ratio: Fraction
 ) -> list[str]:
     """Choose images at random, repeatedly, until enough of them show each of the `wanted` classes.
@@ -143,7 +143,7 @@ def draw_showing(
         InputError: no choice succeeds.
     """
     for attempt in range(_ATTEMPTS):
-        chosen = in_random_order(classes, f"{seed}.{attempt}")[:count]
+        chosen = shuffle_by_hash(classes, f"{seed}.{attempt}")[:count]
         if all(sum(c in classes[key] for key in chosen) >= ratio * count for c in wanted):
             return chosen
     raise InputError(

@@ -15,7 +15,7 @@ from ..datasets.folder import Description, load_description
 from ..datasets.lists import parse_line, read_list
 from .benchmark import UNMASKED, Benchmark, Sources
 from .files import MaskJob, write_masks, write_photos
-from .splits import digest_of, published_lists, read_list_keys, write_list
+from .splits import keys_digest, published_lists, read_list_keys, write_list
 
 _MAX_SHOWN = 3
 
@@ -78,7 +78,7 @@ def lists_table(benchmark: Benchmark, description: Description, masks: dict[str,
         known = published.get(name)
         check = ""
         if known:
-            same = digest_of(keys) == known.digest if known.digest else len(keys) == known.images
+            same = keys_digest(keys) == known.digest if known.digest else len(keys) == known.images
             check = "as published" if same else "differs"
         rows.append((f"{benchmark.name}_{name}", len(keys), known.images if known else "", check, *masks.get(name, ())))
     return tabulate(rows, headers=("data set", "images", "published", "", "masks made", "there already"))

@@ -26,7 +26,7 @@ _EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedList:
     """An imported list, its file, and whether that equals the published file byte for byte."""
 
     name: str
@@ -34,7 +34,7 @@ class Imported:
     exact: bool
 
 
-def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Imported], list[str]]:
+def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[ImportedList], list[str]]:
     """Write the published lists found at `source` to `root/splits`.
 
     Args:
@@ -50,17 +50,17 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
             with other images exists.
     """
     files = _find(benchmark, source)
-    imported: dict[str, Imported] = {}
+    imported: dict[str, ImportedList] = {}
     unknown: list[str] = []
     found: dict[str, set[str]] = {}
     for path, file in files.items():
         data = file.read_bytes()
-        keys = benchmark.keys(data.decode("utf-8-sig", errors="replace")) or []
+        keys = benchmark.parse_keys(data.decode("utf-8-sig", errors="replace")) or []
         name = _recognise(benchmark, keys)
         if name:
             exact = hashlib.sha256(data).hexdigest() in published_lists(benchmark.name)[name].file_digests
             if name not in imported or exact:
-                imported[name], found[name] = Imported(name, path, exact), set(keys)
+                imported[name], found[name] = ImportedList(name, path, exact), set(keys)
         elif any(file.resolve().as_posix().endswith(f"/{known}") for known in _paths(benchmark)):
             raise InputError(
                 f"{file}: is not the list published as {path}, it has {len(keys)} images and another SHA-256; "
@@ -77,7 +77,7 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
     return sorted(imported.values(), key=lambda item: item.name), unknown
 
 
-def drop_leftovers(root: Path) -> list[str]:
+def drop_system_files(root: Path) -> list[str]:
     """Remove lines that name files of systems and editors from all lists.
 
     Returns:
@@ -96,8 +96,8 @@ def drop_leftovers(root: Path) -> list[str]:
     return mended
 
 
-def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
-    """Write the unlabeled list of every split that has none (see `rest_of`).
+def write_unlabeled_lists(benchmark: Benchmark, root: Path) -> list[str]:
+    """Write the unlabeled list of every split that has none (see `unlabeled_keys`).
 
     Returns:
         messages for lists that cannot be written, and for existing ones with labeled images.
@@ -111,8 +111,8 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
             problems += _shared_images(labeled & read_list_keys(benchmark, root, name), file, list_file(root, name))
             continue
         known = published_lists(benchmark.name).get(name)
-        rest = rest_of(benchmark, root, labeled)
-        wrong = known and (digest_of(rest) != known.digest if known.digest else len(rest) != known.images)
+        rest = unlabeled_keys(benchmark, root, labeled)
+        wrong = known and (keys_digest(rest) != known.digest if known.digest else len(rest) != known.images)
         if wrong or not labeled <= train:
             impossible.append(name)
         else:
@@ -125,7 +125,7 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
     return problems
 
 
-def rest_of(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
+def unlabeled_keys(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
     """The unlabeled images of a split: the training list without the `labeled` images, and the list `EXTRA`."""
     return (read_list_keys(benchmark, root, "train") - labeled) | read_list_keys(benchmark, root, EXTRA)
 
@@ -144,7 +144,7 @@ def read_list_keys(benchmark: Benchmark, root: Path, name: str) -> set[str]:
     file = list_file(root, name)
     if not file.is_file():
         return set()
-    keys = benchmark.keys(read_text(file))
+    keys = benchmark.parse_keys(read_text(file))
     if keys is None:
         raise InputError(f"{file}: has a line that names no image of {benchmark.name}; mend it or take it away")
     return set(keys)
@@ -156,13 +156,13 @@ def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str
     Raises:
         InputError: a list of that name with other images exists.
     """
-    old, file = check_list(benchmark, root, name, keys), list_file(root, name)
+    old, file = check_list_writable(benchmark, root, name, keys), list_file(root, name)
     if file.exists() and old == set(keys):
         return
     _write_lines(file, [benchmark.line(key, name) for key in sorted(keys)])
 
 
-def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
+def check_list_writable(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
     """Check that `write_list` can write a list.
 
     Returns:
@@ -228,7 +228,7 @@ def _paths(benchmark: Benchmark) -> list[str]:
 
 
 def _recognise(benchmark: Benchmark, keys: Collection[str]) -> str:
-    digest = digest_of(keys)
+    digest = keys_digest(keys)
     names = (name for name, known in published_lists(benchmark.name).items() if known.digest == digest)
     return next(names, "")
 
@@ -252,7 +252,7 @@ class PublishedList:
 
     Attributes:
         images: number of images.
-        digest: of the images (see `digest_of`); "" if unknown.
+        digest: of the images (see `keys_digest`); "" if unknown.
         paths: of its files in their publishers' folders of lists.
         file_digests: SHA-256 of these files.
     """
@@ -281,6 +281,6 @@ def published_lists(dataset: str) -> dict[str, PublishedList]:
     return lists
 
 
-def digest_of(keys: Iterable[str]) -> str:
+def keys_digest(keys: Iterable[str]) -> str:
     """SHA-256 of a set of images: of their sorted keys, one per line."""
     return hashlib.sha256("".join(f"{key}\n" for key in sorted(keys)).encode()).hexdigest()

@@ -67,7 +67,7 @@ def read_source(source: Original) -> NDArray[np.uint8]:
         InputError: the file is missing, broken or something else.
     """
     mask = Image.fromarray(CLASS_IDS[voc.read_source(source.mask)])
-    return np.asarray(mask.resize(small_size(*mask.size), Image.Resampling.NEAREST))
+    return np.asarray(mask.resize(resized_size(*mask.size), Image.Resampling.NEAREST))
 
 
 def read_photo(source: Original) -> NDArray[np.uint8]:
@@ -77,10 +77,10 @@ def read_photo(source: Original) -> NDArray[np.uint8]:
         InputError: the file is missing or broken.
     """
     photo = Image.fromarray(read_image(source.photo))
-    return np.asarray(photo.resize(small_size(*photo.size), Image.Resampling.BICUBIC))
+    return np.asarray(photo.resize(resized_size(*photo.size), Image.Resampling.BICUBIC))
 
 
-def small_size(width: int, height: int) -> tuple[int, int]:
+def resized_size(width: int, height: int) -> tuple[int, int]:
     """The size of a photo here, (width, height), with a shorter side of 256 pixels.
 
     Photos with more than 320 are resized by way of 320 and rounded twice, 500x375 to 342x256. These are the sizes of
