@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Judge the pseudo-labels of a trained model, and the boxes that RPPI believes, on images that have masks.
 
-tools/judge_pseudo_labels.py --config-file configs/camvid/mean_teacher_wpl_1_30.yaml --output judged.json \
+tools/judge_pseudo_labels.py --config-file configs/camvid/mean_teacher_wpl.yaml --output judged.json \
     --dataset camvid_1_30_unlabeled MODEL.WEIGHTS output/camvid/mean_teacher_wpl_1_30/model_final.pth
 
 Prints, for every class at RPPI.BOX_SCORE and for all objects together at TEST.BOX_SCORES, how many boxes are right (IoU

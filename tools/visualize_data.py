@@ -42,6 +42,7 @@ def main() -> None:
         _save(draw_labeled(labeled[counter], metadata), args.output / f"labeled_{counter:04d}.png")
     if not cfg.DATASETS.UNLABELED:
         return
+    cfg.INPUT.STRONG.DEVICE = "cpu"
     unlabeled = unlabeled_dataset(cfg)
     for counter in tqdm(range(args.num), desc="unlabeled", unit="image"):
         with seeded(counted_seed(cfg.SEED, "visualize", counter)):

@@ -18,7 +18,7 @@ class SoftMeanTeacher(TeacherStudent):
         """One forward of the student over labeled and strong views, and one of the teacher over weak views."""
         items = self.unlabeled(batch)  # none during the burn-in
         labeled = self.stack(batch["labeled"], "image")
-        strong = self.stack(items, "strong")[:, 0] if items else labeled[:0]
+        strong = self.make_strong_views(items)[:, 0] if items else labeled[:0]
         images = self.student.normalize(torch.cat([labeled, strong]))
         _, features, output = predict(self.student, images)
         own, student = split(output, len(labeled), len(strong))

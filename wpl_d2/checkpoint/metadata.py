@@ -9,7 +9,8 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
-from ..config.config import flatten, leaf_keys, set_value, translate
+from ..config.config import leaf_keys, set_value, translate
+from ..config.layers import flatten
 from ..data.datasets.folder import class_names_and_colors
 from ..modeling.model_metadata import read_config
 from .classes import get_run_classes

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from itertools import zip_longest
-from typing import IO, Any
+from typing import Any
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from ..utils.errors import InputError, suggest
-from ..utils.files import check_unique_keys
 from .keys import KEYS, RENAMED, RENAMED_VALUES
+from .layers import COMMAND_LINE, Layer, drop_overridden_epochs, read_layers
 from .validation import check_config, check_overrides
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
@@ -45,7 +44,7 @@ def add_wpl_config(cfg: CN) -> None:
 
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
-    """The defaults with the values of a YAML file and of `KEY VALUE` pairs, checked.
+    """The defaults with the values of a YAML file and of `KEY VALUE` pairs, checked; DATASETS.SPLIT filled in.
 
     Args:
         config_file: path of a YAML config; "" for none.
@@ -55,12 +54,30 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
         InputError: a file that cannot be read, an unknown key (the message names the nearest ones), an invalid value,
             keys that contradict each other, or an override that only another backbone reads.
     """
-    cfg = get_cfg()
-    for key, value in read_values(config_file) if config_file else ():
-        set_value(cfg, key, value, config_file)
-    override(cfg, opts)
+    # Data sets know their splits, and what reads them knows this package.
+    from ..data.datasets.split import choose_split
+
+    if problem := find_misplaced(opts, set(leaf_keys(get_cfg()))):
+        raise InputError(f"{COMMAND_LINE}: {problem}")
+    layers = read_layers(config_file, opts)
+    cfg = merge_layers(layers)
+    choose_split(cfg, layers)
+    drop_overridden_epochs(cfg, layers)
     check_config(cfg)
     check_overrides(cfg, opts[::2])
+    return cfg
+
+
+def merge_layers(layers: Sequence[Layer]) -> CN:
+    """The defaults, overlaid by each layer in turn.
+
+    Raises:
+        InputError: an unknown key, or a value of another type than the key's.
+    """
+    cfg = get_cfg()
+    for source, values in layers:
+        for key, value in values.items():
+            set_value(cfg, key, value, source)
     return cfg
 
 
@@ -75,44 +92,9 @@ def override(cfg: CN, opts: Sequence[str]) -> None:
         InputError: an unknown key, a key without a value, or a value of another type than the key's.
     """
     if problem := find_misplaced(opts, set(leaf_keys(cfg))):
-        raise InputError(f"overrides: {problem}")
+        raise InputError(f"{COMMAND_LINE}: {problem}")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
-        set_value(cfg, key, value, "overrides")
-
-
-def read_values(file: str) -> Iterator[tuple[str, Any]]:
-    """The keys, such as "SOLVER.MAX_ITER", and values of a YAML config and of its `_BASE_`.
-
-    Raises:
-        InputError: one of the files is missing, is no YAML, has a tag that would run code or the same key twice, or
-            holds no keys.
-    """
-    try:
-        content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
-        if {"classes", "lists"} <= content.keys():
-            raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
-        return flatten(dict(content.items()))
-    except OSError as error:
-        raise InputError(f"{error.filename or file}: {error.strerror}; give a YAML file, see configs/") from error
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(f"{file}: {error.problem}; only plain YAML is read, remove the tag") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())}); mend it there") from error
-    except (AssertionError, AttributeError, RecursionError, TypeError) as error:
-        # Detectron2 takes for granted that every file is a mapping, and that no _BASE_ leads back to its own file.
-        raise InputError(
-            f"{file}: it, or a _BASE_ of it, does not consist of `KEY: value`; write it as configs/quickstart.yaml"
-        ) from error
-
-
-class _ConfigFile(CN):
-    """Detectron2's reader, which also rejects a key that a file, or a `_BASE_` of it, gives twice."""
-
-    @classmethod
-    def _open_cfg(cls, filename: str) -> IO[str]:
-        with super()._open_cfg(filename) as file:
-            check_unique_keys(filename, file.read())
-        return super()._open_cfg(filename)
+        set_value(cfg, key, value, COMMAND_LINE)
 
 
 def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
@@ -187,19 +169,12 @@ def leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys such as "SOLVER.MAX_ITER", and values, of mappings within mappings."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _fit(value: Any, old: Any) -> Any:
     """The value in the type of the old one, where that does not change its meaning."""
     if isinstance(old, float):
         return _whole_to_float(value)
+    if isinstance(old, str) and isinstance(value, str) and type(CN._decode_cfg_value(value)) in (int, float):
+        return repr(value)  # a split such as 1_16, which Python reads as 116
     names = isinstance(old, list | tuple) and bool(old) and all(isinstance(name, str) for name in old)
     return type(old)(_split_names(value)) if names and isinstance(CN._decode_cfg_value(value), str) else value
 
@@ -218,7 +193,7 @@ def _whole_to_float(value: Any) -> Any:
 def _example(old: Any, given: Any) -> str:
     """What to write instead of a value of the wrong type."""
     if isinstance(old, str):
-        return f"text, such as \"'{given}'\""
+        return f"text, in quotes: '{given}'"
     if not isinstance(old, list | tuple):
         return _KINDS.get(type(old), type(old).__name__)
     parts = _split_names(given) if isinstance(given, str) else [given] * max(1, len(old))

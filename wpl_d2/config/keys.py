@@ -40,6 +40,10 @@ _GENERAL = (
 _DATA = (
     Key("DATASETS.DESCRIPTION", "", TEXT,
         "YAML file that describes the data set (see configs/datasets/); its lists are registered as NAME_LIST."),
+    Key("DATASETS.SPLIT", "", TEXT,
+        "A split of the data set, such as 1_16: its lists SPLIT_labeled and SPLIT_unlabeled become TRAIN and UNLABELED "
+        "and it replaces {split} in OUTPUT_DIR and MODEL.DETECTOR.CACHE. A list that is set in the same file, in one "
+        "that has it as its _BASE_, or on the command line is kept; an UNLABELED that is set to () stays empty."),
     Key("DATASETS.TRAIN", (), NAMES, "Lists of labeled images to train on."),
     Key("DATASETS.UNLABELED", (), NAMES,
         "Lists of images to train on without labels. If they have masks, training never reads them."),
@@ -71,6 +75,9 @@ _DATA = (
     Key("INPUT.STRONG.KIND", "jitter", one_of("jitter", "intensity"),
         "Strong view. jitter: color jitter, grayscale and blur (UniMatch and most of its successors); intensity: 1 to "
         "MAX_OPERATIONS random operations of random strength, without JITTER and the probabilities (AugSeg)."),
+    Key("INPUT.STRONG.DEVICE", "auto", one_of("auto", "cpu", "model"),
+        "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
+        "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
@@ -211,11 +218,13 @@ _FRAMEWORK = (
     Key("FRAMEWORK.THRESHOLD", 0.95, SHARE,
         "Least confidence of a pseudo-label that trains the student; no effect in U2PL, which selects by entropy."),
     Key("FRAMEWORK.BURN_IN", 0, COUNT_FROM_0, "Steps of supervised training before the first pseudo-label."),
+    Key("FRAMEWORK.BURN_IN_EPOCHS", 0, COUNT_FROM_0, "The same in epochs, see SOLVER.EPOCHS; 0: BURN_IN says it."),
     Key("FRAMEWORK.EMA_DECAY", 0.999, SHARE,
         "Bound of the teacher's decay min(1 - 1 / (t + 1), EMA_DECAY), t counted from the first semi-supervised step. "
         "0: the teacher is the student after the last step, which makes MeanTeacher FixMatch."),
     Key("FRAMEWORK.EMA_BUFFERS", "ema", one_of("ema", "copy", "none"),
         "The teacher's BN statistics. ema: averaged as its weights; copy: the student's; none: its own."),
+    Key("FRAMEWORK.EMA_COPY_EPOCHS", 0, COUNT_FROM_0, "EMA_COPY_STEPS in epochs; 0: EMA_COPY_STEPS says it."),
     Key("FRAMEWORK.EMA_COPY_STEPS", 0, COUNT_FROM_0,
         "Semi-supervised steps in which the teacher still is a copy of the student (U2PL: an epoch)."),
     Key("FRAMEWORK.FEATURE_DROPOUT", 0.5, SHARE,
@@ -313,6 +322,13 @@ _WEIGHTING = (
 
 _SOLVER = (
     Key("SOLVER.MAX_ITER", 40_000, COUNT, "Steps of the training."),
+    Key("SOLVER.EPOCHS", 0, COUNT_FROM_0,
+        "Length of the training in epochs of the unlabeled images (without any, of the labeled ones). It sets MAX_ITER "
+        "when a run starts, unless a later file or the command line sets MAX_ITER; 0: MAX_ITER says it. An epoch "
+        "is counted as published: each of REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and "
+        "drops the rest that fills no batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes."),
+    Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0,
+        "Processes by which an epoch is counted, see EPOCHS; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),
     Key("SOLVER.REFERENCE_IMS_PER_BATCH", 0, COUNT_FROM_0,
@@ -332,6 +348,8 @@ _SOLVER = (
         "Weight decay of normalization layers; None: SOLVER.WEIGHT_DECAY."),
     Key("SOLVER.CHECKPOINT_PERIOD", 5000, COUNT_FROM_0,
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
+    Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0,
+        "Epochs between checkpoints; 0: CHECKPOINT_PERIOD says it."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
     Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm"),
         "How gradients are clipped, with SOLVER.CLIP_GRADIENTS.ENABLED."),
@@ -341,6 +359,7 @@ _SOLVER = (
 
 _TEST = (
     Key("TEST.EVAL_PERIOD", 0, COUNT_FROM_0, "Steps between evaluations, the last one at the end; 0: no evaluation."),
+    Key("TEST.EVAL_EPOCHS", 0, COUNT_FROM_0, "Epochs between evaluations; 0: EVAL_PERIOD says it."),
     Key("TEST.EVALUATOR", "confusion", one_of("confusion", "detectron2", "submission"),
         "confusion: one confusion matrix on the device; detectron2: its SemSegEvaluator; submission: no figures and "
         "no masks needed, but one PNG of the data set's own ids per image, as the Cityscapes server takes them."),
@@ -402,7 +421,6 @@ UNUSED = {
     "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": "the data set's DESCRIPTION says it (ignore)",
     "MODEL.SEM_SEG_HEAD.LOSS_TYPE": "set FRAMEWORK.OHEM.ENABLED for hard pixels",
     "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": "set FRAMEWORK.ALPHA and MODEL.DETECTOR.LOSS_WEIGHT, the factors of the others",
-    "SOLVER.REFERENCE_WORLD_SIZE": "set SOLVER.REFERENCE_IMS_PER_BATCH",
     "TEST.AUG.ENABLED": "set TEST.INFERENCE.FLIP and TEST.INFERENCE.SCALES",
     "TEST.AUG.FLIP": "set TEST.INFERENCE.FLIP",
     "TEST.AUG.MIN_SIZES": "set TEST.INFERENCE.SCALES",

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
 
 from ..utils.errors import InputError
 from .keys import KEYS, UNUSED
+from .layers import value_of
 
 _GROUPS = 32  # of Detectron2's GN
 _RESNET, _TIMM, _XCEPTION = _BACKBONES = (
@@ -46,7 +46,7 @@ def check_section(cfg: CfgNode, section: str) -> None:
     """`check_config` for the keys of one section, such as "TEST.INFERENCE", and of the sections in it."""
     for key in KEYS:
         if f"{key.name}.".startswith(f"{section}."):
-            key.constraint.check(key.name, _value(cfg, key.name))
+            key.constraint.check(key.name, value_of(cfg, key.name))
     for name, check in _RULES.items():
         if f"{name}.".startswith(f"{section}."):
             check(cfg)
@@ -99,21 +99,14 @@ def warn_unused(cfg: CfgNode, default: CfgNode) -> None:
         default: the one in which nothing was set.
     """
     for key, mend in UNUSED.items():
-        if _value(cfg, key) != _value(default, key):
+        if value_of(cfg, key) != value_of(default, key):
             logging.getLogger(__name__).warning("%s: has no effect here; %s", key, mend)
-
-
-def _value(cfg: CfgNode, key: str) -> Any:
-    value: Any = cfg
-    for part in key.split("."):
-        value = value[part]
-    return value
 
 
 def _check_scale(cfg: CfgNode) -> None:
     ranges = {"INPUT.SCALE_RANGE": True, "INPUT.PASTE.SCALE_RANGE": cfg.INPUT.PASTE.PROB > 0}
     for key, used in ranges.items():
-        low, high = _value(cfg, key)
+        low, high = value_of(cfg, key)
         if cfg.INPUT.SCALE_BALANCED and used and not low <= 1 <= high:
             raise InputError(
                 f"INPUT.SCALE_BALANCED: 1 is not inside {key} {(low, high)}; widen that, or set this to False"

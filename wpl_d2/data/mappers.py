@@ -103,14 +103,21 @@ class PasteMapper:
 class UnlabeledMapper:
     """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
 
-    Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
-    H, W) uint8, `valid` (H, W) bool, False in the padding; and, with a cache, `detections`: the `Detections` that the
-    view shows, in its pixels.
+    Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `valid` (H, W) bool, False
+    in the padding; `strong` (V, 3, H, W) uint8 or, where these are made on the model's device, `operations`: V lists of
+    what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the `Detections` that the view
+    shows, in its pixels.
     """
 
     @configurable
     def __init__(
-        self, *, view: RandomView, strong: StrongView, views: int, cache: DetectionCache | None = None
+        self,
+        *,
+        view: RandomView,
+        strong: StrongView,
+        views: int,
+        on_device: bool = False,
+        cache: DetectionCache | None = None,
     ) -> None:
         """Prepare the mapper.
 
@@ -118,17 +125,26 @@ class UnlabeledMapper:
             view: draws the geometry, which the strong views share.
             strong: changes the colours of the weak view.
             views: number of strong views.
+            on_device: draw the operations of the strong views alone.
             cache: the detections of all images, if samples shall have some.
         """
         self.view = view
         self.strong = strong
         self.views = views
+        self.on_device = on_device
         self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of `__init__` from `INPUT`."""
-        return {"view": build_view(cfg), "strong": build_strong_view(cfg), "views": cfg.INPUT.STRONG.VIEWS}
+        keys = cfg.INPUT.STRONG
+        on_device = keys.DEVICE == "model" or (keys.DEVICE == "auto" and not cfg.MODEL.DEVICE.startswith("cpu"))
+        return {
+            "view": build_view(cfg),
+            "strong": build_strong_view(cfg),
+            "views": keys.VIEWS,
+            "on_device": on_device,
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read and augment one image.
@@ -149,9 +165,13 @@ class UnlabeledMapper:
             view: the weak one of it.
         """
         weak = _to_tensor(view.image)
-        strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
-        sample.update(image=weak, valid=_valid(view), strong=torch.stack(strong) if strong else weak[None][:0])
+        sample.update(image=weak, valid=_valid(view))
+        if self.on_device:
+            sample["operations"] = [self.strong.draw() for _ in range(self.views)]
+        else:
+            strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
+            sample["strong"] = torch.stack(strong) if strong else weak[None][:0]
         if self.cache is not None:
             detections = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
             boxes, keep = _move_boxes(detections.boxes.numpy(), view)

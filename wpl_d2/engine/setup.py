@@ -25,7 +25,7 @@ from ..frameworks import Framework
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, write_text
 from ..visualization import optional_picture, render_preview
-from .solver import scale_schedule
+from .solver import resolve_epochs, scale_schedule
 
 
 def setup(args: argparse.Namespace) -> Any:
@@ -40,43 +40,45 @@ def setup(args: argparse.Namespace) -> Any:
     Raises:
         InputError: see `read_cfg`.
     """
-    cfg, scaled = read_cfg(args)
+    cfg, notes = read_cfg(args)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
     cfg.freeze()
     _open_run(cfg, args.eval_only)
     warn_unused(cfg, get_cfg())
-    if scaled:
-        logging.getLogger(__name__).info(
-            "schedule scaled to a batch of %d images: SOLVER.BASE_LR %g, SOLVER.MAX_ITER %d",
-            *(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER),
-        )
+    for note in notes:
+        logging.getLogger(__name__).info(note)
     # For initial weights; later random numbers depend on the seed and a counter only.
     seed_all_rng(cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     return cfg
 
 
-def read_cfg(args: argparse.Namespace) -> tuple[Any, bool]:
-    """Read the config of a run, scale its schedule to the batch, and register its data sets.
+def read_cfg(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """Read the config of a run, register its data sets, resolve epochs, and scale its schedule to the batch.
 
     Args:
-        args: of Detectron2's `default_argument_parser`.
+        args: of Detectron2's `default_argument_parser`. An evaluation has no schedule, and needs no training lists.
 
     Returns:
-        the config, not frozen, and whether `scale_schedule` changed it.
+        the config, not frozen, and what is to be logged of its schedule.
 
     Raises:
-        InputError: the config or the data set's description is wrong.
+        InputError: the config or the data set's description is wrong, or epochs are counted of a missing list.
     """
     if not args.config_file and not args.opts:
         raise InputError("--config-file: is missing; give one, such as configs/quickstart.yaml")
     cfg = load_cfg(args.config_file, args.opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    scaled = scale_schedule(cfg, given=args.opts[::2])
     setup_datasets(cfg)
-    return cfg, scaled
+    notes, solver = [], cfg.SOLVER
+    if not args.eval_only and (steps := resolve_epochs(cfg)):
+        notes.append(f"epochs of {steps} steps: SOLVER.MAX_ITER {solver.MAX_ITER}")
+    if scale_schedule(cfg, given=args.opts[::2]):
+        batch = f"schedule scaled to a batch of {solver.IMS_PER_BATCH} images"
+        notes.append(f"{batch}: SOLVER.BASE_LR {solver.BASE_LR:g}, SOLVER.MAX_ITER {solver.MAX_ITER}")
+    return cfg, notes
 
 
 def _open_run(cfg: Any, eval_only: bool) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
+from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
@@ -246,8 +247,11 @@ def build_training_framework(cfg: Any) -> Framework:
     """Build the framework of a config for training.
 
     Raises:
-        InputError: see `build_framework`; or DATASETS.UNLABELED is empty for a semi-supervised framework.
+        InputError: see `build_framework`; DATASETS.UNLABELED is empty for a semi-supervised framework, or the schedule
+            still counts epochs.
     """
+    if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
+        raise InputError(f"{counted[0]}: is no number of steps; call resolve_epochs(cfg) first")
     framework = build_framework(cfg)
     if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
         raise InputError(

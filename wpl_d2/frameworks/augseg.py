@@ -72,7 +72,7 @@ class AugSeg(TeacherStudent):
     def _mix(self, batch: Batch, labeled: Tensor) -> tuple[Tensor, PseudoLabels]:
         """The mixed strong views (B, 3, H, W) uint8, not normalized, as `labeled`, and their labels."""
         items = batch["unlabeled"]
-        views = self.stack(items, "strong")[:, 0]
+        views = self.make_strong_views(items)[:, 0]
         samples = self.random_samples(views)
         prediction = self.teacher_forward(items)
         pseudo = self.make_pseudo_labels(items, prediction)

@@ -14,6 +14,7 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from ..config.validation import check_config
+from ..data.transforms.color_batch import change_colors
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
@@ -259,6 +260,15 @@ class Framework(nn.Module):
     def images(self, items: Items, key: str) -> Tensor:
         """One image field of all items, normalized: (B, 3, H, W) float."""
         return self.student.normalize(self.stack(items, key))
+
+    @torch.no_grad()
+    def make_strong_views(self, items: Items) -> Tensor:
+        """The strong views of all items, (B, V, 3, H, W) uint8; made here if the loader has left it to the device."""
+        if "operations" not in items[0]:
+            return self.stack(items, "strong")
+        weak, views = self.stack(items, "image"), len(items[0]["operations"])
+        drawn = [operations for item in items for operations in item["operations"]]
+        return change_colors(weak.repeat_interleave(views, dim=0), drawn).unflatten(0, (len(items), views))
 
     def unlabeled(self, batch: Batch) -> Items:
         """The unlabeled items that the step uses: none during the burn-in."""

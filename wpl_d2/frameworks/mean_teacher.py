@@ -57,7 +57,7 @@ class MeanTeacher(TeacherStudent):
     def terms(self, batch: Batch) -> Terms:
         labeled, mixed = self.stack(batch["labeled"], "image"), []
         if items := self.unlabeled(batch):
-            views = self.stack(items, "strong").unbind(1)
+            views = self.make_strong_views(items).unbind(1)
             masks = self.random_samples(views)
             pseudo = self.make_pseudo_labels(items, self.teacher_forward(items))
             mixed = [cutmix(view, pseudo, mask) for view, mask in zip(views, masks, strict=True)]

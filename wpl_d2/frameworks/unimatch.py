@@ -55,7 +55,7 @@ class UniMatch(Framework):
     def terms(self, batch: Batch) -> Terms:
         items = self.unlabeled(batch)
         counts = [len(batch["labeled"]), len(items)]
-        views = self.stack(items, "strong").unbind(1) if items else ()
+        views = self.make_strong_views(items).unbind(1) if items else ()
         masks = self.random_samples(views)
         images = self.images([*batch["labeled"], *items], "image")
         size = (images.shape[-2], images.shape[-1])

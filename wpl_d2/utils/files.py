@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import IO
+from typing import IO, Any
 
 import yaml
 from PIL import Image
@@ -245,6 +245,31 @@ def read_text(file: Path) -> str:
     if "\0" in text:
         raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
     return text
+
+
+def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Args:
+        file: to read.
+        example: a file of its kind, for the message.
+
+    Raises:
+        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
+    """
+    try:
+        text = read_text(file)
+        check_unique_keys(str(file), text)
+        raw = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
+    return raw
 
 
 def check_unique_keys(file: str, text: str) -> None:

@@ -10,7 +10,7 @@ draws:                                 # {draw} in the lists becomes the suffix,
   b: {seed: 1, suffix: _b}
 plain: host                            # the row to which the others are compared, draw by draw
 judge: {images: 70, steps: [600]}      # optional: pseudo-labels of so many images, after these steps and after the last
-detector: {base: configs/detector/camvid_1_30_lite0.yaml, overrides: {}}      # optional: whose boxes are {boxes}
+detector: {base: configs/detector/camvid_lite0.yaml, overrides: {}}      # optional: whose boxes are {boxes}
 rows:                                  # keys over those of all rows; `plain` names another row to compare with
   host: {}
   rank: {WEIGHTING.ENABLED: True}
@@ -31,9 +31,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wpl_d2.config.config import flatten
-from wpl_d2.data.datasets.folder import read_yaml
+from wpl_d2.config.layers import flatten
 from wpl_d2.utils.errors import InputError, check_name, suggest
+from wpl_d2.utils.files import read_yaml
 
 from .oracle import PREFIX
 from .study import BOXES, REPOSITORY, Detector, Draw, Judge, Lists, Row, Settings, Study

@@ -31,13 +31,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
 from ...structures import IGNORE
 from ...utils.errors import InputError, check_name, suggest
-from ...utils.files import check_unique_keys, is_system_file, read_text
+from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY, EXIF
 from .lists import ANY_SUFFIX, SLOT, OpenSuffixes, extract, fill, read_list
 
@@ -290,31 +289,6 @@ def _resolve_root(root: str, file: Path) -> Path:
 
 SPLIT = "{split}"
 """The slot in the name and the file of a list that stands for many."""
-
-
-def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Args:
-        file: to read.
-        example: a file of its kind, for the message.
-
-    Raises:
-        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
-    """
-    try:
-        text = read_text(file)
-        check_unique_keys(str(file), text)
-        raw = yaml.safe_load(text)
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(
-            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
-    return raw
 
 
 def convert(key: str, value: Any, where: str) -> Any:

@@ -100,7 +100,7 @@ class U2PL(TeacherStudent):
         labeled, items = batch["labeled"], self.unlabeled(batch)
         images = self.images(labeled, "image")
         if items:
-            views = self.stack(items, "strong")[:, 0]
+            views = self.make_strong_views(items)[:, 0]
             samples, boxes = self.random_samples(views)
             mixed, pseudo = self._mix(items, views, boxes)
             images = torch.cat([images, mixed])
