@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
     if args.balanced and not args.fraction:
         parser.error("--balanced is for --fraction")
     if args.root and args.root.exists() and not args.root.is_dir():
-        parser.error(f"--root: {args.root} is no folder")
+        parser.error(f"--root: {args.root} is not a folder")
     return args
 
 

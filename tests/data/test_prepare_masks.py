@@ -110,8 +110,8 @@ def test_ready_masks_of_others_do_without_sbd(tmp_path):
     ("mat", "message"),
     [
         ({"GTcls": {"Segmentation": filled(21)}}, "holds ids above 20"),
-        ({"GTinst": {"Segmentation": filled(1)}}, "is no SBD mask"),
-        (b"broken", "is no SBD mask"),
+        ({"GTinst": {"Segmentation": filled(1)}}, "is not an SBD mask"),
+        (b"broken", "is not an SBD mask"),
     ],
 )
 def test_wrong_sbd_masks_are_named_and_the_others_made(tmp_path, mat, message):
@@ -255,7 +255,7 @@ def test_a_list_that_names_leftovers_is_mended(tmp_path, leftover):
     assert [text.partition(":")[0] for text in told] == [
         str(tmp_path / f"splits/{n}.txt") for n in ("mine_labeled", "train")
     ]
-    assert f"named 1 files that are no images, such as {leftover}" in told[1]
+    assert f"named 1 files that are not images, such as {leftover}" in told[1]
     assert drop_system_files(tmp_path) == []
     done = prepare("voc", tmp_path)
     assert done.problems == [] and write_unlabeled_lists(VOC, tmp_path) == []
@@ -392,7 +392,7 @@ def test_wrong_coco_annotations_are_named(tmp_path):
     (problem,) = prepare("coco", tmp_path).problems
     assert problem.startswith("image 8: has a broken annotation (KeyError(12))")
     (tmp_path / "annotations/instances_val2017.json").write_text("{")
-    assert any("instances_val2017.json: is no COCO annotation file" in p for p in prepare("coco", tmp_path).problems)
+    assert any("instances_val2017.json: is not a COCO annotation file" in p for p in prepare("coco", tmp_path).problems)
 
 
 def test_real_coco_annotations(shared, tmp_path):

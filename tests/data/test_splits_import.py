@@ -104,7 +104,7 @@ def test_a_changed_list_below_another_path_is_named(source, shared, tmp_path):
     (source / "notes.txt").write_text("nothing of this\n")
     imported, (problem,) = import_lists(VOC, tmp_path, str(source))
     assert [item.name for item in imported] == ["92_labeled"]
-    assert problem.startswith(f"{cut}: its 182 images are no published list; fetch it again")
+    assert problem.startswith(f"{cut}: its 182 images are not a published list; fetch it again")
     (source / "pascal/92/labeled.txt").unlink()
     with pytest.raises(ValueError, match=r"has no published list of voc(.|\n)*183\.txt: its 182 images"):
         import_lists(VOC, tmp_path, str(source))

@@ -248,7 +248,7 @@ def test_without_voc_it_says_what_to_fetch_and_a_finished_set_is_well(archives, 
         (f"SegmentationClass/{TRAIN}.png", b"broken", "cannot be read"),
         (f"SegmentationClass/{TRAIN}.png", np.zeros((375, 500, 3)), "is an RGB image"),
         (f"SegmentationClass/{TRAIN}.png", np.full((375, 500), 21), "holds ids above 20"),
-        (f"benchmark_RELEASE/dataset/cls/{EXTRA}.mat", b"broken", "is no SBD mask"),
+        (f"benchmark_RELEASE/dataset/cls/{EXTRA}.mat", b"broken", "is not an SBD mask"),
         (f"SegmentationClass/{TRAIN}.png", np.zeros((500, 375)), "the mask is 256x342 (width x height), its image 342"),
     ],
 )

@@ -146,7 +146,7 @@ WRONG = {
     "both labeled and unlabeled": ["DATASETS.UNLABELED", '("voc_92_labeled",)'],
     "TEST.EVALUATOR: 'confussion' is not known; did you mean confusion?": ["TEST.EVALUATOR", "confussion"],
     "TEST.INFERENCE.MODE: 'slides' is not known; did you mean slide?": ["TEST.INFERENCE.MODE", "slides"],
-    "is no checkpoint of a training": ["--eval-only"],
+    "is not a checkpoint of a training": ["--eval-only"],
     "DATASETS.TEST: names no list; name one to evaluate on": ["--eval-only", "DATASETS.TEST", "()"],
 }
 # The tool with one list of arguments after the other, in one process: it is the start that takes long.

@@ -227,7 +227,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, suffix):
         open_model(path)
 
 
-@pytest.mark.parametrize(("device", "words"), [("cudaa", "'cudaa' is no device"), ("cuda:99", "GPUs; give cpu")])
+@pytest.mark.parametrize(("device", "words"), [("cudaa", "'cudaa' is not a device"), ("cuda:99", "GPUs; give cpu")])
 def test_a_device_that_is_not_there_is_refused(checkpoint, device, words):
     with pytest.raises(InputError, match=f"--device: .*{words}"):
         open_model(checkpoint, device=device)

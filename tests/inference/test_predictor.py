@@ -125,7 +125,7 @@ def test_the_output_may_be_the_input(images, tmp_path, teacher):
 
 def test_masks_of_others_are_not_written_over(images, tmp_path, teacher):
     (tmp_path / "data" / "masks").mkdir(parents=True)
-    with pytest.raises(InputError, match="masks: is no earlier result"):
+    with pytest.raises(InputError, match="masks: is not an earlier result"):
         run(images, tmp_path / "data", teacher)
 
 

@@ -52,7 +52,7 @@ def restore_cfg(text: str, source: str = "the model") -> CfgNode:
         source: its file, for messages.
 
     Raises:
-        InputError: it is no config.
+        InputError: it is not a config.
     """
     cfg, unknown = get_cfg(), []
     known = set(leaf_keys(cfg))

@@ -136,7 +136,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
                 state_dict = load_checkpoint(str(self._path))["trainer"]["hooks"][type(self).__qualname__]
             except (InputError, KeyError, TypeError) as error:
                 # The best model is lost, whatever the state says.
-                reason = error if isinstance(error, InputError) else f"{self._path}: is no best model of a training"
+                reason = error if isinstance(error, InputError) else f"{self._path}: is not a best model of a training"
                 logger.warning("%s; the next evaluation writes it anew", reason)
                 state_dict = {"best_metric": None, "best_iter": None}
         self.best_metric = state_dict["best_metric"]

@@ -251,7 +251,7 @@ def build_training_framework(cfg: Any) -> Framework:
             still counts epochs.
     """
     if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
-        raise InputError(f"{counted[0]}: is no number of steps; call resolve_epochs(cfg) first")
+        raise InputError(f"{counted[0]}: is not a number of steps; call resolve_epochs(cfg) first")
     framework = build_framework(cfg)
     if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
         raise InputError(

@@ -44,7 +44,7 @@ def _annotations(file: Path) -> dict[str, Any]:
             api = CocoApi(file)
         return {Path(image["file_name"]).stem: (image, api.imgToAnns[image["id"]]) for image in api.imgs.values()}
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise InputError(f"{file}: is no COCO annotation file ({error!r}); unpack its archive again") from error
+        raise InputError(f"{file}: is not a COCO annotation file ({error!r}); unpack its archive again") from error
 
 
 def read_source(source: tuple[dict[str, Any], list[dict[str, Any]]]) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ def parse_fraction(text: str) -> Fraction:
     except (ValueError, ZeroDivisionError):
         fraction = Fraction(0)
     if not 0 < fraction < 1:
-        raise InputError(f"--fraction: {text!r} is no fraction of the images; give one such as 1/20")
+        raise InputError(f"--fraction: {text!r} is not a fraction of the images; give one such as 1/20")
     return fraction
 
 

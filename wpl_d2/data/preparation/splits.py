@@ -67,7 +67,7 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
                 f"fetch it again, or take it away"
             )
         elif keys:
-            unknown.append(f"{file}: its {len(keys)} images are no published list; fetch it again, or take it away")
+            unknown.append(f"{file}: its {len(keys)} images are not a published list; fetch it again, or take it away")
     if not found:
         message = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
         raise InputError("\n".join([message, *unknown]))
@@ -92,7 +92,9 @@ def drop_system_files(root: Path) -> list[str]:
         if len(kept) < len(lines):
             _write_lines(file, kept)
             dropped = next(line for line in lines if line not in kept)
-            mended.append(f"{file}: named {len(lines) - len(kept)} files that are no images, such as {dropped.strip()}")
+            mended.append(
+                f"{file}: named {len(lines) - len(kept)} files that are not images, such as {dropped.strip()}"
+            )
     return mended
 
 

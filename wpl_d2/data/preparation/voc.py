@@ -65,7 +65,7 @@ def _read_mat(file: Path) -> NDArray[np.uint8]:
     try:
         return np.asarray(loadmat(file, simplify_cells=True)["GTcls"]["Segmentation"], dtype=np.uint8)
     except Exception as error:  # of any class, by scipy's reader of a damaged file
-        raise InputError(f"{file}: is no SBD mask ({error!r}); unpack {VOC.archives[1].file} again") from error
+        raise InputError(f"{file}: is not an SBD mask ({error!r}); unpack {VOC.archives[1].file} again") from error
 
 
 def _line(key: str, list_name: str) -> str:
