@@ -51,6 +51,8 @@ def voc(tmp_path_factory):
 TOY = [
     *("MODEL.WEIGHTS", "", "INPUT.CROP_SIZE", "(97,97)", "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 1),
     *("SOLVER.UNLABELED_IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2),
+    # All 101 layers, but narrow ones: a checkpoint of the full width has a gigabyte and more.
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.ROI_BOX_HEAD.FC_DIM", 64),
 ]
 
 
