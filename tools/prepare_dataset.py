@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Prepare PASCAL VOC, Cityscapes, COCO or VOC animals: masks from the unpacked archives, published splits, new splits.
 
-VOC animals has its photos and masks from the VOC2012/ beside it, and brings its lists.
+VOC animals is made from the VOC2012/ beside it, and comes with its own lists.
 
-What is there is kept, so an interrupted run is simply started again. Only split lists are ever downloaded; the message
-about a missing archive says where it is had. The exit status is 1 if something must be mended.
+Existing files are kept, so an interrupted run can simply be repeated. Nothing but split lists is downloaded; messages
+about missing archives say where to get them. The exit status is 1 if there are problems.
 """
 
 from __future__ import annotations
