@@ -6,8 +6,7 @@ import yaml
 from helpers import SMALL
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_framework
-from wpl_d2.checkpoint.loading import load_model
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_framework, load_model
 from wpl_d2.evaluation.evaluator import evaluate
 from wpl_d2.export import open_model
 from wpl_d2.inference.predictor import Predictor

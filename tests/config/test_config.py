@@ -222,7 +222,7 @@ def test_a_key_that_is_given_twice_is_refused_in_bases_too(tmp_path):
 
 def test_a_missing_file_a_folder_and_a_checkpoint_are_no_configs(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"PK\x03\x04\xff\xfe\x00")
-    for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is no text in UTF-8")):
+    for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is not UTF-8 text")):
         with pytest.raises(InputError, match=message):
             load_cfg(str(tmp_path / name))
 

@@ -43,7 +43,7 @@ def read_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: a file is missing, is no YAML, has a tag that would run code or a key twice, or holds no keys.
+        InputError: a file is missing, is not YAML, has a tag that would run code or a key twice, or holds no keys.
     """
     files = _read_file(config_file) if config_file else []
     return [*files, Layer(COMMAND_LINE, dict(zip(opts[::2], opts[1::2], strict=True)))]

@@ -65,7 +65,7 @@ def check_device(key: str, device: str) -> None:
     try:
         kind = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
+        raise InputError(f"{key}: {device!r} is not a device; give cpu or cuda") from error
     count = torch.cuda.device_count()
     if kind.type == "cuda" and (kind.index or 0) >= count:
         raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")

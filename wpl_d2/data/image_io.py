@@ -252,8 +252,8 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
     if ignore != IGNORE:
         if (values == IGNORE).any():
             raise InputError(
-                f"{path}: holds {IGNORE}, which is no class id, and 'ignore' of the data set's YAML is {ignore}; write "
-                f"'ignore: {IGNORE}', or save the mask with class ids"
+                f"{path}: holds {IGNORE}, which is not a class id, and 'ignore' of the data set's YAML is {ignore}; "
+                f"write 'ignore: {IGNORE}', or save the mask with class ids"
             )
         values = np.where(values == ignore, IGNORE, values)
     if values.dtype != np.uint8:

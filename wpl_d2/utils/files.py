@@ -242,10 +242,10 @@ def read_text(file: Path) -> str:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+            f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
+        raise InputError(f"{file}: is not UTF-8 text, it has zero bytes; save it as UTF-8")
     return text
 
 
@@ -257,7 +257,7 @@ def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict
         example: a file of its kind, for the message.
 
     Raises:
-        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
+        InputError: it is not a mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
     """
     try:
         text = read_text(file)
