@@ -146,7 +146,7 @@ WRONG = {
     "did you mean voc_92_labeled": ["DATASETS.TRAIN", '("voc_92_labelled",)'],
     "learns from unlabeled images; name a list of them": ["DATASETS.UNLABELED", "()"],
     "both labeled and unlabeled": ["DATASETS.UNLABELED", '("voc_92_labeled",)'],
-    "TEST.EVALUATOR: 'confussion' is not known; did you mean confusion?": ["TEST.EVALUATOR", "confussion"],
+    "TEST.EVALUATOR: 'confussion' is not known; did you mean confusion": ["TEST.EVALUATOR", "confussion"],
     "TEST.INFERENCE.MODE: 'slides' is not known; did you mean slide?": ["TEST.INFERENCE.MODE", "slides"],
     "is not a checkpoint of a training": ["--eval-only"],
     "DATASETS.TEST: names no list; name one to evaluate on": ["--eval-only", "DATASETS.TEST", "()"],
