@@ -19,7 +19,7 @@ from pathlib import Path
 from detectron2.utils import comm
 
 from wpl_d2.checkpoint.classes import Classes, check_list, classes_of_run
-from wpl_d2.data import register_part
+from wpl_d2.data import EvalDataset, register_part
 from wpl_d2.engine import check_run, launch, load_framework, setup
 from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
 from wpl_d2.utils.command_line import parse_args
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> None:
     model, weigher = next(iter(framework.eval_models().values())), framework.weigher
     if args.scores and weigher is None:
         weigher = filled_weigher(cfg, framework)
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, name)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, EvalDataset(cfg, name=name, key="--dataset"))
     if args.output and comm.is_main_process():
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()

@@ -123,9 +123,10 @@ class DetectionCache(Mapping[str, ImageDetections]):
         replace_file(path, write)
 
     def __getitem__(self, key: str) -> ImageDetections:
-        """The size of an image and its detections, which share the cache's memory."""
+        """The size of an image and its detections."""
         size, (start, end) = self._places[key]
-        return size, Detections(*(field[start:end] for field in self._detections))
+        # Copied: a view would take the memory of all images along to another process.
+        return size, Detections(*(field[start:end].clone() for field in self._detections))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -47,9 +47,7 @@ def labeled_records(cfg: CfgNode) -> Records:
         InputError: an image has no mask.
     """
     records = _records(cfg.DATASETS.TRAIN)
-    for record in records:
-        if "sem_seg_file_name" not in record:
-            raise InputError(missing_mask(record, "DATASETS.TRAIN"))
+    check_masks(records, "DATASETS.TRAIN")
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
@@ -100,6 +98,17 @@ def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
     if total < 1 or total % processes:
         raise InputError(f"SOLVER.{key}: {total} images do not divide among {processes} processes; take a multiple")
     return total // processes
+
+
+def check_masks(records: Records, where: str) -> None:
+    """Check that all images of a list, `where`, have masks.
+
+    Raises:
+        InputError: one has none.
+    """
+    for record in records:
+        if "sem_seg_file_name" not in record:
+            raise InputError(missing_mask(record, where))
 
 
 def missing_mask(record: dict[str, Any], where: str) -> str:
@@ -239,36 +248,20 @@ def build_train_loader(
     return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
 
 
-def build_test_loader(cfg: CfgNode, name: str, key: str = "DATASETS.TEST", lenient: bool = False) -> DataLoader:
-    """Every image of a registered data set once, one at a time, shared among the processes.
-
-    Args:
-        cfg: the config.
-        name: a name in the `DatasetCatalog`.
-        key: what names it, for the message.
-        lenient: give the error as "image" where one cannot be read; else the loader raises it.
-
-    Raises:
-        InputError: the list is empty.
-    """
-    records = list_records(name, key)
-    return build_whole_image_loader(records, EvalMapper(lenient), cfg.DATALOADER.NUM_WORKERS)
-
-
-def build_whole_image_loader(
-    records: Sequence[dict[str, Any]], mapper: EvalMapper, workers: int, sampler: Sampler[int] | None = None
+def build_test_loader(
+    records: Sequence[dict[str, Any]], mapper: EvalMapper, num_workers: int, sampler: Sampler[int] | None = None
 ) -> DataLoader:
     """Images one at a time, as Detectron2's `build_detection_test_loader` gives them.
 
     Args:
         records: dataset dicts.
         mapper: reads them.
-        workers: processes that do it, beside this one.
+        num_workers: processes that do it, beside this one.
         sampler: the order; by default each process of a run gets its share, in the list's order.
     """
     dataset = MapDataset(DatasetFromList(list(records), copy=False), mapper)
     sampler = sampler or InferenceSampler(len(records))
-    return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=_as_list)
+    return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=num_workers, collate_fn=_as_list)
 
 
 def _records(names: Sequence[str]) -> Records:

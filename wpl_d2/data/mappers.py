@@ -166,20 +166,22 @@ class UnlabeledMapper:
 class EvalMapper:
     """The whole image as it is. The dataset dict's own keys stay, for Detectron2's evaluators."""
 
-    def __init__(self, lenient: bool = False) -> None:
+    def __init__(self, lenient: bool = False, cache: DetectionCache | None = None) -> None:
         """Prepare the mapper.
 
         Args:
             lenient: give the error in place of an image that cannot be read.
+            cache: the detections of all images, if items shall have some.
         """
         self.lenient = lenient
+        self.cache = cache
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`.
+        """Read one image: adds `image` (3, H, W) uint8, `height` and `width` and, with a cache, `detections`.
 
         Raises:
-            UnreadableImageError: if the image cannot be read; lenient: that is the `image`, without `height` and
-                `width`.
+            UnreadableImageError: if the image cannot be read; lenient: that is the `image`, and the rest is missing.
+            InputError: the cached detections are of an image of another size.
         """
         try:
             image = read_record(dataset_dict)
@@ -187,7 +189,10 @@ class EvalMapper:
             if not self.lenient:
                 raise
             return {**dataset_dict, "image": error}
-        return {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
+        item = {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
+        if self.cache is not None:
+            item["detections"] = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
+        return item
 
 
 def build_view(cfg: CfgNode) -> RandomView:

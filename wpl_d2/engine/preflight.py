@@ -10,15 +10,13 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from ..checkpoint.checkpointer import load_initial_weights
-from ..data import check_training_data
+from ..data import EvalDataset, check_training_data
 from ..data.datasets.setup import check_registered
 from ..data.detection_cache import load_detection_cache
-from ..data.loader import images_per_process, labeled_dataset, list_records, unlabeled_dataset
+from ..data.loader import check_masks, images_per_process, labeled_dataset, unlabeled_dataset
 from ..evaluation import check_evaluator
-from ..evaluation.left_out import records_with_masks
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
 from ..inference.build import build_predict
@@ -86,17 +84,17 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     _check_submission(cfg)
     for key, names in tested.items():
         for name in names:
-            records = list_records(name, key)
+            dataset = EvalDataset(name=name, key=key)
             if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "submission":
-                records_with_masks(name)
+                check_masks(dataset.records, name)
             if key != "DATASETS.TEST":
-                load_detection_cache(cfg, MetadataCatalog.get(name).stuff_classes, records)
+                load_detection_cache(cfg, dataset.classes, dataset.records)
 
 
 def _check_submission(cfg: CfgNode) -> None:
     if cfg.TEST.EVALUATOR == "submission":
         for name in cfg.DATASETS.TEST:
-            SubmissionWriter(name, cfg.OUTPUT_DIR)
+            SubmissionWriter(EvalDataset(name=name), cfg.OUTPUT_DIR)
 
 
 def _without_memory(build: Callable[[CfgNode], Framework], cfg: CfgNode) -> Framework:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from detectron2.utils.comm import is_main_process
 from numpy.typing import NDArray
@@ -22,7 +21,8 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import build_labeled_loader, build_test_loader
+from ..data import EvalDataset, build_labeled_loader
+from ..data.detection_cache import load_detection_cache
 from ..data.mappers import read_labels
 from ..frameworks import Framework
 from ..frameworks.pseudo_labels import build_refinement, fill_in, make_evidence
@@ -33,8 +33,6 @@ from ..utils.errors import InputError
 from ..weighting import Evidence, PixelWeigher, Score, reliable_mask
 from ..weighting.scores import comparable_scores
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
-from .box_source import BoxSource
-from .left_out import NOTHING, LeftOut, ReadableImages
 from .statistics import BINS, auroc, calibration_results, count_by_class, histograms, percent, spread_confidence
 
 _LOGGER = logging.getLogger(__name__)
@@ -157,8 +155,7 @@ def evaluate_pseudo_labels(
     cfg: Any,
     model: UnifiedSegDet,
     weigher: PixelWeigher | None,
-    dataset_name: str,
-    left_out: LeftOut = NOTHING,
+    dataset: EvalDataset,
 ) -> dict[str, float]:
     """As `judge_pseudo_labels`, with the results in one flat dict, for a training's metrics.
 
@@ -166,7 +163,7 @@ def evaluate_pseudo_labels(
         see `PseudoLabelEvaluator.evaluate`; with a detector also `NAME@SCORE`, for all objects together, for the
         fields NAME of `AgreementRow`.
     """
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name, left_out)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset)
     for score, rows in (agreement or {}).items():
         results |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
     return results
@@ -177,8 +174,7 @@ def judge_pseudo_labels(
     cfg: Any,
     model: UnifiedSegDet,
     weigher: PixelWeigher | None,
-    dataset_name: str,
-    left_out: LeftOut = NOTHING,
+    dataset: EvalDataset,
 ) -> tuple[dict[str, float], Agreement | None]:
     """Judge the labels that a model gives to the whole images of a data set. All processes must call it.
 
@@ -188,35 +184,36 @@ def judge_pseudo_labels(
         model: the labeler.
         weigher: with the memory banks of the training; without it there are no weights and no scores to judge. Those
             that need a forward of their own are judged if it weighs by one of them.
-        dataset_name: registered, with masks.
-        left_out: takes the images that cannot be read or judged.
+        dataset: images that cannot be read or judged are left out.
 
     Returns:
         see `PseudoLabelEvaluator.evaluate` and, with a detector or cached boxes, `BoxAgreement.evaluate`.
 
     Raises:
-        InputError: the model labels no pixels, the cached boxes do not fit, or an image cannot be read or has no mask
-            and nothing may be left out.
+        InputError: the model labels no pixels, the cached detections do not fit, or an image cannot be read or has no
+            mask and the data set is not lenient.
     """
     if not isinstance(model, UnifiedSegDet):
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    source, refinement = BoxSource(cfg, model, dataset_name, left_out), build_refinement(cfg)
-    names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
-    judged = {} if weigher is None else _judged_scores(weigher, bool(source), model.device)
+    cache = load_detection_cache(cfg, dataset.classes, dataset.records_with_masks)
+    detects = cache is not None or model.has_detector
+    refinement = build_refinement(cfg)
+    names, objects = dataset.classes, dataset.object_ids
+    judged = {} if weigher is None else _judged_scores(weigher, detects, model.device)
     evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged), cfg.RPPI.CONF)
     box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
+    true_boxes = dataset.true_boxes if detects else {}
     # The weigher, too: what is judged is no step that its running figures should be of.
     with inference_context(model), nullcontext() if weigher is None else inference_context(weigher):
-        images = build_test_loader(cfg, dataset_name, "TEST.PSEUDO_LABELS", lenient=True)
-        loader = ReadableImages(images, left_out)
+        loader = dataset.loader(cache)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             try:
                 target = torch.tensor(read_labels(item, item["image"].shape[1:], len(names)), device=model.device)[None]
             except InputError as error:
-                left_out.note(item, error)
+                dataset.leave_out(item, error)
                 continue
-            evidence, found = _label(model, source, item)
+            evidence, found = _label(model, item)
             pseudo = fill_in(evidence, refinement, weigher)
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
             if boxes is not None:  # whether or not RPPI is on
@@ -227,8 +224,8 @@ def judge_pseudo_labels(
             scores = {name: score(evidence, memory) for name, score in judged.items()}
             evaluator.score_batch(pseudo, scores, target, boxes)
             if found is not None:
-                in_boxes.score_image(pseudo, found, target, source.truth(item))
-    agreement = in_boxes.evaluate() if source else None
+                in_boxes.score_image(pseudo, found, target, true_boxes[item["image_id"]])
+    agreement = in_boxes.evaluate() if detects else None
     if agreement is not None:
         _LOGGER.info("boxes and pixels, %%:\n%s", agreement_tables(agreement, cfg.RPPI.BOX_SCORE))
     return evaluator.evaluate(), agreement
@@ -242,14 +239,17 @@ def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> 
     return {name: score.to(device) for name, score in scores.items()}
 
 
-def _label(model: UnifiedSegDet, source: BoxSource, item: Mapping[str, Any]) -> tuple[Evidence, Detections | None]:
+def _label(model: UnifiedSegDet, item: Mapping[str, Any]) -> tuple[Evidence, Detections | None]:
     """Label an image as a framework labels weak views; also all boxes."""
     images = model.normalize(item["image"][None])
     size = (images.shape[-2], images.shape[-1])
     features = model.encode(images)
     output = model.decode(features, size)
     valid = torch.ones(len(images), *size, dtype=torch.bool, device=model.device)
-    found = source.find(item, features)
+    if "detections" in item:
+        found = item["detections"].to(model.device)
+    else:
+        found = model.detect(features, [size])[0] if model.has_detector else None
     detections = None if found is None else [found]
     return make_evidence(model, PseudoLabels.from_logits(output.logits, valid), output, detections, images), found
 

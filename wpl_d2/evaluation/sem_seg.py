@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
+from ..data import EvalDataset
 from ..data.mappers import read_labels
 from ..inference.sliding_window import centre
 from ..structures import IGNORE
 from ..utils.comm import sum_over_ranks
 from ..utils.label_map import label_map
-from .left_out import NOTHING, LeftOut, records_with_masks
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,29 +67,25 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
 
     def __init__(
         self,
-        dataset_name: str,
-        num_classes: int,
+        dataset: EvalDataset,
         crop: tuple[int, int] | None = None,
         judge_padding: bool = False,
-        left_out: LeftOut = NOTHING,
     ) -> None:
         """Prepare for a data set.
 
         Args:
-            dataset_name: registered as `wpl_d2.data.register` does.
-            num_classes: C, the channels of "sem_seg".
+            dataset: of C classes; images without a mask are left out.
             crop: (height, width) of the centre of each image that is judged; None for all of it.
             judge_padding: predictions are of the image in the middle of a canvas of any size, and what is around it has
                 the class 0 (U2PL, AEL).
-            left_out: takes the images without a mask.
 
         Raises:
-            InputError: an image of the data set has no mask, and nothing may be left out.
+            InputError: an image has no mask, and the data set is not lenient.
         """
-        self._name = dataset_name
-        self._classes: Sequence[str] = MetadataCatalog.get(dataset_name).stuff_classes
-        self._records = {record["file_name"]: record for record in records_with_masks(dataset_name, left_out)}
-        self._matrix = ConfusionMatrix(num_classes)
+        self._name = dataset.name
+        self._classes = dataset.classes
+        self._records = {record["file_name"]: record for record in dataset.records_with_masks}
+        self._matrix = ConfusionMatrix(len(dataset.classes))
         self._crop = crop
         self._judge_padding = judge_padding
 
@@ -110,16 +105,17 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         """
         for item, output in zip(inputs, outputs, strict=True):
             prediction = label_map(output["sem_seg"])
-            target = self._target(item, prediction.shape)
+            target = self._target(item, output["sem_seg"].shape)
             region = centre(target.shape, self._crop or target.shape)
             # Copied, because what PIL gives is read-only.
             self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
 
-    def _target(self, item: dict[str, Any], size: Sequence[int]) -> NDArray[np.uint8]:
+    def _target(self, item: dict[str, Any], shape: Sequence[int]) -> NDArray[np.uint8]:
         record = self._records[item["file_name"]]
+        classes, *size = shape
         if not self._judge_padding:
-            return read_labels(record, size, self._matrix.num_classes)
-        labels = read_labels(record, (item["height"], item["width"]), self._matrix.num_classes)
+            return read_labels(record, size, classes)
+        labels = read_labels(record, (item["height"], item["width"]), classes)
         canvas = np.zeros(size, dtype=labels.dtype)
         canvas[centre(size, labels.shape)] = labels
         return canvas
