@@ -68,10 +68,14 @@ def wait_for_ever():
     next(loader)
 
 
+def call(function):
+    """Python code that calls a function of this file."""
+    return f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_workers as t; t.{function}()"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker looks every few seconds for its trainer")
 def test_workers_end_with_a_trainer_that_is_killed():
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_workers as t; t.wait_for_ever()"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as trainer:
+    with subprocess.Popen([sys.executable, "-c", call("wait_for_ever")], stdout=subprocess.PIPE, text=True) as trainer:
         worker = int(trainer.stdout.readline())
         os.kill(worker, 0)
         trainer.kill()
@@ -79,6 +83,18 @@ def test_workers_end_with_a_trainer_that_is_killed():
     while _runs(worker):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def fail_between_samples():
+    samples = iter(WorkerLoader(range(3), num_workers=1, persistent_workers=True, collate_fn=first))
+    next(samples)
+    raise ValueError("of the trainer")
+
+
+def test_a_trainer_that_fails_does_not_wait_for_workers():
+    command = [sys.executable, "-c", call("fail_between_samples")]
+    trainer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert trainer.stderr.endswith("ValueError: of the trainer\n")
 
 
 def _runs(pid):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import signal
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
@@ -306,7 +308,16 @@ class WorkerLoader(DataLoader):
     def __iter__(self) -> Any:
         """Start the workers, if there are some, with signals held back from their first instruction on."""
         with held_back(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
-            return super().__iter__()
+            iterator = super().__iter__()
+        if self.num_workers:
+            atexit.register(_end_workers, weakref.ref(iterator))
+        return iterator
+
+
+def _end_workers(reference: weakref.ref[Any]) -> None:
+    """End the workers of an iterator that an error left behind: Python would wait for them, as they ignore SIGTERM."""
+    if (iterator := reference()) is not None:
+        iterator._shutdown_workers()
 
 
 def _begin(worker_id: int) -> None:
