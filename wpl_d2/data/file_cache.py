@@ -1,4 +1,4 @@
-"""What is computed of files once and kept: arrays in `$WPL_D2_CACHE`, by default `~/.cache/wpl_d2`."""
+"""A cache of arrays that were computed from files, in `$WPL_D2_CACHE`, by default `~/.cache/wpl_d2`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _logger = logging.getLogger(__name__)
 
 
 def cache_file(name: str) -> Path:
-    """Where the arrays of that name are, or would be."""
+    """The path of a file of the cache, whether it is there or not."""
     return Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser() / name
 
 
 def file_state(path: str) -> tuple[str, int, int]:
-    """What tells that a file is still the same: its path, its size and its time of change in nanoseconds.
+    """A file's absolute path, its size in bytes and its time of change in nanoseconds; -1 where there is no such file.
 
-    Size and time are -1 where there is no such file.
+    As long as they stay the same, what was computed from the file is still valid.
     """
     path = os.path.abspath(path)
     try:
@@ -33,7 +33,7 @@ def file_state(path: str) -> tuple[str, int, int]:
 
 
 def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """The arrays in a file; None where it is missing or damaged, so that they are to be computed anew."""
+    """The arrays in a file; None if it is missing or damaged, so that they must be computed anew."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
@@ -42,7 +42,7 @@ def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | Non
 
 
 def store_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a file that is whole or absent; where none can be written, a warning says so."""
+    """Write arrays into a file, which is whole or absent; a disk that refuses it is a warning, not an error."""
 
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as stream:  # given a name, NumPy would add its own ending
