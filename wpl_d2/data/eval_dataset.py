@@ -15,7 +15,7 @@ from ..structures import ClassBoxes
 from ..utils.errors import InputError
 from .component_boxes import attach_component_boxes
 from .detection_cache import DetectionCache
-from .loader import build_test_loader, list_records, missing_mask
+from .loader import build_test_loader, load_records, missing_mask
 from .mappers import EvalMapper
 
 Records = list[dict[str, Any]]
@@ -57,7 +57,7 @@ class EvalDataset:
             InputError: the list is empty or cannot be read.
         """
         self.name = name
-        self.records = list_records(name, key)
+        self.records = load_records(name, key)
         self.metadata = MetadataCatalog.get(name)
         self.left_out: dict[str, str] = {}
         self._lenient = lenient

@@ -42,15 +42,24 @@ def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | Non
 
 
 def store_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a file, which is whole or absent; a disk that refuses it is a warning, not an error."""
+    """As `write_arrays`; a disk that refuses the file is a warning, not an error."""
+    try:
+        write_arrays(file, arrays)
+    except UnwritableError as error:
+        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then it is computed anew", error)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into an .npz file, compressed; it is whole or absent, and its folder is made where it is missing.
+
+    Raises:
+        UnwritableError: the disk refuses it.
+    """
 
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as stream:  # given a name, NumPy would add its own ending
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
-    try:
-        with writing(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, write)
-    except UnwritableError as error:
-        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then it is computed anew", error)
+    with writing(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, write)

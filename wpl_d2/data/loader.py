@@ -1,4 +1,4 @@
-"""The two endless streams of training, and the loader of evaluation."""
+"""Loaders: the endless labeled and unlabeled streams of training, and the loader of evaluation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSamp
 Records = list[dict[str, Any]]
 
 Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
-"""Dataset dicts, and the mapper that makes samples of them."""
+"""Dataset dicts, and the mapper that turns them into samples."""
 
 
 class TrainBatch(TypedDict):
@@ -43,31 +43,31 @@ class TrainBatch(TypedDict):
 
 
 def labeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.TRAIN`, with boxes if there is a detector to train.
+    """The dataset dicts of `DATASETS.TRAIN`, with component boxes if there is a detector to train.
 
     Raises:
         InputError: an image has no mask.
     """
     records = _records(cfg.DATASETS.TRAIN)
-    check_masks(records, "DATASETS.TRAIN")
+    require_masks(records, "DATASETS.TRAIN")
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
+    """The dataset dicts of `DATASETS.UNLABELED`, without their masks."""
     records = _records(cfg.DATASETS.UNLABELED)
     return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
 
 
-def list_records(name: str, key: str, optional: bool = False) -> Records:
+def load_records(name: str, key: str, optional: bool = False) -> Records:
     """The dataset dicts of one list.
 
     Args:
         name: a name in the `DatasetCatalog`.
-        key: what names it, for the message.
-        optional: give none where it cannot be read.
+        key: the config key that names it, for messages.
+        optional: return no records if the list cannot be read.
 
     Raises:
         InputError: it is empty, or cannot be read.
@@ -86,12 +86,12 @@ def list_records(name: str, key: str, optional: bool = False) -> Records:
 
 
 def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
-    """The images of one process in each step.
+    """The batch size of one process.
 
     Args:
         cfg: the config.
         key: "IMS_PER_BATCH" or "UNLABELED_IMS_PER_BATCH".
-        processes: of the whole run.
+        processes: the number of processes of the run.
 
     Raises:
         InputError: the batch cannot be divided among them.
@@ -102,7 +102,7 @@ def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
     return total // processes
 
 
-def check_masks(records: Records, where: str) -> None:
+def require_masks(records: Records, where: str) -> None:
     """Check that all images of a list, `where`, have masks.
 
     Raises:
@@ -133,10 +133,10 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
-    """Where unlabeled samples come from; with MODEL.DETECTOR.MODE cached they have detections.
+    """The unlabeled dataset dicts and their mapper; with MODEL.DETECTOR.MODE cached, samples have detections.
 
     Raises:
-        InputError: the cached detections do not fit, or none of them has the score that RPPI wants.
+        InputError: the cached detections do not fit, or none of them reaches RPPI.BOX_SCORE.
     """
     records = unlabeled_records(cfg)
     classes = MetadataCatalog.get(cfg.DATASETS.UNLABELED[0]).get("stuff_classes")
@@ -166,11 +166,11 @@ def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedData
 
 
 def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
-    """The labeled stream of this process.
+    """This process's part of the labeled stream.
 
     Args:
         cfg: the config, after `setup_datasets`.
-        start_iter: the step to begin with; the batches are those of a run that began at 0.
+        start_iter: the first step; its batches are the same in a run that started at 0.
 
     Returns:
         An endless iterable of lists of `SOLVER.IMS_PER_BATCH` / processes samples.
@@ -182,7 +182,7 @@ def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
 
 
 def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0, source: Source | None = None) -> DataLoader:
-    """The unlabeled stream of this process, `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples in a list.
+    """This process's part of the unlabeled stream, in lists of `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples.
 
     Arguments, result and errors are those of `build_labeled_loader`; `source` is that of `unlabeled_dataset`.
     """
@@ -258,8 +258,8 @@ def build_test_loader(
     Args:
         records: dataset dicts.
         mapper: reads them.
-        num_workers: processes that do it, beside this one.
-        sampler: the order; by default each process of a run gets its share, in the list's order.
+        num_workers: processes that read them; 0: this one.
+        sampler: the order; by default the list's, divided among the processes of the run.
     """
     dataset = MapDataset(DatasetFromList(list(records), copy=False), mapper)
     sampler = sampler or InferenceSampler(len(records))
@@ -295,18 +295,18 @@ def _as_list(samples: Records) -> Records:
 
 
 class WorkerLoader(DataLoader):
-    """A `DataLoader` whose workers outlast every signal to the run, and end with the process that they work for.
+    """A `DataLoader` whose workers ignore the signals that stop a run, and end with the process that started them.
 
-    That process still needs them to finish the step, and tells them itself when to end.
+    That process still needs them to finish its step, and ends them itself.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As `DataLoader`."""
         super().__init__(*args, **kwargs)
-        self.worker_init_fn = _begin
+        self.worker_init_fn = _init_worker
 
     def __iter__(self) -> Any:
-        """Start the workers, if there are some, with signals held back from their first instruction on."""
+        """Start the workers, if there are any, with signals blocked from their first instruction on."""
         with held_back(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
             iterator = super().__iter__()
         if self.num_workers:
@@ -320,7 +320,7 @@ def _end_workers(reference: weakref.ref[Any]) -> None:
         iterator._shutdown_workers()
 
 
-def _begin(worker_id: int) -> None:
+def _init_worker(worker_id: int) -> None:
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     release()

@@ -1,4 +1,4 @@
-"""From a dataset dict to what the model is fed: labeled, unlabeled and evaluation images."""
+"""Mappers from a dataset dict to the model's input, for labeled, unlabeled and evaluation images."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, StrongView
 
 MIN_VISIBLE = 2.0
-"""A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
+"""A box stays in a view if its visible part, padding excluded, is at least this wide and high in pixels."""
 
 
 class LabeledMapper:
     """A random view of a labeled image, with its mask and, if the dataset dict has some, its boxes.
 
-    Detectron2's calling convention: a dataset dict in, a dict for the model out:
+    As every mapper of Detectron2 it takes a dataset dict and returns a dict for the model:
     `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, `sem_seg` (H, W)
     int64 class ids with `IGNORE` in the padding, `valid` (H, W) bool, False in the padding, and `instances` with
     `gt_boxes` and `gt_classes` (detector class ids).
@@ -37,14 +37,14 @@ class LabeledMapper:
 
         Args:
             view: draws the geometry.
-            num_classes: number of semantic classes; masks with other ids are refused.
+            num_classes: number of semantic classes; masks with other ids are errors.
         """
         self.view = view
         self.num_classes = num_classes
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` for a config whose classes `setup_datasets` has filled in."""
+        """From `INPUT`, and the number of classes that `setup_datasets` has filled in."""
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
             raise InputError("MODEL.SEM_SEG_HEAD.NUM_CLASSES: is 0; call setup_datasets(cfg) first")
         return {"view": build_view(cfg), "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}
@@ -71,9 +71,9 @@ class LabeledMapper:
 
 
 class PasteMapper:
-    """`LabeledMapper`, with a second image of the list to paste from (`copy_paste`) in some of the samples.
+    """`LabeledMapper`, with a second image of the list in some samples, to paste from (`copy_paste`).
 
-    It comes as `paste`: a sample of its own, in a view of the same size and kind but of another range of scales.
+    The second image is a sample of its own under `paste`, of the same size but of another range of scales.
     """
 
     def __init__(self, cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
@@ -81,7 +81,7 @@ class PasteMapper:
 
         Args:
             cfg: as for `LabeledMapper`, with the keys of `INPUT.PASTE`.
-            records: the labeled dataset dicts, of which the second one is drawn.
+            records: the labeled dataset dicts, from which the second image is drawn.
         """
         self.mapper = LabeledMapper(cfg)
         second = cfg.clone()
@@ -92,7 +92,7 @@ class PasteMapper:
         self.prob = cfg.INPUT.PASTE.PROB
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read and augment one image, and perhaps a second one; errors are those of `LabeledMapper`."""
+        """Read and augment one image, and perhaps a second one; raises what `LabeledMapper` raises."""
         sample = self.mapper(dataset_dict)
         if np.random.rand() < self.prob:
             sample["paste"] = self.second(self.records[np.random.randint(len(self.records))])
@@ -100,9 +100,9 @@ class PasteMapper:
 
 
 class UnlabeledMapper:
-    """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
+    """A weak view of an unlabeled image and strong views of the same crop; it never opens a mask.
 
-    Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
+    Returns `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
     H, W) uint8, `valid` (H, W) bool, False in the padding; and, with a cache, `detections`: the `Detections` that the
     view shows, in its pixels.
     """
@@ -122,7 +122,7 @@ class UnlabeledMapper:
             view: draws the geometry, which the strong views share.
             strong: changes the colours of an image (3, H, W) uint8.
             views: number of strong views.
-            cache: the detections of all images, if samples shall have some.
+            cache: adds each image's detections to its sample.
         """
         self.view = view
         self.strong = strong
@@ -131,7 +131,7 @@ class UnlabeledMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` from `INPUT`."""
+        """From `INPUT`."""
         return {"view": build_view(cfg), "strong": build_strong_view(cfg), "views": cfg.INPUT.STRONG.VIEWS}
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -139,13 +139,13 @@ class UnlabeledMapper:
 
         Raises:
             UnreadableImageError: if the image cannot be read.
-            InputError: its boxes were found on an image of another size.
+            InputError: the cached detections are of an image of another size.
         """
         image = read_record(dataset_dict)
         return self.sample(dataset_dict, image, self.view(image))
 
     def sample(self, dataset_dict: dict[str, Any], image: np.ndarray, view: View) -> dict[str, Any]:
-        """What the model is fed of one view.
+        """The sample of one view.
 
         Args:
             dataset_dict: of the image.
@@ -164,14 +164,14 @@ class UnlabeledMapper:
 
 
 class EvalMapper:
-    """The whole image as it is. The dataset dict's own keys stay, for Detectron2's evaluators."""
+    """The whole image, unchanged. The keys of the dataset dict stay, for Detectron2's evaluators."""
 
     def __init__(self, lenient: bool = False, cache: DetectionCache | None = None) -> None:
         """Prepare the mapper.
 
         Args:
-            lenient: give the error in place of an image that cannot be read.
-            cache: the detections of all images, if items shall have some.
+            lenient: put the error in place of an image that cannot be read, instead of raising it.
+            cache: adds each image's detections.
         """
         self.lenient = lenient
         self.cache = cache
@@ -180,7 +180,7 @@ class EvalMapper:
         """Read one image: adds `image` (3, H, W) uint8, `height` and `width` and, with a cache, `detections`.
 
         Raises:
-            UnreadableImageError: if the image cannot be read; lenient: that is the `image`, and the rest is missing.
+            UnreadableImageError: the image cannot be read; if lenient, the error is returned as `image`.
             InputError: the cached detections are of an image of another size.
         """
         try:
@@ -196,7 +196,7 @@ class EvalMapper:
 
 
 def build_view(cfg: CfgNode) -> RandomView:
-    """The geometry that `INPUT` asks for; padding has the colour that normalisation makes zero."""
+    """The geometry that `INPUT` asks for; padding has the mean colour, which normalization makes zero."""
     keys = cfg.INPUT
     return RandomView(
         keys.SCALE_RANGE,
@@ -210,10 +210,10 @@ def build_view(cfg: CfgNode) -> RandomView:
 
 
 def build_strong_view(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
-    """The change of colours that `INPUT.STRONG` asks for: (3, H, W) uint8 to the same.
+    """The change of colours that `INPUT.STRONG` asks for, from (3, H, W) uint8 to the same.
 
     Raises:
-        InputError: there is no such kind, or it would be of no operation.
+        InputError: there is no such kind, or it has no operation.
     """
     keys = cfg.INPUT.STRONG
     if check_name("INPUT.STRONG.KIND", keys.KIND, ("jitter", "intensity")) == "jitter":

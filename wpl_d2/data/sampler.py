@@ -1,7 +1,7 @@
-"""Counted randomness: every sample is a function of (seed, stream, counter), whoever makes it and whenever.
+"""Counted randomness: every sample is a function of (seed, stream, counter), in whichever process and order it is made.
 
-A counter numbers the samples of a stream over all steps and processes. Training can therefore start at any
-step, with any number of workers, and see the samples that it would have seen.
+A counter numbers the samples of a stream over all steps and processes. Training can therefore start at any step, with
+any number of workers, and get the same samples.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .image_io import UnreadableImageError
 
 _logger = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.01
-"""Share of a list's images that may be unreadable (at least one may) before training stops."""
+"""Training stops if a larger ratio of a list's images is unreadable; one image may always be."""
 
 
 def counted_seed(*key: int | str) -> int:
-    """A 63-bit seed from `key`, the same on every machine."""
+    """A 63-bit seed derived from `key`, the same on every machine."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's CPU generators inside the block; put their states back after it."""
+    """Seed Python's, NumPy's and torch's CPU generators inside the block, and restore their states after it."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
@@ -51,13 +51,13 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class CountSampler(Sampler[int]):
-    """The counters of one process, without end: start + rank, start + rank + world, ..."""
+    """The endless counters of one process: start + rank, start + rank + world, ..."""
 
     def __init__(self, start: int, rank: int = 0, world: int = 1) -> None:
-        """Start counting.
+        """Set where to start.
 
         Args:
-            start: number of samples that all processes have drawn before.
+            start: number of samples that all processes drew before.
             rank: this process.
             world: number of processes.
         """

@@ -26,7 +26,7 @@ from ..utils.errors import InputError
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import read_record
 from .label_statistics import LabelStatistics, count_labels
-from .loader import list_records, missing_mask
+from .loader import load_records, missing_mask
 from .mappers import read_labels
 
 SAMPLE = 32
@@ -116,7 +116,7 @@ def find_repeated(records: Records) -> list[str]:
 
 
 def _load(key: str, names: Sequence[str], optional: bool = False) -> dict[str, Records]:
-    lists = {name: list_records(name, key, optional) for name in names}
+    lists = {name: load_records(name, key, optional) for name in names}
     return {name: records for name, records in lists.items() if records}
 
 

@@ -15,7 +15,7 @@ from ..checkpoint.checkpointer import load_initial_weights
 from ..data import EvalDataset, check_training_data
 from ..data.datasets.setup import check_registered
 from ..data.detection_cache import load_detection_cache
-from ..data.loader import check_masks, images_per_process, labeled_dataset, unlabeled_dataset
+from ..data.loader import images_per_process, labeled_dataset, require_masks, unlabeled_dataset
 from ..evaluation import check_evaluator
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
@@ -86,7 +86,7 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
         for name in names:
             dataset = EvalDataset(name=name, key=key)
             if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "submission":
-                check_masks(dataset.records, name)
+                require_masks(dataset.records, name)
             if key != "DATASETS.TEST":
                 load_detection_cache(cfg, dataset.classes, dataset.records)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..data import EvalDataset, read_mask
 from ..data.image_io import APPLY
-from ..data.loader import check_masks
+from ..data.loader import require_masks
 from ..frameworks import Framework
 from ..inference.build import build_inference, judged_crop
 from ..structures import IGNORE
@@ -194,7 +194,7 @@ def build_detectron2_evaluator(dataset: EvalDataset, output_dir: str | Path) -> 
     Raises:
         InputError: an image has no mask.
     """
-    check_masks(dataset.records, dataset.name)
+    require_masks(dataset.records, dataset.name)
     load = partial(_load_mask, dataset.metadata.get("mask_ignore", IGNORE), dataset.metadata.get("exif", APPLY))
     return SemSegEvaluator(dataset.name, output_dir=str(output_dir), sem_seg_loading_fn=load)
 
