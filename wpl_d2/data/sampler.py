@@ -109,7 +109,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
             seed: the run's seed.
             stream: name of the stream, so that two streams of a run differ.
             skip: take another image in place of one that cannot be read.
-            unreadable: that of another stream of the same list, if what the one finds shall count for the other too.
+            unreadable: that of another stream of the same list, to skip what either of them cannot read.
 
         Raises:
             InputError: the list is empty.
@@ -122,25 +122,25 @@ class CountedDataset(Dataset[dict[str, Any]]):
         self.stream = stream
         self.skip = skip
         if unreadable is None:
-            # In shared memory: what one worker finds counts for all.
+            # In shared memory: an image that one worker cannot read is skipped by all.
             unreadable = torch.zeros(len(dataset_dicts), dtype=torch.bool).share_memory_()
         self.unreadable = unreadable
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, counter: int) -> dict[str, Any]:
         """The sample of a counter >= 0; see `sample`."""
-        return self.sample(counter, self._scheduled(counter))
+        return self.sample(counter, self._index(counter))
 
     def sample(self, counter: int, index: int) -> dict[str, Any]:
-        """A sample of one image, with `index`: which image of the list it is.
+        """A sample of one image, with its place in the list as `index`.
 
         Args:
             counter: seeds the sample.
-            index: of the image; where it cannot be read and `skip` is on, another one takes its place.
+            index: of the image; with `skip`, another image takes the place of an unreadable one.
 
         Raises:
-            UnreadableImageError: if the image cannot be read and `skip` is off.
-            InputError: if too many images cannot be read.
+            UnreadableImageError: the image cannot be read, and `skip` is off.
+            InputError: too many images cannot be read.
         """
         for attempt in itertools.count():
             if attempt:
@@ -153,18 +153,18 @@ class CountedDataset(Dataset[dict[str, Any]]):
                 except UnreadableImageError as error:
                     if not self.skip:
                         raise
-                    self._note(index, error)
+                    self._mark_unreadable(index, error)
             self._check_limit(index)
         raise AssertionError("unreachable")
 
-    def _scheduled(self, counter: int) -> int:
+    def _index(self, counter: int) -> int:
         epoch, position = divmod(counter, len(self.records))
         if epoch != self._epoch:
             generator = np.random.default_rng(counted_seed(self.seed, self.stream, "epoch", epoch))
             self._epoch, self._order = epoch, generator.permutation(len(self.records))
         return int(self._order[position])
 
-    def _note(self, index: int, error: UnreadableImageError) -> None:
+    def _mark_unreadable(self, index: int, error: UnreadableImageError) -> None:
         self.unreadable[index] = True
         _logger.warning("Skipped, %d of %d so far: %s", self.unreadable.sum(), len(self.records), error)
 

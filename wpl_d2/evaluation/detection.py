@@ -1,4 +1,4 @@
-"""Average precision of the detector against the boxes of the masks."""
+"""Average precision of the detector against the component boxes of the masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..utils.files import write_text
 
 
 class BoxEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator, on the images that it was given: one that is left out has no boxes to miss."""
+    """Detectron2's COCO evaluator on the images that it processed, so that no boxes of others are missed."""
 
     def evaluate(self, img_ids: list[Any] | None = None) -> Any:
         """All processes' average precision on the main one."""
@@ -25,7 +25,7 @@ class BoxEvaluator(COCOEvaluator):
 
 
 def build_box_evaluator(dataset: EvalDataset, output_dir: str | Path) -> BoxEvaluator:
-    """Detectron2's COCO evaluator on boxes derived from masks (paper, section 3.2).
+    """Detectron2's COCO evaluator on component boxes (paper, section 3.2).
 
     Writes `NAME_boxes.json` and describes it in the metadata of `NAME_boxes`. All processes must call it.
 

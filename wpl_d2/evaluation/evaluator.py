@@ -1,4 +1,4 @@
-"""The evaluation of a run: its models on every test set and, when asked for, its pseudo-labels."""
+"""The evaluation of a run: its models on every test set and, on demand, its pseudo-labels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
         if there are any.
 
     Raises:
-        InputError: nothing could be judged, or something else than a file is wrong.
+        InputError: no image of a data set could be judged, or something other than a file is wrong.
     """
     datasets = _build_datasets(cfg)
     models = framework.eval_models()
@@ -137,13 +137,13 @@ def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> D
 
     Args:
         cfg: a complete config.
-        dataset: images without a mask are left out, and those with a broken one where boxes come from masks.
-            Detectron2's evaluator takes none without.
+        dataset: images without a mask are left out, and images with a broken one if boxes are evaluated. Detectron2's
+            evaluator needs a mask for every image.
         output_dir: for files of the evaluators.
 
     Raises:
-        InputError: no evaluator of that name, one that does not go with TEST.INFERENCE or the classes, or an image
-            without a mask that may not be left out.
+        InputError: there is no such evaluator, it does not go with TEST.INFERENCE or the classes, or an image without a
+            mask cannot be left out.
     """
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset, output_dir)
@@ -161,13 +161,13 @@ def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> D
 
 
 def check_evaluator(cfg: Any) -> str:
-    """The name in `TEST.EVALUATOR`, if segmentation can be judged by it.
+    """Check that `TEST.EVALUATOR` goes with the config, and return it.
 
     Args:
         cfg: a complete config.
 
     Raises:
-        InputError: no evaluator of that name, or one that does not go with TEST.INFERENCE.
+        InputError: there is no evaluator of that name, or it does not go with TEST.INFERENCE.
     """
     if cfg.TEST.EVALUATOR == "label_files":
         raise InputError("TEST.EVALUATOR: 'label_files' is called 'submission' now; set that")

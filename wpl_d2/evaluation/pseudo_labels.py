@@ -1,6 +1,6 @@
-"""How good pseudo-labels are, and what tells the right ones: measured on images that have masks.
+"""Quality of pseudo-labels, and of the scores that weigh them, on images with masks.
 
-Nothing here is reached by training; an evaluation must ask for it (TEST.PSEUDO_LABELS).
+Training never calls this; an evaluation does if TEST.PSEUDO_LABELS names a data set.
 """
 
 from __future__ import annotations
@@ -38,18 +38,17 @@ from .statistics import BINS, auroc, calibration_results, count_by_class, histog
 _LOGGER = logging.getLogger(__name__)
 
 GROUPS = ("pixel", "confident", "reliable", "outside")
-"""All labeled pixels; the confident ones; those that RPPI takes for reliable; the confident ones of an object
-class that lie outside every box of it."""
+"""All labeled pixels; confident ones; reliable ones (RPPI); confident ones of an object class outside all its boxes."""
 
 SCOPES = ("pixel", "confident", "sure")
-"""Where scores are judged: in two of the groups, and among the pixels of a confidence of RPPI.CONF and more, where
-trainings with different thresholds compare."""
+"""The pixels on which scores are compared: two of the groups, and pixels with a confidence of at least RPPI.CONF, which
+are comparable between trainings with different thresholds."""
 
 
 class PseudoLabelEvaluator:
-    """Accuracy of groups of pseudo-labels, and how far scores tell right ones from wrong ones.
+    """Accuracy of groups of pseudo-labels, and AUROC of scores for telling right from wrong ones.
 
-    Everything is counted on the device, in memory that does not grow.
+    Everything is counted on the device, in constant memory.
     """
 
     def __init__(
@@ -64,10 +63,10 @@ class PseudoLabelEvaluator:
 
         Args:
             classes: names of all semantic classes.
-            objects: ids of those that the detector knows.
-            threshold: a pixel is confident from here on.
-            scores: names of those that `score_batch` gets; on all processes the same.
-            sure: a pixel is in the scope of that name from here on.
+            objects: ids of the detector's classes.
+            threshold: least confidence of a confident pixel.
+            scores: names of the scores that `score_batch` gets; the same on all processes.
+            sure: least confidence of a pixel in the scope "sure".
         """
         self.classes = list(classes)
         self._scores = ("confidence", *scores)
@@ -83,7 +82,7 @@ class PseudoLabelEvaluator:
         counts = len(self.classes)
         self._groups = torch.zeros(len(GROUPS), counts, 2, dtype=torch.int64)
         self._weights = torch.zeros(counts, 2, dtype=torch.float64)
-        # All of them from the start: a process without an image takes part in every sum.
+        # All of them from the start: a process without images must join every sum.
         empty = torch.zeros(len(SCOPES), counts, 2, BINS, dtype=torch.int64)
         self._histograms = dict.fromkeys(self._scores, empty)
 
@@ -95,10 +94,9 @@ class PseudoLabelEvaluator:
 
         Args:
             pseudo: the labels, with `reliable` and `weight` filled in.
-            scores: (B, H, W) float in [0, 1] by name, higher where a label is believed;
-                "confidence" is always added.
+            scores: (B, H, W) float in [0, 1] by name, higher for more reliable labels; "confidence" is always added.
             target: (B, H, W) integer true classes, `IGNORE` where there is none.
-            boxes: what the detector found; None if there is no detector.
+            boxes: of each image; None if there is no detector.
         """
         judged = pseudo.valid & (target != IGNORE) & (pseudo.labels != IGNORE)
         right = pseudo.labels == target
@@ -115,14 +113,14 @@ class PseudoLabelEvaluator:
             self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
 
     def evaluate(self) -> dict[str, float]:
-        """The numbers of all processes' images on the main one, empty on the others.
+        """The results over all processes' images on the main process, empty on the others.
 
         Returns:
-            Percent: `accuracy-GROUP` and `coverage-GROUP` (its share of the labeled pixels), for the GROUPs and for
-            `weighted`, the confident pixels, each counted by its weight. In [0, 1]: `auroc-SCORE-SCOPE`. What
-            `calibration_results` says of the confidence. All of these also with `-CLASS` for the pixels labeled as
-            that class, and with `-all objects` for those labeled as an object (where the data set names none: as any
-            class but the first); calibration with the latter alone. NaN where there is no pixel to tell from.
+            In percent `accuracy-GROUP` and `coverage-GROUP` (its part of the labeled pixels) for each of GROUPS and for
+            `weighted`, the confident pixels, counted by their weights; in [0, 1] `auroc-SCORE-SCOPE`; and the
+            `calibration_results` of the confidence. All of them again with `-CLASS` for the pixels labeled as that
+            class, and with `-all objects` for those labeled as an object (without objects: as any class but the first);
+            calibration with the latter only. NaN where no pixels are left.
         """
         groups, weights = sum_over_ranks(self._groups), sum_over_ranks(self._weights)
         summed = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
@@ -232,7 +230,7 @@ def judge_pseudo_labels(
 
 
 def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> dict[str, Score]:
-    """All scores that can be computed, by name; "confidence" is the evaluator's own."""
+    """All scores that can be computed, by name, but for "confidence", which is the evaluator's own."""
     lacks = {"views"} - weigher.score_needs
     scores = comparable_scores(weigher.options, lacks if boxes else lacks | {"boxes"})
     del scores["confidence"]
@@ -255,7 +253,7 @@ def _label(model: UnifiedSegDet, item: Mapping[str, Any]) -> tuple[Evidence, Det
 
 
 def _parts(classes: Sequence[str], objects: Sequence[int]) -> dict[str, list[int]]:
-    """What of the labels is judged by itself: the end of its results' names to ids of classes."""
+    """The parts of the labels with results of their own: suffix of the names to class ids."""
     foreground = list(objects) or list(range(1, len(classes)))
     every = {"": list(range(len(classes))), f"-{OBJECTS}": foreground}
     return every | {f"-{name}": [index] for index, name in enumerate(classes)}
@@ -276,7 +274,7 @@ def _group_results(
 
 
 def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> str:
-    """What `PseudoLabelEvaluator.evaluate` found as text: accuracy (coverage) of the groups, AUROC, AUROC by class.
+    """The results of `PseudoLabelEvaluator` as text: accuracy (coverage) of the groups, AUROC, AUROC by class.
 
     Args:
         results: percent, and AUROC in [0, 1], by name.

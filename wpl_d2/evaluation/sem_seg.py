@@ -1,4 +1,4 @@
-"""The metrics of semantic segmentation from one confusion matrix, kept on the device until the end."""
+"""The metrics of semantic segmentation from a confusion matrix that stays on the device until the end."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class ConfusionMatrix:
             prediction: class ids in [0, C), any integer type and shape.
             target: class ids of the same shape and device; `IGNORE` is not counted.
         """
-        # A row for every value that a byte can have, `IGNORE` too, and then those of the classes: cheaper than
-        # selecting pixels. 32 bits hold any cell.
+        # Rows for all values of a byte, of which those of the classes are kept, are cheaper than leaving out `IGNORE`.
+        # 32 bits hold any cell.
         size = (IGNORE + 1) * self.num_classes
         if prediction.device.type == "cpu":
-            # NumPy's: to start threads for each of such short operations costs more than they take.
+            # NumPy: torch would start threads for operations that take less time than that.
             cells = np.multiply(target.numpy(), self.num_classes, dtype=np.int32) + prediction.numpy()
             new = torch.from_numpy(np.bincount(cells.ravel(), minlength=size))
         else:
@@ -60,9 +60,9 @@ class ConfusionMatrix:
 
 
 class SemSegConfusionEvaluator(DatasetEvaluator):
-    """Detectron2's `SemSegEvaluator` without what costs most of its time, boundary IoU and RLE files.
+    """Detectron2's `SemSegEvaluator` without boundary IoU and RLE files, which take most of its time.
 
-    The numbers that it does report are equal.
+    Its figures equal Detectron2's.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
 
         Args:
             dataset: of C classes; images without a mask are left out.
-            crop: (height, width) of the centre of each image that is judged; None for all of it.
-            judge_padding: predictions are of the image in the middle of a canvas of any size, and what is around it has
-                the class 0 (U2PL, AEL).
+            crop: (height, width) of the centre of each image to judge; None judges the whole image.
+            judge_padding: predictions are of a canvas of any size with the image in its middle, and the true class of
+                the padding is 0 (U2PL, AEL).
 
         Raises:
             InputError: an image has no mask, and the data set is not lenient.
@@ -98,7 +98,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
 
         Args:
             inputs: dicts with "file_name" and, with `judge_padding`, "height" and "width" of the image.
-            outputs: dicts with "sem_seg" (C, H, W), at the size of the image's mask, or of the canvas.
+            outputs: dicts with "sem_seg" (C, H, W), of the size of the image's mask, or of the canvas.
 
         Raises:
             ValueError: a mask of another size than the prediction, or with a class that the model lacks.
@@ -144,9 +144,8 @@ def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[s
         classes: C names.
 
     Returns:
-        percent by name: mIoU and mACC (means over the classes that are there), fwIoU (weighted by their
-            pixels),
-        pACC, IoU-CLASS and ACC-CLASS (NaN for a class that is not there).
+        percent by name: mIoU and mACC (means over the classes that occur), fwIoU (weighted by their pixels), pACC,
+            IoU-CLASS and ACC-CLASS (NaN for a class that does not occur).
     """
     right = counts.diagonal().astype(float)
     true, predicted = counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float)
@@ -166,7 +165,7 @@ def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[s
 
 
 def sem_seg_table(results: dict[str, float], classes: Sequence[str]) -> str:
-    """What `sem_seg_metrics` found, as a text table of the classes with the means below.
+    """The results of `sem_seg_metrics` as a text table of the classes, with the means below.
 
     Args:
         results: percent by name.

@@ -16,17 +16,17 @@ from ..utils.label_map import label_map
 
 
 class SubmissionWriter(DatasetEvaluator):
-    """Writes one 8-bit PNG of the data set's own ids for each image, under the image's name; it measures nothing."""
+    """Writes for each image an 8-bit PNG of the data set's own ids under the image's name; it measures nothing."""
 
     def __init__(self, dataset: EvalDataset, output_dir: str | Path) -> None:
-        """Prepare for a data set, with masks or without.
+        """Prepare for a data set, with or without masks.
 
         Args:
             dataset: with `dataset_ids` in its description.
             output_dir: gets a folder `label_ids`.
 
         Raises:
-            InputError: the data set names no ids, or some that do not fit into a byte.
+            InputError: the data set gives no ids, or ids that do not fit into a byte.
         """
         ids = list(dataset.metadata.get("stuff_dataset_id_to_contiguous_id", ()))
         if not ids or not all(0 <= number <= 255 for number in ids):
