@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation.testing import flatten_results_dict
 from PIL import Image
 
@@ -63,6 +63,14 @@ def test_all_that_was_asked_for_is_measured(cfg, framework):
     assert {"auroc-rank-pixel", "auroc-cosine_centered-confident"} <= set(
         results["pseudo_labels"][cfg.TEST.PSEUDO_LABELS[0]]
     )
+
+
+def test_a_list_is_read_once_for_all_that_is_evaluated_on_it(cfg, framework, tiny, monkeypatch):
+    read, get = [], DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: read.append(name) or get(name))
+    cfg.TEST.STUDENT = True
+    evaluate(cfg, framework)
+    assert read == [tiny]
 
 
 def test_every_model_on_every_set_has_its_results(cfg, framework, tiny, monkeypatch):
