@@ -8,7 +8,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-from helpers import make_tree
+import torch
+from helpers import SMALL, SMALL_DETECTOR, make_tree
+
+import wpl_d2
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -48,3 +51,76 @@ def small_disk(tmp_path):
         pytest.skip("this user cannot mount a small disk")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def make_cfg():
+    """Configs of small models: timm's resnet18 unless told, five classes."""
+
+    def make(*opts):
+        torch.manual_seed(0)
+        cfg = wpl_d2.get_cfg()
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 5
+        cfg.MODEL.BACKBONE.NAME = "build_timm_backbone"
+        cfg.merge_from_list(list(opts))
+        return cfg
+
+    return make
+
+
+@pytest.fixture
+def shared_detector():
+    """Options that add a small detector of the semantic classes 2 and 4."""
+    return [
+        *("MODEL.DETECTOR.MODE", "shared", "MODEL.DETECTOR.CLASSES", (2, 4), "MODEL.DETECTOR.CHANNELS", 32),
+        *("MODEL.ROI_BOX_HEAD.FC_DIM", 64, "MODEL.ANCHOR_GENERATOR.SIZES", [[16, 32, 64]]),
+    ]
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a training of one step, whose teacher and student were then made to differ visibly."""
+    from wpl_d2.engine import Trainer
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WPL_D2_CACHE", str(folder / "cache"))
+        cfg = make_tree(folder).cfg(*SMALL, *SMALL_DETECTOR, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", str(folder))
+        cfg.freeze()
+        torch.manual_seed(0)
+        trainer = Trainer(cfg)
+        trainer.train()
+    for model in (trainer.framework.teacher.eval(), trainer.framework.student.eval()):
+        predictor = model.sem_seg_head.predictor
+        torch.nn.init.normal_(predictor.weight)
+        with torch.no_grad():  # so that no class wins everywhere
+            predictor.bias -= model.segment(torch.rand(1, 3, 50, 60) * 255).mean(dim=(0, 2, 3))
+    trainer.checkpointer.save("model_final")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(trained):
+    return str(trained / "model_final.pth")
+
+
+@pytest.fixture(scope="session")
+def images(trained):
+    return trained / "set" / "images"
+
+
+@pytest.fixture(scope="session")
+def exported(checkpoint, tmp_path_factory):
+    """The checkpoint in a format, exported once."""
+    from wpl_d2.export import FORMATS, export_model
+
+    folder, made = tmp_path_factory.mktemp("exported"), {}
+
+    def export(name) -> Path:
+        if name not in made:
+            path = folder / f"model{FORMATS[name].suffix}"
+            made[name] = path, export_model(checkpoint, name, path, boxes=FORMATS[name].supports_boxes)
+        return made[name][0]
+
+    return export

@@ -16,10 +16,10 @@ from tabulate import tabulate
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.config import load_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
 
 
@@ -68,7 +68,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", default="", help="a model with random weights")
     parser.add_argument("--weights", default="", help="a training's checkpoint, or a .safetensors export")
-    parser.add_argument("--size", type=positive, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--size", type=positive_int, nargs=2, default=(512, 512), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
     return parse_args(parser)
 

@@ -22,14 +22,14 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from torch import Tensor
 
+from wpl_d2.config.validation import check_device
 from wpl_d2.data import EvalDataset, read_mask
 from wpl_d2.evaluation import SemSegConfusionEvaluator
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
-from wpl_d2.modeling.build import check_device
 from wpl_d2.structures import IGNORE
-from wpl_d2.utils.command_line import positive
+from wpl_d2.utils.command_line import positive_int
+from wpl_d2.utils.cpu_speed import label_map
 from wpl_d2.utils.errors import InputError, clear_errors
-from wpl_d2.utils.label_map import label_map
 
 DATASET = "benchmark_evaluation"
 
@@ -99,11 +99,11 @@ def take_turns(calls: dict[str, Callable[[], Any]], rounds: int, device: str) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--height", type=positive, default=1024, help="of the image")
-    parser.add_argument("--width", type=positive, default=2048, help="of the image")
+    parser.add_argument("--height", type=positive_int, default=1024, help="of the image")
+    parser.add_argument("--width", type=positive_int, default=2048, help="of the image")
     parser.add_argument("--classes", type=int, default=19, help="of the segmentation")
-    parser.add_argument("--rounds", type=positive, default=7, help="measured turns of each")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--rounds", type=positive_int, default=7, help="measured turns of each")
+    parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--device", default="cpu", help="where the predictions are: cpu or cuda")
     with clear_errors():
         main(parser.parse_args())

@@ -20,8 +20,8 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
-from wpl_d2.checkpoint.classes import Classes
+from wpl_d2.checkpoint import load_checkpoint, load_model
+from wpl_d2.checkpoint.classes import ClassNames
 from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.data.datasets.setup import check_registered
@@ -30,31 +30,31 @@ from wpl_d2.data.loader import load_records
 from wpl_d2.engine import launch
 from wpl_d2.inference.detection_caching import cache_detections
 from wpl_d2.utils.errors import InputError
-from wpl_d2.utils.files import make_place
+from wpl_d2.utils.files import make_output_parent
 
 
 def main(args: argparse.Namespace) -> None:
     setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
-    model, about = load_model(args.weights, device="cuda" if torch.cuda.is_available() else "cpu")
-    cfg, classes = about["config"], about["classes"]
-    records = find_records(args, cfg, Classes.of_checkpoint(about))
+    model, metadata = load_model(args.weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    cfg, classes = metadata["config"], metadata["classes"]
+    records = find_records(args, cfg, ClassNames.from_checkpoint(metadata))
     with open(args.weights, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    metadata = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    cache = cache_detections(model, records, metadata, about["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
+    origin = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    cache = cache_detections(model, records, origin, metadata["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
     count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(
-        "%d boxes with score >= %g of %d images: %s", count, metadata.min_score, len(cache), args.output
+        "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache), args.output
     )
 
 
 def check(args: argparse.Namespace) -> None:
     content = load_checkpoint(args.weights)
-    find_records(args, restore_cfg(content["config"], args.weights), Classes.of_checkpoint(content))
-    make_place("--output", args.output)
+    find_records(args, restore_cfg(content["config"], args.weights), ClassNames.from_checkpoint(content))
+    make_output_parent("--output", args.output)
 
 
-def find_records(args: argparse.Namespace, cfg: CfgNode, trained: Classes) -> list[dict[str, Any]]:
+def find_records(args: argparse.Namespace, cfg: CfgNode, trained: ClassNames) -> list[dict[str, Any]]:
     """The images of the lists, if the detector of the config, trained on these classes, can look at them."""
     if cfg.MODEL.DETECTOR.MODE not in ("alone", "shared"):
         raise InputError(f"{args.weights}: has no detector; give a checkpoint of configs/detector or of a shared one")
@@ -65,7 +65,7 @@ def find_records(args: argparse.Namespace, cfg: CfgNode, trained: Classes) -> li
     for name in args.dataset:
         check_registered("--dataset", name)
         # Its objects may be others: the boxes keep the detector's.
-        if difference := trained.difference(replace(Classes.of_list(name, cfg), objects=())):
+        if difference := trained.difference(replace(ClassNames.from_dataset(name, cfg), objects=())):
             raise InputError(
                 f"{args.weights}: was trained on other classes than {name} has, {difference}; give another detector"
             )

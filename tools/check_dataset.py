@@ -13,14 +13,14 @@ import sys
 from wpl_d2 import get_cfg
 from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.data.datasets import generate_if_missing, load_description
-from wpl_d2.utils.command_line import positive
+from wpl_d2.utils.command_line import positive_int
 from wpl_d2.utils.errors import clear_errors
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("description", help="the data set's YAML, such as configs/datasets/camvid.yaml")
-    parser.add_argument("--min-box-area", type=positive, default=get_cfg().DATASETS.MIN_BOX_AREA, metavar="PIXELS")
+    parser.add_argument("--min-box-area", type=positive_int, default=get_cfg().DATASETS.MIN_BOX_AREA, metavar="PIXELS")
     args = parser.parse_args()
     description = load_description(args.description)
     generate_if_missing(description)

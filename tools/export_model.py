@@ -11,14 +11,14 @@ import argparse
 from pathlib import Path
 
 from wpl_d2.export import FORMATS, export_model
-from wpl_d2.modeling.weights import OWNERS
+from wpl_d2.modeling.weights import MODEL_NAMES
 from wpl_d2.utils.errors import clear_errors
-from wpl_d2.utils.files import make_place
+from wpl_d2.utils.files import make_output_parent
 
 
 def main() -> None:
     args = _parse()
-    make_place("--output", args.output)
+    make_output_parent("--output", args.output)
     agreement = export_model(args.weights, args.format, args.output, args.images, args.model, args.boxes)
     print(f"compared with the model: {agreement}")
     print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MiB")
@@ -32,7 +32,7 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", required=True, type=Path, help="the file")
     parser.add_argument("--images", default="", help="folder or pattern of images to compare on")
-    parser.add_argument("--model", default="", choices=OWNERS, help="default: the teacher, if there is one")
+    parser.add_argument("--model", default="", choices=MODEL_NAMES, help="default: the teacher, if there is one")
     parser.add_argument("--boxes", action="store_true", help="put the detector in, too (torchscript, safetensors)")
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Judge the pseudo-labels of a trained model, and the boxes that RPPI believes, on images that have masks.
 
-tools/judge_pseudo_labels.py --config-file configs/camvid/mean_teacher_wpl_1_30.yaml --output judged.json \
+tools/judge_pseudo_labels.py --config-file configs/camvid/mean_teacher_wpl.yaml --output judged.json \
     --dataset camvid_1_30_unlabeled MODEL.WEIGHTS output/camvid/mean_teacher_wpl_1_30/model_final.pth
 
 Prints, for every class at RPPI.BOX_SCORE and for all objects together at TEST.BOX_SCORES, how many boxes are right (IoU
@@ -18,17 +18,18 @@ from pathlib import Path
 
 from detectron2.utils import comm
 
-from wpl_d2.checkpoint.classes import Classes, check_list, classes_of_run
+from wpl_d2.checkpoint import load_framework
+from wpl_d2.checkpoint.classes import ClassNames, check_same_classes, get_run_classes
 from wpl_d2.data import EvalDataset, register_part
-from wpl_d2.engine import check_run, launch, load_framework, setup
+from wpl_d2.engine import check_run, launch, setup
 from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
 from wpl_d2.utils.command_line import parse_args
-from wpl_d2.utils.files import make_place, write_text
+from wpl_d2.utils.files import make_output_parent, write_text
 
 
 def main(args: argparse.Namespace) -> None:
     cfg = setup(args)
-    check_list(classes_of_run(cfg), Classes.of_list(args.dataset, cfg))
+    check_same_classes(get_run_classes(cfg), ClassNames.from_dataset(args.dataset, cfg))
     name = args.dataset if args.images is None else register_part(args.dataset, args.images)
     framework = load_framework(cfg)
     model, weigher = next(iter(framework.eval_models().values())), framework.weigher
@@ -45,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
 def check(args: argparse.Namespace) -> None:
     check_run(args, judged=[args.dataset])
     if args.output:
-        make_place("--output", args.output)
+        make_output_parent("--output", args.output)
 
 
 def _parse() -> argparse.Namespace:

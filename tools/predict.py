@@ -2,11 +2,11 @@
 """Predict images or a video: `tools/predict.py --weights MODEL --input FOLDER --output DIR [KEY VALUE ...]`.
 
 MODEL is a training's checkpoint or a file of tools/export_model.py; a TorchScript file is a program and needs
---trust-code. Written are DIR/masks (a pixel's value is its class id), DIR/overlays, with a detector DIR/boxes.json
-(COCO's format), and DIR/predicted.json, which says of which image each result is: a.png of a.jpg, but a.jpg.png and
-a.png.png where there is a.png, too. Trailing KEY VALUE pairs set keys below TEST.INFERENCE, such as
-`TEST.INFERENCE.MODE slide`. What is left out is said; the exit status is 1 if an image could not be read, predicted or
-drawn, or a video breaks off.
+--trust-code. Results are DIR/masks (pixel values are class ids), DIR/overlays, with a detector DIR/boxes.json (COCO's
+format), and DIR/predicted.json, which maps each result to its image: a.png to a.jpg, but a.jpg.png and a.png.png if
+there is an a.png too. Trailing KEY VALUE pairs set keys below TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`.
+Ignored files are listed; the exit status is 1 if an image could not be read, predicted or drawn, or a video is
+truncated.
 """
 
 from __future__ import annotations
@@ -18,31 +18,30 @@ from pathlib import Path
 import torch
 
 from wpl_d2.export import open_model
-from wpl_d2.inference.predict import predict
-from wpl_d2.inference.predictor import Predictor
+from wpl_d2.inference.predictor import Predictor, predict
 from wpl_d2.inference.sources import open_source
-from wpl_d2.inference.writers import Results
-from wpl_d2.modeling.weights import OWNERS
-from wpl_d2.utils.command_line import parse_args, positive, share
+from wpl_d2.inference.writers import PredictionWriter
+from wpl_d2.modeling.weights import MODEL_NAMES
+from wpl_d2.utils.command_line import fraction, parse_args, positive_int
 from wpl_d2.utils.errors import clear_errors
-from wpl_d2.utils.files import make_folder
+from wpl_d2.utils.files import make_output_folder
 
 
 def main() -> int:
     args = _parse()
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = open_source(args.input, without=args.output)
-    deployed = open_model(args.weights, args.model, device, args.trust_code)
-    predictor = Predictor(deployed, device, args.min_score, args.opts)
-    make_folder("--output", args.output)
-    with Results(args.output, deployed.about, deployed.find is not None, source) as results:
-        skipped = predict(source, predictor, results, args.batch_size)
-    for text in source.left_out():
+    source = open_source(args.input, output=args.output)
+    model = open_model(args.weights, args.model, device, args.trust_code)
+    predictor = Predictor(model, device, args.min_score, args.opts)
+    make_output_folder("--output", args.output)
+    with PredictionWriter(args.output, model.metadata, model.detect is not None, source) as writer:
+        skipped = predict(source, predictor, writer, args.batch_size)
+    for text in source.ignored():
         print(f"left out: {text}")
-    if results.undrawn:
-        print(f"without an overlay: {len(results.undrawn)} images")
-    print(f"{results.count} images predicted, {len(skipped)} skipped: {args.output}")
-    return 1 if skipped or results.undrawn else 0
+    if writer.without_overlay:
+        print(f"without an overlay: {len(writer.without_overlay)} images")
+    print(f"{writer.count} images predicted, {len(skipped)} skipped: {args.output}")
+    return 1 if skipped or writer.without_overlay else 0
 
 
 def _parse() -> argparse.Namespace:
@@ -50,12 +49,14 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--weights", required=True, help="checkpoint or exported file")
     parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
     parser.add_argument("--output", required=True, type=Path, help="folder for the results")
-    parser.add_argument("--model", default="", choices=OWNERS, help="of a checkpoint; default: the teacher, if any")
+    parser.add_argument(
+        "--model", default="", choices=MODEL_NAMES, help="of a checkpoint (default: the teacher, if any)"
+    )
     parser.add_argument(
         "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
     )
-    parser.add_argument("--batch-size", type=positive, default=4, help="images of one size at once (default: 4)")
-    parser.add_argument("--min-score", type=share, default=0.5, help="of the boxes (default: 0.5)")
+    parser.add_argument("--batch-size", type=positive_int, default=4, help="images of one size at once (default: 4)")
+    parser.add_argument("--min-score", type=fraction, default=0.5, help="of the boxes (default: 0.5)")
     parser.add_argument("--device", default="", help="default: cuda, where there is one")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs below TEST.INFERENCE")
     return parse_args(parser)

@@ -26,7 +26,7 @@ from wpl_d2.data.preparation import (
     parse_fraction,
     prepare_images,
 )
-from wpl_d2.utils.command_line import positive
+from wpl_d2.utils.command_line import positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
 
 
@@ -69,7 +69,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--fraction", help="make a new split with this share of labeled images, such as 1/20")
     parser.add_argument("--seed", type=int, default=0, help="of --fraction")
     parser.add_argument("--balanced", action="store_true", help="with --fraction: show all classes equally often")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="processes")
+    parser.add_argument("--workers", type=positive_int, default=os.cpu_count(), help="processes")
     args = parser.parse_args()
     if args.balanced and not args.fraction:
         parser.error("--balanced is for --fraction")

@@ -1,15 +1,21 @@
 #!/usr/bin/env python
-"""Mean and spread over seeds of the last evaluation of runs.
+r"""Mean and spread over seeds of what runs reached at their end, as a Markdown table.
 
-`tools/summarize_runs.py results/camvid` reads FOLDER/NAME_sSEED/metrics.json and prints a row for each NAME; with
-`--baseline NAME` also the differences to that run, seed by seed.
+`tools/summarize_runs.py output/fields` reads FOLDER/NAME_sSEED/metrics.json and prints a row for each NAME; with
+`--baseline NAME` also the differences to that run, seed by seed. A table of runs such as results/runs.csv does as well:
+
+    tools/summarize_runs.py results/runs.csv --study camvid_half --runs supervised mean_teacher \
+        --key camvid_dev/mIoU camvid_val/mIoU
+
+Several keys are columns side by side; of one, the value of each seed is shown too.
 """
 
 import argparse
+import csv
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -18,53 +24,124 @@ from wpl_d2.engine import Spread, last_value, paired_differences, read_metrics
 from wpl_d2.utils.errors import InputError, check_name, clear_errors
 
 _RUN = r"(.+)_s(\d+)"
+_COLUMNS = {"study", "run", "seed", "figures"}
+Values = dict[int, float]
+"""A figure by seed."""
+Runs = dict[str, dict[str, Values]]
+"""What is known of each run, by its name and the figure's key."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="holds a folder for each run, NAME_sSEED")
-    parser.add_argument("--key", default="sem_seg/mIoU", help="the metric")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="a folder that holds a folder for each run, NAME_sSEED; or a .csv")
+    parser.add_argument("--key", nargs="+", default=["sem_seg/mIoU"], help="figures, a column each")
     parser.add_argument("--baseline", metavar="NAME", help="the run to which the others are compared")
+    parser.add_argument("--runs", nargs="+", metavar="NAME", help="these alone, in this order")
+    parser.add_argument("--study", help="of a .csv: the rows of this study alone")
     args = parser.parse_args()
-    runs: dict[str, dict[int, float]] = defaultdict(dict)
-    found = sorted(args.folder.glob("*/metrics.json"))
-    for metrics in found:
-        named = re.fullmatch(_RUN, metrics.parent.name)
-        value = last_value(read_metrics(metrics), args.key)
-        if named and value is not None:
-            runs[named[1]][int(named[2])] = value
-    if not runs:
-        raise InputError(f"{args.folder}: {nothing_found(args.folder, found, args.key)}")
+    runs = read_table(args.source, args.study) if args.source.suffix == ".csv" else read_folder(args.source, args.key)
+    for name in args.runs or ():
+        check_name("--runs", name, runs)
+    runs = {name: runs[name] for name in args.runs or runs}
+    for key in args.key:
+        if not any(figures.get(key) for figures in runs.values()):
+            raise InputError(f"{args.source}: no run has measured {key}; give --key the name of another figure")
     if args.baseline:
         check_name("--baseline", args.baseline, runs)
-    rows = []
-    for name, values in runs.items():
-        rows.append([name, *describe(values)])
-        if args.baseline and name != args.baseline:
-            base = runs[args.baseline]
-            rows.append([f"  minus {args.baseline}", *describe(paired_differences(values, base))])
-    print(tabulate(rows, ["run", "seeds", "mean", "standard deviation", f"{args.key} by seed"], disable_numparse=True))
+    print(tabulate(rows(runs, args.key, args.baseline), headers(args.key), "github", disable_numparse=True))
 
 
-def nothing_found(folder: Path, metrics: Sequence[Path], key: str) -> str:
+def read_folder(folder: Path, keys: Sequence[str]) -> Runs:
+    """The last values in the metrics.json of each run of a folder.
+
+    Raises:
+        InputError: it holds no runs.
+    """
+    runs: Runs = defaultdict(lambda: defaultdict(dict))
+    found = sorted(folder.glob("*/metrics.json"))
+    for metrics in found:
+        named = re.fullmatch(_RUN, metrics.parent.name)
+        measured = read_metrics(metrics) if named else []
+        for key in keys:
+            if named and (value := last_value(measured, key)) is not None:
+                runs[named[1]][key][int(named[2])] = value
+    if not runs:
+        raise InputError(f"{folder}: {nothing_found(folder, found, keys)}")
+    return runs
+
+
+def nothing_found(folder: Path, metrics: Sequence[Path], keys: Sequence[str]) -> str:
     """Why no run can be summarised, and how to mend it."""
     if not folder.is_dir():
-        return "no such folder; give one that holds a folder for each run"
-    layout = "runs are FOLDER/NAME_sSEED/metrics.json, such as results/camvid/mean_teacher_s0/metrics.json"
+        return "no such folder; give one that holds a folder for each run, or a .csv"
+    layout = "runs are FOLDER/NAME_sSEED/metrics.json, such as output/fields/mean_teacher_s0/metrics.json"
     if not metrics:
         itself = (folder / "metrics.json").is_file()
         return f"is itself a run; give the folder above it ({layout})" if itself else f"holds no runs; {layout}"
     if all(re.fullmatch(_RUN, file.parent.name) is None for file in metrics):
         return f"holds no run with a seed in its name, but {metrics[0].parent.name}; {layout}"
-    return f"no run has measured {key}; give --key another name out of a metrics.json"
+    return f"no run has measured {' '.join(keys)}; give --key other names out of a metrics.json"
 
 
-def describe(values: dict[int, float]) -> list[str]:
-    """Number, mean, standard deviation and all of the values by seed."""
-    spread = Spread.of(values.values())
-    figures = ["" if math.isnan(figure) else f"{figure:.2f}" for figure in (spread.mean, spread.deviation)]
-    each = " ".join(f"{seed}: {value:.2f}" for seed, value in sorted(values.items()))
-    return [str(spread.count), *figures, each]
+def read_table(file: Path, study: str | None) -> Runs:
+    """The figures of the last step of each run and seed in a table.
+
+    Args:
+        file: CSV with the columns study, run, seed, step (rising within a run) and figures (`key=value key=value`).
+        study: whose rows are read; None reads all.
+
+    Raises:
+        InputError: it is missing or no such table, or has no such study.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; give a table of runs, such as results/runs.csv")
+    with file.open(newline="") as opened:
+        table = list(csv.DictReader(opened))
+    if not table or not table[0].keys() >= _COLUMNS:
+        raise InputError(f"{file}: is no table of runs; its first line must name {', '.join(sorted(_COLUMNS))}")
+    if study is not None:
+        check_name("--study", study, sorted({row["study"] for row in table}))
+    runs: Runs = defaultdict(lambda: defaultdict(dict))
+    for row in table:
+        if study in (None, row["study"]):
+            for key, _, value in (pair.partition("=") for pair in row["figures"].split()):
+                runs[row["run"]][key][int(row["seed"])] = float(value)
+    return runs
+
+
+def headers(keys: Sequence[str]) -> list[str]:
+    """The titles of the columns."""
+    of_one = ["mean", "standard deviation", f"{keys[0]} by seed"]
+    return ["run", "seeds", *(of_one if len(keys) == 1 else keys)]
+
+
+def rows(runs: Runs, keys: Sequence[str], baseline: str | None) -> Iterator[list[str]]:
+    """A row for each run that has one of the figures, and behind it one for its differences to the baseline."""
+    for name, figures in runs.items():
+        if any(figures.get(key) for key in keys):
+            yield [name, *describe([figures.get(key, {}) for key in keys])]
+        if baseline and name != baseline:
+            base: Mapping[str, Values] = runs[baseline]
+            pairs = [paired_differences(figures.get(key, {}), base.get(key, {})) for key in keys]
+            yield [f"minus {baseline}", *describe(pairs)]
+
+
+def describe(columns: Sequence[Values]) -> list[str]:
+    """The number of seeds; then of one figure mean, deviation and each value, of several mean and deviation alone."""
+    spreads = [Spread.of(values.values()) for values in columns]
+    seeds = str(max(spread.count for spread in spreads))
+    if len(columns) > 1:
+        return [seeds, *(" ± ".join(filter(None, numbers(spread))) for spread in spreads)]
+    return [
+        seeds,
+        *numbers(spreads[0]),
+        ", ".join(f"{seed}: {value:.2f}" for seed, value in sorted(columns[0].items())),
+    ]
+
+
+def numbers(spread: Spread) -> list[str]:
+    """Mean and deviation, "" where there is none."""
+    return ["" if math.isnan(figure) else f"{figure:.2f}" for figure in (spread.mean, spread.deviation)]
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ from wpl_d2.data import counted_seed, seeded, setup_datasets
 from wpl_d2.data.loader import labeled_dataset, unlabeled_dataset
 from wpl_d2.frameworks.mixing import cutmix, cutmix_masks
 from wpl_d2.structures import IGNORE, Detections, PseudoLabels, class_boxes
-from wpl_d2.utils.command_line import parse_args, positive
+from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
-from wpl_d2.utils.files import make_folder, save_png
+from wpl_d2.utils.files import make_output_folder, save_png
 from wpl_d2.visualization.draw import draw_boxes
 
 
@@ -35,13 +35,14 @@ def main() -> None:
     setup_datasets(cfg)
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
-    make_folder("--output", args.output)
+    make_output_folder("--output", args.output)
     labeled = labeled_dataset(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
     for counter in tqdm(range(args.num), desc="labeled", unit="image"):
         _save(draw_labeled(labeled[counter], metadata), args.output / f"labeled_{counter:04d}.png")
     if not cfg.DATASETS.UNLABELED:
         return
+    cfg.INPUT.STRONG.DEVICE = "cpu"
     unlabeled = unlabeled_dataset(cfg)
     for counter in tqdm(range(args.num), desc="unlabeled", unit="image"):
         with seeded(counted_seed(cfg.SEED, "visualize", counter)):
@@ -115,7 +116,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config-file", required=True)
     parser.add_argument("--output", required=True, type=Path, help="folder for the pictures")
-    parser.add_argument("--num", type=positive, default=8, help="pictures of each stream")
+    parser.add_argument("--num", type=positive_int, default=8, help="pictures of each stream")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
     return parse_args(parser)
 

@@ -1,4 +1,4 @@
-"""Losses of pixels, hard example mining, and the one place where a loss of pixels becomes a number, in plain torch."""
+"""Per-pixel losses, hard example mining, and the reduction of a `LossTerm` to a number, in plain torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .utils.errors import check_name
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each pixel, in float32 whatever the dtype of the logits.
+    """The cross entropy of each pixel, computed in float32.
 
     Args:
         logits: (B, C, H, W) float.
@@ -23,18 +23,24 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
 
 
+def entropy(logits: Tensor) -> Tensor:
+    """The entropy of each pixel's class probabilities in nats: logits (B, C, H, W) -> (B, H, W) float32."""
+    log_probability = logits.float().log_softmax(dim=1)
+    return -(log_probability.exp() * log_probability).sum(dim=1)
+
+
 @torch.no_grad()
 def ohem_mask(logits: Tensor, target: Tensor, threshold: float = 0.7, *, min_kept: int) -> Tensor:
-    """The hard pixels of a batch, to whose mean the loss is then restricted.
+    """The hard pixels of a batch, which online hard example mining (OHEM) restricts the loss to.
 
-    A pixel with a target is kept if its true class has a probability of at most max(threshold, the
-    min_kept-th smallest of the batch); all are kept if they are fewer than min_kept.
+    A pixel with a target is kept if the probability of its true class is at most max(threshold, the min_kept-th
+    smallest of the batch); all are kept if they are fewer than min_kept.
 
     Args:
         logits: (B, C, H, W) float.
         target: (B, H, W) int64 class ids, `IGNORE` where there is none.
         threshold: probability up to which every pixel is kept.
-        min_kept: pixels of the batch kept at least.
+        min_kept: least number of kept pixels of the batch.
 
     Returns:
         (B, H, W) bool, False where the target is `IGNORE`.
@@ -45,7 +51,7 @@ def ohem_mask(logits: Tensor, target: Tensor, threshold: float = 0.7, *, min_kep
     if min_kept < 1:
         raise ValueError(f"ohem_mask: min_kept is {min_kept}; give the number of pixels to keep, 1 or more")
     valid = target != IGNORE
-    # Pixels without a target sort last: a min_kept-th smallest among them lets every valid pixel pass.
+    # Pixels without a target sort last: with fewer than min_kept valid pixels the limit is infinite.
     probability = torch.exp(-cross_entropy(logits, target)).masked_fill(~valid, torch.inf)
     pixels = probability.flatten()
     limit = pixels.kthvalue(min(min_kept, len(pixels))).values.clamp(min=threshold)
@@ -53,14 +59,14 @@ def ohem_mask(logits: Tensor, target: Tensor, threshold: float = 0.7, *, min_kep
 
 
 def info_nce(anchors: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """How badly anchors tell the positive of their class from their negatives (U2PL, eq. 4).
+    """The InfoNCE loss of each class (U2PL, eq. 4).
 
     The mean over a class's anchors of -log(exp(a+ / t) / (exp(a+ / t) + sum of exp(a- / t))), where a+ and a- are the
     cosines between an anchor and its positive and negatives.
 
     Args:
-        anchors: (C, A, D) float, A anchors of each class; they alone get a gradient.
-        positives: (C, D) float, one a class.
+        anchors: (C, A, D) float, A anchors of each class; only they get a gradient.
+        positives: (C, D) float, one for each class.
         negatives: (C, A, M, D) float of unit length or zero, M for each anchor.
         temperature: t.
 
@@ -80,11 +86,11 @@ NORMS = ("valid", "weight_sum")
 
 
 def reduce_term(term: LossTerm, norm: str = "valid") -> Tensor:
-    """coefficient * sum(weight * mask * loss) / sum(norm), the weight being 1 where the term has none.
+    """coefficient * sum(weight * mask * loss) / sum(norm), with weight 1 for a term without weights.
 
     Args:
         term: the loss.
-        norm: "valid": as above (paper, eq. 5 and 6); "weight_sum": / sum(weight * norm) (official code).
+        norm: "valid": as above (paper, eq. 5 and 6); "weight_sum": divided by sum(weight * norm) (official code).
 
     Returns:
         A float32 scalar with a gradient, 0 where the denominator is 0.
@@ -93,13 +99,13 @@ def reduce_term(term: LossTerm, norm: str = "valid") -> Tensor:
         ValueError: an unknown norm.
     """
     check_name("WEIGHTING.NORM", norm, NORMS)
-    factor, share = term.mask.float(), term.norm.float()
+    factor, count = term.mask.float(), term.norm.float()
     if term.weight is not None:
         factor = factor * term.weight
-        share = share * term.weight if norm == "weight_sum" else share
+        count = count * term.weight if norm == "weight_sum" else count
     loss = term.pixel_loss(term.logits, term.target)
-    # A pixel that does not count must not spoil the sum by a loss that is not finite.
+    # A pixel without influence may have an infinite loss, and 0 * inf is NaN.
     total = torch.where(factor == 0, 0.0, factor * loss).sum()
-    count = share.sum()
-    mean = total / torch.where(count > 0, count, 1.0)
-    return term.coefficient * torch.where(count > 0, mean, 0.0)
+    denominator = count.sum()
+    mean = total / torch.where(denominator > 0, denominator, 1.0)
+    return term.coefficient * torch.where(denominator > 0, mean, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -30,13 +30,13 @@ class SemSegOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Labels that a model gave to the weak views of B unlabeled images, with all that is known about each pixel.
+    """A model's labels for the weak views of B unlabeled images, and what is known about each pixel.
 
     Attributes:
         labels: (B, H, W) int64 class ids, `IGNORE` where there is none.
-        confidence: (B, H, W) float, the labeler's probability of the label.
+        confidence: (B, H, W) float, the predicted probability of the label.
         valid: (B, H, W) bool, False in padding.
-        reliable: (B, H, W) bool, True where segmenter and detector agree with confidence (RPPI).
+        reliable: (B, H, W) bool, True where a confident segmenter and the detector agree (RPPI).
         weight: (B, H, W) float, the factor of the pixel's loss (PPW); 1 is neutral.
     """
 
@@ -47,14 +47,15 @@ class PseudoLabels:
     weight: Tensor
 
     @classmethod
-    def from_logits(cls, logits: Tensor, valid: Tensor) -> PseudoLabels:
-        """Label by the arg max of `logits` (B, C, H, W): nothing reliable yet, every weight neutral.
+    def from_logits(cls, logits: Tensor, valid: Tensor | None = None) -> PseudoLabels:
+        """The most probable class of every pixel; no pixel is reliable yet, and every weight is neutral.
 
         Args:
             logits: (B, C, H, W) float.
-            valid: (B, H, W) bool; where it is False the label is `IGNORE`.
+            valid: (B, H, W) bool, where it is False the label is `IGNORE`; None: all pixels are valid.
         """
         confidence, labels = logits.float().softmax(dim=1).max(dim=1)
+        valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
         return cls(
             labels=labels.masked_fill(~valid, IGNORE),
             confidence=confidence,
@@ -64,7 +65,7 @@ class PseudoLabels:
         )
 
     def map(self, move: Callable[[Tensor], Tensor]) -> PseudoLabels:
-        """Apply `move` to every field: the only way pixels travel, so that no field can be left behind."""
+        """Apply `move` to every field, so that all that is known about a pixel moves with it."""
         return PseudoLabels(*(move(getattr(self, field.name)) for field in fields(self)))
 
     def where(self, mask: Tensor, other: PseudoLabels) -> PseudoLabels:
@@ -73,7 +74,7 @@ class PseudoLabels:
         return PseudoLabels(*(torch.where(mask, theirs, ours) for theirs, ours in pairs))
 
     def replace(self, **changes: Tensor) -> PseudoLabels:
-        """A copy with some fields exchanged."""
+        """A copy with some fields replaced."""
         return replace(self, **changes)
 
 
@@ -90,10 +91,10 @@ class LossTerm:
         logits: (B, C, H, W) float.
         target: (B, H, W) int64, `IGNORE` = no loss.
         pixel_loss: the loss of each pixel.
-        mask: (B, H, W) bool or float, the framework's own selection or soft factor of pixels.
-        norm: (B, H, W) bool or float; its sum is what the loss is divided by.
+        mask: (B, H, W) bool or float, the framework's own selection of pixels, or factor of each.
+        norm: (B, H, W) bool or float; its sum is the loss's denominator.
         coefficient: factor of the reduced loss.
-        weight: (B, H, W) float, the pseudo-label weights, or None where they do not apply.
+        weight: (B, H, W) float, the pseudo-labels' weights; None where they do not apply.
     """
 
     name: str
@@ -104,6 +105,23 @@ class LossTerm:
     norm: Tensor
     coefficient: float = 1.0
     weight: Tensor | None = None
+
+
+@dataclass
+class StepRecord:
+    """What the last forward leaves for pictures and diagnostics: detached, and no part of the state.
+
+    Attributes:
+        labeled: the first labeled image (3, H, W) uint8, its labels (H, W) int64 and the student's logits (C, H, W).
+        weak_views: (3, H, W) uint8, the images of `pseudo_labels`.
+        pseudo_labels: before mixing; None where none were made.
+        scalars: about the pseudo-labels, under their names in metrics.json.
+    """
+
+    labeled: tuple[Tensor, Tensor, Tensor] | None = None
+    weak_views: list[Tensor] = field(default_factory=list)
+    pseudo_labels: PseudoLabels | None = None
+    scalars: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Detections(NamedTuple):

@@ -11,7 +11,7 @@ import argparse
 from detectron2.engine import default_argument_parser
 from wpl_study.oracle import OracleTrainer, register_oracles
 
-from wpl_d2.engine import check_run, launch, record_run, report, setup
+from wpl_d2.engine import check_run, launch, report_results, save_run_info, setup
 from wpl_d2.utils.command_line import parse_args
 from wpl_d2.utils.errors import InputError, check_name
 
@@ -23,8 +23,8 @@ def main(args: argparse.Namespace) -> None:
     check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, oracles)
     trainer = OracleTrainer(cfg)
     trainer.resume_or_load(args.resume)
-    record_run(cfg)
-    report(cfg, trainer.train(), trainer.framework)
+    save_run_info(cfg)
+    report_results(cfg, trainer.train(), trainer.framework)
 
 
 def check(args: argparse.Namespace) -> None:

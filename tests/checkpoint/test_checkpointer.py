@@ -11,14 +11,9 @@ from helpers import files_up_to
 from safetensors.torch import save_file
 from torch import nn
 
-from wpl_d2.checkpoint.checkpointer import (
-    FrameworkCheckpointer,
-    load_checkpoint,
-    load_initial_weights,
-    load_model,
-    size_of,
-)
-from wpl_d2.checkpoint.metadata import describe_run
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, load_initial_weights, load_model
+from wpl_d2.checkpoint.checkpointer import tensor_bytes
+from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.utils.errors import InputError
 from wpl_d2.utils.files import UnwritableError
 
@@ -156,9 +151,9 @@ TAGS = {
     [("classes", '"ground"'), ("classes", "[]"), ("colors", "[[1, 2]]"), ("objects", "[9]"), ("preprocessing", "{}")],
 )
 def test_an_export_that_says_nonsense_of_itself_is_refused(cfg, out, key, text):
-    about = {name: json.dumps(value) for name, value in describe_run(cfg).items()}
-    save_file(Pair().student.state_dict(), out / "model.safetensors", {**about, key: text})
-    with pytest.raises(InputError, match=rf"model\.safetensors: its '{key}' is none"):
+    metadata = {name: json.dumps(value) for name, value in build_metadata(cfg).items()}
+    save_file(Pair().student.state_dict(), out / "model.safetensors", {**metadata, key: text})
+    with pytest.raises(InputError, match=rf"model\.safetensors: its metadata '{key}' is invalid"):
         load_model(str(out / "model.safetensors"))
 
 
@@ -207,7 +202,7 @@ def test_a_config_in_a_checkpoint_is_data(cfg, out):
     with pytest.raises(InputError, match=r"model_final\.pth: its config does not fit \(.*MAX_ITER"):
         load_model(str(path))
     change(path, config=7)
-    with pytest.raises(InputError, match=r"model_final\.pth: its 'config' is none"):
+    with pytest.raises(InputError, match=r"model_final\.pth: its metadata 'config' is invalid"):
         load_model(str(path))
 
 
@@ -230,17 +225,17 @@ def test_the_folder_of_a_run_vanishes(cfg, out):
 def test_room_is_looked_for_before_the_first_step(cfg, out, monkeypatch, caplog):
     checkpointer = FrameworkCheckpointer(Pair(), cfg, trainer=Loop())
     monkeypatch.setattr("wpl_d2.checkpoint.run_folder.free_space", lambda _: 5 * 2**20)
-    checkpointer.check_room(2**20, keep=6)  # 8 in all, 3 of which are there
+    checkpointer.check_disk_space(2**20, keep=6)  # 8 in all, 3 of which are there
     assert not caplog.text
-    checkpointer.check_room(2**20, keep=7)
+    checkpointer.check_disk_space(2**20, keep=7)
     assert "has 5.0 MiB free, and the 6 checkpoints to come take 1.0 MiB each" in caplog.text
     with pytest.raises(InputError, match=r"^OUTPUT_DIR: \S+ has 5.0 MiB free, and one checkpoint takes 5.2 MiB; make"):
-        checkpointer.check_room(int(5.2 * 2**20), keep=1)
+        checkpointer.check_disk_space(int(5.2 * 2**20), keep=1)
 
 
 def test_the_size_of_a_checkpoint_is_about_that_of_its_file(out):
     path = out / "model_final.pth"
-    assert 0 < size_of(load_checkpoint(str(path))) < path.stat().st_size
+    assert 0 < tensor_bytes(load_checkpoint(str(path))) < path.stat().st_size
 
 
 def test_evaluation_takes_the_same_checkpoint_and_claims_nothing(cfg, out):

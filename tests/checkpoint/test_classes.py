@@ -7,26 +7,25 @@ from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
 from torch import nn
 
 from wpl_d2 import build_framework, build_model
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights
-from wpl_d2.checkpoint.classes import Classes, check_list, check_model, classes_of_run
-from wpl_d2.checkpoint.metadata import describe_run
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_framework, load_initial_weights
+from wpl_d2.checkpoint.classes import ClassNames, check_model_classes, check_same_classes, get_run_classes
+from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.data.datasets.folder import default_names
-from wpl_d2.engine.report import load_framework
 from wpl_d2.utils.errors import InputError
 
 AUX = ["MODEL.AUX_HEAD.ENABLED", True]
 
 
 def classes(names, objects=(), owner="the checkpoint"):
-    return Classes(names.split(), objects, owner)
+    return ClassNames(names.split(), objects, owner)
 
 
 SAME = {
     "equal": (classes("a b c", (1, 2)), classes("a b c", (1, 2))),
     "no detector here": (classes("a b c", (1, 2)), classes("a b c")),
     "no detector there": (classes("a b c"), classes("a b c", (2, 1))),
-    "no names here": (classes("a b"), Classes(default_names(2), (), "data")),
-    "no names there": (Classes(default_names(2), (1,), "the checkpoint"), classes("a b", (1,))),
+    "no names here": (classes("a b"), ClassNames(default_names(2), (), "data")),
+    "no names there": (ClassNames(default_names(2), (1,), "the checkpoint"), classes("a b", (1,))),
 }
 OTHER = {
     "order": ("a b c", (), "a c b", (), "x.pth: class 1 is 'b' in the checkpoint, but 'c' in data; use"),
@@ -58,34 +57,34 @@ OTHER = {
 
 @pytest.mark.parametrize(("ours", "theirs"), SAME.values(), ids=SAME)
 def test_the_same_classes_are_nothing_to_talk_about(ours, theirs):
-    check_model(ours, theirs, "x.pth")
+    check_model_classes(ours, theirs, "x.pth")
     assert ours.difference(theirs) == theirs.difference(ours) == ""
 
 
 @pytest.mark.parametrize(("names", "objects", "its_names", "its_objects", "message"), OTHER.values(), ids=OTHER)
 def test_the_first_other_class_is_named(names, objects, its_names, its_objects, message):
     with pytest.raises(InputError) as error:
-        check_model(classes(names, objects), classes(its_names, its_objects, "data"), "x.pth")
+        check_model_classes(classes(names, objects), classes(its_names, its_objects, "data"), "x.pth")
     assert message in str(error.value)
     assert f"({names.replace(' ', ', ')})" in str(error.value) and "MODEL.MATCH_CLASSES" in str(error.value)
 
 
 def test_numbers_and_objects_are_compared_without_names():
-    nameless = Classes(default_names(3), (1, 2), "data")
+    nameless = ClassNames(default_names(3), (1, 2), "data")
     with pytest.raises(
         InputError, match=r"4 classes, the config 3: class 3 is 'class 3' in the checkpoint, but missing"
     ):
-        check_model(classes("a b c d"), nameless, "x.pth")
+        check_model_classes(classes("a b c d"), nameless, "x.pth")
     with pytest.raises(
         InputError, match=r"the detector's class 0 is 'class 2' in the checkpoint, but 'class 1' in data"
     ):
-        check_model(classes("a b c", (2, 1)), nameless, "x.pth")
+        check_model_classes(classes("a b c", (2, 1)), nameless, "x.pth")
 
 
 def test_a_long_list_of_classes_is_cut():
     names = " ".join(f"name{i}" for i in range(150))
     with pytest.raises(InputError, match=r"name11, \.\.\.\), or train"):
-        check_model(classes(names), classes(names.replace("name7 ", "x ")), "x.pth")
+        check_model_classes(classes(names), classes(names.replace("name7 ", "x ")), "x.pth")
 
 
 def register(name, names):
@@ -97,24 +96,24 @@ def register(name, names):
 
 def test_a_runs_lists_have_the_same_classes(tree):
     cfg = tree.cfg()
-    own = classes_of_run(cfg)
+    own = get_run_classes(cfg)
     assert (list(own.names), own.objects, own.owner) == (["ground", "box", "ball"], [], f"{tree.name}_labeled")
     swapped = register(f"{tree.name}_swapped", ["ground", "ball", "box"])
     nameless = register(f"{tree.name}_nameless", None)
     cfg.DATASETS.TEST = (nameless,)
-    classes_of_run(cfg)
+    get_run_classes(cfg)
     for node, key in ((cfg.DATASETS, "TEST"), (cfg.TEST, "PSEUDO_LABELS")):
         node[key] = (swapped,)
         with pytest.raises(
             InputError, match=rf"^{swapped}: class 1 is 'box' in {own.owner}, but 'ball' in {swapped}; "
         ):
-            describe_run(cfg)
+            build_metadata(cfg)
         node[key] = ()
     # Names that somebody gave come before those that nobody did.
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (nameless,), (swapped,)
-    assert describe_run(cfg)["classes"] == ["ground", "ball", "box"]
+    assert build_metadata(cfg)["classes"] == ["ground", "ball", "box"]
     with pytest.raises(InputError, match="give lists of data sets with the same classes in one order"):
-        check_list(own, Classes.of_list(swapped, cfg))
+        check_same_classes(own, ClassNames.from_dataset(swapped, cfg))
 
 
 def variant(tree, name, **changes):

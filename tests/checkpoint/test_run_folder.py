@@ -9,19 +9,19 @@ from detectron2.utils.logger import setup_logger
 from helpers import SMALL
 
 from wpl_d2.checkpoint import run_folder as output
-from wpl_d2.checkpoint.run_folder import check_folder, claim_folder, has_run, put_aside, release_folder
-from wpl_d2.engine import record_run, setup
-from wpl_d2.engine import setup as log
+from wpl_d2.checkpoint.run_folder import check_folder_free, has_previous_run, lock_folder, move_aside, unlock_folder
+from wpl_d2.engine import save_run_info, setup
+from wpl_d2.engine.setup import open_log, start_log
 from wpl_d2.utils.errors import InputError
 
 
 @pytest.fixture(autouse=True)
 def let_go():
     """A folder is held to the end of a process: this one shall not hold those of other tests."""
-    before = set(output._HELD)
+    before = set(output._LOCKED)
     yield
-    for folder in set(output._HELD) - before:
-        release_folder(folder)
+    for folder in set(output._LOCKED) - before:
+        unlock_folder(folder)
 
 
 def holder(folder):
@@ -29,7 +29,7 @@ def holder(folder):
     ready, told = os.pipe()
     pid = os.fork()
     if not pid:
-        claim_folder(folder)
+        lock_folder(folder)
         os.write(told, b"x")
         time.sleep(60)
         os._exit(0)
@@ -47,7 +47,7 @@ def refused_elsewhere(folder):
     pid = os.fork()
     if not pid:
         try:
-            claim_folder(folder)
+            lock_folder(folder)
         except InputError:
             os._exit(1)
         os._exit(0)
@@ -58,32 +58,32 @@ def test_a_folder_is_one_trainings_until_its_process_is_gone(tmp_path):
     folder = tmp_path / "runs" / "out"
     pid = holder(folder)
     try:
-        for claim in (check_folder, claim_folder):
+        for claim in (check_folder_free, lock_folder):
             with pytest.raises(InputError, match=rf"OUTPUT_DIR: \S+ is in use by another training \(process {pid} on"):
                 claim(folder)
         (tmp_path / "link").symlink_to(folder)
         with pytest.raises(InputError, match="in use by another training"):
-            claim_folder(tmp_path / "link")
-        claim_folder(tmp_path / "runs")  # another one
+            lock_folder(tmp_path / "link")
+        lock_folder(tmp_path / "runs")  # another one
     finally:
         end(pid)
-    check_folder(folder)
+    check_folder_free(folder)
     assert not refused_elsewhere(folder)  # looking takes nothing
-    claim_folder(folder)
-    claim_folder(folder)  # by the same process: a second trainer of a script
-    check_folder(folder)
+    lock_folder(folder)
+    lock_folder(folder)  # by the same process: a second trainer of a script
+    check_folder_free(folder)
     assert refused_elsewhere(folder)
 
 
 def test_a_worker_that_outlives_its_training_does_not_keep_the_folder(tmp_path):
-    claim_folder(tmp_path)
+    lock_folder(tmp_path)
     worker = os.fork()
     if not worker:
         time.sleep(60)
         os._exit(0)
     try:
         assert refused_elsewhere(tmp_path)
-        release_folder(tmp_path)
+        unlock_folder(tmp_path)
         assert not refused_elsewhere(tmp_path)
     finally:
         end(worker)
@@ -100,7 +100,7 @@ def test_a_look_at_the_folder_at_the_same_time_does_not_refuse_a_training(tmp_pa
 
     monkeypatch.setattr(output.fcntl, "flock", busy)
     monkeypatch.setattr(output.time, "sleep", waits.append)
-    claim_folder(tmp_path)
+    lock_folder(tmp_path)
     assert len(waits) == 2
 
 
@@ -109,7 +109,7 @@ def test_a_disk_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(output.fcntl, "flock", flock)
-    claim_folder(tmp_path)
+    lock_folder(tmp_path)
     assert "has no locks (No locks available); do not train twice at once in it" in caplog.text
 
 
@@ -117,7 +117,7 @@ def test_a_disk_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
 def test_a_file_in_the_place_of_the_folder(tmp_path, place):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=rf"{place}: cannot be written .*a file is in the place of a folder"):
-        check_folder(tmp_path / place)
+        check_folder_free(tmp_path / place)
 
 
 OF_A_RUN = (
@@ -135,11 +135,11 @@ def write(folder, names, text):
 
 def test_earlier_runs_are_put_aside_one_by_one(tmp_path):
     write(tmp_path, NOT_OF_A_RUN, "mine")
-    assert not has_run(tmp_path) and put_aside(tmp_path) is None
+    assert not has_previous_run(tmp_path) and move_aside(tmp_path) is None
     for number, name in enumerate(("earlier", "earlier_2", "earlier_3")):
         write(tmp_path, OF_A_RUN, f"run {number}")
-        assert has_run(tmp_path)
-        assert put_aside(tmp_path) == tmp_path / name
+        assert has_previous_run(tmp_path)
+        assert move_aside(tmp_path) == tmp_path / name
     for number, name in enumerate(("earlier", "earlier_2", "earlier_3")):
         assert {(tmp_path / name / file).read_text() for file in OF_A_RUN} == {f"run {number}"}
     assert not any((tmp_path / name).exists() for name in (*OF_A_RUN, "inference"))
@@ -149,13 +149,13 @@ def test_earlier_runs_are_put_aside_one_by_one(tmp_path):
 @pytest.mark.parametrize("left", [["model_final.pth"], ["last_checkpoint"], ["metrics.json", "log.txt"]])
 def test_whatever_can_be_resumed_or_mixed_up_is_a_run(tmp_path, left):
     write(tmp_path, left, "x")
-    put_aside(tmp_path)
+    move_aside(tmp_path)
     assert sorted(path.name for path in (tmp_path / "earlier").iterdir()) == sorted(left)
 
 
 def test_a_start_that_failed_is_no_run(tmp_path):
     write(tmp_path, ["log.txt", "config.yaml", "metrics.json"], "")
-    assert put_aside(tmp_path) is None
+    assert move_aside(tmp_path) is None
     assert (tmp_path / "log.txt").exists()
 
 
@@ -172,11 +172,11 @@ def logger():
 
 
 def test_a_log_file_has_all_from_the_beginning_and_a_later_one_the_rest(tmp_path, logger):
-    log.begin_log()
+    start_log()
     logger.info("first")
-    log.open_log(tmp_path / "one")
+    open_log(tmp_path / "one")
     logger.info("second")
-    log.open_log(tmp_path / "two")
+    open_log(tmp_path / "two")
     logger.warning("third")
     one, two = ((tmp_path / name / "log.txt").read_text() for name in ("one", "two"))
     assert [line.rpartition("] ")[2] for line in one.splitlines()] == ["wpl_d2 INFO: first", "wpl_d2 INFO: second"]
@@ -185,8 +185,8 @@ def test_a_log_file_has_all_from_the_beginning_and_a_later_one_the_rest(tmp_path
 
 def test_a_log_on_a_full_disk_says_so_once_and_ends_nothing(tmp_path, logger, capsys):
     (tmp_path / "log.txt").symlink_to("/dev/full")
-    log.begin_log()
-    log.open_log(tmp_path)
+    start_log()
+    open_log(tmp_path)
     for number in range(3):
         logger.info("line %d", number)
     said = capsys.readouterr()
@@ -205,8 +205,8 @@ def test_what_an_earlier_run_left_stays_until_the_next_one_begins(tree, tmp_path
     write(out, ["model_final.pth", "config.yaml", "log.txt"], "of an earlier run")
     cfg = setup(args)
     assert (out / "config.yaml").read_text() == (out / "log.txt").read_text() == "of an earlier run"
-    put_aside(out)
-    record_run(cfg)
+    move_aside(out)
+    save_run_info(cfg)
     assert "MAX_ITER: 7" in (out / "config.yaml").read_text()
     assert "device: cpu" in (out / "log.txt").read_text()
     assert "of an earlier run" not in (out / "log.txt").read_text()

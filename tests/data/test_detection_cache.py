@@ -11,7 +11,7 @@ from wpl_d2.data import UnlabeledMapper, boxes_from_mask, build_train_loader, se
 from wpl_d2.data.detection_cache import CacheMetadata, DetectionCache
 from wpl_d2.data.loader import unlabeled_source
 from wpl_d2.data.transforms.geometry import RandomView
-from wpl_d2.data.transforms.photometric import StrongView
+from wpl_d2.data.transforms.photometric import JitterView
 from wpl_d2.structures import Detections, class_boxes
 from wpl_d2.utils.errors import InputError
 
@@ -211,7 +211,7 @@ def test_boxes_move_with_the_pixels(tmp_path):
     cache = DetectionCache.from_images(METADATA, {"image": (mask.shape, found)})
     record = {"file_name": str(tmp_path / "image.png"), "image_id": "image"}
     view = RandomView((0.5, 2.0), (70, 80), (0.0, 0.0, 0.0))
-    strong = StrongView((0.5, 0.5, 0.5, 0.25), 0.8, 0.2, 0.5, (0.1, 2.0))
+    strong = JitterView((0.5, 0.5, 0.5, 0.25), 0.8, 0.2, 0.5, (0.1, 2.0))
     mapper = UnlabeledMapper(view=view, strong=strong, views=1, cache=cache)
     seen = 0
     for seed in range(60):

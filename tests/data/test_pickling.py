@@ -10,12 +10,7 @@ from detectron2.structures import Instances
 from helpers import AUGSEG, write_detection_cache
 
 from wpl_d2.data import EvalMapper
-from wpl_d2.data.loader import (
-    build_requested_loader,
-    build_test_loader,
-    labeled_dataset,
-    unlabeled_dataset,
-)
+from wpl_d2.data.loader import build_partner_loader, build_test_loader, labeled_dataset, unlabeled_dataset
 from wpl_d2.structures import Detections
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
@@ -62,12 +57,12 @@ def assert_survives(dataset, key):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_training(tree, cache, kind):
-    cfg = tree.cfg(*KINDS[kind], *cache)
+    cfg = tree.cfg(*KINDS[kind], *cache, "MODEL.DEVICE", "cpu")
     labeled = assert_survives(labeled_dataset(cfg), 4)
     assert ("paste" in labeled, "instances" in labeled) == (kind == "copy_paste", kind in ("boxes", "copy_paste"))
     for dataset, key in (
         (unlabeled_dataset(cfg), 7),
-        (build_requested_loader(cfg, deque([[2]])).dataset, (5, 2)),
+        (build_partner_loader(cfg, deque([[2]])).dataset, (5, 2)),
     ):
         unlabeled = assert_survives(dataset, key)
         assert ("detections" in unlabeled) == (kind == "cached_detections")

@@ -12,7 +12,7 @@ from scipy.io import savemat
 from wpl_d2.data import load_description, read_mask
 from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, drop_leftovers, prepare_images
 from wpl_d2.data.preparation.benchmark import read_ids
-from wpl_d2.utils.files import is_leftover, replace_file
+from wpl_d2.utils.files import is_system_file, replace_file
 
 VOC = BENCHMARKS["voc"]
 OWN_TRAIN, OWN_VAL, SBD_ONLY = "2007_000001", "2007_000002", "2008_000003"
@@ -293,7 +293,7 @@ def test_a_list_that_names_leftovers_is_mended(tmp_path, leftover):
     ],
 )
 def test_leftovers(path, expected):
-    assert is_leftover(PurePath(path)) == expected
+    assert is_system_file(PurePath(path)) == expected
 
 
 CITY_IDS = np.array([[7, 8, 11, 33, 0, 6, 18, 29]], dtype=np.uint8)

@@ -60,15 +60,3 @@ def test_benchmark_measures_frameworks_with_further_forwards(config, name, views
         assert result["weighted_to_published"] == pytest.approx(ratio, rel=0.01)
     else:
         assert "published_step_s" not in result
-
-
-def test_runs_are_summarised_over_seeds(tmp_path):
-    for name, seed, value in [("a", 0, 30.0), ("a", 1, 34.0), ("b", 0, 50.0)]:
-        folder = tmp_path / f"{name}_s{seed}"
-        folder.mkdir()
-        rows = [{"iteration": 1, "sem_seg/mIoU": 1.0}, {"iteration": 2, "sem_seg/mIoU": value}, {"iteration": 3}]
-        (folder / "metrics.json").write_text("\n".join(map(json.dumps, rows)))
-    rows = [line.split() for line in tool("summarize_runs.py", tmp_path, "--baseline", "a").splitlines()]
-    assert ["minus", "a", "1", "20.00", "0:", "20.00"] in rows
-    assert ["a", "2", "32.00", "2.83", "0:", "30.00", "1:", "34.00"] in rows
-    assert ["b", "1", "50.00", "0:", "50.00"] in rows

@@ -62,8 +62,8 @@ WRONG = {
     "train_net": {
         "": "--config-file: is missing; give one, such as configs/quickstart.yaml",
         "--config-file @empty": "Is a directory; give a YAML file",
-        "--config-file @weights": "model_final.pth: is no YAML",
-        "--config-file @broken.yaml": "broken.yaml: is no YAML",
+        "--config-file @weights": "model_final.pth: is no text in UTF-8",
+        "--config-file @broken.yaml": "broken.yaml: is not YAML",
         "--config-file @description": "describes a data set; give DATASETS.DESCRIPTION this file",
         "--config-file @run.yaml --nonsense": "unrecognized arguments: --nonsense",
         "--config-file @run.yaml --num-gpus -1": "--num-gpus: -1; give 1 or more",
@@ -126,6 +126,8 @@ WRONG = {
         "@runs/first": "@runs/first: is itself a run; give the folder above it",
         "@seeds": "no run has measured sem_seg/mIoU; give --key",
         "@seeds --key loss --baseline other": "--baseline: 'other' is not known; valid: run",
+        "@seeds --key loss --runs other": "--runs: 'other' is not known; valid: run",
+        "nowhere.csv": "nowhere.csv: no such file; give a table of runs",
     },
     "predict": {
         PREDICT: "required: --output",
@@ -153,6 +155,13 @@ WRONG = {
         "--config-file @run.yaml --size 0 64": "'0' is no whole number of 1 or more",
         "--weights @weights SEED 1": "SEED cannot change a trained model",
         "SEED --config-file @run.yaml": "SEED has no value",
+    },
+    "show_config": {
+        "SEED 1": "required: --config-file",
+        "--config-file @broken.yaml": "broken.yaml: is not YAML",
+        "--config-file @run.yaml SEDE 1": "overrides: no config key SEDE; did you mean SEED",
+        "--config-file @run.yaml DATASETS.SPLIT 1_8": "has no list '1_8_labeled'; name lists in DATASETS.TRAIN",
+        "--config-file @run.yaml SOLVER.EPOCHS 3 SOLVER.MAX_ITER 3": "sets SOLVER.EPOCHS and SOLVER.MAX_ITER",
     },
     "benchmark": {
         "SEED 1": "required: --config-file",

@@ -2,17 +2,12 @@
 
 import json
 import math
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 from scipy import stats
 
-from wpl_d2.engine import Spread, came_to_its_end, last_value, paired_differences, read_metrics
+from wpl_d2.engine import Spread, is_finished, last_value, paired_differences, read_metrics
 from wpl_d2.utils.errors import InputError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_metrics_are_read_as_they_were_written(tmp_path):
@@ -27,7 +22,7 @@ def test_metrics_are_read_as_they_were_written(tmp_path):
     assert math.isnan(last_value(read, "sem_seg/mIoU"))
     assert last_value(read[:-1], "sem_seg/mIoU") == 40.0
     assert last_value(read, "student/sem_seg/mIoU") is None
-    assert came_to_its_end(read) and not came_to_its_end(read[:2]) and not came_to_its_end([])
+    assert is_finished(read) and not is_finished(read[:2]) and not is_finished([])
 
 
 @pytest.mark.parametrize("end", ['{"iteration": 2', "}", '{"a": 1}{"b": 2}', "\x00"])
@@ -55,18 +50,3 @@ def test_few_or_equal_values_have_no_t():
 
 def test_differences_are_of_what_both_have():
     assert paired_differences({0: 3.0, 1: 5.0, 2: 1.0}, {0: 1.0, 2: 2.0, 3: 9.0}) == {0: 2.0, 2: -1.0}
-
-
-def test_runs_are_summed_up_over_seeds(tmp_path, monkeypatch, capsys):
-    for name, score in {"plain_s0": 40.0, "plain_s1": 42.0, "ours_s1": 45.0, "stopped_s0": None, "copy": 1.0}.items():
-        (tmp_path / name).mkdir()
-        row = {"iteration": 5} if score is None else {"sem_seg/mIoU": score}
-        (tmp_path / name / "metrics.json").write_text(json.dumps(row) + "\n")
-    monkeypatch.setattr(sys, "argv", ["summarize_runs.py", str(tmp_path), "--baseline", "plain"])
-    runpy.run_path(str(ROOT / "tools" / "summarize_runs.py"), run_name="__main__")
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
-    assert lines == [
-        ["ours", "1", "45.00", "1:", "45.00"],
-        ["minus", "plain", "1", "3.00", "1:", "3.00"],
-        ["plain", "2", "41.00", "1.41", "0:", "40.00", "1:", "42.00"],
-    ]

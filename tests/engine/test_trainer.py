@@ -14,15 +14,14 @@ from detectron2.engine import DefaultPredictor
 from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
 
 from wpl_d2 import get_cfg
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, load_framework, load_model
 from wpl_d2.checkpoint import checkpointer as checkpoint
 from wpl_d2.checkpoint import run_folder as output
-from wpl_d2.checkpoint.checkpointer import FrameworkCheckpointer, load_checkpoint, load_model
-from wpl_d2.checkpoint.metadata import describe_run, restore_cfg
+from wpl_d2.checkpoint.metadata import build_metadata, restore_cfg
 from wpl_d2.data import setup_datasets
-from wpl_d2.engine import Trainer
-from wpl_d2.engine.hooks import Evaluation
-from wpl_d2.engine.report import load_framework, report
-from wpl_d2.modeling.weight_files import read_file
+from wpl_d2.engine import Trainer, report_results
+from wpl_d2.engine.hooks import EvalHook
+from wpl_d2.modeling.weight_files import read_weight_file
 from wpl_d2.utils.errors import InputError
 
 RUN = ["SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.BASE_LR", 0.01]
@@ -67,12 +66,12 @@ def test_what_an_early_evaluation_left_out_is_told_at_the_end(tree, tmp_path):
         return results
 
     # The hook holds the method as it was.
-    (hook,) = (hook for hook in trainer._hooks if isinstance(hook, Evaluation))
+    (hook,) = (hook for hook in trainer._hooks if isinstance(hook, EvalHook))
     hook._func = mended_after_the_first
     results = trainer.train()
     assert seen == [1, 0]
     with pytest.raises(SystemExit) as end:
-        report(trainer.cfg, results, trainer.framework)
+        report_results(trainer.cfg, results, trainer.framework)
     assert end.value.code == 1
     assert (tmp_path / "out/preview.png").is_file() and (tmp_path / "out/model_final.pth").is_file()
 
@@ -289,27 +288,35 @@ def test_an_earlier_runs_checkpoints_are_put_aside_and_are_no_record(tree, tmp_p
 
 def test_a_checkpoint_alone_rebuilds_its_model(tree, tmp_path):
     trainer = run(tree, tmp_path / "out", *SMALL_DETECTOR, "SOLVER.MAX_ITER", 1)
-    model, about = load_model(str(tmp_path / "out" / "model_final.pth"))
-    assert about["classes"] == ["ground", "box", "ball"]
-    assert about["preprocessing"]["format"] == "RGB"
+    model, metadata = load_model(str(tmp_path / "out" / "model_final.pth"))
+    assert metadata["classes"] == ["ground", "box", "ball"]
+    assert metadata["preprocessing"]["format"] == "RGB"
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
     trainer.framework.eval()
     with torch.no_grad():
         ours, theirs = (m([{"image": image}])[0]["sem_seg"] for m in (model, trainer.framework.teacher))
     assert torch.equal(ours, theirs)
-    cfg = about["config"]
+    cfg = metadata["config"]
     cfg.MODEL.WEIGHTS = str(tmp_path / "out" / "model_final.pth")
     predicted = DefaultPredictor(cfg)(image.permute(1, 2, 0).numpy()[:, :, ::-1])
     torch.testing.assert_close(predicted["sem_seg"], ours)
-    assert MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes == about["classes"]
+    assert MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_classes == metadata["classes"]
 
 
-def test_a_config_of_another_version_is_read():
+def test_a_config_of_another_version_is_read(caplog):
     cfg = get_cfg()
     cfg.SOLVER.MAX_ITER, cfg.DATASETS.TRAIN, cfg.OUTPUT_DIR = 7, ("a", "b"), "out"
     cfg.MODEL.TIMM.REMOVED, cfg.OLD = True, CfgNode({"KEY": 1})
-    del cfg.WEIGHTING["K"]
-    restored = restore_cfg(cfg.dump())
+    cfg.SOLVER.PICTURE_PERIOD, cfg.WEIGHTING.LABELED_FROM, cfg.WEIGHTING.SIMILARITY = 9, "labeler", "cosine"
+    del cfg.WEIGHTING["K"], cfg["VIS_PERIOD"], cfg.WEIGHTING["KIND"]
+    restored = restore_cfg(cfg.dump(), "old.pth")
+    assert (restored.VIS_PERIOD, restored.WEIGHTING.LABELED_FROM, restored.WEIGHTING.KIND) == (
+        9,
+        "teacher",
+        ("cosine",),
+    )
+    message = "old.pth: its config has keys that this version does not know: MODEL.TIMM.REMOVED (True), OLD.KEY (1)"
+    assert [record.getMessage() for record in caplog.records] == [message]
     assert (restored.SOLVER.MAX_ITER, restored.DATASETS.TRAIN, restored.OUTPUT_DIR) == (7, ("a", "b"), "out")
     assert restored.WEIGHTING.K == 5
     assert "OLD" not in restored
@@ -404,7 +411,7 @@ def test_a_run_without_room_for_a_checkpoint_does_not_begin(tree, tmp_path, monk
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 def test_the_room_that_is_looked_for_is_that_of_a_checkpoint(tree, tmp_path, monkeypatch, optimizer):
     asked = []
-    monkeypatch.setattr(FrameworkCheckpointer, "check_room", lambda self, size, keep: asked.append((size, keep)))
+    monkeypatch.setattr(FrameworkCheckpointer, "check_disk_space", lambda self, size, keep: asked.append((size, keep)))
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "SOLVER.OPTIMIZER", optimizer, "SOLVER.CHECKPOINTS_TO_KEEP", 5)
     ((size, keep),) = asked
     assert keep == 5
@@ -486,7 +493,7 @@ def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
     run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1)
     path = str(tmp_path / "out" / "model_final.pth")
     opened = []
-    monkeypatch.setattr(checkpoint, "read_file", lambda name: opened.append(name) or read_file(name))
+    monkeypatch.setattr(checkpoint, "read_weight_file", lambda name: opened.append(name) or read_weight_file(name))
     tuned = trainer_of(tree, tmp_path / "tuned", "MODEL.WEIGHTS", path)
     tuned.resume_or_load(False)
     assert opened == [path]
@@ -498,9 +505,9 @@ def test_weights_start_from_a_checkpoint(tree, tmp_path, monkeypatch):
 def test_a_data_set_without_names_gets_some(tree):
     cfg = tree.cfg()
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("somebody_elses",), ()
-    about = describe_run(cfg)
-    assert about["classes"] == ["class 0", "class 1", "class 2"]
-    assert len({tuple(color) for color in about["colors"]}) == 3
+    metadata = build_metadata(cfg)
+    assert metadata["classes"] == ["class 0", "class 1", "class 2"]
+    assert len({tuple(color) for color in metadata["colors"]}) == 3
 
 
 def test_a_data_set_of_other_code_without_names_is_trained_on_and_shown(tree, tmp_path):
@@ -512,11 +519,11 @@ def test_a_data_set_of_other_code_without_names_is_trained_on_and_shown(tree, tm
         cfg.DATASETS[key] = (names[-1],)
     cfg.DATASETS.DESCRIPTION = ""
     setup_datasets(cfg)
-    about = describe_run(cfg)
-    assert about["classes"] == ["class 0", "class 1", "class 2"]
-    assert len({tuple(color) for color in about["colors"]}) == 3
+    metadata = build_metadata(cfg)
+    assert metadata["classes"] == ["class 0", "class 1", "class 2"]
+    assert len({tuple(color) for color in metadata["colors"]}) == 3
     trainer = Trainer(cfg)
-    report(cfg, trainer.train(), trainer.framework)
+    report_results(cfg, trainer.train(), trainer.framework)
     assert (tmp_path / "preview.png").is_file()
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
     with pytest.raises(InputError, match=r"NUM_CLASSES: 4, but somebody_elses_.* has names for 3 classes"):
@@ -533,7 +540,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
 def test_pictures_reach_the_event_file(tree, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "SOLVER.PICTURE_PERIOD", 2)
+    run(tree, tmp_path / "out", "SOLVER.MAX_ITER", 2, "VIS_PERIOD", 2)
     events = EventAccumulator(str(tmp_path / "out")).Reload()
     of_unlabeled = {f"unlabeled/{name}" for name in ("prediction", "pseudo_label", "weight")}
     assert set(events.Tags()["images"]) == {"labeled/prediction", "labeled/truth", *of_unlabeled}

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage, get_event_storage
 
-from wpl_d2.engine.hooks import Writer
+from wpl_d2.engine.hooks import PeriodicWriter
 from wpl_d2.utils.files import UnwritableError
 
 
 def train(folder, steps, before_step):
     """A training that does nothing but write, after each step."""
-    writer = Writer(folder, steps, period=1)
+    writer = PeriodicWriter(folder, steps, period=1)
     trainer = writer.trainer = SimpleNamespace(iter=0, max_iter=steps)
     with EventStorage() as storage:
         try:

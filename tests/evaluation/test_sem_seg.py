@@ -9,7 +9,7 @@ from wpl_d2.data import EvalDataset
 from wpl_d2.evaluation import ConfusionMatrix, SemSegConfusionEvaluator, build_evaluator, sem_seg_table
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 from wpl_d2.evaluation.sem_seg import sem_seg_metrics
-from wpl_d2.utils.label_map import label_map
+from wpl_d2.utils.cpu_speed import label_map
 
 
 def predictions(name, classes=4, seed=0):

@@ -15,7 +15,7 @@ from detectron2.engine import DefaultPredictor
 from detectron2.utils.visualizer import Visualizer
 
 from wpl_d2 import build_model
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.data import read_image
 
 # What a user of Detectron2 writes, in a process that registers no data set and knows no folder of the training's.
@@ -42,8 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def predicted(checkpoint, images):
-    model, about = load_model(checkpoint)
-    cfg = about["config"]
+    model, metadata = load_model(checkpoint)
+    cfg = metadata["config"]
     cfg.MODEL.WEIGHTS = checkpoint
     image = read_image(images / "val0.png")
     return image, DefaultPredictor(cfg)(image[..., ::-1]), model, cfg

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -7,19 +8,22 @@ import numpy as np
 import pytest
 import torch
 from detectron2.config import CfgNode
+from detectron2.export.torchscript_patch import patch_builtin_len
 from helpers import files_up_to
 from PIL import Image
 from torch import nn
 
 from wpl_d2 import build_model
-from wpl_d2.checkpoint.checkpointer import load_model
-from wpl_d2.checkpoint.metadata import describe_run
+from wpl_d2.checkpoint import load_model
+from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.export import FORMATS, export_model, open_model
 from wpl_d2.export import onnx as onnx_format
+from wpl_d2.export.wrapper import ExportWrapper
+from wpl_d2.modeling.model_metadata import metadata_to_texts
 from wpl_d2.utils.errors import InputError
 
 GRAPHS = ["torchscript", "torch_export", "onnx"]
-ABOUT = {"classes": ["ground", "box", "ball"], "objects": [2, 1]}
+METADATA = {"classes": ["ground", "box", "ball"], "objects": [2, 1]}
 
 # What a stranger's script does: no source of this project, none of Detectron2; of a graph, one runtime alone.
 STRANGER = """
@@ -34,7 +38,7 @@ class Refuse:
 sys.meta_path.insert(0, Refuse())
 images = np.load(sys.argv[2])
 {read}
-np.savez(sys.argv[3], logits=logits, about=json.dumps({{key: json.loads(texts[key]) for key in texts}}))
+np.savez(sys.argv[3], logits=logits, metadata=json.dumps({{key: json.loads(texts[key]) for key in texts}}))
 """
 READ = {
     "torchscript": """
@@ -76,8 +80,8 @@ def test_an_export_computes_what_the_model_does_at_any_size(exported, teacher, n
         views = noise(*shape)
         expected = teacher.segment(views)
         torch.testing.assert_close(read.segment(views), expected, rtol=0, atol=1e-4 * expected.abs().max().item())
-    assert {key: read.about[key] for key in ABOUT} == ABOUT
-    assert read.about == teacher.about
+    assert {key: read.metadata[key] for key in METADATA} == METADATA
+    assert read.metadata == teacher.metadata
 
 
 @pytest.mark.slow
@@ -97,7 +101,7 @@ def test_a_published_network_is_exported_too(tree, name):
     with torch.no_grad():  # for statistics by which the classes differ
         model.decode(model.encode(torch.randn(8, 3, 64, 64)), (64, 64))
     checkpoint = tree.root / "model_final.pth"
-    torch.save({"model": model.state_dict(), **describe_run(cfg)}, checkpoint)
+    torch.save({"model": model.state_dict(), **build_metadata(cfg)}, checkpoint)
     path = tree.root / f"model{FORMATS[name].suffix}"
     export_model(str(checkpoint), name, path)
     original, read = open_model(checkpoint), open_model(path, trust_code=True)
@@ -127,16 +131,16 @@ def test_a_graph_runs_without_this_project(checkpoint, teacher, tmp_path, name, 
     torch.testing.assert_close(
         torch.from_numpy(result["logits"]), expected, rtol=0, atol=1e-4 * expected.abs().max().item()
     )
-    about = json.loads(str(result["about"]))
-    assert about.keys() >= {"classes", "objects", "colors", "preprocessing"}
-    assert {key: about[key] for key in ABOUT} == ABOUT and about["preprocessing"]["format"] == "RGB"
+    metadata = json.loads(str(result["metadata"]))
+    assert metadata.keys() >= {"classes", "objects", "colors", "preprocessing"}
+    assert {key: metadata[key] for key in METADATA} == METADATA and metadata["preprocessing"]["format"] == "RGB"
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].can_find])
+@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].supports_boxes])
 def test_boxes(exported, teacher, name):
     read = open_model(exported(name), trust_code=True)
     for views in (noise(2, 3, 60, 80), noise(1, 3, 97, 64, seed=1)):
-        ours, theirs = teacher.find(views), read.find(views)
+        ours, theirs = teacher.detect(views), read.detect(views)
         assert len(ours) == len(theirs) == len(views) and all(len(found.boxes) for found in ours)
         for own, other in zip(ours, theirs, strict=True):
             for values, others in zip(own, other, strict=True):
@@ -144,11 +148,28 @@ def test_boxes(exported, teacher, name):
             assert set(other.classes.tolist()) <= {1, 2}
 
 
+def test_a_torchscript_file_of_an_earlier_version_detects(checkpoint, teacher, tmp_path):
+    class Earlier(ExportWrapper):
+        def find(self, images):
+            return super().detect(images)
+
+    images, content = noise(2, 3, 60, 80), io.BytesIO()
+    wrapper = Earlier(load_model(checkpoint)[0])
+    with torch.no_grad(), patch_builtin_len():
+        module = torch.jit.trace_module(wrapper, {"forward": (images,), "find": (images[:1],)}, check_trace=False)
+    torch.jit.save(module, content, _extra_files=metadata_to_texts(teacher.metadata))
+    (tmp_path / "model.pt").write_bytes(content.getvalue())
+    read = open_model(tmp_path / "model.pt", trust_code=True)
+    for own, other in zip(teacher.detect(images), read.detect(images), strict=True):
+        torch.testing.assert_close(other.boxes, own.boxes)
+        assert len(own.boxes)
+
+
 def test_safetensors_rebuild_the_model(exported, checkpoint):
-    model, about = load_model(str(exported("safetensors")))
+    model, metadata = load_model(str(exported("safetensors")))
     original, said = load_model(checkpoint, "teacher")
     assert all(torch.equal(value, original.state_dict()[key]) for key, value in model.state_dict().items())
-    assert about["config"].dump() == said["config"].dump()
+    assert metadata["config"].dump() == said["config"].dump()
     with pytest.raises(InputError, match=r"model.safetensors: holds no student"):
         load_model(str(exported("safetensors")), "student")
 
@@ -164,9 +185,9 @@ def test_the_student_can_be_exported(checkpoint, teacher, tmp_path):
 def test_an_export_that_differs_leaves_no_file(checkpoint, tmp_path, monkeypatch):
     write = FORMATS["safetensors"].write
 
-    def damage(model, about, path, boxes):
+    def damage(model, metadata, path, boxes):
         nn.init.normal_(model.sem_seg_head.predictor.bias, std=0.1)
-        write(model, about, path, boxes)
+        write(model, metadata, path, boxes)
         nn.init.zeros_(model.sem_seg_head.predictor.bias)
 
     monkeypatch.setattr(FORMATS["safetensors"], "write", damage)
@@ -214,7 +235,7 @@ def test_a_device_that_is_not_there_is_refused(checkpoint, device, words):
 
 def test_a_graph_of_another_project_is_refused(tmp_path):
     torch.jit.save(torch.jit.script(nn.Identity()), str(tmp_path / "other.pt"))
-    with pytest.raises(InputError, match=r"other.pt: does not name its classes"):
+    with pytest.raises(InputError, match=r"other.pt: has no class names"):
         open_model(tmp_path / "other.pt", trust_code=True)
     with pytest.raises(InputError, match=r"--model: .* holds one model"):
         open_model(tmp_path / "other.pt", "student")
@@ -258,5 +279,5 @@ def test_the_smallest_size_is_said_and_kept(exported, teacher):
         )
 
 
-def output_stride(deployed):
-    return CfgNode.load_cfg(deployed.about["config"]).MODEL.BACKBONE.OUTPUT_STRIDE
+def output_stride(model):
+    return CfgNode.load_cfg(model.metadata["config"]).MODEL.BACKBONE.OUTPUT_STRIDE

@@ -18,17 +18,17 @@ from torch._export.serde.serialize import serialize
 from torch.export import Dim
 
 from wpl_d2.export import open_model
-from wpl_d2.export.archive_check import is_arithmetic
-from wpl_d2.export.wrapper import about_to_texts
+from wpl_d2.export.torch_export_check import is_arithmetic
+from wpl_d2.modeling.model_metadata import metadata_to_texts
 from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-ABOUT = {
+METADATA = {
     "config": "VERSION: 2\n",
     "classes": ["ground", "box"],
     "colors": [[0, 0, 0], [9, 9, 9]],
     "objects": [1],
-    "preprocessing": {"format": "RGB"},
+    "preprocessing": {"format": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3},
 }
 # Where PyTorch 2.9 and later keep things.
 MODEL, SAMPLES = "models/model.json", "data/sample_inputs/model.pt"
@@ -61,7 +61,7 @@ def program():
 def entries(program, tmp_path_factory):
     """An export's entries, by their name without the folder that has the file's name."""
     file = tmp_path_factory.mktemp("harmless") / "good.pt2"
-    torch.export.save(program, file, extra_files=about_to_texts(ABOUT))
+    torch.export.save(program, file, extra_files=metadata_to_texts(METADATA))
     with zipfile.ZipFile(file) as archive:
         return {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
 
@@ -225,11 +225,11 @@ def test_the_same_of_the_old_layout(program, attack, tmp_path, part):
         "serialized_state_dict.pt": artifact.state_dict,
         "serialized_constants.pt": artifact.constants,
         "serialized_example_inputs.pt": artifact.example_inputs,
-        **{f"extra_files/{key}": text for key, text in about_to_texts(ABOUT).items()},
+        **{f"extra_files/{key}": text for key, text in metadata_to_texts(METADATA).items()},
     }
     images = torch.rand(1, 3, 18, 20)
     read = open_model(write(tmp_path / "old.pt2", old, folder=""))
-    assert torch.equal(read.segment(images), program.module()(images)) and read.about == ABOUT
+    assert torch.equal(read.segment(images), program.module()(images)) and read.metadata == METADATA
     file = write(tmp_path / "evil.pt2", {**old, entry: attack.pickle}, folder="")
     with pytest.raises(InputError, match=rf"evil.pt2: {entry} holds more than tensors"):
         open_model(file)
@@ -430,7 +430,7 @@ def test_no_arithmetic(text):
 def test_what_a_file_says_of_itself_is_only_read(entries, tmp_path, monkeypatch, key, text):
     monkeypatch.chdir(tmp_path)
     file = write(tmp_path / "odd.pt2", {**entries, f"extra/{key}": json.dumps(text).encode()})
-    with pytest.raises(InputError, match=r"odd.pt2: what it says of its classes and config cannot be read"):
+    with pytest.raises(InputError, match=r"odd.pt2: its (metadata|config) "):
         open_model(file)
     assert not (tmp_path / "it_ran").exists()
     if "python/object" in str(text):
@@ -451,7 +451,7 @@ class Writes(nn.Module):
 
 def test_a_program_runs_only_where_it_is_trusted(tmp_path, images):
     file, mark = tmp_path / "program.pt", tmp_path / "it_ran"
-    torch.jit.save(torch.jit.script(Writes(str(mark))), str(file), _extra_files=about_to_texts(ABOUT))
+    torch.jit.save(torch.jit.script(Writes(str(mark))), str(file), _extra_files=metadata_to_texts(METADATA))
     with pytest.raises(InputError, match=r"program.pt: is a program.*add --trust-code.*trust_code=True"):
         open_model(file)
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools/predict.py"), "--weights", str(file)]
@@ -493,7 +493,7 @@ def onnx_model(domain="", location="", constant=False):
     graph = helper.make_graph(nodes, "graph", *tensors, [] if constant else [weight])
     domains = [helper.make_opsetid("", 18)] + [helper.make_opsetid(domain, 1)] * bool(domain)
     model = helper.make_model(graph, opset_imports=domains, ir_version=9)
-    helper.set_model_props(model, about_to_texts(ABOUT))
+    helper.set_model_props(model, metadata_to_texts(METADATA))
     return model.SerializeToString()
 
 

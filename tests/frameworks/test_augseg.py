@@ -6,18 +6,18 @@ from helpers import AUGSEG, SMALL
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
-from wpl_d2.frameworks.augseg import InjectionDraws, certainty
+from wpl_d2.frameworks.augseg import InjectionSamples, certainty
 from wpl_d2.structures import IGNORE, PseudoLabels
 
 
-def inject_everything(monkeypatch):
+def inject_everything(framework):
     """Let every unlabeled image show nothing but the labeled one of its place."""
 
-    def draws(batch, size, device):
-        everywhere = torch.ones(batch, *size, dtype=torch.bool)
-        return InjectionDraws(torch.arange(batch).flip(0), torch.ones(batch), everywhere, everywhere)
+    def samples(views):
+        everywhere = torch.ones(views[:, 0].shape, dtype=torch.bool)
+        return InjectionSamples(torch.arange(len(views)).flip(0), torch.ones(len(views)), everywhere, everywhere)
 
-    monkeypatch.setattr("wpl_d2.frameworks.augseg.draw_injection", draws)
+    framework.random_samples = samples
 
 
 def unsupervised(framework, batch):
@@ -37,7 +37,7 @@ def test_the_score_is_the_mean_certainty_of_valid_pixels():
             scores.append((1 + (p * p.log()).sum() / math.log(4)) * p.max())
         torch.testing.assert_close(found[image], torch.stack(scores).mean())
     assert found[2] == 0
-    # A teacher that knows nothing is not sure at all, one that doubts nothing is quite.
+    # Uniform probabilities are not certain at all, a probability of 1 is quite.
     for height, score in ((0.0, 0.0), (1e4, 1.0)):
         logits = torch.zeros(1, 2, 3, 3)
         logits[:, 1] = height
@@ -45,10 +45,10 @@ def test_the_score_is_the_mean_certainty_of_valid_pixels():
         torch.testing.assert_close(certainty(logits, labels), torch.tensor([score]))
 
 
-def test_the_teachers_score_decides_about_an_injection(tree, monkeypatch):
+def test_the_teachers_score_decides_about_an_injection(tree):
     framework, batch = make(tree, *AUGSEG)
     truth = torch.stack([item["sem_seg"] for item in batch["labeled"]])
-    inject_everything(monkeypatch)
+    inject_everything(framework)
     assert torch.equal(unsupervised(framework, batch).target, truth)
     # A quite certain teacher says the same of all pixels.
     with torch.no_grad():
@@ -58,17 +58,17 @@ def test_the_teachers_score_decides_about_an_injection(tree, monkeypatch):
     assert {*target.unique().tolist()} <= {1, IGNORE}
 
 
-def test_without_injection_nothing_labeled_is_mixed_in(tree, monkeypatch):
+def test_without_injection_nothing_labeled_is_mixed_in(tree):
     framework, batch = make(tree, *AUGSEG, "FRAMEWORK.AUGSEG.INJECTION", False)
-    inject_everything(monkeypatch)
+    inject_everything(framework)
     found = unsupervised(framework, batch).target
-    assert torch.equal(found, framework.latest["pseudo_labels"].labels.flip(0))
+    assert torch.equal(found, framework.last_step.pseudo_labels.labels.flip(0))
 
 
 @pytest.mark.parametrize(("form", "weight"), [("paper", 1.0), ("plus_one", 2.0)])
-def test_injected_truth_weighs_as_much_as_a_pseudo_label_can(tree, monkeypatch, form, weight):
+def test_injected_truth_weighs_as_much_as_a_pseudo_label_can(tree, form, weight):
     framework, batch = make(tree, *AUGSEG, "WEIGHTING.WEIGHT_FORM", form)
-    inject_everything(monkeypatch)
+    inject_everything(framework)
     term = unsupervised(framework, batch)
     assert (term.weight == weight).all()
     assert torch.equal(term.mask, term.target != IGNORE) and torch.equal(term.norm, term.mask)
@@ -76,11 +76,11 @@ def test_injected_truth_weighs_as_much_as_a_pseudo_label_can(tree, monkeypatch, 
 
 def test_injected_pixels_are_never_reliable(tree, monkeypatch):
     framework, batch = make(tree, *AUGSEG, "WEIGHTING.UNLAB_VIEW", "strong")
-    resolve = framework.resolve
-    monkeypatch.setattr(framework, "resolve", lambda *args: resolve(*args).map(torch.ones_like))
+    make_pseudo_labels = framework.make_pseudo_labels
+    monkeypatch.setattr(framework, "make_pseudo_labels", lambda *args: make_pseudo_labels(*args).map(torch.ones_like))
     staged = []
     monkeypatch.setattr(framework.weigher, "stage_reliable", lambda *args: staged.append(args))
-    inject_everything(monkeypatch)
+    inject_everything(framework)
     framework.terms(batch)
     assert len(staged) == 1 and not staged[0][2].any()
 
@@ -90,7 +90,7 @@ def test_the_student_sees_the_labeled_images_and_the_mixed_ones_in_one_forward(t
     seen = []
     encode = framework.student.encode
     monkeypatch.setattr(framework.student, "encode", lambda images: seen.append(images) or encode(images))
-    inject_everything(monkeypatch)
+    inject_everything(framework)
     losses_of(framework, batch)
     (images,) = seen
     assert len(images) == 4
@@ -98,12 +98,12 @@ def test_the_student_sees_the_labeled_images_and_the_mixed_ones_in_one_forward(t
     assert torch.equal(images[2:], images[:2])
 
 
-def test_batches_may_differ_and_void_does_not_train(tree, monkeypatch):
+def test_batches_may_differ_and_void_does_not_train(tree):
     framework, batch = make(tree, *AUGSEG, "SOLVER.UNLABELED_IMS_PER_BATCH", 4)
     assert (losses_of(framework, batch)["loss_unsup"] > 0).all()
     for item in batch["labeled"]:
         item["sem_seg"][:] = IGNORE
-    inject_everything(monkeypatch)
+    inject_everything(framework)
     losses = losses_of(framework, batch)
     assert losses["loss_unsup"] == 0 and losses["loss_sem_seg"] == 0
     sum(losses.values()).backward()
@@ -121,5 +121,5 @@ def test_a_weighted_training_mixes_as_its_plain_twin(tree):
 
 def test_another_number_of_views_is_refused(tree):
     cfg = tree.cfg(*SMALL, *AUGSEG, "INPUT.STRONG.VIEWS", 2)
-    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.VIEWS: 2, but AugSeg learns from one; set it to 1"):
+    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.VIEWS: 2, but AugSeg needs 1; set it to that"):
         build_framework(cfg)

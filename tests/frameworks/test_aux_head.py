@@ -48,8 +48,8 @@ def test_all_images_of_the_forward_give_it_their_statistics_and_the_labeled_ones
     target = framework.stack(batch["labeled"], "sem_seg")
     logits = torch.nn.functional.interpolate(logits[:2], target.shape[-2:], mode="bilinear")
     expected = torch.nn.functional.cross_entropy(logits, target, ignore_index=IGNORE)
-    share = 0.2 if opts == UNIMATCH else 0.4  # UniMatch halves its losses
-    torch.testing.assert_close(found, share * expected)
+    factor = 0.2 if opts == UNIMATCH else 0.4  # UniMatch halves its losses
+    torch.testing.assert_close(found, factor * expected)
 
 
 def test_its_gradient_reaches_the_backbone_but_not_behind_its_feature(tree):

@@ -33,12 +33,17 @@ def make(tree, *opts):
     return build_framework(cfg), next(build_train_loader(cfg))
 
 
+def pseudo_labels_of(framework, batch):
+    items = batch["unlabeled"]
+    return framework.make_pseudo_labels(items, framework.teacher_forward(items))
+
+
 def reliable(framework, batch):
-    return framework.label(batch).reliable
+    return pseudo_labels_of(framework, batch).reliable
 
 
 def expected(framework, batch, score):
-    pseudo = framework.label(batch)
+    pseudo = pseudo_labels_of(framework, batch)
     pairs = class_boxes([item["detections"] for item in batch["unlabeled"]], score)
     return reliable_mask(pseudo.labels, pseudo.confidence, pairs, framework.weigher.reliable_conf) & pseudo.valid
 
@@ -50,7 +55,7 @@ def test_pixels_in_cached_boxes_of_their_class_are_reliable(tree, cache):
     found = reliable(framework, batch)
     assert torch.equal(found, expected(framework, batch, 0.05))
     # Labels of an untrained model are of any class: at least two of the three have boxes that hold some.
-    labels = framework.label(batch).labels[found]
+    labels = pseudo_labels_of(framework, batch).labels[found]
     assert found.any() and not found.all() and len(labels.unique()) >= 1
     framework.weigher.box_score = 0.85
     assert torch.equal(reliable(framework, batch), expected(framework, batch, 0.85))
@@ -75,11 +80,11 @@ def test_the_same_boxes_are_as_reliable_from_a_file_as_from_a_detector(tree, cac
     shared, _ = make(tree, *SMALL_DETECTOR)
     shared.load_state_dict(cached.state_dict(), strict=False)
     cached.weigher.reliable_conf = shared.weigher.reliable_conf = 0.0
-    ours = cached.label(batch)
+    ours = pseudo_labels_of(cached, batch)
     monkeypatch.setattr(
         shared.teacher, "detect", lambda features, sizes: [item["detections"] for item in batch["unlabeled"]]
     )
-    theirs = shared.label(batch)
+    theirs = pseudo_labels_of(shared, batch)
     assert torch.equal(ours.reliable, theirs.reliable) and ours.reliable.any()
 
 

@@ -21,7 +21,7 @@ def test_confidence_is_the_moving_mean_of_the_true_classs_probability():
             bank.after_step()
     assert bank.confidence.tolist() == pytest.approx(expected, rel=1e-5)
     assert (bank.confidence[:3] > 0.02).all() and bank.confidence[3] == 0
-    assert torch.equal(bank.doubt, 1 - bank.confidence)
+    assert torch.equal(bank.uncertainty, 1 - bank.confidence)
 
 
 def test_classes_that_a_batch_lacks_keep_their_confidence():
@@ -48,7 +48,7 @@ def labels_with(*areas):
     return flat.view(10, 10)
 
 
-def test_a_class_is_present_from_its_share_of_the_area_on():
+def test_a_class_is_present_from_its_least_area_on():
     bank = PresenceBank(4, 3, min_area=0.03)
     with forbid_host_sync():
         bank.stage([2, 0], torch.stack([labels_with(3, 2, 40), labels_with(0, 90)]))
@@ -73,14 +73,14 @@ def test_images_are_drawn_from_those_that_show_the_class_or_from_all():
     bank = PresenceBank(5, 3, min_area=0.1)
     bank.present[[1, 4], 0] = True
     bank.present[2, 1] = True
-    shares = (torch.arange(100) + 0.5) / 100
+    samples = (torch.arange(100) + 0.5) / 100
 
     def drawn(kind):
         with forbid_host_sync():
-            found = bank.choose(torch.full((100,), kind), shares)
+            found = bank.sample_images(torch.full((100,), kind), samples)
         return torch.bincount(found, minlength=5).tolist()
 
     assert drawn(0) == [0, 50, 0, 0, 50]
     assert drawn(1) == [0, 0, 100, 0, 0]
     assert drawn(2) == [20] * 5
-    assert PresenceBank(1, 3, 0.1).choose(torch.tensor([0, 2]), torch.tensor([0.1, 0.9])).tolist() == [0, 0]
+    assert PresenceBank(1, 3, 0.1).sample_images(torch.tensor([0, 2]), torch.tensor([0.1, 0.9])).tolist() == [0, 0]

@@ -48,12 +48,12 @@ def test_of_more_rows_than_fit_the_last_remain():
     assert queues.counts.tolist() == [3, 1] and queues.pushed.tolist() == [4, 1]
 
 
-def test_draws_are_spread_over_what_is_there():
+def test_samples_are_spread_over_the_stored_rows():
     queues = ClassQueues([4, 4, 4], 2)
     queues.push(rows([1, 2, 3], [7, None, None], [None, None, None]))
-    shares = torch.tensor([0.0, 0.33, 0.34, 0.67, 1.0 - 2**-24]).expand(3, 1, 5)
+    samples = torch.tensor([0.0, 0.33, 0.34, 0.67, 1.0 - 2**-24]).expand(3, 1, 5)
     with forbid_host_sync():
-        drawn = queues.draw(shares)
+        drawn = queues.sample(samples)
     assert drawn.shape == (3, 1, 5, 2)
     numbers = (torch.atan2(drawn[..., 1].float(), drawn[..., 0].float()) * 256).round().int()[:, 0].tolist()
     assert numbers[:2] == [[1, 1, 2, 3, 3], [7] * 5]

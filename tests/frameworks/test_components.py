@@ -4,7 +4,7 @@ import torch
 from helpers import forbid_host_sync
 from scipy import ndimage
 
-from wpl_d2.frameworks.ael.copy_paste import component_boxes
+from wpl_d2.frameworks.ael.copy_paste import sample_component_boxes
 from wpl_d2.structures import IGNORE
 from wpl_d2.weighting.components import connected_components
 
@@ -53,9 +53,9 @@ def test_every_large_part_is_drawn_and_no_small_one():
     cells[0, 18, 21:25] = 1  # belongs to the one above it
     cells[0, 4:6, 25:28] = 1  # 6 cells
     cells[0, 10:, :5] = 2
-    labels, shares = pixels(cells).expand(50, -1, -1), torch.linspace(0, 0.999, 50)
+    labels, samples = pixels(cells).expand(50, -1, -1), torch.linspace(0, 0.999, 50)
     with forbid_host_sync():
-        boxes, found = component_boxes(labels, torch.ones(50, dtype=torch.int64), shares, 0.05)
+        boxes, found = sample_component_boxes(labels, torch.ones(50, dtype=torch.int64), samples, 0.05)
     assert found.all()
     edges = [(*np.argwhere(box)[0], *(np.argwhere(box)[-1] + 1)) for box in boxes.numpy()]
     assert set(edges) == {(8, 12, 32, 40), (48, 60, 76, 100)}
@@ -67,7 +67,7 @@ def test_every_large_part_is_drawn_and_no_small_one():
 def test_each_image_has_a_class_of_its_own():
     cells = torch.zeros(1, 5, 6, dtype=torch.int64)
     cells[0, 2:, 3:] = 1
-    boxes, found = component_boxes(pixels(cells).expand(3, -1, -1), torch.tensor([1, 2, 0]), torch.rand(3), 0.05)
+    boxes, found = sample_component_boxes(pixels(cells).expand(3, -1, -1), torch.tensor([1, 2, 0]), torch.rand(3), 0.05)
     assert found.tolist() == [True, False, True]
     assert torch.equal(boxes[0], pixels(cells)[0] == 1)
     assert not boxes[1].any() and boxes[2].all()
@@ -77,7 +77,7 @@ def test_each_image_has_a_class_of_its_own():
 def test_a_crop_that_four_does_not_divide(size):
     labels = torch.zeros(1, *size, dtype=torch.int64)
     labels[0, 13:34, 9:] = 1
-    boxes, _ = component_boxes(labels, torch.tensor([1]), torch.rand(1), 0.0)
+    boxes, _ = sample_component_boxes(labels, torch.tensor([1]), torch.rand(1), 0.0)
     (top, left), (bottom, right) = np.argwhere(boxes[0].numpy())[[0, -1]]
     assert abs(top - 13) <= 4 and abs(bottom - 33) <= 4 and abs(left - 9) <= 4 and right == size[1] - 1
 
@@ -86,12 +86,12 @@ def test_a_crop_that_four_does_not_divide(size):
 def test_a_class_without_a_large_part_has_no_box(kind):
     cells = torch.full((2, 20, 30), IGNORE)
     cells[:, :2, :2] = 3
-    boxes, found = component_boxes(pixels(cells), torch.tensor([kind, kind]), torch.rand(2), 0.05)
+    boxes, found = sample_component_boxes(pixels(cells), torch.tensor([kind, kind]), torch.rand(2), 0.05)
     assert not found.any() and not boxes.any()
 
 
-def test_a_part_must_cover_more_than_the_share():
+def test_a_part_must_cover_more_than_the_least_area():
     cells = torch.zeros(1, 10, 10, dtype=torch.int64)
     cells[0, :2, :5] = 1
     for area, expected in ((0.0999, True), (0.1, False)):
-        assert component_boxes(pixels(cells), torch.tensor([1]), torch.zeros(1), area)[1].item() == expected
+        assert sample_component_boxes(pixels(cells), torch.tensor([1]), torch.zeros(1), area)[1].item() == expected

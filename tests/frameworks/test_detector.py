@@ -9,9 +9,9 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
+from wpl_d2.checkpoint import load_checkpoint, load_framework, load_model
 from wpl_d2.data import EvalDataset, build_train_loader
-from wpl_d2.engine import Trainer, load_framework
+from wpl_d2.engine import Trainer
 from wpl_d2.evaluation import evaluate_pseudo_labels
 from wpl_d2.modeling import load_backbone_weights
 from wpl_d2.utils.errors import InputError
@@ -77,12 +77,12 @@ def test_what_it_leaves_is_a_detector_of_detectron2(tree, tmp_path):
     trainer = trainer_of(tree, tmp_path / "out", "SOLVER.MAX_ITER", 1, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0)
     trainer.train()
     path = str(tmp_path / "out" / "model_final.pth")
-    model, about = load_model(path)
-    assert about["objects"] == [2, 1]
+    model, metadata = load_model(path)
+    assert metadata["objects"] == [2, 1]
     record = DatasetCatalog.get(f"{tree.name}_val")[0]
     image = torch.randint(0, 256, (3, 50, 60), dtype=torch.uint8)
     own = trainer.framework.student.eval()
-    cfg = about["config"]
+    cfg = metadata["config"]
     cfg.MODEL.WEIGHTS = path
     with torch.no_grad():
         ours, theirs = (m([{**record, "image": image}])[0]["instances"] for m in (model, own))
@@ -116,6 +116,7 @@ def test_a_backbones_weights_go_below_the_pyramid(tree, tmp_path):
     ("opts", "message"),
     [
         ([*SMALL_FPN, "WEIGHTING.ENABLED", True], "WEIGHTING.ENABLED: True, but a detector labels no pixels"),
+        ([*SMALL_FPN, "RPPI.ENABLED", True], "RPPI.ENABLED: True, but a detector labels no pixels"),
         ([*SMALL_FPN, "MODEL.BACKBONE.OUTPUT_STRIDE", 16], "OUTPUT_STRIDE: 16 under an FPN; set it to 32"),
         ([*SMALL_FPN, "MODEL.DETECTOR.MODE", "shared"], "MODEL.DETECTOR.MODE: 'shared' .* set it to alone"),
         ([*SMALL_FPN, "MODEL.META_ARCHITECTURE", "UnifiedSegDet"], "set it to FPNDetector"),

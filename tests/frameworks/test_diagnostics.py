@@ -8,7 +8,7 @@ from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATC
 from steps import fill_bank, losses_of, make
 
 from wpl_d2 import build_framework
-from wpl_d2.frameworks import idle_keys, idle_parts
+from wpl_d2.frameworks import ineffective_keys, ineffective_parts
 from wpl_d2.structures import IGNORE
 
 FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
@@ -54,7 +54,7 @@ BY_CONFIG = [
 @pytest.mark.parametrize(("opts", "texts"), BY_CONFIG)
 def test_what_a_config_switches_off_is_known_at_the_start(tree, opts, texts):
     cfg = tree.cfg(*SMALL, *opts)
-    found = idle_keys(cfg, build_on_meta(cfg))
+    found = ineffective_keys(cfg, build_on_meta(cfg))
     assert len(found) == len(texts)
     for text, begin in zip(found, texts, strict=True):
         assert text.startswith(begin)
@@ -101,20 +101,20 @@ def sums_of(framework, batch, steps=2):
     for framework.iteration in range(steps):
         losses_of(framework, batch)
         framework.after_step()
-        for name, value in framework.latest.get("scalars", {}).items():
+        for name, value in framework.last_step.scalars.items():
             sums[name] = sums.get(name, 0.0) + value.item()
     return sums
 
 
 def texts_of(tree, *opts, steps=2):
     framework, batch = make(tree, *opts)
-    return idle_parts(framework, sums_of(framework, batch, steps))
+    return ineffective_parts(framework, sums_of(framework, batch, steps))
 
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_a_threshold_that_nothing_reaches_is_told(tree, name):
-    texts = texts_of(tree, *FRAMEWORKS[name], "FRAMEWORK.THRESHOLD", 1.5, "WEIGHTING.MIN_COUNT", 1)
-    expected = "no pseudo-label ever reached FRAMEWORK.THRESHOLD 1.5: the unlabeled images taught nothing"
+    texts = texts_of(tree, *FRAMEWORKS[name], "FRAMEWORK.THRESHOLD", 1.0, "WEIGHTING.MIN_COUNT", 1)
+    expected = "no pseudo-label ever reached FRAMEWORK.THRESHOLD 1: the unlabeled images taught nothing"
     # U2PL has no threshold, and AugSeg's patches of labeled images are no pseudo-labels.
     assert [text for text in texts if "no pseudo-label" in text] == ([] if name == "U2PL" else [expected])
 
@@ -125,7 +125,7 @@ def test_nothing_is_told_of_what_works(tree, name):
     framework, batch = make(tree, *opts)
     fill_bank(framework, batch)
     sums = sums_of(framework, batch)
-    assert idle_parts(framework, sums) == []
+    assert ineffective_parts(framework, sums) == []
     assert 0 < sums["pseudo/selected"] <= 2 and 0 < sums["pseudo/weighted"] <= 2 and sums["pseudo/reliable"] == 0
 
 
@@ -137,12 +137,12 @@ def test_the_scalars_are_the_shares_of_valid_pixels(tree, name):
     start = copy.deepcopy(framework.state_dict())
     losses_of(framework, batch)
     framework.load_state_dict(start)
-    kinds = framework.latest["pseudo_labels"].labels
+    kinds = framework.last_step.pseudo_labels.labels
     present = int(kinds[kinds != IGNORE].mode().values)
     framework.weigher.labeled_bank.push(torch.rand(20, 256), torch.full((20,), present))
     torch.manual_seed(5)
     terms = {term.name: term for term in framework.terms(batch)[0]}
-    pseudo, scalars = framework.latest["pseudo_labels"], framework.latest["scalars"]
+    pseudo, scalars = framework.last_step.pseudo_labels, framework.last_step.scalars
     valid = pseudo.valid.sum()
     confident = ((pseudo.confidence >= 0.4) & pseudo.valid).sum() / valid
     kept = terms["loss_unsup"].norm.sum() / (terms["loss_unsup"].target != IGNORE).sum()
@@ -184,14 +184,14 @@ def test_reliable_pixels_that_never_were_are_told(tree, keys, text):
 
 
 def test_a_class_that_no_image_shows_and_a_pixel_that_is_no_negative_are_told(tree):
-    (shown,) = texts_of(tree, *AEL, "FRAMEWORK.AEL.PRESENCE_AREA", 1.1, "WEIGHTING.ENABLED", False)
-    assert shown.startswith("FRAMEWORK.AEL.PRESENCE_AREA: no unlabeled image's last view showed a class on 1.1 of it")
+    (shown,) = texts_of(tree, *AEL, "FRAMEWORK.AEL.PRESENCE_AREA", 1.0, "WEIGHTING.ENABLED", False)
+    assert shown.startswith("FRAMEWORK.AEL.PRESENCE_AREA: no unlabeled image's last view showed a class on 1 of it")
     # Of three classes none has rank 5, and of no labeled pixel is another class among the first zero.
     ranks = ["FRAMEWORK.U2PL.NEGATIVE_RANKS", (0, 1), "WEIGHTING.ENABLED", False]
     framework, batch = make(tree, *U2PL, *ranks)
     framework.contrast.ranks = (5, 6)
     framework.contrast.as_published = True
-    (negatives,) = idle_parts(framework, sums_of(framework, batch))
+    (negatives,) = ineffective_parts(framework, sums_of(framework, batch))
     assert negatives.startswith("FRAMEWORK.U2PL.NEGATIVE_RANKS: no pixel was ever a negative of any class")
 
 
@@ -199,11 +199,11 @@ def test_an_entropy_that_keeps_nothing_is_told(tree):
     framework, batch = make(tree, *U2PL, "WEIGHTING.ENABLED", False)
     for parameter in framework.teacher.sem_seg_head.predictor.parameters():
         torch.nn.init.zeros_(parameter)  # all classes alike, in all pixels
-    texts = idle_parts(framework, sums_of(framework, batch, steps=1))
+    texts = ineffective_parts(framework, sums_of(framework, batch, steps=1))
     assert texts[0].startswith("no pseudo-label ever reached an entropy below the batch's percentile")
 
 
 @pytest.mark.parametrize("opts", [SUPERVISED, SMALL_FPN])
 def test_supervised_training_has_nothing_to_tell(tree, opts):
     framework = build_on_meta(tree.cfg(*SMALL, *opts))
-    assert idle_parts(framework, {}) == []
+    assert ineffective_parts(framework, {}) == []

@@ -41,6 +41,6 @@ def test_a_batch_is_mixed_as_a_whole_or_not_at_all():
     assert not half_boxes(4, SIZE, 0.0).any()
 
 
-def test_no_draw_waits_for_a_device():
+def test_no_sample_waits_for_a_device():
     with forbid_host_sync():
         half_boxes(2, SIZE, 0.5)

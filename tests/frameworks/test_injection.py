@@ -4,8 +4,7 @@ import pytest
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.frameworks.augseg import draw_injection, inject_and_mix, known_labels
-from wpl_d2.frameworks.mixing import beta_boxes
+from wpl_d2.frameworks.augseg import beta_boxes, inject_and_mix, known_labels, sample_injection
 from wpl_d2.structures import IGNORE, PseudoLabels
 
 SIZE = (12, 16)
@@ -19,7 +18,7 @@ def edges(mask):
 @pytest.mark.parametrize(("beta", "mean"), [((8.0, 2.0), 0.8), ((4.0, 4.0), 0.5)])
 def test_boxes_have_the_published_sizes_and_places(beta, mean):
     torch.manual_seed(0)
-    shares, centres = [], []
+    areas, centres = [], []
     for _ in range(300):
         masks = beta_boxes(3, (80, 120), beta)
         assert masks.shape == (3, 80, 120) and masks.dtype == torch.bool
@@ -30,10 +29,10 @@ def test_boxes_have_the_published_sizes_and_places(beta, mean):
         for top, bottom, left, right in inside:
             assert abs((bottom - top) / 80 - (right - left) / 120) < 0.05
             centres.append(((top + bottom) / 160, (left + right) / 240))
-        small = [share for share in ((box[1] - box[0]) / 80 for box in inside) if share]
-        shares += [1 - share**2 for share in small[:1]]
+        small = [side for side in ((box[1] - box[0]) / 80 for box in inside) if side]
+        areas += [1 - side**2 for side in small[:1]]
     # Boxes that leave the image are not among these, and they are the large ones.
-    assert mean - 0.03 < sum(shares) / len(shares) < mean + 0.2
+    assert mean - 0.03 < sum(areas) / len(areas) < mean + 0.2
     assert min(y for y, _ in centres) >= 0.125 and min(x for _, x in centres) >= 0.125
 
 
@@ -55,18 +54,18 @@ def test_centres_reach_the_far_end_but_not_the_first_eighth():
     assert min(rows.max(), columns.max()) == 159
 
 
-def test_draws_are_counted_and_wait_for_nothing():
+def test_samples_are_counted_and_wait_for_nothing():
     with forbid_host_sync():
         torch.manual_seed(1)
-        first = draw_injection(6, SIZE)
+        first = sample_injection(6, SIZE)
         torch.manual_seed(1)
-        again = draw_injection(6, SIZE)
+        again = sample_injection(6, SIZE)
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert sorted(first.partner.tolist()) == list(range(6)) and first.partner.tolist() != list(range(6))
     assert ((first.chance >= 0) & (first.chance < 1)).all() and first.chance.unique().numel() == 6
     torch.manual_seed(0)
     patches, boxes = zip(
-        *((drawn.patches, drawn.boxes) for drawn in (draw_injection(4, SIZE) for _ in range(200))), strict=True
+        *((drawn.patches, drawn.boxes) for drawn in (sample_injection(4, SIZE) for _ in range(200))), strict=True
     )
     assert torch.stack(patches).float().mean() < 0.8 * torch.stack(boxes).float().mean()
 
@@ -87,9 +86,9 @@ def test_every_field_moves_with_the_pixels_in_both_steps(lenders):
     torch.manual_seed(0)
     images, labeled = torch.rand(4, 3, *SIZE), torch.rand(lenders, 3, *SIZE)
     pseudo, known = random_labels(4), random_labels(lenders)
-    draws = draw_injection(4, SIZE)._replace(chance=torch.tensor([0.0, 0.3, 0.6, 0.9]))
+    samples = sample_injection(4, SIZE)._replace(chance=torch.tensor([0.0, 0.3, 0.6, 0.9]))
     score = torch.tensor([0.5, 0.5, 0.5, 0.5])
-    mixed, moved = inject_and_mix(images, pseudo, score, labeled, known, draws)
+    mixed, moved = inject_and_mix(images, pseudo, score, labeled, known, samples)
     planes = [(images, labeled, mixed)]
     for field in fields(PseudoLabels):
         ours, theirs, found = (getattr(part, field.name)[:, None] for part in (pseudo, known, moved))
@@ -97,22 +96,22 @@ def test_every_field_moves_with_the_pixels_in_both_steps(lenders):
     for ours, theirs, found in planes:
         candidates = []
         for i in range(4):
-            patch = draws.patches[i] if i >= 2 else torch.zeros(SIZE, dtype=torch.bool)
-            candidates.append(torch.where(patch, theirs[int(draws.partner[i]) % lenders], ours[i]))
+            patch = samples.patches[i] if i >= 2 else torch.zeros(SIZE, dtype=torch.bool)
+            candidates.append(torch.where(patch, theirs[int(samples.partner[i]) % lenders], ours[i]))
         for i in range(4):
-            expected = torch.where(draws.boxes[i], candidates[int(draws.partner[i])], ours[i])
+            expected = torch.where(samples.boxes[i], candidates[int(samples.partner[i])], ours[i])
             assert torch.equal(found[i], expected)
-    assert draws.patches.flatten(1).any(1).all() and draws.boxes.flatten(1).any(1).all()
+    assert samples.patches.flatten(1).any(1).all() and samples.boxes.flatten(1).any(1).all()
 
 
 @pytest.mark.parametrize(("score", "injected"), [(0.0, True), (1.0, False)])
-def test_the_surer_the_labeler_the_fewer_patches(score, injected):
+def test_the_surer_the_teacher_the_fewer_patches(score, injected):
     torch.manual_seed(0)
     images, labeled = torch.zeros(8, 3, *SIZE), torch.ones(8, 3, *SIZE)
     pseudo, known = random_labels(8), random_labels(8)
     everywhere = torch.ones(8, *SIZE, dtype=torch.bool)
-    draws = draw_injection(8, SIZE)._replace(patches=everywhere, boxes=everywhere)
-    mixed, _ = inject_and_mix(images, pseudo, torch.full((8,), score), labeled, known, draws)
+    samples = sample_injection(8, SIZE)._replace(patches=everywhere, boxes=everywhere)
+    mixed, _ = inject_and_mix(images, pseudo, torch.full((8,), score), labeled, known, samples)
     assert (mixed == float(injected)).all()
 
 

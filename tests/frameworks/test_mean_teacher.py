@@ -20,7 +20,7 @@ def reference(framework, batch):
         weak = torch.stack([(item["image"].float() - mean) / std for item in unlabeled])
         logits = framework.teacher.decode(framework.teacher.encode(weak), weak.shape[-2:]).logits
     torch.manual_seed(5)
-    masks = cutmix_masks(len(unlabeled), weak.shape[-2:], **vars(framework.cutmix_boxes))
+    masks = cutmix_masks(len(unlabeled), weak.shape[-2:], **vars(framework.random_samples))
     images = [(item["image"].float() - mean) / std for item in labeled]
     targets = []
     for i, item in enumerate(unlabeled):
@@ -94,7 +94,7 @@ def test_without_decay_the_labels_are_those_of_the_student_that_the_last_step_le
         weak = framework.images(batch["unlabeled"], "image")
         with torch.no_grad():
             expected = left.decode(left.encode(weak), weak.shape[-2:]).logits.softmax(dim=1).argmax(dim=1)
-        pseudo = framework.latest["pseudo_labels"]
+        pseudo = framework.last_step.pseudo_labels
         assert torch.equal(pseudo.labels[pseudo.valid], expected[pseudo.valid])
         optimizer.zero_grad()
         sum(losses.values()).backward()

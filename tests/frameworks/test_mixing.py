@@ -14,20 +14,20 @@ def edges(mask):
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def test_boxes_are_boxes_of_the_asked_area_and_ratio():
+def test_boxes_are_boxes_of_the_given_area_and_ratio():
     torch.manual_seed(0)
     masks = cutmix_masks(300, (80, 120), 1.0, (0.02, 0.4), (0.3, 1 / 0.3))
     assert masks.shape == (300, 80, 120)
     assert masks.dtype == torch.bool
-    shares, ratios = [], []
+    areas, ratios = [], []
     for mask in masks:
         top, bottom, left, right = edges(mask)
         height, width = bottom - top, right - left
         assert mask.sum() == height * width
-        shares.append(height * width / (80 * 120))
+        areas.append(height * width / (80 * 120))
         ratios.append(height / width)
-    assert 0.015 < min(shares) < 0.05
-    assert 0.3 < max(shares) <= 0.4
+    assert 0.015 < min(areas) < 0.05
+    assert 0.3 < max(areas) <= 0.4
     assert 0.28 < min(ratios) < 0.6
     assert 1.5 < max(ratios) < 3.6
     covered = masks.any(0)
@@ -79,9 +79,9 @@ def test_boxes_are_distributed_as_published(size, area, ratio):
 def test_boxes_of_unimatch_cover_a_fifth_of_the_image():
     """Area is drawn once: drawn again with each try, its mean would be .14, and nine in ten below .29."""
     torch.manual_seed(1)
-    shares = cutmix_masks(3000, (161, 161), 1.0, (0.02, 0.4), (0.3, 1 / 0.3)).float().mean((1, 2))
-    assert shares.mean() == pytest.approx(0.206, abs=0.008)
-    deciles = shares.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
+    areas = cutmix_masks(3000, (161, 161), 1.0, (0.02, 0.4), (0.3, 1 / 0.3)).float().mean((1, 2))
+    assert areas.mean() == pytest.approx(0.206, abs=0.008)
+    deciles = areas.quantile(torch.tensor([0.1, 0.5, 0.9])).tolist()
     assert deciles == pytest.approx([0.054, 0.206, 0.357], abs=0.015)
 
 
@@ -98,8 +98,8 @@ def test_probability_and_seed():
 def test_a_box_that_fits_nowhere_it_was_drawn_is_moved_inside(area):
     torch.manual_seed(0)
     masks = cutmix_masks(100, (60, 80), 1.0, area, (0.7, 0.8))
-    shares = masks.float().mean((1, 2))
-    assert area[0] - 0.03 < shares.min() and shares.max() <= area[1]
+    areas = masks.float().mean((1, 2))
+    assert area[0] - 0.03 < areas.min() and areas.max() <= area[1]
 
 
 def test_a_box_that_is_too_high_is_cut_off():
@@ -113,7 +113,7 @@ def test_a_config_says_which_boxes_are_drawn():
     cfg = get_cfg()
     cfg.merge_from_list(["FRAMEWORK.CUTMIX.PROB", 1.0, "FRAMEWORK.CUTMIX.AREA", (0.1, 0.3)])
     torch.manual_seed(3)
-    masks = CutMixBoxes(cfg)(torch.zeros(5, 3, 20, 30))
+    (masks,) = CutMixBoxes(cfg)([torch.zeros(5, 3, 20, 30)])
     torch.manual_seed(3)
     assert torch.equal(masks, cutmix_masks(5, (20, 30), 1.0, (0.1, 0.3), (0.3, 1 / 0.3)))
     assert masks.flatten(1).any(1).all()

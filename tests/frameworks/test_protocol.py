@@ -83,11 +83,11 @@ def test_a_class_that_is_not_in_the_bank_keeps_its_host(tree, name):
     start = copy.deepcopy(framework.state_dict())
     losses_of(framework, batch)
     framework.load_state_dict(start)
-    kinds = framework.latest["pseudo_labels"].labels
+    kinds = framework.last_step.pseudo_labels.labels
     present = int(kinds[kinds != IGNORE].mode().values)
     framework.weigher.labeled_bank.push(torch.rand(20, 256), torch.full((20,), present))
     losses_of(framework, batch)
-    pseudo = framework.latest["pseudo_labels"]
+    pseudo = framework.last_step.pseudo_labels
     assert (pseudo.weight[pseudo.labels == present] < 1).any()
     assert (pseudo.weight[pseudo.labels != present] == 1).all()
 
@@ -130,7 +130,8 @@ def test_padding_does_not_train(tree, name):
 def test_no_pixel_is_confident(tree, name):
     if name == "U2PL":
         pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
-    framework, batch = make(tree, *FRAMEWORKS[name], "FRAMEWORK.THRESHOLD", 1.5)
+    framework, batch = make(tree, *FRAMEWORKS[name])
+    framework.threshold = 1.5  # AugSeg's patches of labeled images have a confidence of 1
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
     train_on(losses, framework)

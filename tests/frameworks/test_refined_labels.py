@@ -14,14 +14,14 @@ def test_the_student_learns_the_mended_labels(tree, name):
     plain, _ = make(tree)
     losses_of(framework, batch)
     losses_of(plain, batch)
-    mended, labels = (model.latest["pseudo_labels"].labels for model in (framework, plain))
+    mended, labels = (model.last_step.pseudo_labels.labels for model in (framework, plain))
     assert mended.shape == labels.shape and (name == "prototype" or (mended != labels).any())
 
 
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["PSEUDO_LABEL.REFINE", "detector"], "detector goes by boxes; set MODEL.DETECTOR.MODE shared or cached"),
+        (["PSEUDO_LABEL.REFINE", "detector"], "detector needs boxes; set MODEL.DETECTOR.MODE shared or cached"),
         (["PSEUDO_LABEL.REFINE", "prototype", "WEIGHTING.ENABLED", False], "set WEIGHTING.ENABLED True"),
         (["PSEUDO_LABEL.REFINE", "component"], "'component' is not known; did you mean component_vote"),
     ],

@@ -6,7 +6,7 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL, SMALL_DETECTOR
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import load_checkpoint, load_model
+from wpl_d2.checkpoint import load_checkpoint, load_model
 from wpl_d2.data import build_train_loader
 from wpl_d2.engine import Trainer
 from wpl_d2.modeling import ema_decay

@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from helpers import SMALL, U2PL
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
+from wpl_d2.frameworks.u2pl.u2pl import percentiles
 from wpl_d2.losses import cross_entropy, reduce_term
 from wpl_d2.structures import IGNORE
 
@@ -47,7 +49,7 @@ def test_the_judgement_alone_moves_the_teachers_statistics(tree):
     assert torch.equal(framework.teacher.get_buffer(name), judged)
 
 
-def test_the_next_image_is_shown_in_the_box_with_all_that_is_known(tree, monkeypatch):
+def test_the_next_image_is_shown_in_the_box_with_all_that_is_known(tree):
     framework, batch = make(tree, *U2PL)
     items = [dict(batch["unlabeled"][0]) for _ in range(3)]
     for number, item in enumerate(items):
@@ -55,8 +57,7 @@ def test_the_next_image_is_shown_in_the_box_with_all_that_is_known(tree, monkeyp
         item["valid"] = torch.full_like(item["valid"], number != 1)
     boxes = torch.zeros(3, 48, 64, dtype=torch.bool)
     boxes[:, 5:20, 10:50] = True
-    monkeypatch.setattr("wpl_d2.frameworks.u2pl.u2pl.half_boxes", lambda *args: boxes)
-    mixed, pseudo = framework._mix({"unlabeled": items})
+    mixed, pseudo = framework._mix(items, framework.stack(items, "strong")[:, 0], boxes)
     shown = (mixed[:, 0] * framework.student.pixel_std[0] + framework.student.pixel_mean[0]).round()
     for number in range(3):
         following = (number + 1) % 3
@@ -69,7 +70,8 @@ def test_the_next_image_is_shown_in_the_box_with_all_that_is_known(tree, monkeyp
 
 def pseudo_example(tree, unlabeled=2):
     framework, batch = make(tree, *U2PL)
-    pseudo = framework.label(batch)
+    items = batch["unlabeled"]
+    pseudo = framework.make_pseudo_labels(items, framework.teacher_forward(items))
     valid = pseudo.valid.clone()
     valid[0, 40:] = False
     weight = torch.rand_like(pseudo.weight)
@@ -87,14 +89,14 @@ def test_the_kept_pixels_mean_is_divided_by_their_share_of_the_valid_ones(tree):
     assert nothing == 0
 
 
-def test_the_share_of_unreliable_pixels_falls_to_nothing(tree):
+def test_the_ratio_of_unreliable_pixels_falls_to_nothing(tree):
     framework, batch = make(tree, *PLAIN, "SOLVER.MAX_ITER", 100, "FRAMEWORK.U2PL.UNRELIABLE", 40.0)
-    shares = []
+    ratios = []
     for framework.iteration in (0, 50, 99):
         torch.manual_seed(0)
         term = framework.terms(batch)[0][-1]
-        shares.append((term.norm.sum() / (term.target != IGNORE).sum()).item())
-    assert shares == pytest.approx([0.6, 0.8, 0.996], abs=0.005)
+        ratios.append((term.norm.sum() / (term.target != IGNORE).sum()).item())
+    assert ratios == pytest.approx([0.6, 0.8, 0.996], abs=0.005)
     framework.iteration = 150
     assert framework.unreliable_percent == 0
 
@@ -103,21 +105,23 @@ def test_the_sure_and_the_unsure_pixels_go_to_the_contrastive_loss(tree, monkeyp
     framework, batch = make(tree, *PLAIN)
     batch["labeled"][0]["sem_seg"][:9] = IGNORE
     taken = []
-    monkeypatch.setattr(framework.contrast, "forward", lambda cells, shares: taken.append(cells) or cells.student.sum())
+    monkeypatch.setattr(
+        framework.contrast, "forward", lambda cells, samples: taken.append(cells) or cells.student.sum()
+    )
     losses_of(framework, batch)
     cells = taken[0]
     assert cells.labeled == 2 and cells.label.shape == (4, 12, 16)
     known = cells.label[:2] != IGNORE
     assert torch.equal(cells.certain[:2], known) and torch.equal(cells.uncertain[:2], known)
     assert not known.all()
-    doubt = -(cells.probability * cells.probability.log()).sum(dim=1)[2:]
+    entropy = -(cells.probability * cells.probability.log()).sum(dim=1)[2:]
     certain, uncertain = cells.certain[2:], cells.uncertain[2:]
     valid = cells.label[2:] != IGNORE
     assert not (certain & uncertain).any() and not ((certain | uncertain) & ~valid).any()
     middle = valid & ~certain & ~uncertain
-    assert doubt[certain].max() <= doubt[middle].min() and doubt[middle].max() <= doubt[uncertain].min()
-    for share in (certain.sum() / valid.sum(), uncertain.sum() / valid.sum()):
-        assert 0.1 < share < 0.3
+    assert entropy[certain].max() <= entropy[middle].min() and entropy[middle].max() <= entropy[uncertain].min()
+    for ratio in (certain.sum() / valid.sum(), uncertain.sum() / valid.sum()):
+        assert 0.1 < ratio < 0.3
 
 
 def test_in_the_burn_in_all_parameters_have_a_gradient(tree):
@@ -165,10 +169,33 @@ def test_the_contrastive_loss_trains_the_representation_by_its_weight(tree):
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["INPUT.STRONG.VIEWS", 2], r"INPUT\.STRONG\.VIEWS: 2, but U2PL learns from one; set it to 1"),
-        (["FRAMEWORK.U2PL.UNRELIABLE", 50.0], r"FRAMEWORK\.U2PL\.UNRELIABLE: 50\.0 percent; set it from 0 to below 50"),
+        (["INPUT.STRONG.VIEWS", 2], r"INPUT\.STRONG\.VIEWS: 2, but U2PL needs 1; set it to that"),
+        (["MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", 0], r"REPRESENTATION_DIM: 0, but U2PL needs .* set it to 256"),
     ],
 )
 def test_what_cannot_be_is_refused(tree, opts, message):
     with pytest.raises(ValueError, match=message):
         build_framework(tree.cfg(*SMALL, *U2PL, *opts))
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.4])
+def test_percentiles_are_numpys(kept):
+    torch.manual_seed(0)
+    values, mask = torch.rand(2, 30, 17), torch.rand(2, 30, 17) < kept
+    for percent in (0.0, 3.3, 20.0, 80.0, 100.0):
+        (found,) = percentiles(values, mask, percent)
+        assert found.item() == pytest.approx(np.percentile(values[mask].numpy(), percent), rel=1e-5)
+    assert [p.item() for p in percentiles(values, mask, 20.0, 80.0)] == [
+        percentiles(values, mask, percent)[0].item() for percent in (20.0, 80.0)
+    ]
+
+
+def test_nothing_lies_on_any_side_of_a_percentile_of_nothing():
+    values = torch.rand(1, 3, 3)
+    (found,) = percentiles(values, torch.zeros(1, 3, 3, dtype=torch.bool), 50.0)
+    assert not (values < found).any() and not (values >= found).any()
+
+
+def test_one_pixel_is_its_own_percentile():
+    mask = torch.tensor([False, True, False])
+    assert [p.item() for p in percentiles(torch.tensor([1.0, 2.0, 3.0]), mask, 0.0, 20.0, 100.0)] == [2.0, 2.0, 2.0]

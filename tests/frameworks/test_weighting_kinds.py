@@ -39,7 +39,7 @@ def test_a_step_is_weighted_and_moves_no_statistics_of_its_own(tree, kind, host)
     for (name, ours), theirs in zip(framework.student.named_buffers(), plain.student.buffers(), strict=True):
         torch.testing.assert_close(ours, theirs, msg=name)
     assert framework.training and framework.student.training
-    pseudo = framework.latest["pseudo_labels"]
+    pseudo = framework.last_step.pseudo_labels
     weight = pseudo.weight[pseudo.labels != IGNORE]
     assert 0 <= weight.min() <= weight.max() <= 1
     # The mean of softmatch begins where no confidence is below it.
@@ -49,7 +49,7 @@ def test_a_step_is_weighted_and_moves_no_statistics_of_its_own(tree, kind, host)
 
 def test_without_a_detector_its_scores_cannot_weigh(tree):
     cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", ("rank", "detector"))
-    with pytest.raises(InputError, match=r"WEIGHTING\.KIND: detector weighs by boxes; set MODEL\.DETECTOR\.MODE"):
+    with pytest.raises(InputError, match=r"WEIGHTING\.KIND: detector needs boxes; set MODEL\.DETECTOR\.MODE"):
         wpl_d2.build_framework(cfg)
 
 
@@ -57,5 +57,5 @@ def test_a_shared_detector_gives_scores_too(tree):
     cfg = tree.cfg(*SMALL, *SMALL_DETECTOR, "WEIGHTING.KIND", ("detector",), "RPPI.ENABLED", False)
     framework, batch = wpl_d2.build_framework(cfg), next(iter(build_train_loader(cfg)))
     losses_of(framework, batch)
-    weight = framework.latest["pseudo_labels"].weight
+    weight = framework.last_step.pseudo_labels.weight
     assert weight.min() >= 0 and weight.max() <= 1

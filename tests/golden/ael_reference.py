@@ -26,12 +26,12 @@ def ael_batch():
         "sem_seg": second["sem_seg"].flip(0),
         "valid": second["valid"].flip(0),
     }
-    batch["requested"] = []
+    batch["partners"] = []
     for number, item in enumerate(batch["unlabeled"]):
         item["index"] = number
         partner = {key: item[key] for key in ("valid", "detections")}
         partner |= {"image": item["image"].flip(2), "index": 2 + number}
-        batch["requested"].append(partner)
+        batch["partners"].append(partner)
     return batch
 
 
@@ -85,7 +85,7 @@ class PlainAEL:
         mixed = self.mixed(batch, step)
         inputs = torch.stack([normal(self.student, image) for image, _ in mixed])
         strong = self.student.sem_seg_head(self.student.backbone(inputs), SIZE).logits
-        self.ask(step)
+        self.choose_partners(step)
         return {
             "loss_sem_seg": hard_mean(logits, targets),
             "loss_aux": 0.4 * hard_mean(self.student.aux_head(features, SIZE), targets),
@@ -93,11 +93,11 @@ class PlainAEL:
             "loss_unsup": self.consistency(strong, [pseudo for _, pseudo in mixed], numbers(step, 6, (2, *SIZE))),
         }
 
-    def class_of(self, share, root):
+    def class_of(self, sample, root):
         """The class that a number in [0, 1) stands for."""
-        doubts = [1 - c for c in self.confidence]
-        powers = [math.exp(math.sqrt(doubt) if root else doubt) for doubt in doubts]
-        return next(k for k in range(CLASSES) if share < sum(powers[: k + 1]) / sum(powers))
+        uncertainties = [1 - c for c in self.confidence]
+        powers = [math.exp(math.sqrt(value) if root else value) for value in uncertainties]
+        return next(k for k in range(CLASSES) if sample < sum(powers[: k + 1]) / sum(powers))
 
     def pasted(self, item, kind):
         if "paste" not in item:
@@ -121,7 +121,7 @@ class PlainAEL:
 
     def mixed(self, batch, step):
         """Each unlabeled image with a box of its partner, and what is known about the pixels."""
-        items = [*batch["unlabeled"], *batch["requested"]]
+        items = [*batch["unlabeled"], *batch["partners"]]
         images = torch.stack([normal(self.teacher, item["image"]) for item in items])
         with torch.no_grad():
             logits, embedding, _ = self.teacher.sem_seg_head(self.teacher.backbone(images), SIZE)
@@ -158,28 +158,28 @@ class PlainAEL:
 
     def consistency(self, logits, known, noise):
         """Squared confidence times loss over squared confidence, both of the pixels that are sampled."""
-        doubts = [1 - c for c in self.confidence]
+        uncertainties = np.array([1 - c for c in self.confidence])
         total, count = 0.0, 0.0
         for image, pseudo, own in zip(logits, known, noise, strict=True):
-            kept = own < np.array([doubt / max(doubts) for doubt in doubts])[image.detach().argmax(0).numpy()]
-            share = pseudo["confidence"] ** 2 * kept * pseudo["valid"] * pseudo["weight"]
+            kept = own < (uncertainties / max(uncertainties))[image.detach().argmax(0).numpy()]
+            factor = pseudo["confidence"] ** 2 * kept * pseudo["valid"] * pseudo["weight"]
             sure = pseudo["confidence"] >= THRESHOLD
             assert kept.any() and sure[pseudo["valid"]].any() and not sure[pseudo["valid"]].all()
-            total = total + cross_entropy(image, pseudo["labels"], (share * sure).astype(float))
-            count += share.sum()
+            total = total + cross_entropy(image, pseudo["labels"], (factor * sure).astype(float))
+            count += factor.sum()
         return total / count
 
-    def ask(self, step):
+    def choose_partners(self, step):
         """Draw two classes, and for each an image that showed it before this step."""
         first, second = numbers(step, 4, (2, 2))
-        asked = []
-        for share, place in zip(first, second, strict=True):
-            kind = self.class_of(share, root=False)
+        chosen = []
+        for sample, place in zip(first, second, strict=True):
+            kind = self.class_of(sample, root=False)
             showing = [i for i in range(IMAGES) if self.present[i][kind]] or range(IMAGES)
-            asked.append((showing[int(place * len(showing))], kind))
-        self.queue.append(asked)
+            chosen.append((showing[int(place * len(showing))], kind))
+        self.queue.append(chosen)
 
-    def commit(self, step):
+    def after_step(self, step):
         """The banks, the queue and the teacher after a step."""
         for kind, value in enumerate(self.seen):
             if value is not None:

@@ -17,7 +17,7 @@ class PlainAugSeg:
         self.threshold, self.decay, self.copies, self.weigher = threshold, decay, copies, weigher
         self.injected = []
 
-    def commit(self, step):
+    def after_step(self, step):
         """The teacher is the student's copy for some steps, and then its average."""
         follow(self.teacher, self.student, min(1 - 1 / (step + 1), self.decay) if step >= self.copies else 0.0)
 

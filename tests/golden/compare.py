@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from toy import CLASSES, fix_draws, toy_batch, toy_framework
+from toy import CLASSES, fix_random_samples, toy_batch, toy_framework
 from weighting_reference import PlainWeigher
 
 # Every cell that may enter a bank does, and stays: which are drawn is no part of these tests.
@@ -27,22 +27,22 @@ def kept_figures(name):
     return json.loads(Path(__file__).with_name(f"{name}.json").read_text())
 
 
-def assert_five_steps_equal(name, run, opts, make_reference, monkeypatch):
+def assert_five_steps_equal(name, run, opts, make_reference, make_batch=toy_batch):
     """Train a framework and its reference side by side.
 
     `make_reference(framework, weigher)` copies what it needs of the framework, which has not been trained yet. It has
-    the attribute `student`, `losses(batch, step)` and `commit(step)`. Each step's losses must be those of the
+    the attribute `student`, `losses(batch, step)` and `after_step(step)`. Each step's losses must be those of the
     framework, and those that NAME.json keeps.
     """
-    framework, batch = toy_framework(*opts, *RUNS[run]), toy_batch()
+    framework, batch = toy_framework(*opts, *RUNS[run]), make_batch()
     weigher = plain_weigher() if run == "weighted" else None
     reference = make_reference(framework, weigher)
     models = (framework.student, reference.student)
     optimizers = [torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9) for model in models]
-    at = fix_draws(monkeypatch)
+    at = fix_random_samples(framework)
     history = []
     for step in range(5):
-        at.update(step=step, view=0)
+        at["step"] = step
         framework.iteration = step
         found, expected = framework(batch), reference.losses(batch, step)
         assert found.keys() == expected.keys()
@@ -53,7 +53,7 @@ def assert_five_steps_equal(name, run, opts, make_reference, monkeypatch):
             sum(losses.values()).backward()
             optimizer.step()
         framework.after_step()
-        reference.commit(step)
+        reference.after_step(step)
         if weigher is not None:
             weigher.end_step()
         history.append({key: round(loss.item(), 6) for key, loss in expected.items()})

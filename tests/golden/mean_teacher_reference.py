@@ -13,7 +13,7 @@ class PlainMeanTeacher:
         self.student, self.teacher = copy.deepcopy(student), copy.deepcopy(student).eval()
         self.threshold, self.max_decay, self.weigher = threshold, max_decay, weigher
 
-    def commit(self, step):
+    def after_step(self, step):
         """The teacher follows the student."""
         follow(self.teacher, self.student, min(1 - 1 / (step + 1), self.max_decay))
 

@@ -21,7 +21,6 @@ def test_five_steps_equal_the_reference_and_the_golden_figures(run, monkeypatch)
         DatasetCatalog.register("ael_toy", lambda: [{}] * IMAGES)
     rand, parts = FixedRand(), []
     monkeypatch.setattr(torch, "rand", rand)
-    monkeypatch.setattr("compare.toy_batch", ael_batch)
 
     class Watched(PlainAEL):
         def box(self, labels, kind, number, step):
@@ -35,9 +34,9 @@ def test_five_steps_equal_the_reference_and_the_golden_figures(run, monkeypatch)
         framework.reset()
         return Watched(framework, weigher)
 
-    assert_five_steps_equal("ael", run, OPTS, reference, monkeypatch)
+    assert_five_steps_equal("ael", run, OPTS, reference, ael_batch)
     assert rand.call == 7
-    assert not any(parts[:4]) and sum(parts[4:]) > 2  # what is asked for in a step comes two steps later
+    assert not any(parts[:4]) and sum(parts[4:]) > 2  # a partner comes two steps after it is chosen
 
 
 def test_the_golden_figures_tell_the_weights_apart():

@@ -12,11 +12,11 @@ OPTS = [
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_five_steps_equal_the_reference_and_the_golden_figures(run, monkeypatch):
+def test_five_steps_equal_the_reference_and_the_golden_figures(run):
     def reference(framework, weigher):
         return PlainMeanTeacher(framework.student, THRESHOLD, DECAY, weigher)
 
-    assert_five_steps_equal("mean_teacher", run, OPTS, reference, monkeypatch)
+    assert_five_steps_equal("mean_teacher", run, OPTS, reference)
 
 
 def test_the_golden_figures_tell_the_weights_apart():

@@ -18,14 +18,14 @@ OPTS = [
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_five_steps_equal_the_reference_and_the_golden_figures(run, monkeypatch):
+def test_five_steps_equal_the_reference_and_the_golden_figures(run):
     made = []
 
     def reference(framework, weigher):
         made.append(PlainU2PL(framework, weigher, **SETTINGS))
         return made[0]
 
-    assert_five_steps_equal("u2pl", run, OPTS, reference, monkeypatch)
+    assert_five_steps_equal("u2pl", run, OPTS, reference)
     # All queues were fed, and some wrapped around.
     assert min(made[0].pushed) > 0
     assert any(pushed > size for pushed, size in zip(made[0].pushed, made[0].sizes, strict=True))

@@ -9,11 +9,11 @@ OPTS = ["FRAMEWORK.NAME", "UniMatch", "INPUT.STRONG.VIEWS", 2, "FRAMEWORK.THRESH
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_five_steps_equal_the_reference_and_the_golden_figures(run, monkeypatch):
+def test_five_steps_equal_the_reference_and_the_golden_figures(run):
     def reference(framework, weigher):
         return PlainUniMatch(framework.student, THRESHOLD, weigher)
 
-    assert_five_steps_equal("unimatch", run, OPTS, reference, monkeypatch)
+    assert_five_steps_equal("unimatch", run, OPTS, reference)
 
 
 def test_the_golden_figures_tell_the_weights_apart():

@@ -1,12 +1,12 @@
-"""A fixed toy: weights, batch and random draws from numpy alone, so that its losses can be kept as golden figures."""
+"""A fixed toy: weights, batch and random samples from numpy alone, so that its losses can be kept as golden figures."""
 
 import numpy as np
 import torch
 from helpers import SMALL
 
 from wpl_d2 import build_framework, get_cfg
-from wpl_d2.frameworks.augseg import InjectionDraws
-from wpl_d2.frameworks.u2pl.pixel_contrast import Shares
+from wpl_d2.frameworks.augseg import InjectionSamples
+from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.structures import Detections
 
 SIZE = (48, 64)
@@ -88,50 +88,53 @@ def kept_channels(step, image, channels):
 
 
 def mixing_plan(step):
-    """AugSeg's draws for two images: for each its partner and chance, and a patch and a box as of `mix_box`."""
+    """AugSeg's samples for two images: for each its partner and chance, and a patch and a box as of `mix_box`."""
     rng = np.random.default_rng([4, step])
     boxes = [[mix_box(step, 10 + kind, image) or (0, 20, 0, 30) for image in range(2)] for kind in range(2)]
     # So untrained a teacher's scores are a few percent.
     return rng.permutation(2).tolist(), (0.07 * rng.random(2)).tolist(), *boxes
 
 
-def contrast_shares(step, *shape):
-    """U2PL's draws, numbers in [0, 1)."""
+def contrast_samples(step, *shape):
+    """U2PL's samples, numbers in [0, 1)."""
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
 
 
-def fix_draws(monkeypatch):
-    """Let the product draw these boxes, channels and plans; returns where the number of the step is to be put."""
-    at = {"step": 0, "view": 0}
+def fix_random_samples(framework):
+    """Give a framework the boxes, channels and plans above for its random samples; AEL keeps its own.
 
-    def masks(batch, size, prob, area, ratio, device="cpu"):
-        drawn = torch.zeros(batch, *size, dtype=torch.bool)
-        for image in range(batch):
-            if box := mix_box(at["step"], at["view"], image):
-                drawn[image, box[0] : box[1], box[2] : box[3]] = True
-        at["view"] += 1
+    Returns:
+        a dict whose "step" is to be set in each step.
+    """
+    at = {"step": 0}
+
+    def masks(boxes):
+        drawn = torch.zeros(len(boxes), *SIZE, dtype=torch.bool)
+        for mask, box in zip(drawn, boxes, strict=True):
+            if box:
+                mask[box[0] : box[1], box[2] : box[3]] = True
         return drawn
 
-    def dropout2d(features, p):
-        assert p == 0.5
+    def cutmix(views):
+        return [masks([mix_box(at["step"], n, i) for i in range(len(view))]) for n, view in enumerate(views)]
+
+    def dropout(features):
         kept = np.stack([kept_channels(at["step"], i, features.shape[1]) for i in range(len(features))])
         return features * torch.from_numpy(kept)[:, :, None, None] * 2.0
 
-    def injection(batch, size, device):
+    def injection(views):
         partner, chance, *boxes = mixing_plan(at["step"])
-        drawn = torch.zeros(2, batch, *size, dtype=torch.bool)
-        for kind in range(2):
-            for image, (top, bottom, left, right) in enumerate(boxes[kind]):
-                drawn[kind, image, top:bottom, left:right] = True
-        return InjectionDraws(torch.tensor(partner), torch.tensor(chance), *drawn)
+        return InjectionSamples(torch.tensor(partner), torch.tensor(chance), *map(masks, boxes))
 
-    def shares(contrast):
-        sizes = contrast.shape[:2], contrast.shape, (contrast.shape[0], 1)
-        return Shares(*(torch.from_numpy(contrast_shares(at["step"], *size)) for size in sizes))
+    def contrast(views):
+        classes, anchors, negatives = framework.contrast.shape
+        sizes = (classes, anchors), (classes, anchors, negatives), (classes, 1)
+        drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
+        return drawn, *cutmix([views])
 
-    monkeypatch.setattr("wpl_d2.frameworks.mixing.cutmix_masks", masks)
-    monkeypatch.setattr("wpl_d2.frameworks.u2pl.u2pl.half_boxes", lambda *args: masks(*args[:3], area=None, ratio=None))
-    monkeypatch.setattr("wpl_d2.frameworks.u2pl.pixel_contrast.PixelContrast.draw", shares)
-    monkeypatch.setattr("wpl_d2.frameworks.augseg.draw_injection", injection)
-    monkeypatch.setattr("torch.nn.functional.dropout2d", dropout2d)
+    fixed = {"MeanTeacher": cutmix, "UniMatch": cutmix, "AugSeg": injection, "U2PL": contrast}
+    framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
+    if hasattr(framework, "feature_dropout"):
+        assert framework.feature_dropout.p == 0.5
+        framework.feature_dropout.forward = dropout
     return at

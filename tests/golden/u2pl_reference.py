@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 from plain import cross_entropy, label, supervised
-from toy import CLASSES, contrast_shares, mix_box
+from toy import CLASSES, contrast_samples, mix_box
 
 TEMPERATURE = 0.5
 
@@ -96,9 +96,9 @@ class PlainU2PL:
 
     def contrast(self, cells, step):
         """The mean of the present classes' losses; the new negatives wait for the end of the step."""
-        which = contrast_shares(step, CLASSES, self.anchors)
-        others = contrast_shares(step, CLASSES, self.anchors, self.negatives)
-        first = contrast_shares(step, CLASSES, 1)
+        which = contrast_samples(step, CLASSES, self.anchors)
+        others = contrast_samples(step, CLASSES, self.anchors, self.negatives)
+        first = contrast_samples(step, CLASSES, 1)
         total, present = torch.tensor(0.0), 0
         for kind in range(CLASSES):
             certain = [cell for cell in cells if cell["certain"] and cell["label"] == kind]
@@ -109,7 +109,7 @@ class PlainU2PL:
                 positive = torch.stack([cell["theirs"] for cell in certain]).mean(0)
                 for number in range(self.anchors):
                     anchor = anchors[int(which[kind, number] * len(anchors))]["ours"]
-                    rows = [self.slots[kind][int(share * held)] for share in others[kind, number]]
+                    rows = [self.slots[kind][int(sample * held)] for sample in others[kind, number]]
                     powers = [(torch.cosine_similarity(anchor, row, dim=0) / TEMPERATURE).exp() for row in rows]
                     near = (torch.cosine_similarity(anchor, positive, dim=0) / TEMPERATURE).exp()
                     total = total - (near / (near + sum(powers))).log() / self.anchors
@@ -128,7 +128,7 @@ class PlainU2PL:
             return cell["label"] != kind and rank < self.ranks[0]
         return self.ranks[0] <= rank < self.ranks[1]
 
-    def commit(self, step):
+    def after_step(self, step):
         """Queues and teacher after a step."""
         for kind in range(CLASSES):
             for row in self.new[kind]:

@@ -13,7 +13,7 @@ class PlainUniMatch:
     def __init__(self, student, threshold, weigher):
         self.student, self.threshold, self.weigher = copy.deepcopy(student), threshold, weigher
 
-    def commit(self, step):
+    def after_step(self, step):
         """Nothing follows the student."""
 
     def losses(self, batch, step):

@@ -44,7 +44,7 @@ def test_whole_image_is_what_the_model_does_by_itself(tree, model):
 def test_segment_and_find_are_the_parts_of_the_models_own_answer(model):
     with torch.no_grad():
         (whole,) = model([item()])
-        logits, (boxes,) = model.segment(item()["image"][None]), model.find(item()["image"][None])
+        logits, (boxes,) = model.segment(item()["image"][None]), model.detect_images(item()["image"][None])
     torch.testing.assert_close(logits[0], whole["sem_seg"])
     torch.testing.assert_close(boxes.pred_boxes.tensor, whole["instances"].pred_boxes.tensor)
 
@@ -102,7 +102,7 @@ def test_everything_at_once(tree):
         ("AVERAGE", "logits", "did you mean logit"),
         ("CROP_SIZE", (0, 8), "give .height, width."),
         ("STRIDE", (33, 8), "leaves gaps"),
-        ("WINDOW_BATCH", 0, "at least 1"),
+        ("WINDOW_BATCH", 0, "give a whole number, 1 or more"),
         ("SCALES", (), "give one factor"),
     ],
 )

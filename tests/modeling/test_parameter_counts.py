@@ -13,16 +13,16 @@ AUX_HEAD = 1024 * 256 * 9 + 256 + 2 * 256 + 256 * 21 + 21
 
 # Of the network that is evaluated, with U2PL's representation; AEL has the auxiliary head besides.
 COUNTS = [
-    ("voc/unimatch_92.yaml", 50, 40_475_957),
-    ("voc/unimatch_92.yaml", 101, 59_468_085),
-    ("voc/mean_teacher_92.yaml", 50, 40_475_957),
-    ("voc/augseg_92.yaml", 50, 40_476_005),
-    ("voc/augseg_92.yaml", 101, 59_468_133),
-    ("voc/u2pl_92.yaml", 50, 45_467_861),
-    ("voc/u2pl_92.yaml", 101, 64_459_989),
-    ("voc/ael_92.yaml", 50, 43_631_061 + AUX_HEAD),
-    ("voc/ael_92.yaml", 101, 62_623_189 + AUX_HEAD),
-    ("coco/unimatch_1_512.yaml", None, 54_711_461),  # Xception-65
+    ("voc/unimatch.yaml", 50, 40_475_957),
+    ("voc/unimatch.yaml", 101, 59_468_085),
+    ("voc/mean_teacher.yaml", 50, 40_475_957),
+    ("voc/augseg.yaml", 50, 40_476_005),
+    ("voc/augseg.yaml", 101, 59_468_133),
+    ("voc/u2pl.yaml", 50, 45_467_861),
+    ("voc/u2pl.yaml", 101, 64_459_989),
+    ("voc/ael.yaml", 50, 43_631_061 + AUX_HEAD),
+    ("voc/ael.yaml", 101, 62_623_189 + AUX_HEAD),
+    ("coco/unimatch.yaml", None, 54_711_461),  # Xception-65
 ]
 
 

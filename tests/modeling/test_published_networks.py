@@ -18,7 +18,7 @@ def build(host):
     torch.manual_seed(0)
     opts = ["MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", 5, "MODEL.RESNETS.DEPTH", 50]
     narrow = ["MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8]
-    cfg = load_cfg(str(CONFIGS / f"voc/{host}_92.yaml"), opts + narrow)
+    cfg = load_cfg(str(CONFIGS / f"voc/{host}.yaml"), opts + narrow)
     cfg.MODEL.AUX_HEAD.ENABLED = host in ("u2pl", "ael")  # U2PL's on Cityscapes alone
     model = build_model(cfg).double()
     for module in model.modules():

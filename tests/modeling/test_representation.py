@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from wpl_d2 import build_model
-from wpl_d2.modeling.heads.representation import representation_head
+from wpl_d2.modeling.heads.sem_seg_head import representation_head
 
 
 @pytest.mark.parametrize("separable", [False, True])

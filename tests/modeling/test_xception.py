@@ -142,4 +142,4 @@ def test_all_features_train_all_layers(make_cfg):
 )
 def test_errors(make_cfg, opts, message):
     with pytest.raises(InputError, match=message):
-        build_backbone(make_cfg(*XCEPTION, *opts))
+        build_model(make_cfg(*XCEPTION, *opts))

@@ -5,7 +5,7 @@ import json
 from wpl_study.results import Result
 from wpl_study.study import Draw, Judge, Lists, Row, Study
 
-BASE = "configs/camvid/mean_teacher_1_30.yaml"
+BASE = "configs/camvid/mean_teacher.yaml"
 
 
 def make_study(rows, draws=("a", "b", "c"), **parts):

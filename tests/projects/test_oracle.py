@@ -15,7 +15,7 @@ from PIL import Image
 from wpl_study.oracle import Oracle, OracleTrainer, TruthMapper, host_of, oracle_source, register_oracles
 
 from wpl_d2 import build_framework
-from wpl_d2.checkpoint.checkpointer import load_model
+from wpl_d2.checkpoint import load_model
 from wpl_d2.data import build_train_loader
 from wpl_d2.data.loader import unlabeled_records
 from wpl_d2.engine import Trainer
@@ -46,8 +46,8 @@ def oracle_cfg(tree, kind, host, *opts):
 def step(cfg, source=None):
     torch.manual_seed(0)
     framework = build_framework(cfg)
-    requests = framework.requests()
-    loader = build_train_loader(cfg, 0, deque(requests), source or oracle_source(cfg))
+    indices = framework.partner_indices()
+    loader = build_train_loader(cfg, 0, deque(indices), source or oracle_source(cfg))
     torch.manual_seed(5)
     with EventStorage():
         return framework, framework(next(loader))
@@ -99,18 +99,18 @@ def test_a_mask_of_other_classes_is_named(tree):
 @pytest.mark.parametrize("kind", ["Weights", "Labels"])
 def test_the_pseudo_labels_of_every_host_are_mended(tree, oracles, monkeypatch, host, kind):
     seen = []
-    resolve = Framework.resolve
+    make_pseudo_labels = Framework.make_pseudo_labels
 
-    def watched(self, items, features, output):
-        pseudo = resolve(self, items, features, output)
+    def watched(self, items, prediction):
+        pseudo = make_pseudo_labels(self, items, prediction)
         seen.append((pseudo, torch.stack([item["truth"] for item in items])))
         return pseudo
 
-    monkeypatch.setattr(Framework, "resolve", watched)
+    monkeypatch.setattr(Framework, "make_pseudo_labels", watched)
     framework, losses = step(oracle_cfg(tree, kind, host))
     assert all(loss.isfinite() for loss in losses.values()) and losses["loss_unsup"] > 0
     ((before, truth),) = seen
-    after = framework.latest["pseudo_labels"]
+    after = framework.last_step.pseudo_labels
     known = truth != IGNORE
     assert known.any() and not known.all()
     assert torch.equal(after.confidence, before.confidence) and torch.equal(after.valid, before.valid)
@@ -121,18 +121,18 @@ def test_the_pseudo_labels_of_every_host_are_mended(tree, oracles, monkeypatch, 
     for place in itertools.product(*(range(0, size, 7) for size in truth.shape)):
         right = known[place] and before.labels[place] == truth[place]
         assert after.weight[place] == float(right)
-    share = framework.latest["scalars"]["pseudo/weight"]
-    assert share == pytest.approx((after.weight[after.valid]).mean().item())
+    mean = framework.last_step.scalars["pseudo/weight"]
+    assert mean == pytest.approx((after.weight[after.valid]).mean().item())
 
 
 @pytest.mark.parametrize("host", ["MeanTeacher", "UniMatch"])
 def test_where_every_label_is_right_an_oracle_is_its_host(tree, oracles, host):
-    """The truth is what the labeler says, so neither its weights nor its labels change anything."""
+    """The truth is what the host predicts, so neither the oracle's weights nor its labels change anything."""
     cfg = tree.cfg(*PLAIN, *HOSTS[host], "FRAMEWORK.NAME", host)
     plain, expected = step(cfg)
     said = {}
-    for index, item in enumerate(plain.latest["weak"]):
-        said[item.numpy().tobytes()] = plain.latest["pseudo_labels"].labels[index]
+    for index, item in enumerate(plain.last_step.weak_views):
+        said[item.numpy().tobytes()] = plain.last_step.pseudo_labels.labels[index]
     records, mapper = oracle_source(cfg)
 
     class Agreeing:
@@ -156,8 +156,8 @@ def test_an_oracle_trains_and_its_checkpoint_says_so(tree, oracles, tmp_path):
     torch.manual_seed(0)
     trainer = OracleTrainer(cfg)
     trainer.train()
-    model, about = load_model(str(tmp_path / "out" / "model_final.pth"))
-    assert about["config"].FRAMEWORK.NAME == "OracleWeightsMeanTeacher"
+    model, metadata = load_model(str(tmp_path / "out" / "model_final.pth"))
+    assert metadata["config"].FRAMEWORK.NAME == "OracleWeightsMeanTeacher"
     assert not model.training
     # The package's own trainer has no truth to give.
     torch.manual_seed(0)

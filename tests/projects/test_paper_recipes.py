@@ -15,8 +15,8 @@ from wpl_tables.tables import load_tables
 
 from wpl_d2.config import load_cfg
 from wpl_d2.data import load_description, setup_datasets
-from wpl_d2.engine import Trainer
-from wpl_d2.engine.solver import scale_schedule
+from wpl_d2.data.preparation import published_lists
+from wpl_d2.engine import Trainer, solver
 
 RUNS = sorted({cell.run for table in load_tables().values() for cell in table.cells if cell.run})
 FRAMEWORKS = {
@@ -55,9 +55,8 @@ def test_every_model_and_framework_of_a_run_builds():
     for name in RUNS:
         recipe = Recipe.from_name(name)
         cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
-        # Splits differ in these, and in no shape.
+        # Splits differ in this, and in no shape.
         cfg.MODEL.DETECTOR.CACHE = ""
-        cfg.FRAMEWORK.BURN_IN = cfg.FRAMEWORK.EMA_COPY_STEPS = 0
         shape = cfg.DATASETS.DESCRIPTION, *(cfg[node].dump() for node in ("MODEL", "FRAMEWORK", "WEIGHTING", "RPPI"))
         distinct[shape] = cfg
     assert {type(build_on_meta(cfg)).__name__ for cfg in distinct.values()} == set(FRAMEWORKS.values())
@@ -104,26 +103,25 @@ def test_what_is_missing_comes_first(tmp_path):
     assert next_tool(judged) == ("judge_pseudo_labels.py", "voc_92/r101/unimatch_judged/seed_0/judged.json")
 
 
-def test_the_supervised_baseline_has_unimatchs_schedule():
-    def schedule(data):
-        recipe = Recipe.from_name(f"{data}/r101/supervised")
-        cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
-        return cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR
-
-    # 80 epochs of 5 steps (23 images a process, 4 a step); 240 of 11.
-    assert schedule("voc_92") == (16, 400, 0.001)
-    assert schedule("cityscapes_1_16") == (16, 2640, 0.005)
-
-
 @pytest.mark.parametrize(
-    ("batch", "expected"), [(16, (400, 20, 0.001)), (4, (1600, 80, 0.00025)), (5, (1280, 64, 0.0003125))]
+    ("name", "opts", "expected"),
+    [
+        # 80 epochs of 5 steps (23 images a process, 4 a step); 240 of 11.
+        ("voc_92", [], (16, 400, 20, 0.001)),
+        ("cityscapes_1_16", [], (16, 2640, 132, 0.005)),
+        ("voc_92", ["SOLVER.IMS_PER_BATCH", "4"], (4, 1600, 80, 0.00025)),
+        ("voc_92", ["SOLVER.IMS_PER_BATCH", "5"], (5, 1280, 64, 0.0003125)),
+    ],
 )
-def test_the_supervised_baselines_epochs_stay_at_another_batch(batch, expected):
-    recipe = Recipe.from_name("voc_92/r101/supervised")
-    opts = [*recipe.overrides(ROOT), "SOLVER.IMS_PER_BATCH", str(batch)]
+def test_the_supervised_baseline_has_unimatchs_epochs_at_any_batch(monkeypatch, name, opts, expected):
+    recipe = Recipe.from_name(f"{name}/r101/supervised")
+    images = published_lists(recipe.data)[f"{recipe.split}_labeled"].images
+    monkeypatch.setattr(solver, "load_records", lambda name, key: range(images))
+    opts = [*recipe.overrides(ROOT), *opts]
     cfg = load_cfg(str(recipe.config), opts)
-    scale_schedule(cfg, given=opts[::2])
-    found = cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.BASE_LR
+    solver.resolve_epochs(cfg)
+    solver.scale_schedule(cfg, given=opts[::2])
+    found = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.BASE_LR
     assert found == pytest.approx(expected)
 
 
@@ -131,7 +129,8 @@ TOY = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
     *("MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", "True", "INPUT.CROP_SIZE", "(65, 65)"),
     *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.UNLABELED_IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"),
-    *("SOLVER.PICTURE_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "0", "FRAMEWORK.AEL.HEAD_CLASSES", "()"),
+    *("VIS_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "0", "FRAMEWORK.AEL.HEAD_CLASSES", "()"),
+    *("FRAMEWORK.BURN_IN_EPOCHS", "0", "FRAMEWORK.EMA_COPY_EPOCHS", "0"),
 ]
 
 
@@ -175,8 +174,6 @@ def test_each_host_and_knob_takes_a_step_on_each_data_set(tree, tmp_path, monkey
     if recipe.weights == "_wpl":
         opts["MODEL.DETECTOR.CACHE"] = detection_cache(tree)
     cfg = load_cfg(str(recipe.config), [*recipe.overrides(ROOT), *toy(tree, OUTPUT_DIR=str(tmp_path / "run"), **opts)])
-    # Whatever the host does first, it learns from unlabeled images in this step.
-    cfg.FRAMEWORK.BURN_IN = 0
     setup_datasets(cfg)
     cfg.freeze()
     torch.manual_seed(0)
@@ -190,7 +187,7 @@ def test_each_host_and_knob_takes_a_step_on_each_data_set(tree, tmp_path, monkey
     assert all(value.isfinite().all() for value in after.values())
     assert any(not torch.equal(before[key], value) for key, value in after.items() if "predictor" in key)
     if recipe.host != "supervised":
-        assert trainer.framework.latest["pseudo_labels"].labels.shape == (2, 65, 65)
+        assert trainer.framework.last_step.pseudo_labels.labels.shape == (2, 65, 65)
 
 
 @pytest.mark.slow
@@ -198,7 +195,7 @@ def test_what_run_trains_is_what_collect_reads(paper_tables, tree, tmp_path):
     root, table = tmp_path / "paper", tmp_path / "tables" / "table1.csv"
     opts = toy(tree, **{"SOLVER.MAX_ITER": "6", "TEST.EVAL_PERIOD": "3"})
     printed = paper_tables("run", "table1/voc_92/r101/unimatch", "--output", root, "--seed", 3, "--", *opts)
-    assert "configs/voc/unimatch_92.yaml" in printed.splitlines()[0]
+    assert "configs/voc/unimatch.yaml" in printed.splitlines()[0]
     paper_tables("collect", root, "--table", "table1", "--output", table)
     (row,) = (row for row in csv.DictReader(table.open()) if row["run"] == "voc_92/r101/unimatch")
     rows = map(json.loads, (root / "voc_92/r101/unimatch/seed_3/metrics.json").read_text().splitlines())

@@ -172,7 +172,7 @@ def test_commands_refuse_what_does_not_exist(paper_tables, tmp_path):
         paper_tables("show", "table1/voc_92/r101/unimatc")
     with pytest.raises(InputError, match=r"published only \(CPS's own figures"):
         paper_tables("run", "table1/voc_92/r101/cps")
-    with pytest.raises(InputError, match=r"model_final\.pth: is missing; first run\n.*configs/detector/voc_92\.yaml"):
+    with pytest.raises(InputError, match=r"model_final\.pth: is missing; first run\n.*configs/detector/voc\.yaml"):
         paper_tables("run", "voc_92/r101/unimatch_wpl", "--output", tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         paper_tables("collect", tmp_path / "nothing")

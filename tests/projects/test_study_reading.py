@@ -13,7 +13,7 @@ from wpl_d2.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "projects" / "WeightStudy" / "studies").glob("*.yaml"))
-BASE = "configs/camvid/mean_teacher_1_30.yaml"
+BASE = "configs/camvid/mean_teacher.yaml"
 LEAST = {
     "base": BASE,
     "lists": {"labeled": "camvid_1_30_labeled", "unlabeled": "camvid_1_30_unlabeled", "dev": "camvid_dev"},
@@ -107,6 +107,16 @@ def test_training_on_labels_alone_has_no_unlabeled_list_and_no_val_is_no_val(stu
     assert not study.rows["labels_alone"].candidate
 
 
+def test_epochs_of_the_preset_are_of_the_draws_lists(study_of, tree, tmp_path):
+    solver = "SOLVER: {EPOCHS: 30, IMS_PER_BATCH: 2}"
+    (tmp_path / "base.yaml").write_text(f"DATASETS: {{DESCRIPTION: {tree.yaml}, SPLIT: other}}\n{solver}\n")
+    lists = {"labeled": f"{tree.name}_labeled", "unlabeled": f"{tree.name}_unlabeled", "dev": f"{tree.name}_val"}
+    rows = {"host": {}, "labels_alone": {"FRAMEWORK.NAME": "Supervised"}}
+    study = study_of(base=str(tmp_path / "base.yaml"), lists=lists, rows=rows)
+    # Of 5 and of 3 images.
+    assert [run.config.SOLVER.MAX_ITER for run in select(study, Path("out"))] == [60, 30]
+
+
 def test_an_oracle_is_trained_by_the_projects_command_and_judged_as_its_host(study_of):
     name = "OracleWeightsMeanTeacher"
     study = study_of(rows={"host": {}, "oracle_w": {"FRAMEWORK.NAME": name}}, judge={"images": 5})
@@ -137,7 +147,7 @@ def test_labels_are_judged_at_the_checkpoints_of_the_steps_and_at_the_last(study
 
 def test_boxes_are_of_a_detector_of_the_same_draw(study_of):
     rows = {"host": {}, "boxes": {"MODEL.DETECTOR.MODE": "cached", "MODEL.DETECTOR.CACHE": "{boxes}"}}
-    detector = {"base": "configs/detector/camvid_1_30_lite0.yaml", "overrides": {"SOLVER.MAX_ITER": 9}}
+    detector = {"base": "configs/detector/camvid_lite0.yaml", "overrides": {"SOLVER.MAX_ITER": 9}}
     study = study_of(rows=rows, detector=detector, draws={"a": {"seed": 0}, "b": {"seed": 5}})
     run = select(study, Path("out"), ["boxes"], ["b"])[0]
     (weights, train), (boxes, keep) = run.detector_commands(study.detector)

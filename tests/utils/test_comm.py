@@ -14,4 +14,4 @@ def test_nccl_would_take_what_is_gathered(monkeypatch):
     monkeypatch.setattr(gather.dist, "all_gather", all_gather)
     rows = torch.arange(12.0).view(3, 4)[:, :2]
     assert not rows.is_contiguous()
-    assert torch.equal(gather.gathered(rows), torch.cat([rows, rows + 100]))
+    assert torch.equal(gather.all_gather_rows(rows), torch.cat([rows, rows + 100]))

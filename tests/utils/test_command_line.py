@@ -6,7 +6,7 @@ import pytest
 from detectron2.engine import default_argument_parser
 
 from wpl_d2.config import load_cfg
-from wpl_d2.utils.command_line import parse_args, positive, share
+from wpl_d2.utils.command_line import fraction, parse_args, positive_int
 from wpl_d2.utils.errors import InputError
 
 PAIRS = ["SEED", "1", "MODEL.WEIGHTS", "a.pth"]
@@ -90,14 +90,14 @@ def test_options_that_are_wrong_are_argparses_matter(capsys, line):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "", "1e3"])
-def test_positive_wants_a_whole_number_of_one_or_more(text):
-    assert positive("12") == 12
+def test_positive_int_wants_a_whole_number_of_one_or_more(text):
+    assert positive_int("12") == 12
     with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no whole number of 1 or more"):
-        positive(text)
+        positive_int(text)
 
 
 @pytest.mark.parametrize("text", ["-0.1", "1.01", "x", "nan", ""])
-def test_share_wants_a_number_from_zero_to_one(text):
-    assert [share(number) for number in ("0", "0.5", "1")] == [0, 0.5, 1]
+def test_fraction_wants_a_number_from_zero_to_one(text):
+    assert [fraction(number) for number in ("0", "0.5", "1")] == [0, 0.5, 1]
     with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no number from 0 to 1"):
-        share(text)
+        fraction(text)

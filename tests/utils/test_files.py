@@ -13,16 +13,16 @@ from wpl_d2.data import component_boxes as boxes_module
 from wpl_d2.engine.hooks import MetricsWriter
 from wpl_d2.utils.errors import clear_errors
 from wpl_d2.utils.files import (
+    DeferredErrorFile,
     LineFile,
-    SavingFile,
     UnwritableError,
+    clear_write_errors,
+    format_bytes,
     free_space,
-    in_units,
     replace_file,
     save_png,
-    unused,
+    unused_path,
     write_text,
-    writing,
 )
 
 NOISE = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
@@ -94,7 +94,7 @@ def test_folders_that_are_gone_or_none(tmp_path):
 )
 def test_each_refusal_has_its_mend(tmp_path, number, mend):
     said = rf"^{tmp_path}: cannot be written \({os.strerror(number)}\); {mend}"
-    with pytest.raises(UnwritableError, match=said), writing(tmp_path):
+    with pytest.raises(UnwritableError, match=said), clear_write_errors(tmp_path):
         raise OSError(number, os.strerror(number))
 
 
@@ -108,7 +108,7 @@ def test_errors_that_are_not_the_disks_stay_as_they_are(tmp_path):
 def test_torch_saves_to_the_end_of_a_disk_and_says_so(tmp_path, size):
     def save():
         with (tmp_path / "file").open("wb") as file:
-            saving = SavingFile(file)
+            saving = DeferredErrorFile(file)
             torch.save({"tensor": torch.ones(1000)}, saving)
             saving.finish()
 
@@ -180,11 +180,11 @@ def test_a_tool_says_of_a_full_disk_what_other_code_met(capsys):
 
 def test_names_sizes_and_room(tmp_path):
     path = tmp_path / "run"
-    assert unused(path) == path
+    assert unused_path(path) == path
     path.mkdir()
     (tmp_path / "run_2").symlink_to("nowhere")
-    assert unused(path) == tmp_path / "run_3"
-    assert [in_units(size) for size in (0, 1023, 1024, 1536 * 2**20, 2**50)] == [
+    assert unused_path(path) == tmp_path / "run_3"
+    assert [format_bytes(size) for size in (0, 1023, 1024, 1536 * 2**20, 2**50)] == [
         *("0 bytes", "1023 bytes", "1.0 KiB", "1.5 GiB", "1024.0 TiB")
     ]
     assert free_space(tmp_path / "not" / "yet" / "there") > 0

@@ -107,12 +107,9 @@ def test_object_by_component_is_confidence_times_its_mean_over_the_component():
 
 def test_softmatch_follows_mean_and_variance_of_the_confidence():
     mean, variance = 1 / CLASSES, 1.0
-    weigher = None
+    weigher = PixelWeigher(num_classes=CLASSES, dim=DIM, kind="softmatch", momentum=0.6)
     for step in range(4):
         evidence = make_evidence(step)
-        if weigher is None:
-            _, weigher = score_of("softmatch", evidence, momentum=0.6)
-            weigher.discard()
         confidence = evidence.pseudo.confidence
         expected = torch.exp(-((confidence - mean).clamp(max=0) ** 2) / (2 * variance / 4))
         torch.testing.assert_close(weigher.scores["softmatch"](evidence, weigher.memory), expected)

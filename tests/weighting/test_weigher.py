@@ -145,7 +145,7 @@ def test_staged_reliable_pixels_go_to_the_other_bank_at_most_n_each():
     assert not weigher.labeled_bank.counts.any()
 
 
-def test_nothing_lasts_before_commit_or_after_discard():
+def test_what_is_staged_is_stored_once():
     weigher = make()
     embedding, logits, labels = random_step()
     before = {name: value.clone() for name, value in weigher.state_dict().items()}
@@ -153,10 +153,6 @@ def test_nothing_lasts_before_commit_or_after_discard():
     weigher.stage_reliable(embedding, labels, labels >= 0)
     assert weigher.state_dict().keys() == before.keys()
     torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
-    weigher.discard()
-    weigher.after_step()
-    torch.testing.assert_close(dict(weigher.state_dict()), before, rtol=0, atol=0)
-    weigher.stage_reliable(embedding, labels, labels >= 0)
     weigher.after_step()
     counts = weigher.unlabeled_bank.pushed.clone()
     weigher.after_step()
@@ -182,7 +178,7 @@ def test_running_figures_are_part_of_the_state():
     other.load_state_dict(weigher.state_dict())
     evidence = evidence_of(*random_step(seed=1))
     assert other.weight(evidence).equal(weigher.weight(evidence))
-    weigher.discard()
+    weigher.after_step()
     before = weigher.scores["softmatch"].mean.clone()
     weigher.after_step()
     assert weigher.scores["softmatch"].mean.equal(before)
@@ -197,7 +193,7 @@ def test_what_is_judged_moves_no_running_figures():
 
 
 @pytest.mark.parametrize("with_boxes", [False, True])
-def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
+def test_pixels_in_boxes_of_their_class_are_reliable_if_rppi_is_on(with_boxes):
     weigher = make(reliable_conf=0.6, box_score=0.5 if with_boxes else None)
     embedding, logits, labels = random_step()
     fill(weigher, [3, 3, 3, 3])
@@ -207,15 +203,12 @@ def test_resolve_fills_in_reliable_and_weight_only(with_boxes):
     box = torch.tensor([[0.0, 0, 23, 19], [2, 2, 9, 9]]), torch.tensor([0, 1])
     boxes = [box, (torch.zeros(0, 4), torch.zeros(0).long())]
     evidence = Evidence(pseudo, logits, embedding, detections_of(boxes))
-    result = weigher.resolve(evidence)
-    assert result.weight.equal(weigher.weight(evidence))
+    found = weigher.reliable(evidence)
     if with_boxes:
         expected = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.6) & valid
-        assert result.reliable.equal(expected) and expected.any()
+        assert found.equal(expected) and expected.any()
     else:
-        assert not result.reliable.any()
-    for name in ("labels", "confidence", "valid"):
-        assert getattr(result, name) is getattr(pseudo, name)
+        assert not found.any()
 
 
 KINDS = [score.kind for _, score in SCORE_REGISTRY if "views" not in score.needs]
@@ -234,11 +227,12 @@ def test_a_whole_step_without_host_sync_or_gradient(kind, per_class, monkeypatch
     monkeypatch.setattr("wpl_d2.weighting.weigher.class_boxes", lambda *_: [box, box])
     with forbid_host_sync():
         pseudo = PseudoLabels.from_logits(logits, torch.ones_like(labels, dtype=torch.bool))
-        pseudo = weigher.resolve(Evidence(pseudo, logits, embedding, detections))
+        evidence = Evidence(pseudo, logits, embedding, detections)
+        weight, reliable = weigher.weight(evidence), weigher.reliable(evidence)
         weigher.stage_labeled(embedding, logits, labels)
-        weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
+        weigher.stage_reliable(embedding, pseudo.labels, reliable)
         weigher.after_step()
-    assert not pseudo.weight.requires_grad and not weigher.labeled_bank.ring.requires_grad
+    assert not weight.requires_grad and not weigher.labeled_bank.ring.requires_grad
 
 
 def test_half_precision_embeddings_are_stored_in_float32():
@@ -291,7 +285,7 @@ def test_bad_options_are_named(option, message):
         make(**option)
 
 
-def commit_on(rank, world, folder):
+def update_on(rank, world, folder):
     """One rank's three steps; its banks are saved to `folder`."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
     weigher = make()
@@ -308,7 +302,7 @@ def commit_on(rank, world, folder):
 
 @pytest.mark.slow
 def test_two_ranks_have_the_same_banks_in_rank_order(tmp_path):
-    mp.spawn(commit_on, args=(2, tmp_path), nprocs=2)
+    mp.spawn(update_on, args=(2, tmp_path), nprocs=2)
     first, second = (torch.load(tmp_path / f"banks_{rank}.pth") for rank in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     expected = make()

@@ -1,5 +1,6 @@
-"""What a run leaves behind and goes on from: checkpoints, what they say of themselves, the run's folder."""
+"""Checkpoints, their metadata, and the folder of a run."""
 
-from .checkpointer import FrameworkCheckpointer, load_model
+from .checkpointer import FrameworkCheckpointer, load_framework
+from .loading import load_checkpoint, load_initial_weights, load_model
 
-__all__ = ["FrameworkCheckpointer", "load_model"]
+__all__ = ["FrameworkCheckpointer", "load_checkpoint", "load_framework", "load_initial_weights", "load_model"]

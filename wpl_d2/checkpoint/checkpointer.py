@@ -1,8 +1,7 @@
-"""Checkpoints that are whole or absent, hold everything that shapes a run, and load without running code."""
+"""Saving and loading checkpoints: written atomically, complete for an exact resume, read without executing code."""
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -10,22 +9,18 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.utils import comm
 from fvcore.common.checkpoint import Checkpointer
-from torch import nn
 
-from ..modeling import UnifiedSegDet, build_model
-from ..modeling.model_metadata import ABOUT, check_about, is_checkpoint, read_config
-from ..modeling.weight_files import DamagedFileError, read_file, state_dict_of
-from ..modeling.weights import OWNERS, check_fits, fit_backbone, fit_model, own_weights, weights_of
+from ..frameworks import Framework, build_framework
+from ..modeling.weight_files import DamagedFileError
+from ..modeling.weights import MODEL_NAMES, check_compatible, select_weights
 from ..utils.errors import InputError
-from ..utils.files import SavingFile, unused, writing
-from .classes import Classes, check_model, classes_of_run, match_classes
-from .metadata import describe_run, restore_cfg
-from .run_folder import check_room, claim_folder, put_aside, release_folder
-
-logger = logging.getLogger(__name__)
+from ..utils.files import DeferredErrorFile, clear_write_errors, unused_path
+from .classes import ClassNames, check_model_classes, get_run_classes
+from .loading import load_checkpoint
+from .metadata import build_metadata
+from .run_folder import check_disk_space, lock_folder, move_aside, unlock_folder
 
 STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 
@@ -33,25 +28,25 @@ STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 class FrameworkCheckpointer(Checkpointer):
     """Saves and loads a framework with its trainer.
 
-    A file is written beside its final name, flushed to the disk and renamed, so that a killed process leaves the
-    previous checkpoint untouched. `load` admits tensors and plain containers only and wants every key.
+    A file is written under a temporary name, flushed to the disk and renamed, so that a killed process leaves the
+    previous checkpoint intact. `load` accepts tensors and plain containers only, and requires every key.
     """
 
     def __init__(self, model: torch.nn.Module, cfg: Any, **checkpointables: Any) -> None:
-        """Save to and load from `cfg.OUTPUT_DIR`, on the main process alone.
+        """Save to (by the main process only) and load from `cfg.OUTPUT_DIR`.
 
         Args:
-            model: the framework, in DDP or not.
-            cfg: the run's config, which is saved with the weights.
-            checkpointables: what else has a state, such as `trainer`.
+            model: the framework, inside DDP or not.
+            cfg: the run's config, saved with the weights.
+            checkpointables: other objects with a state, such as `trainer`, which locks the folder.
         """
         super().__init__(model, cfg.OUTPUT_DIR, save_to_disk=comm.is_main_process(), **checkpointables)
-        self._about = describe_run(cfg)
-        self._classes = classes_of_run(cfg)
+        self._metadata = build_metadata(cfg)
+        self._classes = get_run_classes(cfg)
         self._source = ""
-        # Not in an evaluation beside a training that is about to rename its own.
+        # An evaluation must not remove the temporary files of a training beside it.
         if self.save_to_disk and self._trains:
-            claim_folder(Path(self.save_dir))
+            lock_folder(Path(self.save_dir))
             for stale in Path(self.save_dir).glob("*.tmp"):
                 stale.unlink()
 
@@ -59,92 +54,106 @@ class FrameworkCheckpointer(Checkpointer):
     def _trains(self) -> bool:
         return "trainer" in self.checkpointables
 
-    def begin_anew(self) -> None:
-        """Put what an earlier run left in the output folder aside: nothing is of the run that begins."""
-        aside = put_aside(Path(self.save_dir)) if self.save_to_disk else None
+    def start_new_run(self) -> None:
+        """Move the files of an earlier run in the output folder aside, into a subfolder."""
+        aside = move_aside(Path(self.save_dir)) if self.save_to_disk else None
         if aside:
             self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
 
     def release(self) -> None:
-        """Let another training have the output folder."""
-        release_folder(Path(self.save_dir))
+        """Unlock the output folder for other trainings."""
+        unlock_folder(Path(self.save_dir))
 
-    def check_room(self, size: int, keep: int) -> None:
-        """Check that there is room for the checkpoints to come.
+    def check_disk_space(self, size: int, keep: int) -> None:
+        """Check that the disk has space for the checkpoints to come.
 
         Args:
-            size: bytes of one.
-            keep: periodic ones that stay, beside the best and the last.
+            size: bytes per checkpoint.
+            keep: periodic checkpoints that are kept, beside the best and the last.
 
         Raises:
-            InputError: there is not even room for one.
+            InputError: there is not even space for one.
         """
         if self.save_to_disk:
-            there = sum(1 for _ in Path(self.save_dir).glob("model_*.pth"))
-            check_room(Path(self.save_dir), size, max(1, keep + 2 - there))
+            existing = sum(1 for _ in Path(self.save_dir).glob("model_*.pth"))
+            check_disk_space(Path(self.save_dir), size, max(1, keep + 2 - existing))
 
     def save(self, name: str, resumable: bool = True, **kwargs: Any) -> None:
         """Write `{name}.pth`.
 
         Args:
-            name: file name without its ending.
-            resumable: whether it becomes the one to resume from.
+            name: file name without suffix.
+            resumable: whether `resume` starts from it.
             kwargs: further plain data to save.
         """
         if not self.save_to_disk:
             return
-        data = {"model": self.model.state_dict(), **self._about, **kwargs}
+        data = {"model": self.model.state_dict(), **self._metadata, **kwargs}
         data |= {key: item.state_dict() for key, item in self.checkpointables.items()}
         target = Path(self.save_dir) / f"{name}.pth"
         self.logger.info("Saving checkpoint to %s", target)
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                saving = SavingFile(file)
+                saving = DeferredErrorFile(file)
                 torch.save(data, cast(IO[bytes], saving))
                 saving.finish()
 
-        _replace(target, write, size_of(data))
+        _replace(target, write, tensor_bytes(data))
         if resumable:
             self.tag_last_checkpoint(target.name)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Name the checkpoint to resume from, atomically.
+        """Write the name of the checkpoint to resume from, atomically.
 
         Args:
-            last_filename_basename: a file name in the output folder.
+            last_filename_basename: file name in the output folder.
         """
         target = Path(self.save_dir) / "last_checkpoint"
         if target.is_dir():
-            target.rename(unused(target.with_name("last_checkpoint_folder")))
+            target.rename(unused_path(target.with_name("last_checkpoint_folder")))
         _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
 
     def resume(self) -> bool:
-        """Load the newest checkpoint of the output folder that fits; False if there is none.
-
-        All processes take the same one: what one of them cannot load is passed over by all.
+        """Load the newest checkpoint of the output folder that fits, the same in all processes; False if there is none.
 
         Raises:
             InputError: there are checkpoints, but none fits.
         """
-        refused: list[str] = []
+        rejected: list[str] = []
         candidates = self._candidates() if comm.is_main_process() else iter(())
         while path := comm.all_gather(next(candidates, None))[0]:
-            error = self._try(path)
-            errors = [said for said in comm.all_gather(error) if said]
+            errors = [error for error in comm.all_gather(self._try_load(path)) if error]
             if not errors:
-                for said in refused:
-                    self.logger.warning("%s; %s is taken instead", said, path)
+                for error in rejected:
+                    self.logger.warning("%s; %s is taken instead", error, path)
                 return True
-            refused += errors[:1]
-        if refused:
+            rejected += errors[:1]
+        if rejected:
             raise InputError(
-                f"{refused[0]} (and there is no other one in {self.save_dir} that fits; remove --resume to begin anew)"
+                f"{rejected[0]} (and there is no other one in {self.save_dir} that fits; remove --resume to begin anew)"
             )
         return False
 
-    def _try(self, path: Path) -> str:
-        """Load a checkpoint; why that is not possible, or ""."""
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load the newest checkpoint of the output folder with `resume`, else the one at `path`.
+
+        Raises:
+            InputError: there is no such checkpoint, or none that fits.
+        """
+        if resume:
+            if not self.resume():
+                raise InputError(f"OUTPUT_DIR: no checkpoint in {self.save_dir}; train first, or give MODEL.WEIGHTS")
+            return {}
+        if Path(path).suffix != ".pth" or not Path(path).is_file():
+            raise InputError(
+                f"MODEL.WEIGHTS: {path or 'empty'} is no checkpoint of a training; "
+                "give its model_final.pth, or --resume for the newest of OUTPUT_DIR"
+            )
+        return self.load(path)
+
+    def _try_load(self, path: Path) -> str:
+        """Load a checkpoint, and return the error, or ""."""
         try:
             self.load(str(path))
         except InputError as error:
@@ -152,31 +161,31 @@ class FrameworkCheckpointer(Checkpointer):
         return ""
 
     def _candidates(self) -> Iterator[Path]:
-        """The checkpoint to resume from, then the others, newest first."""
+        """The checkpoint that `last_checkpoint` names, then the others, newest first."""
         folder = Path(self.save_dir)
         files = {path.name: path for path in folder.glob("*.pth") if path.is_file()}
         tag = folder / "last_checkpoint"
-        last = files.pop(_tagged(tag), None)
+        last = files.pop(_read_tag(tag), None)
         if last:
             yield last
         elif tag.exists():
             self.logger.warning("%s: names no checkpoint that is there; trying the newest one", tag)
-        # Not the best one: it is saved when it is judged, perhaps after its step.
+        # Without the best one, which may be saved by an evaluation after its step.
         steps = [path for name, path in files.items() if STEP_FILE.fullmatch(name) or name == "model_final.pth"]
         yield from sorted(steps, key=_iteration, reverse=True)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
-        """Load a checkpoint, or nothing.
+        """Load a checkpoint completely, or fail.
 
         Args:
             path: the file.
             checkpointables: see `Checkpointer`.
 
         Returns:
-            what it holds besides.
+            the rest of its content.
 
         Raises:
-            InputError: it is damaged, would run code, or is of another model or of other classes.
+            InputError: it is damaged, would execute code, or has another model or other classes.
         """
         try:
             return super().load(path, checkpointables)
@@ -193,16 +202,16 @@ class FrameworkCheckpointer(Checkpointer):
         content = load_checkpoint(f)
         if not self.checkpointables.keys() <= content.keys():
             raise InputError(f"{f}: holds a model, but no training to go on with; begin one with it as MODEL.WEIGHTS")
-        check_model(Classes.of_checkpoint(content), self._classes, f)
+        check_model_classes(ClassNames.from_checkpoint(content), self._classes, f)
         return content
 
     def _load_model(self, checkpoint: Any) -> None:
         weights = checkpoint.pop("model")
-        check_fits(self.model.student, own_weights(weights), self._source, exactly=True)
+        check_compatible(self.model.student, select_weights(weights), self._source, exactly=True)
         wanted = self.model.state_dict()
         if not self._trains:
-            # What a framework keeps of the training images is of no use but to train on.
-            wanted, weights = _evaluated(wanted), _evaluated(weights)
+            # What a framework remembers of its training images serves training only.
+            wanted, weights = _for_evaluation(wanted), _for_evaluation(weights)
         wrong = [key for key in wanted if key not in weights or weights[key].shape != wanted[key].shape]
         wrong += [key for key in weights if key not in wanted]
         if wrong:
@@ -213,118 +222,47 @@ class FrameworkCheckpointer(Checkpointer):
         self.model.load_state_dict(weights, strict=self._trains)
 
 
-def _evaluated(state: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in state.items() if key.partition(".")[0] in (*OWNERS, "weigher")}
-
-
-def load_checkpoint(path: str) -> dict[str, Any]:
-    """A checkpoint's contents, on the CPU.
+def load_framework(cfg: Any, resume: bool = False) -> Framework:
+    """Load a trained framework in evaluation mode: the newest checkpoint with `resume`, else MODEL.WEIGHTS.
 
     Args:
-        path: a file that `FrameworkCheckpointer` or an export wrote.
+        cfg: the config of the training that wrote the checkpoint.
+        resume: the command line's `--resume`.
 
     Raises:
-        InputError: there is no such file, it cannot be read, would run code when loaded, or is no checkpoint of this
-            project, or one whose model this version would compute otherwise.
+        InputError: there is no such checkpoint, or it has another model.
     """
-    content = read_file(path)
-    if not is_checkpoint(content):
-        raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
-    check_about(content, path)
-    _check_resize(content["config"], path)
-    return {**content, "model": state_dict_of(content["model"], path)}
+    framework = build_framework(cfg)
+    FrameworkCheckpointer(framework, cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
+    return framework.eval()
 
 
-def _check_resize(config: str, path: str) -> None:
-    """Refuse a model of a version whose decoder resized ASPP's output in one way whatever the config said."""
-    head = read_config(config, path).get("MODEL", CfgNode()).get("SEM_SEG_HEAD", CfgNode())
-    # ASPP_POOL_NORM is as old as the decoder's regard for ALIGN_CORNERS.
-    if head.get("ALIGN_CORNERS") and "ASPP_POOL_NORM" not in head:
-        raise InputError(
-            f"{path}: its model resized ASPP's output without MODEL.SEM_SEG_HEAD.ALIGN_CORNERS, which is True; this "
-            "version's would compute other logits of its weights: train it anew"
-        )
+def _for_evaluation(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key.partition(".")[0] in (*MODEL_NAMES, "weigher")}
 
 
-def load_initial_weights(model: nn.Module, cfg: Any) -> None:
-    """Give a model its first weights, in place.
-
-    Args:
-        model: the student.
-        cfg: MODEL.WEIGHTS is a checkpoint of this project for the whole model, else whatever `load_backbone_weights`
-            takes. With MODEL.MATCH_CLASSES the checkpoint's classes may be others than the run's.
-
-    Raises:
-        InputError: it cannot be read or does not fit.
-    """
-    path = cfg.MODEL.WEIGHTS
-    if not path:
-        return
-    content = read_file(path)
-    weights = state_dict_of(content, path)
-    if is_checkpoint(content):
-        check_about(content, path)
-        trained, own = Classes.of_checkpoint(content), classes_of_run(cfg)
-        if not cfg.MODEL.MATCH_CLASSES:
-            check_model(trained, own, path)
-        elif trained.difference(own):
-            weights = match_classes(own_weights(weights), model, trained, own)
-        fit_model(model, weights, path)
-    else:
-        fit_backbone(model.get_submodule("backbone"), weights, path)
-
-
-def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
-    """Rebuild a trained model from a checkpoint alone.
-
-    Args:
-        path: the checkpoint.
-        which: "teacher" or "student"; by default the one to use, the teacher where there is one.
-        device: where to put the model.
-
-    Returns:
-        the model in evaluation mode, and what the checkpoint says of itself (see `describe_run`), with its config as
-            a CfgNode.
-
-    Raises:
-        InputError: the file is no checkpoint of this project, or has no such model.
-    """
-    checkpoint = load_checkpoint(path)
-    weights = checkpoint["model"]
-    if which:
-        weights = weights_of(which, weights)
-        if not weights:
-            raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
-    about = {key: checkpoint[key] for key in ABOUT}
-    about["config"] = restore_cfg(about["config"], path)
-    about["config"].MODEL.DEVICE = device
-    model = build_model(about["config"])
-    fit_model(model, weights, path)
-    return model.eval(), about
-
-
-def size_of(data: Any) -> int:
-    """Bytes of the tensors in nested dicts and lists, which is about what `torch.save` makes of them."""
+def tensor_bytes(data: Any) -> int:
+    """Bytes of all tensors in nested dicts and lists: about the size of the file that `torch.save` makes."""
     if isinstance(data, torch.Tensor):
         return data.untyped_storage().nbytes()
     if isinstance(data, dict):
-        return sum(map(size_of, data.values()))
-    return sum(map(size_of, data)) if isinstance(data, list | tuple) else 0
+        return sum(map(tensor_bytes, data.values()))
+    return sum(map(tensor_bytes, data)) if isinstance(data, list | tuple) else 0
 
 
 def _replace(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
-    """As `replace_file`, but what a killed process leaves has a name by which the next training clears it away."""
+    """`replace_file` with a temporary name that the next training removes, should this process be killed."""
     temporary = target.with_suffix(".tmp")
-    with writing(target, size):
+    with clear_write_errors(target, size):
         try:
             write(temporary)
             os.replace(temporary, target)
         except OSError:
-            temporary.unlink(missing_ok=True)  # the next save may need its room
+            temporary.unlink(missing_ok=True)  # the next save may need the space
             raise
 
 
-def _tagged(file: Path) -> str:
+def _read_tag(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -332,7 +270,7 @@ def _tagged(file: Path) -> str:
 
 
 def _iteration(path: Path) -> float:
-    """The step after which a checkpoint was saved; of one that cannot be read it is taken to be the last."""
+    """The step after which a checkpoint was saved; infinity if it cannot be read."""
     if step := STEP_FILE.fullmatch(path.name):
         return int(step[1])
     try:

@@ -1,4 +1,4 @@
-"""The classes of a trained model beside those of the data: whether they are the same, and learning others."""
+"""The classes of a model and of the data: comparing them, and carrying weights over to other classes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..utils.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# Layers with a row for each class, and, of a detector, a row for each of its classes and the background, and four.
+# Layers with one row per class; of a detector, one per class and background, and four per class.
 _CLASSIFIERS = ("sem_seg_head.predictor", "aux_head.layers.2")
 _BOX_CLASSIFIER, _BOX_REGRESSOR = "box_predictor.cls_score", "box_predictor.bbox_pred"
 _LISTED = 12
-"""Names of classes in a message, at most."""
+"""Most class names in a message."""
 
 Rows = list[tuple[int, int]]
-"""Pairs of a new row and of the old one that it is taken from."""
+"""Pairs of a new row and the old row that it is copied from."""
 
 
 @dataclass(frozen=True)
-class Classes:
-    """What a model or a data set takes its classes for.
+class ClassNames:
+    """The classes of a model or of a data set.
 
     Attributes:
         names: by class id.
-        objects: class ids of the detector's classes, in their order; empty where there is no detector.
-        owner: whose they are, for messages.
+        objects: class ids of the detector's classes, in their order; empty without a detector.
+        owner: the model or data set, for messages.
     """
 
     names: Sequence[str]
@@ -41,13 +41,13 @@ class Classes:
     owner: str
 
     @classmethod
-    def of_checkpoint(cls, content: Mapping[str, Any]) -> Classes:
-        """Those that a checkpoint was trained on; it passed `check_about`."""
+    def from_checkpoint(cls, content: Mapping[str, Any]) -> ClassNames:
+        """Read the classes of a checkpoint, or of other metadata that passed `check_metadata`."""
         return cls(content["classes"], content["objects"], "the checkpoint")
 
     @classmethod
-    def of_list(cls, name: str, cfg: Any) -> Classes:
-        """Those of a registered list of images, for a model of this config."""
+    def from_dataset(cls, name: str, cfg: Any) -> ClassNames:
+        """Read the classes of a registered data set, with the objects of MODEL.DETECTOR."""
         metadata = MetadataCatalog.get(name).as_dict() if name in MetadataCatalog else {}
         names = metadata.get("stuff_classes") or default_names(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
         objects = cfg.MODEL.DETECTOR.CLASSES if cfg.MODEL.DETECTOR.MODE in ("shared", "alone") else ()
@@ -55,14 +55,11 @@ class Classes:
 
     @property
     def named(self) -> bool:
-        """Whether somebody gave the names: those of a data set without any were made up."""
+        """Whether the names were given by a user, instead of the default names."""
         return list(self.names) != default_names(len(self.names))
 
-    def difference(self, other: Classes) -> str:
-        """The first class that is not the same, in words; "" where all are.
-
-        Where one of both has no names, ids are all there is to compare.
-        """
+    def difference(self, other: ClassNames) -> str:
+        """Describe the first class that differs, or return ""; if either has default names, only numbers count."""
         named = self.named and other.named
         ours, theirs = (list(c.names) if named else default_names(len(c.names)) for c in (self, other))
         kinds = [("class", ours, theirs)]
@@ -72,51 +69,51 @@ class Classes:
         for kind, *both in kinds:
             for index, (own, its) in enumerate(zip_longest(*both)):
                 if own != its:
-                    return f"{kind} {index} is {_said(own)} in {self.owner}, but {_said(its)} in {other.owner}"
+                    return f"{kind} {index} is {_quote(own)} in {self.owner}, but {_quote(its)} in {other.owner}"
         return ""
 
 
-def _said(name: str | None) -> str:
+def _quote(name: str | None) -> str:
     return "missing" if name is None else repr(name)
 
 
-def classes_of_run(cfg: Any) -> Classes:
-    """Those of a run's lists with masks, which must be the same in all of them.
+def get_run_classes(cfg: Any) -> ClassNames:
+    """Get the classes of a run, which must be the same in all of its data sets with masks.
 
     Args:
-        cfg: complete.
+        cfg: a complete config.
 
     Raises:
-        InputError: they are not.
+        InputError: the data sets have different classes.
     """
     lists = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.TEST.PSEUDO_LABELS)
-    known = [Classes.of_list(name, cfg) for name in lists or ("the config",)]
+    known = [ClassNames.from_dataset(name, cfg) for name in lists or ("the config",)]
     own = next((classes for classes in known if classes.named), known[0])
     for other in known:
-        check_list(own, other)
+        check_same_classes(own, other)
     return own
 
 
-def check_list(own: Classes, other: Classes) -> None:
-    """Check that two lists can be used by one run.
+def check_same_classes(own: ClassNames, other: ClassNames) -> None:
+    """Check that two data sets have the same classes, so that one run can use both.
 
     Raises:
-        InputError: they have other classes.
+        InputError: they differ.
     """
     if difference := own.difference(other):
         raise InputError(f"{other.owner}: {difference}; give lists of data sets with the same classes in one order")
 
 
-def check_model(model: Classes, data: Classes, path: str) -> None:
-    """Check that a trained model's classes are those of the data.
+def check_model_classes(model: ClassNames, data: ClassNames, path: str) -> None:
+    """Check that a trained model has the classes of the data.
 
     Args:
-        model: of the checkpoint.
-        data: of the run.
+        model: the checkpoint's classes.
+        data: the run's classes.
         path: of the checkpoint, for the message.
 
     Raises:
-        InputError: they are not.
+        InputError: they differ.
     """
     difference = model.difference(data)
     if not difference:
@@ -130,43 +127,45 @@ def check_model(model: Classes, data: Classes, path: str) -> None:
     )
 
 
-def match_classes(weights: Mapping[str, Tensor], model: nn.Module, old: Classes, new: Classes) -> dict[str, Tensor]:
-    """The weights of a model of other classes: those of a class are found by its name.
+def match_classes(
+    weights: Mapping[str, Tensor], model: nn.Module, old: ClassNames, new: ClassNames
+) -> dict[str, Tensor]:
+    """Rearrange the weights of a model with other classes, matching classes by name.
 
     Args:
         weights: of a model with the `old` classes.
-        model: with the `new` classes; its own, random weights are those of classes that `weights` does not have.
+        model: with the `new` classes; classes that `weights` lacks take its own, random weights.
         old: classes of `weights`.
         new: classes of `model`.
     """
-    rows = _same(old.names, new.names)
+    rows = _match_names(old.names, new.names)
     kept = [new.names[index] for index, _ in rows]
-    begun = [name for name in new.names if name not in kept]
+    added = [name for name in new.names if name not in kept]
     logger.warning(
         "MODEL.MATCH_CLASSES: %s keep their weights, %s begin anew",
-        *(", ".join(names[:_LISTED]) + ", ..." * (len(names) > _LISTED) or "none" for names in (kept, begun)),
+        *(", ".join(names[:_LISTED]) + ", ..." * (len(names) > _LISTED) or "none" for names in (kept, added)),
     )
-    boxes = _same(*([classes.names[index] for index in classes.objects] for classes in (old, new)))
+    boxes = _match_names(*([classes.names[index] for index in classes.objects] for classes in (old, new)))
     background = (len(new.objects), len(old.objects))
     matched = dict(weights)
     for key, own in model.state_dict().items():
         layer = key.rpartition(".")[0]
         if layer in _CLASSIFIERS:
-            matched |= _moved(key, weights, own, rows, len(old.names))
+            matched |= _copy_rows(key, weights, own, rows, len(old.names))
         elif layer.endswith(_BOX_CLASSIFIER):
-            matched |= _moved(key, weights, own, [*boxes, background], len(old.objects) + 1)
-        elif layer.endswith(_BOX_REGRESSOR) and len(own) == 4 * len(new.objects):  # else for all classes at once
+            matched |= _copy_rows(key, weights, own, [*boxes, background], len(old.objects) + 1)
+        elif layer.endswith(_BOX_REGRESSOR) and len(own) == 4 * len(new.objects):  # otherwise it is class-agnostic
             quadruple = [(4 * to + i, 4 * source + i) for to, source in boxes for i in range(4)]
-            matched |= _moved(key, weights, own, quadruple, 4 * len(old.objects))
+            matched |= _copy_rows(key, weights, own, quadruple, 4 * len(old.objects))
     return matched
 
 
-def _same(old: Sequence[str], new: Sequence[str]) -> Rows:
+def _match_names(old: Sequence[str], new: Sequence[str]) -> Rows:
     return [(index, old.index(name)) for index, name in enumerate(new) if name in old]
 
 
-def _moved(key: str, weights: Mapping[str, Tensor], own: Tensor, rows: Rows, count: int) -> dict[str, Tensor]:
-    """The new weights under `key`; none if there are no old ones in this shape, which is said where they are loaded."""
+def _copy_rows(key: str, weights: Mapping[str, Tensor], own: Tensor, rows: Rows, count: int) -> dict[str, Tensor]:
+    """The new weights under `key`, or nothing if the old ones have another shape, which loading them reports."""
     tensor = weights.get(key)
     if tensor is None or tensor.shape != (count, *own.shape[1:]):
         return {}

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: writing it down, and reading its config."""
+"""Building a checkpoint's metadata (see `wpl_d2.modeling.model_metadata`), and restoring the config from it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
 from ..config import get_cfg
-from ..config.config import RENAMED, set_value
+from ..config.config import leaf_keys, set_value, translate
+from ..config.layers import flatten
 from ..data.datasets.folder import class_names_and_colors
 from ..modeling.model_metadata import read_config
-from ..utils.errors import InputError
-from .classes import classes_of_run
+from .classes import get_run_classes
 
 logger = logging.getLogger(__name__)
 
 
-def describe_run(cfg: Any) -> dict[str, Any]:
-    """What a checkpoint says of itself, as plain data: its config, class names, colours and preprocessing.
+def build_metadata(cfg: Any) -> dict[str, Any]:
+    """Build the metadata of a run's checkpoints.
 
     Args:
-        cfg: complete; classes of a data set that other code registered without names or colours get some.
+        cfg: a complete config; classes that a data set registers without names or colours get default ones.
 
     Raises:
         InputError: the run's data sets have different classes.
     """
-    data = classes_of_run(cfg).owner
+    data = get_run_classes(cfg).owner
     known = MetadataCatalog.get(data).as_dict() if data in MetadataCatalog else {}
     classes, colors = class_names_and_colors(known, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)
     return {
@@ -47,30 +47,21 @@ def restore_cfg(text: str, source: str = "the model") -> CfgNode:
     """The config in what a checkpoint or an exported file says of itself.
 
     Args:
-        text: as `describe_run` dumped it, perhaps long ago: keys that are newer than it have their defaults, renamed
-            ones their new names, and those that are no more are left out.
-        source: its file, for the message.
+        text: as `build_metadata` dumped it, perhaps by a former version. Keys that it lacks have their defaults,
+            renamed ones are translated, and a warning names those that this version does not know.
+        source: its file, for messages.
 
     Raises:
         InputError: it is no config.
     """
-    cfg = get_cfg()
-    try:
-        _merge_known(cfg, read_config(text, source), cfg)
-    except (AssertionError, KeyError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source}: its config does not fit ({error}); give a file of this project's") from error
-    return cfg
-
-
-def _merge_known(node: CfgNode, old: CfgNode, cfg: CfgNode, prefix: str = "") -> None:
-    for key, value in old.items():
-        if isinstance(value, CfgNode) and isinstance(node.get(key), CfgNode):
-            _merge_known(node[key], value, cfg, f"{prefix}{key}.")
-        elif key in node:
-            node.merge_from_other_cfg(CfgNode({key: value}))
-        elif f"{prefix}{key}" in RENAMED:
-            set_value(cfg, RENAMED[f"{prefix}{key}"], value, "the model's config")
+    cfg, unknown = get_cfg(), []
+    known = set(leaf_keys(cfg))
+    for old_key, old_value in flatten(read_config(text, source)):
+        key, value = translate(old_key, old_value)
+        if key in known:
+            set_value(cfg, key, value, f"{source}: its config")
         else:
-            logger.info("The key %s%s of the training is no more", prefix, key)
+            unknown.append(f"{key} ({value!r})")
+    if unknown:
+        logger.warning("%s: its config has keys that this version does not know: %s", source, ", ".join(unknown))
+    return cfg

@@ -1,4 +1,4 @@
-"""The output folder of a training: whose it is, what an earlier run left in it, and whether there is room."""
+"""The output folder of a training: its lock, the files of an earlier run, and its disk space."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from pathlib import Path
 from typing import IO
 
 from ..utils.errors import InputError
-from ..utils.files import free_space, in_units, unused, writing
+from ..utils.files import clear_write_errors, format_bytes, free_space, unused_path
 
 logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
-_TRIES, _PAUSE = 5, 0.2  # seconds; another process may just be looking whether the folder is free
-_HELD: dict[Path, IO[str]] = {}
-"""The open lock files of this process, by folder: the lock is gone when they are, however the process ends."""
+_TRIES, _PAUSE = 5, 0.2  # seconds; another process may just be checking whether the folder is free
+_LOCKED: dict[Path, IO[str]] = {}
+"""This process's open lock files by folder. The lock ends with them, however the process ends."""
 
 _CHECKPOINTS = ("model_*.pth", "last_checkpoint")
-_OF_A_RUN = (
+_RUN_FILES = (
     *_CHECKPOINTS,
     *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "environment.txt", "preview.png"),
     "inference",
 )
-"""What a training leaves in its folder."""
+"""The files of a training."""
 
 
-def check_folder(folder: Path) -> None:
-    """Check that a training can have a folder, which is made.
+def check_folder_free(folder: Path) -> None:
+    """Create a folder, and check that a training can use it.
 
     Raises:
-        InputError: it cannot be written, or another training has it.
+        InputError: it cannot be written to, or another training uses it.
     """
-    if folder.resolve() not in _HELD:
+    if folder.resolve() not in _LOCKED:
         _open_and_lock(folder).close()
 
 
-def claim_folder(folder: Path) -> None:
-    """Keep other trainings out of a folder until `release_folder`, or until this process ends in whatever way.
+def lock_folder(folder: Path) -> None:
+    """Lock a folder against other trainings until `unlock_folder`, or until this process ends.
 
-    The lock holds among the machines that share the disk too, where its file system has locks. In one process two
-    trainers can have one folder.
+    Machines that share the disk are locked out too, if its file system supports locks. Trainers in one process may
+    share a folder.
 
     Raises:
-        InputError: it cannot be written, or another training has it.
+        InputError: the folder cannot be written to, or another training uses it.
     """
     place = folder.resolve()
-    if place in _HELD:
+    if place in _LOCKED:
         return
     file = _open_and_lock(folder)
-    with writing(folder / _LOCK):
+    with clear_write_errors(folder / _LOCK):
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
-    _HELD[place] = file
+    _LOCKED[place] = file
 
 
-def release_folder(folder: Path) -> None:
-    """Let other trainings have a folder again; nothing is done if it is not claimed."""
-    if file := _HELD.pop(folder.resolve(), None):
+def unlock_folder(folder: Path) -> None:
+    """Unlock a folder, if it is locked."""
+    if file := _LOCKED.pop(folder.resolve(), None):
         file.close()
 
 
 def _open_and_lock(folder: Path) -> IO[str]:
-    with writing(folder):
+    with clear_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with writing(folder / _LOCK):
+    with clear_write_errors(folder / _LOCK):
         file = (folder / _LOCK).open("a+")
     for _ in range(_TRIES):
         try:
@@ -88,34 +88,34 @@ def _open_and_lock(folder: Path) -> IO[str]:
     )
 
 
-def _forget() -> None:
-    # A lock is one with all copies of its file: a loader's worker that outlives its parent would keep it.
-    for file in _HELD.values():
+def _close_inherited() -> None:
+    # All copies of an open file share its lock: a loader's worker that outlives its parent would keep it.
+    for file in _LOCKED.values():
         file.close()
-    _HELD.clear()
+    _LOCKED.clear()
 
 
-os.register_at_fork(after_in_child=_forget)
+os.register_at_fork(after_in_child=_close_inherited)
 
 
-def has_run(folder: Path) -> bool:
-    """Whether a training in a folder got so far that it left something to keep."""
+def has_previous_run(folder: Path) -> bool:
+    """Whether a folder has a checkpoint or metrics of a training."""
     metrics = folder / "metrics.json"
     return bool(_matches(folder, _CHECKPOINTS)) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
-def put_aside(folder: Path) -> Path | None:
-    """Move what an earlier run left in a folder into a folder below it: nothing of it is of the run that begins.
+def move_aside(folder: Path) -> Path | None:
+    """Move the files of an earlier run into a subfolder, so that a new run does not mix with them.
 
     Returns:
-        `earlier`, or the first of `earlier_2`, `earlier_3`, ... that is free; None if there was no run.
+        the first unused of `earlier`, `earlier_2`, ..., or None if there was no run.
     """
-    if not has_run(folder):
+    if not has_previous_run(folder):
         return None
-    aside = unused(folder / "earlier")
-    with writing(aside):
+    aside = unused_path(folder / "earlier")
+    with clear_write_errors(aside):
         aside.mkdir()
-        for path in _matches(folder, _OF_A_RUN):
+        for path in _matches(folder, _RUN_FILES):
             path.replace(aside / path.name)
     return aside
 
@@ -124,26 +124,26 @@ def _matches(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
     return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
-def check_room(folder: Path, size: int, count: int) -> None:
-    """Check that checkpoints will have room.
+def check_disk_space(folder: Path, size: int, count: int) -> None:
+    """Check that the disk has space for checkpoints, and warn if only for some of them.
 
     Args:
         folder: of the training.
-        size: bytes of one checkpoint.
-        count: how many there will be at once, beside those that are there.
+        size: bytes per checkpoint.
+        count: how many there will be, beside existing ones.
 
     Raises:
-        InputError: there is no room for a single one.
+        InputError: there is not even space for one.
     """
     free = free_space(folder)
     if free < size:
         raise InputError(
-            f"OUTPUT_DIR: {folder} has {in_units(free)} free, and one checkpoint takes {in_units(size)}; "
+            f"OUTPUT_DIR: {folder} has {format_bytes(free)} free, and one checkpoint takes {format_bytes(size)}; "
             "make room there, or choose a folder on another disk"
         )
     if free < size * count:
         logger.warning(
             "OUTPUT_DIR: %s has %s free, and the %d checkpoints to come take %s each; make room there, or lower "
             "SOLVER.CHECKPOINTS_TO_KEEP",
-            *(folder, in_units(free), count, in_units(size)),
+            *(folder, format_bytes(free), count, format_bytes(size)),
         )

@@ -1,5 +1,6 @@
-"""Every key of a run, what it may be, and how its values are read."""
+"""The config of a run: its keys, their defaults and valid values, and how files and command lines set them."""
 
 from .config import get_cfg, load_cfg, override
+from .reference import reference
 
-__all__ = ["get_cfg", "load_cfg", "override"]
+__all__ = ["get_cfg", "load_cfg", "override", "reference"]

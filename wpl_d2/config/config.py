@@ -1,55 +1,83 @@
-"""A run's config: the defaults, overlaid by YAML files and a command line; what does not fit is refused in words."""
+"""The config of a run: the defaults, then YAML files, then the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from itertools import zip_longest
-from typing import IO, Any
+from typing import Any
 
-import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
-# Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
-from .. import modeling  # noqa: F401
-from ..utils.errors import InputError, nearest
-from ..utils.files import refuse_repeated_keys
-from .defaults import add_wpl_config
-from .validation import check_overrides, check_values
-
-RENAMED = {"WEIGHTING.SIMILARITY": "WEIGHTING.KIND"}
-"""Keys of former versions, and what they are called now."""
+from ..utils.errors import InputError, suggest
+from .keys import KEYS, RENAMED, RENAMED_VALUES
+from .layers import COMMAND_LINE, Layer, drop_overridden_epochs, read_layers
+from .validation import check_config, check_overrides
 
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
 def get_cfg() -> CN:
-    """A copy of Detectron2's default config with this project's keys and defaults."""
+    """Detectron2's default config with this project's keys and defaults."""
+    # Registers the model: whoever has the config, such as a script with `DefaultPredictor`, can build it.
+    from .. import modeling  # noqa: F401
+
     cfg = get_detectron2_cfg()
     add_deeplab_config(cfg)
     add_wpl_config(cfg)
+    for old, new in RENAMED.items():
+        cfg.register_renamed_key(old, new)  # for configs that Detectron2's own methods merge
     return cfg
 
 
+def add_wpl_config(cfg: CN) -> None:
+    """Add the keys of keys.py with their defaults to `cfg`, in place."""
+    for key in KEYS:
+        *sections, name = key.name.split(".")
+        node = cfg
+        for section in sections:
+            node = node.setdefault(section, CN())
+        node[name] = deepcopy(key.default)
+
+
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
-    """The defaults, overlaid by a YAML file and by `KEY VALUE` pairs.
+    """The defaults with the values of a YAML file and of `KEY VALUE` pairs, checked; DATASETS.SPLIT filled in.
 
     Args:
         config_file: path of a YAML config; "" for none.
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: a file that cannot be read, an unknown key (the message names the nearest valid ones), a value of
-            another type than the key's or out of its range, or a key of another backbone.
+        InputError: a file that cannot be read, an unknown key (the message names the nearest ones), an invalid value,
+            keys that contradict each other, or an override that only another backbone reads.
+    """
+    # Data sets know their splits, and what reads them knows this package.
+    from ..data.datasets.split import choose_split
+
+    if problem := find_misplaced(opts, set(leaf_keys(get_cfg()))):
+        raise InputError(f"{COMMAND_LINE}: {problem}")
+    layers = read_layers(config_file, opts)
+    cfg = merge_layers(layers)
+    choose_split(cfg, layers)
+    drop_overridden_epochs(cfg, layers)
+    check_config(cfg)
+    check_overrides(cfg, opts[::2])
+    return cfg
+
+
+def merge_layers(layers: Sequence[Layer]) -> CN:
+    """The defaults, overlaid by each layer in turn.
+
+    Raises:
+        InputError: an unknown key, or a value of another type than the key's.
     """
     cfg = get_cfg()
-    for key, value in read_values(config_file) if config_file else ():
-        set_value(cfg, key, value, config_file)
-    override(cfg, opts)
-    check_values(cfg)
-    check_overrides(cfg, opts[::2])
+    for source, values in layers:
+        for key, value in values.items():
+            set_value(cfg, key, value, source)
     return cfg
 
 
@@ -64,66 +92,34 @@ def override(cfg: CN, opts: Sequence[str]) -> None:
         InputError: an unknown key, a key without a value, or a value of another type than the key's.
     """
     if problem := find_misplaced(opts, set(leaf_keys(cfg))):
-        raise InputError(f"overrides: {problem}")
+        raise InputError(f"{COMMAND_LINE}: {problem}")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
-        set_value(cfg, key, value, "overrides")
-
-
-def read_values(file: str) -> Iterator[tuple[str, Any]]:
-    """The keys, such as "SOLVER.MAX_ITER", and values of a YAML config and of what its `_BASE_` names.
-
-    Raises:
-        InputError: one of these files is missing, is no YAML, has a tag that would run code or a key twice, or holds no
-            keys.
-    """
-    try:
-        content = _ConfigFile.load_yaml_with_base(file, allow_unsafe=False)
-        if {"classes", "lists"} <= content.keys():
-            raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
-        return flatten(dict(content.items()))
-    except OSError as error:
-        raise InputError(f"{error.filename or file}: {error.strerror}; give a YAML file, see configs/") from error
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(f"{file}: {error.problem}; only plain YAML is read, remove the tag") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: is no YAML ({' '.join(str(error).split())}); mend it there") from error
-    except (AssertionError, AttributeError, RecursionError, TypeError) as error:
-        # Detectron2 takes for granted that every file is a mapping, and that no _BASE_ leads back to its own file.
-        raise InputError(
-            f"{file}: it, or a _BASE_ of it, does not consist of `KEY: value`; write it as configs/quickstart.yaml"
-        ) from error
-
-
-class _ConfigFile(CN):
-    """Detectron2's reader, for each of whose files, those of `_BASE_` too, a key may be given once."""
-
-    @classmethod
-    def _open_cfg(cls, filename: str) -> IO[str]:
-        with super()._open_cfg(filename) as file:
-            refuse_repeated_keys(filename, file.read())
-        return super()._open_cfg(filename)
+        set_value(cfg, key, value, COMMAND_LINE)
 
 
 def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
-    """Set one key, in place. A whole number does for a key that takes any; lists, tuples and bare names do for names.
+    """Set one key, in place.
+
+    Whole numbers are accepted for floats; lists, tuples and single names for lists of names.
 
     Args:
         cfg: not frozen.
         key: such as "SOLVER.MAX_ITER".
-        value: as YAML or the command line has it; text is read as Python's literal if it is one.
+        value: from YAML or the command line; text that is a Python literal is read as one.
         source: where it comes from, for the message.
 
     Raises:
-        InputError: there is no such key, or its values are of another type.
+        InputError: the key is unknown or renamed, or its values are of another type.
     """
-    if key in RENAMED:
-        raise InputError(f"{source}: {key} is now {RENAMED[key]}; write that")
+    if (present := translate(key, value)) != (key, value):
+        old, new = (key, present[0]) if key in RENAMED else (f"{key} {value}", present[1])
+        raise InputError(f"{source}: {old} is now {new}; write that")
     *path, name = key.split(".")
     node: Any = cfg
     for part in path:
         node = node.get(part) if isinstance(node, CN) else None
     if not isinstance(node, CN) or name not in node:
-        mend = nearest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/defaults.py")
+        mend = suggest(key, leaf_keys(cfg), otherwise="see wpl_d2/config/keys.py")
         raise InputError(f"{source}: no config key {key}; {mend}")
     old = node[name]
     if isinstance(old, CN):
@@ -137,12 +133,18 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
         ) from error
 
 
+def translate(key: str, value: Any) -> tuple[str, Any]:
+    """A key and its value as they are called now, if a former version called them otherwise."""
+    key = RENAMED.get(key, key)
+    return key, RENAMED_VALUES.get(key, {}).get(value, value) if isinstance(value, str) else value
+
+
 def find_misplaced(opts: Sequence[str], keys: Collection[str]) -> str:
-    """What makes a command line's overrides no list of KEY VALUE pairs, and how to mend it; "" if they are one.
+    """Why a command line's overrides are no list of KEY VALUE pairs, and how to mend it; "" if they are one.
 
     Args:
         opts: keys and values in turn.
-        keys: those that there are.
+        keys: all valid ones.
     """
     joined = next((word for word in opts[::2] if "=" in word and word.partition("=")[0] in keys), "")
     if joined:
@@ -167,19 +169,12 @@ def leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys such as "SOLVER.MAX_ITER", and values, of mappings within mappings."""
-    for key, value in content.items():
-        if isinstance(value, dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _fit(value: Any, old: Any) -> Any:
-    """A value in the type of the one before it, where that changes nothing of what it says."""
+    """The value in the type of the old one, where that does not change its meaning."""
     if isinstance(old, float):
         return _whole_to_float(value)
+    if isinstance(old, str) and isinstance(value, str) and type(CN._decode_cfg_value(value)) in (int, float):
+        return repr(value)  # a split such as 1_16, which Python reads as 116
     names = isinstance(old, list | tuple) and bool(old) and all(isinstance(name, str) for name in old)
     return type(old)(_split_names(value)) if names and isinstance(CN._decode_cfg_value(value), str) else value
 
@@ -196,9 +191,9 @@ def _whole_to_float(value: Any) -> Any:
 
 
 def _example(old: Any, given: Any) -> str:
-    """What could be written in place of a value of the wrong type."""
+    """What to write instead of a value of the wrong type."""
     if isinstance(old, str):
-        return f"text, such as \"'{given}'\""
+        return f"text, in quotes: '{given}'"
     if not isinstance(old, list | tuple):
         return _KINDS.get(type(old), type(old).__name__)
     parts = _split_names(given) if isinstance(given, str) else [given] * max(1, len(old))

@@ -1,108 +1,21 @@
-"""Which values the keys of a config can have, and which of Detectron2's keys do nothing here: two tables."""
+"""Which configs are valid: every check that needs neither data nor weights nor a model.
+
+What a single framework requires is in its `check_config`; names of a registry are checked where it is read.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
+from .keys import KEYS, UNUSED
+from .layers import value_of
 
 _GROUPS = 32  # of Detectron2's GN
-_SCHEDULERS = ("WarmupPolyLR", "WarmupCosineLR", "WarmupMultiStepLR", "WarmupStepWithFixedGammaLR")
-_CLIP_TYPES = ("value", "norm")
-
-
-def _numbers(value: Any, count: int) -> bool:
-    return len(value) == count and all(type(number) in (int, float) for number in value)
-
-
-def _share(value: float) -> bool:
-    return 0 <= value <= 1
-
-
-def _positive(value: float) -> bool:
-    return value > 0
-
-
-def _not_negative(value: float) -> bool:
-    return value >= 0
-
-
-def _odd(value: int) -> bool:
-    return value > 0 and value % 2 == 1
-
-
-def _size(value: Any) -> bool:
-    return len(value) == 2 and all(type(length) is int and length > 0 for length in value)
-
-
-def _range(value: Any) -> bool:
-    return _numbers(value, 2) and 0 < value[0] <= value[1]
-
-
-def _area(value: Any) -> bool:
-    return _range(value) and value[1] <= 1
-
-
-def _jitter(value: Any) -> bool:
-    return _numbers(value, 4) and min(value) >= 0 and value[3] <= 0.5
-
-
-# What values do, how to mend others, and the keys that this holds for. What concerns one framework alone, or is known
-# where something is built, is checked there.
-_RULES: tuple[tuple[Callable[[Any], bool], str, tuple[str, ...]], ...] = (
-    (
-        _share,
-        "set it from 0 to 1",
-        (
-            *(
-                "FRAMEWORK.THRESHOLD",
-                "FRAMEWORK.OHEM.THRESHOLD",
-                "WEIGHTING.LABELED_CONF",
-                "RPPI.CONF",
-                "RPPI.BOX_SCORE",
-            ),
-            *("FRAMEWORK.EMA_DECAY", "FRAMEWORK.CUTMIX.PROB", "FRAMEWORK.AEL.MOMENTUM", "INPUT.PASTE.PROB"),
-            "WEIGHTING.MOMENTUM",
-            *("INPUT.STRONG.JITTER_PROB", "INPUT.STRONG.GRAY_PROB", "INPUT.STRONG.BLUR_PROB", "TEST.BOX_IOU"),
-            *("MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", "MODEL.AUX_HEAD.DROPOUT", "MODEL.TIMM.BN_MOMENTUM"),
-        ),
-    ),
-    (
-        _positive,
-        "set it above 0",
-        (
-            *("SOLVER.MAX_ITER", "SOLVER.IMS_PER_BATCH", "SOLVER.BASE_LR", "SOLVER.CHECKPOINTS_TO_KEEP"),
-            "WEIGHTING.POWER",
-        ),
-    ),
-    (
-        _not_negative,
-        "set it to 0 or more",
-        (
-            *("SOLVER.WARMUP_ITERS", "SOLVER.UNLABELED_IMS_PER_BATCH", "SOLVER.REFERENCE_IMS_PER_BATCH"),
-            *("FRAMEWORK.ALPHA", "FRAMEWORK.BURN_IN", "FRAMEWORK.EMA_COPY_STEPS", "INPUT.SCALE_BASE"),
-            *("DATALOADER.NUM_WORKERS", "DATASETS.MIN_BOX_AREA", "MODEL.TIMM.BN_EPS"),
-        ),
-    ),
-    (_odd, "set it to 1, 3 or another odd number", ("MODEL.SEM_SEG_HEAD.ASPP_FUSE_KERNEL",)),
-    (_size, "give (height, width) in pixels, such as (321, 321)", ("INPUT.CROP_SIZE",)),
-    (
-        _range,
-        "give (lowest, highest), both above 0",
-        ("INPUT.SCALE_RANGE", "INPUT.STRONG.BLUR_SIGMA", "INPUT.PASTE.SCALE_RANGE", "FRAMEWORK.CUTMIX.RATIO"),
-    ),
-    (_area, "give (lowest, highest), above 0 and up to 1", ("FRAMEWORK.CUTMIX.AREA",)),
-    (
-        _jitter,
-        "give brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
-        ("INPUT.STRONG.JITTER",),
-    ),
-)
-
 _RESNET, _TIMM, _XCEPTION = _BACKBONES = (
     "build_unified_resnet_backbone",
     "build_timm_backbone",
@@ -113,65 +26,60 @@ _OF_BACKBONES = {
     **dict.fromkeys(("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.STEM_TYPE"), (_RESNET,)),
     **dict.fromkeys(("MODEL.RESNETS.RES5_BLOCK_DILATIONS", "MODEL.RESNETS.STRIDE_IN_1X1"), (_RESNET,)),
 }
-"""Keys that some of the project's backbones alone read."""
-
-_OWN_DESCRIPTION = "the data set's DESCRIPTION says it (ignore)"
-_OWN_CROP = "set INPUT.CROP_SIZE and INPUT.SCALE_RANGE"
-_UNUSED = {
-    "DATALOADER.ASPECT_RATIO_GROUPING": "all crops have one size",
-    "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "all listed images are used",
-    "DATALOADER.SAMPLER_TRAIN": "images come in counted permutations",
-    "INPUT.CROP.ENABLED": _OWN_CROP,
-    "INPUT.CROP.SIZE": _OWN_CROP,
-    "INPUT.CROP.TYPE": _OWN_CROP,
-    "INPUT.MAX_SIZE_TRAIN": _OWN_CROP,
-    "INPUT.MIN_SIZE_TRAIN": _OWN_CROP,
-    "INPUT.MIN_SIZE_TRAIN_SAMPLING": _OWN_CROP,
-    "MODEL.RESNETS.RES5_DILATION": "set MODEL.BACKBONE.OUTPUT_STRIDE and MODEL.RESNETS.RES5_BLOCK_DILATIONS",
-    "MODEL.SEM_SEG_HEAD.IGNORE_VALUE": _OWN_DESCRIPTION,
-    "MODEL.SEM_SEG_HEAD.LOSS_TYPE": "set FRAMEWORK.OHEM.ENABLED for hard pixels",
-    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": "set FRAMEWORK.ALPHA and MODEL.DETECTOR.LOSS_WEIGHT, the factors of the others",
-    "SOLVER.REFERENCE_WORLD_SIZE": "set SOLVER.REFERENCE_IMS_PER_BATCH",
-    "TEST.AUG.ENABLED": "set TEST.INFERENCE.FLIP and TEST.INFERENCE.SCALES",
-    "TEST.AUG.FLIP": "set TEST.INFERENCE.FLIP",
-    "TEST.AUG.MIN_SIZES": "set TEST.INFERENCE.SCALES",
-    "TEST.PRECISE_BN.ENABLED": "statistics are those of the training",
-}
-"""Keys of Detectron2 that nothing here reads, and what to do instead."""
+"""Keys that only some of the project's backbones read."""
 
 
-def check_values(cfg: CfgNode) -> None:
-    """Refuse values that could only fail, or silently do something else, later.
+def check_config(cfg: CfgNode) -> None:
+    """Reject invalid values and keys that contradict each other.
+
+    Args:
+        cfg: complete, but for what is filled in from the data set.
 
     Raises:
-        InputError: a value out of its key's range; the message says what it can be.
+        InputError: the message names the key and what it may be.
     """
-    for holds, mend, keys in _RULES:
-        for key in keys:
-            value = _value(cfg, key)
-            if not holds(value):
-                raise InputError(f"{key}: {value!r} is out of its range; {mend}")
-    check_name("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, _SCHEDULERS)
-    check_name("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", cfg.SOLVER.CLIP_GRADIENTS.CLIP_TYPE, _CLIP_TYPES)
-    head = cfg.MODEL.SEM_SEG_HEAD
-    for key in ("PROJECT_CHANNELS", "CONVS_DIM", "ASPP_CHANNELS"):
-        widths = head[key] if key == "PROJECT_CHANNELS" else [head[key]]
-        if head.NORM == "GN" and any(width % _GROUPS for width in widths):
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.{key}: GN has {_GROUPS} groups, into which {head[key]} does not divide; "
-                f"take a multiple of {_GROUPS}, or another MODEL.SEM_SEG_HEAD.NORM"
-            )
+    for section in dict.fromkeys(key.name.partition(".")[0] for key in KEYS):
+        check_section(cfg, section)
+
+
+def check_section(cfg: CfgNode, section: str) -> None:
+    """`check_config` for the keys of one section, such as "TEST.INFERENCE", and of the sections in it."""
+    for key in KEYS:
+        if f"{key.name}.".startswith(f"{section}."):
+            key.constraint.check(key.name, value_of(cfg, key.name))
+    for name, check in _RULES.items():
+        if f"{name}.".startswith(f"{section}."):
+            check(cfg)
+
+
+def check_device(key: str, device: str) -> None:
+    """Check that a model can be put on a device.
+
+    Args:
+        key: what the user set, for the message.
+        device: the value set, such as "cuda:1".
+
+    Raises:
+        InputError: PyTorch knows no such device, or it is a GPU that is not there.
+    """
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
+    count = torch.cuda.device_count()
+    if kind.type == "cuda" and (kind.index or 0) >= count:
+        raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")
 
 
 def check_overrides(cfg: CfgNode, given: Collection[str]) -> None:
-    """Refuse keys of another backbone than the config's, which a user takes for a choice of the model.
+    """Reject keys of another backbone than the config's: whoever sets one expects it to have an effect.
 
     Args:
         cfg: the config, with the overrides.
         given: keys that a command line sets; a file may set them for others that have it as their `_BASE_`.
 
     Raises:
-        InputError: one of them does nothing.
+        InputError: one of them has no effect.
     """
     chosen = cfg.MODEL.BACKBONE.NAME
     for key in given:
@@ -184,19 +92,143 @@ def check_overrides(cfg: CfgNode, given: Collection[str]) -> None:
 
 
 def warn_unused(cfg: CfgNode, default: CfgNode) -> None:
-    """Log a warning for each of Detectron2's keys that was set, and does nothing here.
+    """Log a warning for each of Detectron2's keys that was set and has no effect here.
 
     Args:
         cfg: the config.
         default: the one in which nothing was set.
     """
-    for key, mend in _UNUSED.items():
-        if _value(cfg, key) != _value(default, key):
+    for key, mend in UNUSED.items():
+        if value_of(cfg, key) != value_of(default, key):
             logging.getLogger(__name__).warning("%s: has no effect here; %s", key, mend)
 
 
-def _value(cfg: CfgNode, key: str) -> Any:
-    value: Any = cfg
-    for part in key.split("."):
-        value = value[part]
-    return value
+def _check_scale(cfg: CfgNode) -> None:
+    ranges = {"INPUT.SCALE_RANGE": True, "INPUT.PASTE.SCALE_RANGE": cfg.INPUT.PASTE.PROB > 0}
+    for key, used in ranges.items():
+        low, high = value_of(cfg, key)
+        if cfg.INPUT.SCALE_BALANCED and used and not low <= 1 <= high:
+            raise InputError(
+                f"INPUT.SCALE_BALANCED: 1 is not inside {key} {(low, high)}; widen that, or set this to False"
+            )
+
+
+def _check_backbone(cfg: CfgNode) -> None:
+    backbone, resnets = cfg.MODEL.BACKBONE, cfg.MODEL.RESNETS
+    dilations = tuple(resnets.RES5_BLOCK_DILATIONS)
+    if backbone.NAME == _RESNET and backbone.OUTPUT_STRIDE == 8 and min(dilations) < 2:
+        raise InputError(
+            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {dilations} at output stride 8, where res4 has dilation 2; give at "
+            "least that, such as (2, 4, 4) or (4, 8, 16)"
+        )
+    if backbone.NAME in (_TIMM, _XCEPTION):
+        if backbone.FREEZE_AT:
+            raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
+        if resnets.NORM in ("GN", ""):
+            raise InputError(
+                f"MODEL.RESNETS.NORM: not {resnets.NORM!r} for timm backbones; choose auto, BN or FrozenBN"
+            )
+
+
+def _check_group_norm(cfg: CfgNode) -> None:
+    head = cfg.MODEL.SEM_SEG_HEAD
+    for key in ("PROJECT_CHANNELS", "CONVS_DIM", "ASPP_CHANNELS"):
+        widths = head[key] if key == "PROJECT_CHANNELS" else [head[key]]
+        if head.NORM == "GN" and any(width % _GROUPS for width in widths):
+            raise InputError(
+                f"MODEL.SEM_SEG_HEAD.{key}: GN has {_GROUPS} groups, into which {head[key]} does not divide; "
+                f"take a multiple of {_GROUPS}, or another MODEL.SEM_SEG_HEAD.NORM"
+            )
+
+
+def _check_detector(cfg: CfgNode) -> None:
+    architecture, mode = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.DETECTOR.MODE
+    if architecture == "UnifiedSegDet" and mode == "alone":
+        raise InputError(
+            "MODEL.META_ARCHITECTURE: UnifiedSegDet, but MODEL.DETECTOR.MODE is alone; set it to FPNDetector"
+        )
+    if architecture == "FPNDetector" and mode != "alone":
+        raise InputError(f"MODEL.DETECTOR.MODE: {mode!r} with META_ARCHITECTURE FPNDetector; set it to alone")
+    stride = cfg.MODEL.BACKBONE.OUTPUT_STRIDE
+    if architecture == "FPNDetector" and stride != 32:
+        raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {stride} under an FPN; set it to 32")
+
+
+def _check_refinement(cfg: CfgNode) -> None:
+    refine = cfg.PSEUDO_LABEL.REFINE
+    if refine == "detector" and cfg.MODEL.DETECTOR.MODE == "none":
+        raise InputError("PSEUDO_LABEL.REFINE: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
+    if refine == "prototype" and not cfg.WEIGHTING.ENABLED:
+        raise InputError("PSEUDO_LABEL.REFINE: prototype needs the weights' memory bank; set WEIGHTING.ENABLED True")
+
+
+def _check_weighting(cfg: CfgNode) -> None:
+    for section in ("WEIGHTING", "RPPI"):
+        if cfg[section].ENABLED and cfg.MODEL.DETECTOR.MODE == "alone":
+            raise InputError(f"{section}.ENABLED: True, but a detector labels no pixels; set it to False")
+    keys = cfg.WEIGHTING
+    if not keys.ENABLED:
+        return
+    if "detector" in keys.KIND and cfg.MODEL.DETECTOR.MODE == "none":
+        raise InputError("WEIGHTING.KIND: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
+    if cfg.RPPI.ENABLED:
+        return
+    # Labeled pixels alone fill the memory bank: without any, all weights would stay neutral.
+    if keys.LABELED_CONF >= 1:
+        raise InputError(
+            f"WEIGHTING.LABELED_CONF: no confidence is above {keys.LABELED_CONF:g}, so that the memory bank stays "
+            "empty; lower it, or set RPPI.ENABLED True"
+        )
+    if keys.MIN_COUNT > keys.BANK_SIZE:
+        raise InputError(
+            f"WEIGHTING.MIN_COUNT: without RPPI the bank never holds {keys.MIN_COUNT} embeddings of a class; set it to "
+            f"at most {keys.BANK_SIZE}, WEIGHTING.BANK_SIZE"
+        )
+
+
+def _check_rppi(cfg: CfgNode) -> None:
+    if cfg.RPPI.ENABLED and cfg.MODEL.DETECTOR.MODE == "none":
+        raise InputError("RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE shared or cached")
+    if cfg.RPPI.ENABLED and not cfg.WEIGHTING.ENABLED:
+        raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")
+
+
+def _check_precision(cfg: CfgNode) -> None:
+    amp = cfg.SOLVER.AMP
+    if amp.ENABLED and amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
+        raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
+
+
+def _check_windows(cfg: CfgNode) -> None:
+    keys = cfg.TEST.INFERENCE
+    stride, crop = tuple(keys.STRIDE), tuple(keys.CROP_SIZE)
+    if keys.MODE == "slide" and (stride[0] > crop[0] or stride[1] > crop[1]):
+        raise InputError(f"TEST.INFERENCE.STRIDE: {stride} leaves gaps between windows of {crop}; take at most that")
+
+
+def _check_evaluator(cfg: CfgNode) -> None:
+    keys, evaluator = cfg.TEST.INFERENCE, cfg.TEST.EVALUATOR
+    if keys.MODE == "crop" and evaluator != "confusion":
+        raise InputError(
+            f"TEST.EVALUATOR: {evaluator} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
+        )
+    if keys.JUDGE_PADDING and keys.MODE != "crop":
+        raise InputError(
+            f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {keys.MODE} pads nothing that is judged; set MODE crop, or "
+            "this to False"
+        )
+
+
+_RULES: dict[str, Callable[[CfgNode], None]] = {
+    "INPUT": _check_scale,
+    "MODEL.BACKBONE": _check_backbone,
+    "MODEL.SEM_SEG_HEAD": _check_group_norm,
+    "MODEL.DETECTOR": _check_detector,
+    "PSEUDO_LABEL": _check_refinement,
+    "WEIGHTING": _check_weighting,
+    "RPPI": _check_rppi,
+    "SOLVER": _check_precision,
+    "TEST.INFERENCE": _check_windows,
+    "TEST": _check_evaluator,
+}
+"""Rules about several keys, by the section whose check includes them."""

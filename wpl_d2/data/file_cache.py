@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.files import UnwritableError, replace_file, writing
+from ..utils.files import UnwritableError, clear_write_errors, replace_file
 
 _logger = logging.getLogger(__name__)
 
@@ -60,6 +60,6 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
         with unfinished.open("wb") as stream:  # given a name, NumPy would add its own ending
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
-    with writing(file.parent):
+    with clear_write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
     replace_file(file, write)

@@ -110,7 +110,7 @@ def load_pixels(image: Image.Image, mode: str | None, exif: str) -> tuple[np.nda
     tag = orientation(image) if turned else 1
     image.load()
     tag = tag if turned else orientation(image)  # a PNG may have it after the pixels
-    pixels = np.asarray(image.convert(mode) if mode else image)
+    pixels = np.asarray(image if mode in (None, image.mode) else image.convert(mode))  # which copies
     if tag == 1 or turned == (exif == APPLY):
         return pixels, tag
     return np.ascontiguousarray(_TURNS[_BACK.get(tag, tag) if turned else tag](pixels)), tag

@@ -19,11 +19,11 @@ from detectron2.utils import comm
 from torch.utils.data import DataLoader, Sampler
 
 from ..utils.errors import InputError
-from ..utils.signals import STOP_SIGNALS, end_with_parent, held_back, release
+from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
 from .component_boxes import attach_component_boxes
 from .detection_cache import load_detection_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
-from .sampler import CountedDataset, CountSampler, RequestedDataset, RequestSampler, counted_seed
+from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 
 Records = list[dict[str, Any]]
 
@@ -34,12 +34,12 @@ Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
 class TrainBatch(TypedDict):
     """What one step gets: samples of `LabeledMapper` (or `PasteMapper`) and of `UnlabeledMapper`.
 
-    `requested` are further unlabeled images, those that the framework asked for (see `Framework.requests`).
+    `partners` are further unlabeled images, which the framework chose to mix with (`Framework.partner_indices`).
     """
 
     labeled: Records
     unlabeled: Records
-    requested: Records
+    partners: Records
 
 
 def labeled_records(cfg: CfgNode) -> Records:
@@ -189,21 +189,21 @@ def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0, source: Source | N
     return _build_loader(cfg, unlabeled_dataset(cfg, source), "UNLABELED_IMS_PER_BATCH", start_iter)
 
 
-def build_requested_loader(
+def build_partner_loader(
     cfg: CfgNode,
-    requests: deque[list[int]],
+    partner_indices: deque[list[int]],
     start_iter: int = 0,
     unreadable: torch.Tensor | None = None,
     source: Source | None = None,
 ) -> DataLoader:
-    """The unlabeled images that this process asks for, step by step.
+    """The partners that this process mixes its unlabeled images with, step by step.
 
     With workers, one of them makes the next step's samples while this step runs: when a step's samples are fetched,
-    `requests` must already hold the next one's indices.
+    `partner_indices` must already hold the next one's indices.
 
     Args:
         cfg: the config, after `setup_datasets`.
-        requests: places in the unlabeled list for `start_iter` and the steps after it; who trains appends to it.
+        partner_indices: indices into the unlabeled list for `start_iter` and the steps after it; the trainer appends.
         start_iter: the step to begin with.
         unreadable: which images the unlabeled stream could not read, shared with it.
         source: see `unlabeled_dataset`.
@@ -211,11 +211,12 @@ def build_requested_loader(
     Returns:
         An endless iterable of lists of samples.
     """
-    dataset = RequestedDataset(
+    # The stream's name seeds the samples: another one would change every run.
+    dataset = PartnerDataset(
         *(source or unlabeled_source(cfg)), cfg.SEED, "requested", skip=True, unreadable=unreadable
     )
     total = cfg.SOLVER.UNLABELED_IMS_PER_BATCH
-    sampler = RequestSampler(requests, start_iter, total, comm.get_rank(), comm.get_world_size())
+    sampler = PartnerSampler(partner_indices, start_iter, total, comm.get_rank(), comm.get_world_size())
     workers = min(1, cfg.DATALOADER.NUM_WORKERS)
     return _data_loader(cfg, dataset, workers, batch_sampler=sampler, prefetch_factor=1 if workers else None)
 
@@ -223,7 +224,7 @@ def build_requested_loader(
 def build_train_loader(
     cfg: CfgNode,
     start_iter: int = 0,
-    requests: deque[list[int]] | None = None,
+    partner_indices: deque[list[int]] | None = None,
     source: Source | None = None,
 ) -> Iterator[TrainBatch]:
     """All streams side by side.
@@ -231,7 +232,7 @@ def build_train_loader(
     Args:
         cfg: the config, after `setup_datasets`.
         start_iter: the step to begin with.
-        requests: see `build_requested_loader`; None or empty: no image is ever asked for.
+        partner_indices: see `build_partner_loader`; None or empty: there are no partners.
         source: of the unlabeled images, see `unlabeled_dataset`.
 
     Returns:
@@ -239,15 +240,15 @@ def build_train_loader(
     """
     labeled = iter(build_labeled_loader(cfg, start_iter))
     unlabeled: Iterator[Records] = repeat([])
-    requested: Iterator[Records] = repeat([])
+    partners: Iterator[Records] = repeat([])
     if cfg.DATASETS.UNLABELED:
         loader = build_unlabeled_loader(cfg, start_iter, source)
         unlabeled = iter(loader)
-        if requests:
+        if partner_indices:
             unreadable = loader.dataset.unreadable  # type: ignore[attr-defined]
-            requested = iter(build_requested_loader(cfg, requests, start_iter, unreadable, source))
-    batches = zip(labeled, unlabeled, requested, strict=True)
-    return (TrainBatch(labeled=ours, unlabeled=others, requested=more) for ours, others, more in batches)
+            partners = iter(build_partner_loader(cfg, partner_indices, start_iter, unreadable, source))
+    batches = zip(labeled, unlabeled, partners, strict=True)
+    return (TrainBatch(labeled=ours, unlabeled=others, partners=more) for ours, others, more in batches)
 
 
 def build_test_loader(
@@ -307,7 +308,7 @@ class WorkerLoader(DataLoader):
 
     def __iter__(self) -> Any:
         """Start the workers, if there are any, with signals blocked from their first instruction on."""
-        with held_back(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
+        with blocked_signals(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
             iterator = super().__iter__()
         if self.num_workers:
             atexit.register(_end_workers, weakref.ref(iterator))
@@ -323,5 +324,5 @@ def _end_workers(reference: weakref.ref[Any]) -> None:
 def _init_worker(worker_id: int) -> None:
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
-    release()
-    end_with_parent(signal.SIGKILL)
+    unblock_signals()
+    set_parent_death_signal(signal.SIGKILL)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,13 @@ from detectron2.config import CfgNode, configurable
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
+from ..config.validation import check_section
 from ..structures import IGNORE
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from .detection_cache import DetectionCache
 from .image_io import APPLY, UnreadableImageError, read_mask, read_record
 from .transforms.geometry import RandomView, View
-from .transforms.photometric import IntensityView, StrongView
+from .transforms.photometric import IntensityView, JitterView, StrongView
 
 MIN_VISIBLE = 2.0
 """A box stays in a view if its visible part, padding excluded, is at least this wide and high in pixels."""
@@ -102,8 +103,9 @@ class PasteMapper:
 class UnlabeledMapper:
     """A weak view of an unlabeled image and strong views of the same crop; it never opens a mask.
 
-    Returns `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `strong` (V, 3,
-    H, W) uint8, `valid` (H, W) bool, False in the padding; and, with a cache, `detections`: the `Detections` that the
+    Returns `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `valid` (H, W) bool,
+    False in the padding; `strong` (V, 3, H, W) uint8 or, where these are made on the model's device, `operations`: V
+    lists of what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the `Detections` that the
     view shows, in its pixels.
     """
 
@@ -112,27 +114,37 @@ class UnlabeledMapper:
         self,
         *,
         view: RandomView,
-        strong: Callable[[Tensor], Tensor],
+        strong: StrongView,
         views: int,
+        on_device: bool = False,
         cache: DetectionCache | None = None,
     ) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry, which the strong views share.
-            strong: changes the colours of an image (3, H, W) uint8.
+            strong: changes the colours of the weak view.
             views: number of strong views.
+            on_device: draw the operations of the strong views alone.
             cache: adds each image's detections to its sample.
         """
         self.view = view
         self.strong = strong
         self.views = views
+        self.on_device = on_device
         self.cache = cache
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """From `INPUT`."""
-        return {"view": build_view(cfg), "strong": build_strong_view(cfg), "views": cfg.INPUT.STRONG.VIEWS}
+        keys = cfg.INPUT.STRONG
+        on_device = keys.DEVICE == "model" or (keys.DEVICE == "auto" and not cfg.MODEL.DEVICE.startswith("cpu"))
+        return {
+            "view": build_view(cfg),
+            "strong": build_strong_view(cfg),
+            "views": keys.VIEWS,
+            "on_device": on_device,
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read and augment one image.
@@ -153,9 +165,13 @@ class UnlabeledMapper:
             view: the weak one of it.
         """
         weak = _to_tensor(view.image)
-        strong = [self.strong(weak) for _ in range(self.views)]
         sample = _identity(dataset_dict, image)
-        sample.update(image=weak, valid=_valid(view), strong=torch.stack(strong) if strong else weak[None][:0])
+        sample.update(image=weak, valid=_valid(view))
+        if self.on_device:
+            sample["operations"] = [self.strong.draw() for _ in range(self.views)]
+        else:
+            strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
+            sample["strong"] = torch.stack(strong) if strong else weak[None][:0]
         if self.cache is not None:
             detections = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
             boxes, keep = _move_boxes(detections.boxes.numpy(), view)
@@ -196,30 +212,29 @@ class EvalMapper:
 
 
 def build_view(cfg: CfgNode) -> RandomView:
-    """The geometry that `INPUT` asks for; padding has the mean colour, which normalization makes zero."""
+    """The geometry that `INPUT` describes; padding has the color that normalization makes zero.
+
+    Raises:
+        InputError: an invalid value below INPUT.
+    """
+    check_section(cfg, "INPUT")
     keys = cfg.INPUT
     return RandomView(
         keys.SCALE_RANGE,
         keys.CROP_SIZE,
         cfg.MODEL.PIXEL_MEAN,
-        check_name("INPUT.RANDOM_FLIP", keys.RANDOM_FLIP, ("horizontal", "none")) == "horizontal",
+        keys.RANDOM_FLIP == "horizontal",
         scale_base=keys.SCALE_BASE,
         scale_balanced=keys.SCALE_BALANCED,
         resize=keys.RESIZE,
     )
 
 
-def build_strong_view(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
-    """The change of colours that `INPUT.STRONG` asks for, from (3, H, W) uint8 to the same.
-
-    Raises:
-        InputError: there is no such kind, or it has no operation.
-    """
+def build_strong_view(cfg: CfgNode) -> StrongView:
+    """The change of colors that `INPUT.STRONG` describes."""
     keys = cfg.INPUT.STRONG
-    if check_name("INPUT.STRONG.KIND", keys.KIND, ("jitter", "intensity")) == "jitter":
-        return StrongView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
-    if keys.MAX_OPERATIONS < 1:
-        raise InputError(f"INPUT.STRONG.MAX_OPERATIONS: {keys.MAX_OPERATIONS} is too small; set it to 1 or more")
+    if keys.KIND == "jitter":
+        return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
     return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
 
 
@@ -279,4 +294,4 @@ def _identity(dataset_dict: dict[str, Any], image: np.ndarray) -> dict[str, Any]
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))

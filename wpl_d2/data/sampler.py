@@ -67,26 +67,28 @@ class CountSampler(Sampler[int]):
         yield from itertools.count(self.start + self.rank, self.world)
 
 
-class RequestSampler(Sampler[list[tuple[int, int]]]):
-    """What a process asks for, step by step without end: (counter, index) of each image, for `RequestedDataset`."""
+class PartnerSampler(Sampler[list[tuple[int, int]]]):
+    """The keys (counter, index) for `PartnerDataset` of one process, an endless iterable of one list a step."""
 
-    def __init__(self, requests: deque[list[int]], start: int, total: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, partner_indices: deque[list[int]], start: int, total: int, rank: int = 0, world: int = 1
+    ) -> None:
         """Begin with a step.
 
         Args:
-            requests: the indices for the steps to come, of which each call takes the first; others append.
+            partner_indices: those of the steps to come; each step takes the first list, the trainer appends.
             start: the first step.
-            total: images that all processes together may ask for in a step; at most `total // world` a process.
+            total: the most partners of a step over all processes; `total // world` a process.
             rank: this process.
             world: number of processes.
         """
-        self.requests, self.start, self.total = requests, start, total
+        self.partner_indices, self.start, self.total = partner_indices, start, total
         self.offset = rank * (total // world)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in itertools.count(self.start):
             first = step * self.total + self.offset
-            yield [(first + place, index) for place, index in enumerate(self.requests.popleft())]
+            yield [(first + place, index) for place, index in enumerate(self.partner_indices.popleft())]
 
 
 class CountedDataset(Dataset[dict[str, Any]]):
@@ -177,8 +179,8 @@ class CountedDataset(Dataset[dict[str, Any]]):
             )
 
 
-class RequestedDataset(CountedDataset):
-    """Samples of images that somebody asks for: a key is (counter, index)."""
+class PartnerDataset(CountedDataset):
+    """Samples of chosen images: a key is (counter, index)."""
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:  # type: ignore[override]
         """The sample of an image of the list; see `sample`."""

@@ -1,10 +1,9 @@
-"""Training: the trainer, its hooks and checkpoints, and the start of a run."""
+"""Training: launching processes, the start of a run, the trainer and its hooks."""
 
 from .launch import launch
 from .preflight import check_run
-from .report import evaluate_only, load_framework, report
-from .runs import Spread, came_to_its_end, last_value, paired_differences, read_json, read_metrics
-from .setup import record_run, setup
+from .runs import Spread, is_finished, last_value, paired_differences, read_json, read_metrics
+from .setup import report_results, save_run_info, setup
 from .solver import build_optimizer
 from .trainer import Trainer
 
@@ -12,16 +11,14 @@ __all__ = [
     "Spread",
     "Trainer",
     "build_optimizer",
-    "came_to_its_end",
     "check_run",
-    "evaluate_only",
+    "is_finished",
     "last_value",
     "launch",
-    "load_framework",
     "paired_differences",
     "read_json",
     "read_metrics",
-    "record_run",
-    "report",
+    "report_results",
+    "save_run_info",
     "setup",
 ]

@@ -1,4 +1,4 @@
-"""What happens after each step: state, schedule, checkpoint, evaluation, metrics, pictures, the tally of labels."""
+"""What happens after each step: state, schedule, checkpoint, evaluation, metrics, pictures, the averages of labels."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
 from torch import Tensor
 
-from ..checkpoint.checkpointer import STEP_FILE, FrameworkCheckpointer, load_checkpoint
-from ..frameworks import Framework, idle_parts
-from ..structures import IGNORE
+from ..checkpoint import FrameworkCheckpointer, load_checkpoint
+from ..checkpoint.checkpointer import STEP_FILE
+from ..frameworks import Framework, ineffective_parts
+from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
-from ..utils.files import LineFile, UnwritableError, writing
+from ..utils.files import LineFile, UnwritableError, clear_write_errors
 from ..visualization import heatmap, optional_picture, overlay
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ class PeriodicCheckpointer(HookBase):
             steps[step].unlink(missing_ok=True)
 
 
-class Evaluation(hooks.EvalHook):
+class EvalHook(hooks.EvalHook):
     """Detectron2's, but a request to stop does not wait for its end: the step before it is saved."""
 
     def _do_eval(self) -> None:
@@ -150,7 +151,7 @@ class MetricsWriter(JSONWriter):
         self._last_write = -1
 
 
-class Writer(hooks.PeriodicWriter):
+class PeriodicWriter(hooks.PeriodicWriter):
     """Detectron2's, which opens its files when the training begins: before, an earlier run's may be there."""
 
     def __init__(self, folder: Path, max_iter: int, period: int) -> None:
@@ -171,13 +172,13 @@ class Writer(hooks.PeriodicWriter):
 
     def after_step(self) -> None:
         """Write if it is time."""
-        with writing(self._folder):
+        with clear_write_errors(self._folder):
             super().after_step()
 
     def after_train(self) -> None:
         """Write the rest; where that fails too, what ended the training early is what is told."""
         try:
-            with writing(self._folder):
+            with clear_write_errors(self._folder):
                 super().after_train()
         except UnwritableError as error:
             if self.trainer.iter >= self.trainer.max_iter:
@@ -192,7 +193,7 @@ class Writer(hooks.PeriodicWriter):
             self._tell(args)
 
 
-class Stop(HookBase):
+class StopOnSignal(HookBase):
     """Ends the process after the step in which a signal asked for it, once the checkpoint is written.
 
     It must be the last of the hooks.
@@ -217,8 +218,8 @@ class Stop(HookBase):
 class Pictures(HookBase):
     """Pictures of a step's first images, every `period` steps.
 
-    Of a labeled one: the student's prediction, and the truth; of an unlabeled one: the labeler's prediction, the
-    pseudo-labels that train, and their weights.
+    Of a labeled one: the student's prediction, and the truth; of an unlabeled one: all pseudo-labels, those that train,
+    and their weights.
     """
 
     def __init__(self, period: int, cfg: Any) -> None:
@@ -231,14 +232,14 @@ class Pictures(HookBase):
         if (self.trainer.iter + 1) % self._period or not comm.is_main_process():
             return
         with optional_picture(f"TensorBoard's pictures of step {self.trainer.iter}"):
-            self._put(self.trainer.framework.latest)
+            self._put(self.trainer.framework.last_step)
 
-    def _put(self, latest: dict[str, Any]) -> None:
+    def _put(self, step: StepRecord) -> None:
         pictures: dict[str, Any] = {}
-        if "labeled" in latest:
-            pictures |= self._labeled(*latest["labeled"])
-        if "pseudo_labels" in latest:
-            pictures |= self._unlabeled(latest)
+        if step.labeled is not None:
+            pictures |= self._labeled(*step.labeled)
+        if step.pseudo_labels is not None:
+            pictures |= self._unlabeled(step.weak_views[0].cpu(), step.pseudo_labels)
         for name, picture in pictures.items():
             get_event_storage().put_image(name, picture)
 
@@ -248,9 +249,8 @@ class Pictures(HookBase):
             "labeled/truth": overlay(image, truth, self._colors),
         }
 
-    def _unlabeled(self, latest: dict[str, Any]) -> dict[str, Any]:
-        pseudo = latest["pseudo_labels"].map(lambda field: field[0].cpu())
-        weak = latest["weak"][0].cpu()
+    def _unlabeled(self, weak: Tensor, pseudo: PseudoLabels) -> dict[str, Any]:
+        pseudo = pseudo.map(lambda field: field[0].cpu())
         trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
         weight = pseudo.weight * (trained != IGNORE)
         weigher = self.trainer.framework.weigher
@@ -261,8 +261,8 @@ class Pictures(HookBase):
         }
 
 
-class Tally(HookBase):
-    """Adds up the scalars of the framework's `latest` over the steps of a run, those before it was resumed included.
+class PseudoLabelAverages(HookBase):
+    """Sums the scalars of the framework's `last_step` over the steps of a run, those before a resume included.
 
     The trainer has read them already: nothing waits for the device.
     """
@@ -274,7 +274,7 @@ class Tally(HookBase):
 
     def after_step(self) -> None:
         """Count the step, if pseudo-labels were made in it."""
-        if scalars := self.trainer.framework.latest.get("scalars"):
+        if scalars := self.trainer.framework.last_step.scalars:
             known = get_event_storage().latest()
             self._sums.update({name: known[name][0] for name in scalars})
             self._steps += 1
@@ -290,7 +290,7 @@ class Tally(HookBase):
                 "%.2f %% were reliable",
                 *(self._steps, 100 * selected, 100 * weighted, 100 * reliable),
             )
-        for text in idle_parts(framework, self._sums):
+        for text in ineffective_parts(framework, self._sums):
             logger.warning(text)
 
     def state_dict(self) -> dict[str, Any]:

@@ -25,8 +25,18 @@ from detectron2.utils import comm
 from torch.multiprocessing import start_processes
 
 from ..utils.errors import InputError, clear_errors
-from ..utils.signals import STOP_SIGNALS, end_with_parent, handled, held_back, leave, release, say_stopped, status_of
-from .interrupt import IN_TORCHRUN, StopRequest
+from ..utils.signals import (
+    IN_TORCHRUN,
+    STOP_SIGNALS,
+    StopRequest,
+    blocked_signals,
+    exit_on_signal,
+    exit_status,
+    print_stopped,
+    set_parent_death_signal,
+    signal_handlers,
+    unblock_signals,
+)
 
 _POLL = 0.2
 """Seconds between two looks of the launcher at its ranks."""
@@ -61,7 +71,7 @@ def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> N
         if IN_TORCHRUN in os.environ:
             _run_in_torchrun(main, args, check)
             return
-        with handled(leave):
+        with signal_handlers(exit_on_signal):
             _check_processes(args)
             if check is not None:
                 check(args)
@@ -102,14 +112,14 @@ def _run_alone(main: Main, args: argparse.Namespace) -> None:
     try:
         main(args)
     except SystemExit as end:
-        if isinstance(end.code, int) and end.code in map(status_of, STOP_SIGNALS):
+        if isinstance(end.code, int) and end.code in map(exit_status, STOP_SIGNALS):
             _end(end.code)
         raise
 
 
 def _run_in_torchrun(main: Main, args: argparse.Namespace, check: Main | None) -> None:
     # At once and without a word: torchrun signals all of its processes, and says so.
-    with handled(signal.SIG_DFL):
+    with signal_handlers(signal.SIG_DFL):
         if check is not None and os.environ["LOCAL_RANK"] == "0":
             check(args)
         try:
@@ -129,7 +139,7 @@ def _run_ranks(main: Main, args: argparse.Namespace) -> None:
     failures = mp.get_context("spawn").SimpleQueue()
     with _meeting_place(args) as url, StopRequest() as stop:
         # Until it has handlers, a rank would answer Ctrl-C with a traceback.
-        with held_back([signal.SIGINT], "spawn"):
+        with blocked_signals([signal.SIGINT], "spawn"):
             arguments = (main, args, url, failures, mp.get_start_method())
             ranks = start_processes(_rank, arguments, _local_size(args), join=False).processes
         try:
@@ -142,12 +152,12 @@ def _run_ranks(main: Main, args: argparse.Namespace) -> None:
     if not status:
         return
     if stop.signum:
-        if status not in map(status_of, STOP_SIGNALS):  # else a rank has said more
-            say_stopped(stop.signum)
-        raise SystemExit(status_of(stop.signum))
+        if status not in map(exit_status, STOP_SIGNALS):  # else a rank has said more
+            print_stopped(stop.signum)
+        raise SystemExit(exit_status(stop.signum))
     if status < 0:
         print(f"error: a process was ended by {signal.Signals(-status).name}", file=sys.stderr)
-        raise SystemExit(status_of(-status))
+        raise SystemExit(exit_status(-status))
     if status in (_FAILED, _REFUSED) and not failures.empty():
         known, text = failures.get()
         if known:
@@ -203,9 +213,9 @@ def _rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failu
     """As long as there is nothing to save, a signal ends it at once, even inside of a collective operation."""
     # Loaders start their workers as they do in a run of one process: Python would start them as it started this one.
     mp.set_start_method(method, force=True)
-    with handled(signal.SIG_DFL):
-        release()
-        end_with_parent(signal.SIGTERM)
+    with signal_handlers(signal.SIG_DFL):
+        unblock_signals()
+        set_parent_death_signal(signal.SIGTERM)
         status = _FAILED
         try:
             rank = args.machine_rank * _local_size(args) + local_rank

@@ -1,58 +1,51 @@
-"""What can be wrong with a run: found once, before its processes are started."""
+"""The checks of a run, made once, before its processes start."""
 
 from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
 
-from ..checkpoint.checkpointer import load_initial_weights
+from ..checkpoint import FrameworkCheckpointer, load_initial_weights
+from ..config.validation import check_config, check_device
 from ..data import EvalDataset, check_training_data
 from ..data.datasets.setup import check_registered
 from ..data.detection_cache import load_detection_cache
 from ..data.loader import images_per_process, labeled_dataset, require_masks, unlabeled_dataset
-from ..evaluation import check_evaluator
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
-from ..inference.build import build_predict
-from ..modeling.build import check_device
-from ..utils.errors import InputError, check_name
-from ..utils.files import make_folder
+from ..utils.errors import InputError
+from ..utils.files import make_output_folder
 from .launch import count_processes
-from .report import load_trained
 from .setup import read_cfg
 from .solver import build_optimizer
-from .trainer import precision, trained_framework
+from .trainer import build_training_framework
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
-    """Find what is wrong with a training or evaluation. What must be made or downloaded first is made and downloaded.
+    """Check a training or an evaluation. Data and weights that it would make or download are made and downloaded.
 
-    The model is built without memory for its weights, so that it costs next to nothing.
+    The model is built without memory for its weights, which takes next to no time.
 
     Args:
         args: of Detectron2's `default_argument_parser`.
         judged: names of further lists, on which pseudo-labels will be judged.
 
     Raises:
-        InputError: anything that is wrong in config, data or weights, or the output folder cannot be written.
+        InputError: config, data or weights are wrong, or the output folder cannot be written.
     """
     cfg, _ = read_cfg(args)
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
-    check_name("INPUT.FORMAT", cfg.INPUT.FORMAT, ["RGB"])
-    precision(cfg)
-    check_evaluator(cfg)
-    build_predict(cfg, lambda images: images)
+    check_config(cfg)
     if args.eval_only:
         _check_evaluation(cfg, args, judged)
     else:
         _check_training(cfg, args)
-    make_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
+    make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
 
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -60,10 +53,10 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     images_per_process(cfg, "IMS_PER_BATCH", processes)
     if cfg.DATASETS.UNLABELED:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
-    framework = _without_memory(trained_framework, cfg)
+    framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
-        with _nothing_kept():
+        with warnings.catch_warnings(action="ignore"):  # one for each tensor that meta has no values for
             load_initial_weights(framework.student, cfg)
     if cfg.TEST.EVAL_PERIOD > 0:
         _check_submission(cfg)
@@ -79,8 +72,9 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
-    with _nothing_kept():
-        load_trained(_without_memory(build_framework, cfg), cfg, args.resume)
+    with warnings.catch_warnings(action="ignore"):
+        framework = _without_memory(build_framework, cfg)
+        FrameworkCheckpointer(framework, cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
     _check_submission(cfg)
     for key, names in tested.items():
         for name in names:
@@ -98,15 +92,8 @@ def _check_submission(cfg: CfgNode) -> None:
 
 
 def _without_memory(build: Callable[[CfgNode], Framework], cfg: CfgNode) -> Framework:
-    """What `build` makes of a config, with tensors that have shapes and no numbers."""
+    """What `build` makes of a config, on PyTorch's meta device: tensors that have shapes and no values."""
     cfg = cfg.clone()
     cfg.MODEL.DEVICE = "meta"
     with torch.device("meta"):
         return build(cfg)
-
-
-@contextmanager
-def _nothing_kept() -> Iterator[None]:
-    """Around loading weights into such tensors, of which PyTorch warns once for each."""
-    with warnings.catch_warnings(action="ignore"):
-        yield

@@ -46,7 +46,7 @@ def last_value(rows: Sequence[Row], key: str) -> float | None:
     return next((row[key] for row in reversed(rows) if key in row), None)
 
 
-def came_to_its_end(rows: Sequence[Row]) -> bool:
+def is_finished(rows: Sequence[Row]) -> bool:
     """Whether a training has taken its last step."""
     return last_value(rows, "eta_seconds") == 0
 

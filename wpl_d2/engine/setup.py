@@ -1,4 +1,4 @@
-"""The start of a run: its config, its folder, its log."""
+"""The start of a run, with its config, folder and log, and the report at its end."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import logging
 import shlex
 import sys
+from collections.abc import Mapping
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -16,73 +17,80 @@ from detectron2.utils.collect_env import collect_env_info
 from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
-from ..checkpoint.run_folder import check_folder, has_run
+from ..checkpoint.run_folder import check_folder_free, has_previous_run
 from ..config import get_cfg, load_cfg
 from ..config.validation import warn_unused
 from ..data import setup_datasets
+from ..frameworks import Framework
 from ..utils.errors import InputError
-from ..utils.files import write_text, writing
-from .solver import scale_schedule
+from ..utils.files import clear_write_errors, write_text
+from ..visualization import optional_picture, render_preview
+from .solver import resolve_epochs, scale_schedule
 
 
 def setup(args: argparse.Namespace) -> Any:
-    """The frozen config of a run, with its data registered and its log begun, in each of its processes.
+    """Set up a process of a run: read the config, register the data sets, open the log, seed the generators.
 
     Args:
-        args: of Detectron2's `default_argument_parser`; `check_run` has found nothing wrong with them.
+        args: of Detectron2's `default_argument_parser`, accepted by `check_run`.
+
+    Returns:
+        the frozen config.
 
     Raises:
         InputError: see `read_cfg`.
     """
-    cfg, scaled = read_cfg(args)
+    cfg, notes = read_cfg(args)
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
     cfg.freeze()
-    _begin_log(cfg, args.eval_only)
+    _open_run(cfg, args.eval_only)
     warn_unused(cfg, get_cfg())
-    if scaled:
-        logging.getLogger(__name__).info(
-            "schedule scaled to a batch of %d images: SOLVER.BASE_LR %g, SOLVER.MAX_ITER %d",
-            *(cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER),
-        )
-    # For the first weights; every later draw is a function of the seed and a counter.
+    for note in notes:
+        logging.getLogger(__name__).info(note)
+    # For initial weights; later random numbers depend on the seed and a counter only.
     seed_all_rng(cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     return cfg
 
 
-def read_cfg(args: argparse.Namespace) -> tuple[Any, bool]:
-    """The config of a run: file and overrides read, the schedule scaled to the batch, data registered.
+def read_cfg(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """Read the config of a run, register its data sets, resolve epochs, and scale its schedule to the batch.
 
     Args:
-        args: of Detectron2's `default_argument_parser`.
+        args: of Detectron2's `default_argument_parser`. An evaluation has no schedule, and needs no training lists.
 
     Returns:
-        the config, not frozen, and whether `scale_schedule` changed it.
+        the config, not frozen, and what is to be logged of its schedule.
 
     Raises:
-        InputError: on anything wrong in the config or in the data set's description.
+        InputError: the config or the data set's description is wrong, or epochs are counted of a missing list.
     """
     if not args.config_file and not args.opts:
         raise InputError("--config-file: is missing; give one, such as configs/quickstart.yaml")
     cfg = load_cfg(args.config_file, args.opts)
     if cfg.MODEL.DEVICE == "cuda" and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    scaled = scale_schedule(cfg, given=args.opts[::2])
     setup_datasets(cfg)
-    return cfg, scaled
+    notes, solver = [], cfg.SOLVER
+    if not args.eval_only and (steps := resolve_epochs(cfg)):
+        notes.append(f"epochs of {steps} steps: SOLVER.MAX_ITER {solver.MAX_ITER}")
+    if scale_schedule(cfg, given=args.opts[::2]):
+        batch = f"schedule scaled to a batch of {solver.IMS_PER_BATCH} images"
+        notes.append(f"{batch}: SOLVER.BASE_LR {solver.BASE_LR:g}, SOLVER.MAX_ITER {solver.MAX_ITER}")
+    return cfg, notes
 
 
-def _begin_log(cfg: Any, eval_only: bool) -> None:
+def _open_run(cfg: Any, eval_only: bool) -> None:
     output = Path(cfg.OUTPUT_DIR)
-    begin_log()
+    start_log()
     if eval_only:
         open_log(output)
     else:
         if comm.is_main_process():
-            check_folder(output)
-        if not has_run(output):
-            record_run(cfg)
+            check_folder_free(output)
+        if not has_previous_run(output):
+            save_run_info(cfg)
     logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback)
     logging.getLogger(__name__).info(
         "%s\n  device: %s, processes: %d, config and environment: %s",
@@ -93,18 +101,18 @@ def _begin_log(cfg: Any, eval_only: bool) -> None:
     )
 
 
-def record_run(cfg: Any) -> None:
-    """Write down what a training is: config, environment, and the log from `setup` on.
+def save_run_info(cfg: Any) -> None:
+    """Write config, environment and log (since `setup`) of a training to its folder.
 
-    As Detectron2's `default_setup`, but config and environment go to files instead of through the terminal. `setup`
-    does it in a folder without an earlier run; otherwise it has to wait for `Trainer.resume_or_load`, since of a start
-    that fails nothing may stand beside that run's checkpoints.
+    `setup` does this in a folder without an earlier run. Otherwise call it after `Trainer.resume_or_load`: a start that
+    fails must leave nothing beside the earlier run's checkpoints. Unlike Detectron2's `default_setup` it does not print
+    config and environment.
 
     Args:
         cfg: of `setup`.
 
     Raises:
-        InputError: the folder cannot be written.
+        InputError: the folder cannot be written to.
     """
     output = Path(cfg.OUTPUT_DIR)
     if comm.is_main_process():
@@ -114,7 +122,7 @@ def record_run(cfg: Any) -> None:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Make one line of Detectron2's record of an `InputError`, whose place in the code is of no interest."""
+    """Reduce Detectron2's log record of an `InputError` to one line: its traceback is of no interest."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, InputError):
         record.msg, record.args, record.exc_info = "Stopped: %s", (error,), None
@@ -125,37 +133,37 @@ _LOGGERS = ("fvcore", "detectron2", "wpl_d2")
 _NEVER = logging.CRITICAL + 1
 
 
-def begin_log() -> None:
-    """Log on the main process's terminal, and keep all of it for `open_log`."""
+def start_log() -> None:
+    """Start logging to the main process's terminal, and buffer everything for `open_log`."""
     for name in _LOGGERS:
         setup_logger(distributed_rank=comm.get_rank(), name=name)
     _attach(MemoryHandler(capacity=1000, flushLevel=_NEVER))
 
 
 def open_log(folder: Path) -> None:
-    """Log into a file of the folder too, from what was said since `begin_log` on.
+    """Log to a file too, including what was buffered since `start_log`.
 
     Args:
-        folder: gets `log.txt` and, of further processes, `log.txt.rank1` and so on.
+        folder: gets `log.txt` of the main process, `log.txt.rank1` and so on of the others.
 
     Raises:
         InputError: it cannot be written.
     """
     rank = comm.get_rank()
     path = folder / (f"log.txt.rank{rank}" if rank else "log.txt")
-    with writing(path):
+    with clear_write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding="utf-8")
     file.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", datefmt="%m/%d %H:%M:%S"))
-    for kept in logging.getLogger("wpl_d2").handlers:
-        if isinstance(kept, MemoryHandler):
-            kept.setTarget(file)
-            kept.flush()
+    for handler in logging.getLogger("wpl_d2").handlers:
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            handler.flush()
     _attach(file)
 
 
 def _attach(handler: logging.Handler) -> None:
-    """Put a handler into the place of the one that these functions attached before."""
+    """Attach a handler in place of the one that these functions attached before."""
     for logger in map(logging.getLogger, _LOGGERS):
         for earlier in [known for known in logger.handlers if isinstance(known, MemoryHandler | _LogFile)]:
             logger.removeHandler(earlier)
@@ -164,14 +172,52 @@ def _attach(handler: logging.Handler) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A full disk does not end the run that is logged, and is told once: the terminal has the rest."""
+    """A log file that reports a full disk once, without ending the run."""
 
-    _told = False
+    _reported = False
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         if not isinstance(error, OSError):
             super().handleError(record)
-        elif not self._told:
-            self._told = True
+        elif not self._reported:
+            self._reported = True
             print(f"warning: {self.baseFilename}: lacks what follows ({error.strerror})", file=sys.stderr)
+
+
+def report_results(cfg: Any, results: Mapping[str, Any], framework: Framework | None = None) -> None:
+    """Log the results of a run and where its files are, on the main process.
+
+    Args:
+        cfg: the run's config.
+        results: of `evaluate`.
+        framework: given after a training, to draw the preview picture.
+
+    Raises:
+        SystemExit: with status 1, on all processes, if images were left out of an evaluation.
+    """
+    if comm.is_main_process():
+        _log_results(cfg, results, framework)
+    if "left_out" in results:
+        comm.synchronize()  # the launcher ends all ranks once one has exited, and the main one may still write
+        raise SystemExit(1)
+
+
+def _log_results(cfg: Any, results: Mapping[str, Any], framework: Framework | None) -> None:
+    output = Path(cfg.OUTPUT_DIR)
+    files = {"log": output / "log.txt"}
+    if framework is not None:
+        files |= {"checkpoint": output / "model_final.pth", "best checkpoint": output / "model_best.pth"}
+        files |= {"metrics": output / "metrics.json"}
+        if "sem_seg" in results:
+            with optional_picture("the preview"):
+                render_preview(cfg, framework, output / "preview.png")
+                files["preview"] = output / "preview.png"
+    lines = [f"{name}: {path}" for name, path in files.items() if path.exists()]
+    if "sem_seg" in results:
+        lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")
+    elif "bbox" in results:
+        lines.insert(0, f"box AP on {cfg.DATASETS.TEST[0]}: {results['bbox']['AP']:.2f}")
+    if "left_out" in results:
+        lines.append("images were left out of an evaluation, see the warnings: the exit status is 1")
+    logging.getLogger(__name__).info("Done.\n  %s", "\n  ".join(lines))

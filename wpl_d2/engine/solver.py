@@ -1,4 +1,4 @@
-"""Optimizer and schedule, also on another batch than the one a preset was made for."""
+"""Optimizer and schedule: counted in epochs, and on another batch than the one a preset was made for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import torch
 from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 
-from ..utils.errors import InputError, check_name
+from ..config.layers import IN_EPOCHS, value_of
+from ..data.loader import load_records
+from ..utils.errors import InputError
 
 
 def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer:
@@ -32,13 +34,13 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
         lr_factor_func=lambda name: factors[name.split(".")[0]],
     )
-    if check_name("SOLVER.OPTIMIZER", solver.OPTIMIZER, ("SGD", "AdamW")) == "AdamW":
+    if solver.OPTIMIZER == "AdamW":
         return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(params, lr=solver.BASE_LR)
     sgd = maybe_add_gradient_clipping(cfg, torch.optim.SGD)
     return sgd(params, lr=solver.BASE_LR, momentum=solver.MOMENTUM, nesterov=solver.NESTEROV)
 
 
-def state_size(optimizer: torch.optim.Optimizer) -> int:
+def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
     """Bytes of what an optimizer keeps for its parameters, from its first step on."""
     size = 0
     for group in optimizer.param_groups:
@@ -55,6 +57,50 @@ _STEPS = (
     ("FRAMEWORK", "BURN_IN"),
     ("FRAMEWORK", "EMA_COPY_STEPS"),
 )
+
+
+def resolve_epochs(cfg: Any) -> int:
+    """Turn what counts epochs, such as SOLVER.EPOCHS, into steps, in place; `scale_schedule` is to follow.
+
+    Args:
+        cfg: not frozen, with its data registered.
+
+    Returns:
+        the steps of an epoch; 0 where nothing counts epochs.
+
+    Raises:
+        InputError: a list cannot be read, or has too few images for one step.
+    """
+    counted = [key for key in IN_EPOCHS if value_of(cfg, key)]
+    if not counted:
+        return 0
+    key = "UNLABELED" if cfg.DATASETS.UNLABELED else "TRAIN"
+    images = sum(len(load_records(name, f"DATASETS.{key}")) for name in cfg.DATASETS[key])
+    if not (steps := steps_of_epoch(cfg, images)):
+        raise InputError(f"{counted[0]}: {images} images are fewer than a batch; set {IN_EPOCHS[counted[0]]} instead")
+    for epochs in counted:
+        cfg.merge_from_list([IN_EPOCHS[epochs], value_of(cfg, epochs) * steps, epochs, 0])
+    return steps
+
+
+def steps_of_epoch(cfg: Any, images: int) -> int:
+    """The steps of an epoch at the batch that the schedule is meant for; see SOLVER.EPOCHS.
+
+    Args:
+        cfg: its REFERENCE_WORLD_SIZE, and REFERENCE_IMS_PER_BATCH or IMS_PER_BATCH: in the published codes an epoch is
+            as long with fewer unlabeled than labeled images in a batch.
+        images: of the epoch.
+
+    Raises:
+        InputError: the processes cannot share the batch.
+    """
+    solver = cfg.SOLVER
+    processes, batch = solver.REFERENCE_WORLD_SIZE or 1, solver.REFERENCE_IMS_PER_BATCH or solver.IMS_PER_BATCH
+    if batch % processes:
+        raise InputError(
+            f"SOLVER.REFERENCE_WORLD_SIZE: {processes} does not divide a batch of {batch} images; lower it"
+        )
+    return -(-images // processes) // (batch // processes)
 
 
 def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:

@@ -17,35 +17,39 @@ from detectron2.utils import comm
 from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
-from ..checkpoint.checkpointer import FrameworkCheckpointer, load_initial_weights, size_of
+from ..checkpoint import FrameworkCheckpointer, load_initial_weights
+from ..checkpoint.checkpointer import tensor_bytes
+from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
 from ..evaluation.evaluator import evaluate
-from ..frameworks import Framework, build_framework, idle_keys
-from ..utils.errors import InputError, check_name, in_one_line
-from ..utils.signals import STOP_SIGNALS
+from ..frameworks import Framework, build_framework, ineffective_keys
+from ..utils.errors import InputError, one_line_message
+from ..utils.signals import STOP_SIGNALS, StopRequest
 from .hooks import (
     AfterStep,
     BestCheckpointer,
-    Evaluation,
+    EvalHook,
     LRScheduler,
     PeriodicCheckpointer,
+    PeriodicWriter,
     Pictures,
-    Stop,
-    Tally,
-    Writer,
+    PseudoLabelAverages,
+    StopOnSignal,
 )
-from .interrupt import StopRequest
-from .solver import build_optimizer, state_size
+from .solver import build_optimizer, optimizer_state_bytes
 
 logger = logging.getLogger(__name__)
 
 
 def _needs_traceback(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and in_one_line(record.exc_info[1]))
+    return not (record.exc_info and one_line_message(record.exc_info[1]))
 
 
 # Detectron2's loop logs every error with its traceback, also one that `clear_errors` will say in one line.
 logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
+
+_RENAMED_HOOKS = {"Tally": "PseudoLabelAverages"}
+"""Old names of hooks in checkpoints, and today's."""
 
 
 class Trainer(SimpleTrainer):
@@ -55,7 +59,7 @@ class Trainer(SimpleTrainer):
         framework: what is trained; `model` is the same, inside DDP when there are several processes.
         stop_request: what signals come to between two steps.
         stopping: the signal that asked for an end, on every rank, or 0.
-        tally: what the pseudo-labels of all steps came to.
+        averages: what the pseudo-labels of all steps came to.
     """
 
     LOG_PERIOD = 20
@@ -67,8 +71,8 @@ class Trainer(SimpleTrainer):
             cfg: a config that `setup` completed.
         """
         self.cfg = cfg
-        self.framework = trained_framework(cfg)
-        for text in idle_keys(cfg, self.framework):
+        self.framework = build_training_framework(cfg)
+        for text in ineffective_keys(cfg, self.framework):
             logger.warning(text)
         optimizer = build_optimizer(cfg, self.framework.student)
         # DDP wants no device ids for a model on the CPU.
@@ -77,13 +81,13 @@ class Trainer(SimpleTrainer):
         # The loader comes in `train`, when it is known where to start.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0
-        # What the framework wants of the unlabeled list in the steps to come, for the loader.
-        self._requests: deque[list[int]] = deque()
+        # For the loader: the framework's partner indices of the steps to come.
+        self._partner_indices: deque[list[int]] = deque()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
-        self.tally = Tally()
-        self._precision = precision(cfg)
+        self.averages = PseudoLabelAverages()
+        self._amp_dtype = amp_dtype(cfg)
         self._scaler = torch.amp.GradScaler(
-            torch.device(cfg.MODEL.DEVICE).type, enabled=self._precision is torch.float16
+            torch.device(cfg.MODEL.DEVICE).type, enabled=self._amp_dtype is torch.float16
         )
         self.checkpointer = FrameworkCheckpointer(self.model, cfg, trainer=self)
         self.register_hooks(self._build_hooks())
@@ -96,7 +100,7 @@ class Trainer(SimpleTrainer):
             hooks.IterationTimer(),
             LRScheduler(self.optimizer, build_lr_scheduler(cfg, self.optimizer)),
             AfterStep(),
-            self.tally,
+            self.averages,
             # Before an evaluation too, which may be long and ends at once when it is asked to.
             PeriodicCheckpointer(
                 self.checkpointer, (solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD), solver.CHECKPOINTS_TO_KEEP
@@ -104,14 +108,14 @@ class Trainer(SimpleTrainer):
         ]
         if cfg.TEST.EVAL_PERIOD > 0:
             ret += [
-                Evaluation(cfg.TEST.EVAL_PERIOD, self.test),
+                EvalHook(cfg.TEST.EVAL_PERIOD, self.test),
                 BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, self.framework.metric),
             ]
-        if solver.PICTURE_PERIOD > 0:
-            ret.append(Pictures(solver.PICTURE_PERIOD, cfg))
+        if cfg.VIS_PERIOD > 0:
+            ret.append(Pictures(cfg.VIS_PERIOD, cfg))
         if comm.is_main_process():
-            ret.append(Writer(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
-        return [*ret, Stop()]
+            ret.append(PeriodicWriter(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
+        return [*ret, StopOnSignal()]
 
     def resume_or_load(self, resume: bool) -> None:
         """Continue the run of the output folder if asked to and if there is one, else begin with `MODEL.WEIGHTS`.
@@ -126,7 +130,7 @@ class Trainer(SimpleTrainer):
         else:
             load_initial_weights(self.framework.student, self.cfg)
             comm.synchronize()  # all have read them, if they are what is put aside now
-            self.checkpointer.begin_anew()
+            self.checkpointer.start_new_run()
             comm.synchronize()  # none writes into the folder before
             self.framework.reset()
 
@@ -140,11 +144,11 @@ class Trainer(SimpleTrainer):
             InputError: there is no room for a checkpoint, or the disk refuses one; those before are whole.
         """
         if self.start_iter < self.max_iter:
-            size = size_of(self.framework.state_dict()) + state_size(self.optimizer)
-            self.checkpointer.check_room(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
+            size = tensor_bytes(self.framework.state_dict()) + optimizer_state_bytes(self.optimizer)
+            self.checkpointer.check_disk_space(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
-        self._requests.extend(self.framework.requests())
-        self.reset_data_loader(lambda: self.build_train_loader(self._requests))
+        self._partner_indices.extend(self.framework.partner_indices())
+        self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
         try:
             with self.stop_request:
                 super().train(self.start_iter, self.max_iter)
@@ -152,19 +156,19 @@ class Trainer(SimpleTrainer):
             # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
             self.reset_data_loader(tuple)
             self.checkpointer.release()
-        self.tally.report(self.framework)
+        self.averages.report(self.framework)
         return self.last_results
 
-    def build_train_loader(self, requests: deque[list[int]]) -> Iterator[TrainBatch]:
+    def build_train_loader(self, partner_indices: deque[list[int]]) -> Iterator[TrainBatch]:
         """The batches from `start_iter` on; a subclass can feed others.
 
         Args:
-            requests: what the framework wants of the unlabeled list, see `build_requested_loader`.
+            partner_indices: see `build_partner_loader`.
         """
-        return build_train_loader(self.cfg, self.start_iter, requests)
+        return build_train_loader(self.cfg, self.start_iter, partner_indices)
 
     def test(self) -> OrderedDict[str, Any]:
-        """Evaluate what the framework would deploy on `cfg.DATASETS.TEST`."""
+        """Evaluate the framework's model on `cfg.DATASETS.TEST`."""
         results = evaluate(self.cfg, self.framework)
         if "left_out" in self.last_results:  # of an earlier evaluation: it still is of this run
             results.setdefault("left_out", {"images": 0})
@@ -179,14 +183,14 @@ class Trainer(SimpleTrainer):
         self.framework.iteration = self.iter
         seed_step(self.cfg.SEED, self.iter, comm.get_rank())
         with torch.autocast(
-            self.framework.device.type, self._precision or torch.bfloat16, enabled=self._precision is not None
+            self.framework.device.type, self._amp_dtype or torch.bfloat16, enabled=self._amp_dtype is not None
         ):
             losses = self.model(batch)
         self.optimizer.zero_grad()
         self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self._agree(losses, data_time)
         # Read now, when the device has nothing left to do that it would have to finish first.
-        self._requests.extend(self.framework.requests()[-1:])
+        self._partner_indices.extend(self.framework.partner_indices()[-1:])
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
@@ -196,7 +200,7 @@ class Trainer(SimpleTrainer):
         Raises:
             FloatingPointError: on all ranks, if a loss is not finite on any.
         """
-        scalars = losses | self.framework.latest.get("scalars", {})
+        scalars = losses | self.framework.last_step.scalars
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()
         asked = [float(self.stop_request.signum == signum) for signum in STOP_SIGNALS]
@@ -228,6 +232,9 @@ class Trainer(SimpleTrainer):
         Raises:
             InputError: it is of another optimizer.
         """
+        for old, new in _RENAMED_HOOKS.items():
+            if old in state_dict.get("hooks", {}):
+                state_dict["hooks"][new] = state_dict["hooks"].pop(old)
         groups = (state["param_groups"][0] for state in (self.optimizer.state_dict(), state_dict["optimizer"]))
         if len({"betas" in group for group in groups}) > 1:
             raise InputError("SOLVER.OPTIMIZER: the checkpoint's is another one; set it as it was, or begin anew")
@@ -236,12 +243,14 @@ class Trainer(SimpleTrainer):
             self._scaler.load_state_dict(state_dict["scaler"])
 
 
-def trained_framework(cfg: Any) -> Framework:
+def build_training_framework(cfg: Any) -> Framework:
     """The framework of a config, to be trained.
 
     Raises:
-        InputError: see `build_framework`; or it has no images to learn from.
+        InputError: see `build_framework`; it has no images to learn from, or counts epochs that are not steps yet.
     """
+    if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
+        raise InputError(f"{counted[0]}: is no number of steps; call resolve_epochs(cfg) first")
     framework = build_framework(cfg)
     if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
         raise InputError(
@@ -263,17 +272,7 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
     torch.manual_seed(int.from_bytes(digest, "little"))
 
 
-def precision(cfg: Any) -> torch.dtype | None:
-    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off.
-
-    Raises:
-        InputError: the type is not known, or not for this device.
-    """
-    amp = cfg.SOLVER.AMP
-    if not amp.ENABLED:
-        return None
+def amp_dtype(cfg: Any) -> torch.dtype | None:
+    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off."""
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-    check_name("SOLVER.AMP.DTYPE", amp.DTYPE, types)
-    if amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
-        raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
-    return types[amp.DTYPE]
+    return types[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None

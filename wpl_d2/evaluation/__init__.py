@@ -1,7 +1,7 @@
 """Evaluation of segmentation, detection and pseudo-labels."""
 
 from .detection import build_box_evaluator
-from .evaluator import build_evaluator, check_evaluator
+from .evaluator import build_evaluator
 from .pseudo_labels import PseudoLabelEvaluator, evaluate_pseudo_labels, filled_weigher, judge_pseudo_labels
 from .sem_seg import ConfusionMatrix, SemSegConfusionEvaluator, sem_seg_metrics, sem_seg_table
 from .submission import SubmissionWriter
@@ -13,7 +13,6 @@ __all__ = [
     "SubmissionWriter",
     "build_box_evaluator",
     "build_evaluator",
-    "check_evaluator",
     "evaluate_pseudo_labels",
     "filled_weigher",
     "judge_pseudo_labels",

@@ -14,13 +14,14 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEva
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
+from ..config.validation import check_section
 from ..data import EvalDataset, read_mask
 from ..data.image_io import APPLY
 from ..data.loader import require_masks
 from ..frameworks import Framework
-from ..inference.build import build_inference, judged_crop
+from ..inference.build import build_inference, evaluated_crop
 from ..structures import IGNORE
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from .detection import build_box_evaluator
 from .pseudo_labels import evaluate_pseudo_labels
 from .sem_seg import SemSegConfusionEvaluator
@@ -127,9 +128,6 @@ class LenientEvaluator(DatasetEvaluator):
         return self._evaluator.evaluate()
 
 
-EVALUATORS = ("confusion", "detectron2", "submission")
-
-
 def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> DatasetEvaluator:
     """Segmentation metrics by `TEST.EVALUATOR`, and box AP where the model has, or is, a detector.
 
@@ -142,46 +140,22 @@ def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> D
         output_dir: for files of the evaluators.
 
     Raises:
-        InputError: there is no such evaluator, it does not go with TEST.INFERENCE or the classes, or an image without a
-            mask cannot be left out.
+        InputError: an invalid value below TEST, an evaluator that does not go with the classes, or an image without a
+            mask that cannot be left out.
     """
+    check_section(cfg, "TEST")
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset, output_dir)
-    name = check_evaluator(cfg)
-    if name == "submission":
+    if cfg.TEST.EVALUATOR == "submission":
         return SubmissionWriter(dataset, output_dir)
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset, judged_crop(cfg), cfg.TEST.INFERENCE.JUDGE_PADDING)
-        if name == "confusion"
+        SemSegConfusionEvaluator(dataset, evaluated_crop(cfg), cfg.TEST.INFERENCE.JUDGE_PADDING)
+        if cfg.TEST.EVALUATOR == "confusion"
         else build_detectron2_evaluator(dataset, output_dir)
     ]
     if cfg.MODEL.DETECTOR.MODE == "shared":
         evaluators.append(build_box_evaluator(dataset, output_dir))
     return DatasetEvaluators(evaluators)
-
-
-def check_evaluator(cfg: Any) -> str:
-    """Check that `TEST.EVALUATOR` goes with the config, and return it.
-
-    Args:
-        cfg: a complete config.
-
-    Raises:
-        InputError: there is no evaluator of that name, or it does not go with TEST.INFERENCE.
-    """
-    if cfg.TEST.EVALUATOR == "label_files":
-        raise InputError("TEST.EVALUATOR: 'label_files' is called 'submission' now; set that")
-    name = check_name("TEST.EVALUATOR", cfg.TEST.EVALUATOR, EVALUATORS)
-    if judged_crop(cfg) and name != "confusion":
-        raise InputError(
-            f"TEST.EVALUATOR: {name} judges the whole image; set confusion, or TEST.INFERENCE.MODE to whole"
-        )
-    if cfg.TEST.INFERENCE.JUDGE_PADDING and not judged_crop(cfg):
-        raise InputError(
-            f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {cfg.TEST.INFERENCE.MODE} pads nothing that is judged; "
-            "set MODE crop, or this to False"
-        )
-    return name
 
 
 def build_detectron2_evaluator(dataset: EvalDataset, output_dir: str | Path) -> SemSegEvaluator:

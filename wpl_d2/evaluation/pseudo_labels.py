@@ -25,12 +25,12 @@ from ..data import EvalDataset, build_labeled_loader
 from ..data.detection_cache import load_detection_cache
 from ..data.mappers import read_labels
 from ..frameworks import Framework
-from ..frameworks.pseudo_labels import build_refinement, fill_in, make_evidence
+from ..frameworks.pseudo_labels import build_refinement, gather_evidence, make_pseudo_labels, predict
 from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, ClassBoxes, Detections, PseudoLabels, class_boxes
 from ..utils.comm import sum_over_ranks
 from ..utils.errors import InputError
-from ..weighting import Evidence, PixelWeigher, Score, reliable_mask
+from ..weighting import PixelWeigher, Score, reliable_mask
 from ..weighting.scores import comparable_scores
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
 from .statistics import BINS, auroc, calibration_results, count_by_class, histograms, percent, spread_confidence
@@ -179,7 +179,7 @@ def judge_pseudo_labels(
     Args:
         cfg: a complete config; FRAMEWORK.THRESHOLD makes a pixel confident, RPPI.CONF and RPPI.BOX_SCORE
             reliable; TEST.BOX_SCORES and TEST.BOX_IOU are for the boxes.
-        model: the labeler.
+        model: the pseudo-labeler.
         weigher: with the memory banks of the training; without it there are no weights and no scores to judge. Those
             that need a forward of their own are judged if it weighs by one of them.
         dataset: images that cannot be read or judged are left out.
@@ -211,8 +211,10 @@ def judge_pseudo_labels(
             except InputError as error:
                 dataset.leave_out(item, error)
                 continue
-            evidence, found = _label(model, item)
-            pseudo = fill_in(evidence, refinement, weigher)
+            prediction = predict(model, model.normalize(item["image"][None]))
+            found = _detect(model, item, prediction.features)
+            evidence = gather_evidence(model, prediction, detections=None if found is None else [found])
+            pseudo = make_pseudo_labels(evidence, refinement, weigher)
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
             if boxes is not None:  # whether or not RPPI is on
                 reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
@@ -237,19 +239,12 @@ def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> 
     return {name: score.to(device) for name, score in scores.items()}
 
 
-def _label(model: UnifiedSegDet, item: Mapping[str, Any]) -> tuple[Evidence, Detections | None]:
-    """Label an image as a framework labels weak views; also all boxes."""
-    images = model.normalize(item["image"][None])
-    size = (images.shape[-2], images.shape[-1])
-    features = model.encode(images)
-    output = model.decode(features, size)
-    valid = torch.ones(len(images), *size, dtype=torch.bool, device=model.device)
+def _detect(model: UnifiedSegDet, item: Mapping[str, Any], features: dict[str, Tensor]) -> Detections | None:
+    """All detections in an image: the cached ones, else the model's own; None without either."""
     if "detections" in item:
-        found = item["detections"].to(model.device)
-    else:
-        found = model.detect(features, [size])[0] if model.has_detector else None
-    detections = None if found is None else [found]
-    return make_evidence(model, PseudoLabels.from_logits(output.logits, valid), output, detections, images), found
+        return item["detections"].to(model.device)
+    size = (item["image"].shape[-2], item["image"].shape[-1])
+    return model.detect(features, [size])[0] if model.has_detector else None
 
 
 def _parts(classes: Sequence[str], objects: Sequence[int]) -> dict[str, list[int]]:
@@ -304,16 +299,16 @@ def _area(results: Mapping[str, float], name: str) -> str:
 
 @torch.no_grad()
 def filled_weigher(cfg: Any, framework: Framework) -> PixelWeigher:
-    """A weigher whose bank has the labeler's embeddings of labeled pixels: of as many views as fill it.
+    """A weigher whose bank is filled with the pseudo-labeler's embeddings of labeled pixels.
 
     Args:
         cfg: a complete config; WEIGHTING.ENABLED does not matter.
-        framework: trained; its labeler looks at the labeled images.
+        framework: a trained one.
     """
     weigher = PixelWeigher.from_config(cfg).to(framework.device)
     views = -(-cfg.WEIGHTING.BANK_SIZE // cfg.WEIGHTING.PUSH_PER_IMAGE)
     for items in islice(build_labeled_loader(cfg), -(-views // cfg.SOLVER.IMS_PER_BATCH)):
-        _, output = framework.look(items)
+        output = framework.teacher_forward(items).output
         weigher.stage_labeled(output.embedding, output.logits, framework.stack(items, "sem_seg"))
         weigher.after_step()
     return weigher

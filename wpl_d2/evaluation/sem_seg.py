@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..data import EvalDataset
 from ..data.mappers import read_labels
-from ..inference.sliding_window import centre
+from ..inference.sliding_window import center_window
 from ..structures import IGNORE
 from ..utils.comm import sum_over_ranks
-from ..utils.label_map import label_map
+from ..utils.cpu_speed import label_map
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         for item, output in zip(inputs, outputs, strict=True):
             prediction = label_map(output["sem_seg"])
             target = self._target(item, output["sem_seg"].shape)
-            region = centre(target.shape, self._crop or target.shape)
+            region = center_window(target.shape, self._crop or target.shape)
             # Copied, because what PIL gives is read-only.
             self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
 
@@ -117,7 +117,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
             return read_labels(record, size, classes)
         labels = read_labels(record, (item["height"], item["width"]), classes)
         canvas = np.zeros(size, dtype=labels.dtype)
-        canvas[centre(size, labels.shape)] = labels
+        canvas[center_window(size, labels.shape)] = labels
         return canvas
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:

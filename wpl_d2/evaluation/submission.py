@@ -10,9 +10,9 @@ from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
 from ..data import EvalDataset
+from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
-from ..utils.files import save_png, writing
-from ..utils.label_map import label_map
+from ..utils.files import clear_write_errors, save_png
 
 
 class SubmissionWriter(DatasetEvaluator):
@@ -44,7 +44,7 @@ class SubmissionWriter(DatasetEvaluator):
             inputs: dicts with "file_name".
             outputs: dicts with "sem_seg" (C, H, W), at the size of the image.
         """
-        with writing(self._folder):
+        with clear_write_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         for item, output in zip(inputs, outputs, strict=True):
             ids = self._ids[label_map(output["sem_seg"]).cpu().numpy()]

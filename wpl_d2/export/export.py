@@ -1,4 +1,4 @@
-"""From a checkpoint to a file that other programs can use."""
+"""Exporting a checkpoint to another format, verified against the model."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ import torch
 from detectron2.data import DatasetCatalog
 from torch import Tensor
 
-from ..checkpoint.checkpointer import load_model
+from ..checkpoint import load_model
 from ..data import read_image, setup_datasets
-from ..inference.runtime_model import deploy
-from ..inference.sources import image_files
+from ..inference.runtime_model import build_runtime_model
+from ..inference.sources import list_images
 from ..utils.errors import InputError, check_name
-from ..utils.files import writing
+from ..utils.files import clear_write_errors
 from .formats import FORMATS
 from .verify import Agreement, compare
 
 _COMPARED = 2
-"""Images that an export is compared on, each at several sizes."""
+"""Number of images to compare on, each at several sizes."""
 
 
 def export_model(
     weights: str, format_name: str, output: str | Path, images: str = "", which: str = "", boxes: bool = False
 ) -> Agreement:
-    """Write a model in another format, read it again and compare the two; the file is right or absent.
+    """Export a model, read the file back, and compare the two; a file that differs is not kept.
 
     Args:
-        weights: a checkpoint, or a `.safetensors` of an earlier export.
+        weights: a checkpoint, or a `.safetensors` export.
         format_name: one of `FORMATS`.
         output: the file, with the format's suffix.
-        images: folder or pattern of images, of which the first are compared on; by default those of the training's
+        images: folder or pattern of images, the first of which are compared on; by default those of the training's
             DATASETS.TEST.
-        which: "teacher" or "student"; by default the one to use.
-        boxes: whether to put the detector in, too (a `.safetensors` always holds it).
+        which: "teacher" or "student"; by default the teacher if there is one.
+        boxes: whether to include the detector (always in a `.safetensors`).
 
     Raises:
-        InputError: the format does not hold what is asked for, or its file does not compute what the model does.
+        InputError: the format does not support what is asked for, or the outputs differ.
     """
     chosen = FORMATS[check_name("--format", format_name, FORMATS)]
     output = Path(output)
     if output.suffix != chosen.suffix:
         raise InputError(f"--output: {output} does not end in {chosen.suffix}, by which {format_name} files are known")
-    model, about = load_model(weights, which)
-    reference = deploy(model, about)
-    if boxes and not chosen.can_find:
-        holders = " or ".join(name for name, other in FORMATS.items() if other.can_find)
+    model, metadata = load_model(weights, which)
+    reference = build_runtime_model(model, metadata)
+    if boxes and not chosen.supports_boxes:
+        holders = " or ".join(name for name, other in FORMATS.items() if other.supports_boxes)
         raise InputError(f"--boxes: {format_name} holds the segmentation alone; use {holders}")
-    if boxes and reference.find is None:
+    if boxes and reference.detect is None:
         raise InputError(f"--boxes: {weights} has no detector; leave it out")
-    compared = _images(images, about["config"])
-    with writing(output):
+    compared = _images(images, metadata["config"])
+    with clear_write_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".export-", dir=output.parent) as folder, warnings.catch_warnings():
-            # Tracers warn of what they took for constant; whether it matters is what the comparison says.
+            # Tracers warn of values that they treat as constant; the comparison shows whether it matters.
             warnings.simplefilter("ignore")
             partial = Path(folder) / output.name
-            chosen.write(model, reference.about, partial, boxes)
+            chosen.write(model, reference.metadata, partial, boxes)
             agreement = compare(reference, chosen.read(partial, "cpu"), compared)
             if not agreement.good:
                 raise InputError(f"{output}: was not written, the export differs ({agreement}); try another --format")
@@ -68,11 +68,11 @@ def export_model(
     return agreement
 
 
-def _images(given: str, cfg: Any) -> list[Tensor]:
-    """(3, H, W) uint8 RGB."""
-    files = image_files(given).files if given else _test_images(cfg.clone())
+def _images(name: str, cfg: Any) -> list[Tensor]:
+    """Images (3, H, W) uint8 RGB to compare on."""
+    files = list_images(name).files if name else _test_images(cfg.clone())
     if not files:
-        raise InputError(f"--images: no images in {given or 'the training test set'}; name a folder or a pattern")
+        raise InputError(f"--images: no images in {name or 'the training test set'}; name a folder or a pattern")
     return [torch.from_numpy(read_image(file).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]
 
 

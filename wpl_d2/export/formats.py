@@ -1,4 +1,4 @@
-"""The formats there are, and one reader for all of them."""
+"""The export formats, and one function to open files of any of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from ..checkpoint.checkpointer import load_model
-from ..inference.runtime_model import RuntimeModel, deploy
-from ..modeling.build import check_device
+from ..checkpoint import load_model
+from ..config.validation import check_device
+from ..inference.runtime_model import RuntimeModel, build_runtime_model
 from ..utils.errors import InputError
 from .onnx import Onnx
 from .safetensors import SafeTensors
@@ -19,33 +19,33 @@ from .torchscript import TorchScript
 
 
 class Format(Protocol):
-    """A kind of file.
+    """A file format.
 
     Attributes:
-        suffix: of its names.
-        can_find: whether it can hold the detector.
-        is_program: whether a file can do whatever the one who made it wanted.
+        suffix: of file names.
+        supports_boxes: whether a file can hold the detector.
+        runs_code: whether a file is a program that can do anything.
     """
 
     suffix: str
-    can_find: bool
-    is_program: bool
+    supports_boxes: bool
+    runs_code: bool
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """Write a file.
 
         Args:
-            model: from `load_model`, on the CPU.
-            about: as `describe_run` has it.
+            model: of `load_model`, on the CPU.
+            metadata: as plain data, see `wpl_d2.modeling.model_metadata`.
             path: with the format's suffix.
-            boxes: whether to put the detector in, too; only where `can_find`.
+            boxes: whether to include the detector; only with `supports_boxes`.
         """
 
     def read(self, path: Path, device: str) -> RuntimeModel:
         """Read a file.
 
         Args:
-            path: that `write` wrote.
+            path: a file of `write`.
             device: to run on.
 
         Raises:
@@ -59,21 +59,21 @@ FORMATS: dict[str, Format] = {
     "torch_export": TorchExport(),
     "safetensors": SafeTensors(),
 }
-"""By the name that `tools/export_model.py --format` takes; another format is another entry."""
+"""By the name for `tools/export_model.py --format`."""
 
 
 def open_model(path: str | Path, which: str = "", device: str = "cpu", trust_code: bool = False) -> RuntimeModel:
-    """A trained model from a checkpoint or an exported file, without running anything that is in it.
+    """Open a checkpoint or exported file, without executing anything in it unless `trust_code`.
 
     Args:
-        path: `.pth` of a training, or with the suffix of one of `FORMATS`.
-        which: "teacher" or "student" of a checkpoint; by default the one to use.
+        path: a training's `.pth`, or a file with the suffix of one of `FORMATS`.
+        which: "teacher" or "student" of a checkpoint; by default the teacher if there is one.
         device: to run on.
-        trust_code: whether to read a file that is a program.
+        trust_code: whether to open a TorchScript file, which is a program.
 
     Raises:
-        InputError: there is no such file or device, it cannot be read, would run code, or there is nothing to choose
-            in it.
+        InputError: the file or device does not exist, the file cannot be read or would execute code, or `which` does
+            not apply.
     """
     check_device("--device", device)
     path = Path(path)
@@ -81,11 +81,11 @@ def open_model(path: str | Path, which: str = "", device: str = "cpu", trust_cod
         raise InputError(f"{path}: no such file; give a checkpoint or an exported model")
     by_suffix = {known.suffix: known for known in FORMATS.values()}
     if path.suffix not in by_suffix:
-        return deploy(*load_model(str(path), which, device))
+        return build_runtime_model(*load_model(str(path), which, device))
     if which:
         raise InputError(f"--model: {path} holds one model; leave it out, or give the training's checkpoint")
     chosen = by_suffix[path.suffix]
-    if chosen.is_program and not trust_code:
+    if chosen.runs_code and not trust_code:
         raise InputError(
             f"{path}: is a program, which can do anything on this machine; if you trust who made it, add --trust-code "
             "(in Python: trust_code=True), else take a checkpoint or a file of another format"

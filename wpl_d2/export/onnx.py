@@ -1,4 +1,4 @@
-"""ONNX: runs in ONNX Runtime and what else reads the format."""
+"""ONNX, for ONNX Runtime and other runtimes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..inference.runtime_model import RuntimeModel
+from ..modeling.model_metadata import metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, about_from_texts, about_to_texts, integer_padding, sample_images
+from .wrapper import ExportWrapper, integer_padding, sample_images
 
 _SIZES = {"images": {0: "batch", 2: "height", 3: "width"}}
 
@@ -21,10 +22,10 @@ class Onnx:
     """The segmentation: input "images" (batch, 3, height, width) float, output "logits"."""
 
     suffix = ".onnx"
-    can_find = False
-    is_program = False
+    supports_boxes = False
+    runs_code = False
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`.
 
         Raises:
@@ -42,15 +43,15 @@ class Onnx:
                 dynamo=True,
                 verbose=False,
             )
-        assert program is not None  # the other exporter's result
-        program.model.metadata_props.update(about_to_texts(about))
+        assert program is not None  # as the TorchScript-based exporter returns
+        program.model.metadata_props.update(metadata_to_texts(metadata))
         program.save(path, external_data=False)
 
     def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`.
 
         Raises:
-            InputError: the packages of the extra `onnx` are not installed, or other files belong to the model.
+            InputError: the packages of the extra `onnx` are not installed, or the model refers to other files.
         """
         runtime, content = _need("onnxruntime"), path.read_bytes()
         _check_self_contained(content, path)
@@ -59,21 +60,23 @@ class Onnx:
         options.intra_op_num_threads = torch.get_num_threads()
         try:
             session = runtime.InferenceSession(content, options, providers=providers)
-        except Exception as error:  # its exceptions have no common class of their own
+        except Exception as error:  # its exceptions have no common base class
             raise InputError(f"{path}: is no ONNX file ({error}); export it anew") from error
 
         def segment(images: Tensor) -> Tensor:
             return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0]).to(device)
 
-        return RuntimeModel(about_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, find=None)
+        return RuntimeModel(
+            metadata_from_texts(session.get_modelmeta().custom_metadata_map, path), segment, detect=None
+        )
 
 
 def _check_self_contained(content: bytes, path: Path) -> None:
-    """Refuse what would make ONNX Runtime open other files: weights in them, and operators that are not ONNX's own."""
+    """Reject what makes ONNX Runtime open other files: external weights, and operators that are not ONNX's own."""
     onnx = _need("onnx")
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # of protobuf, which may be another implementation with another class
+    except Exception as error:  # protobuf's class, which depends on its implementation
         raise InputError(f"{path}: is no ONNX file; export it anew") from error
     own = {"", "ai.onnx", *(function.domain for function in model.functions)}
     for message in _messages(model):

@@ -1,4 +1,4 @@
-"""Plain weights with all that this project needs to rebuild the model from them alone."""
+"""safetensors: plain weights, with the metadata from which this project rebuilds the model."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from safetensors.torch import save
 from torch import nn
 
-from ..checkpoint.checkpointer import load_model
-from ..inference.runtime_model import RuntimeModel, deploy
-from .wrapper import about_to_texts
+from ..checkpoint import load_model
+from ..inference.runtime_model import RuntimeModel, build_runtime_model
+from ..modeling.model_metadata import metadata_to_texts
 
 
 class SafeTensors:
-    """The whole model's weights under its own names, for `load_model`, MODEL.WEIGHTS and other projects."""
+    """All weights of the model under its own names, for `load_model`, MODEL.WEIGHTS and other projects."""
 
     suffix = ".safetensors"
-    can_find = True
-    is_program = False
+    supports_boxes = True
+    runs_code = False
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
-        """See `Format`; a detector's weights are always in it."""
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
+        """See `Format`; a detector is always included."""
         weights = {key: value.contiguous() for key, value in model.state_dict().items()}
-        # Its `save_file` makes a file that others cannot read.
-        path.write_bytes(save(weights, about_to_texts(about)))
+        # `save_file` makes a file that other users cannot read.
+        path.write_bytes(save(weights, metadata_to_texts(metadata)))
 
     def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`."""
-        return deploy(*load_model(str(path), device=device))
+        return build_runtime_model(*load_model(str(path), device=device))

@@ -1,4 +1,4 @@
-"""`torch.export`: one graph of ATen operators, for PyTorch's own compilers and runtimes."""
+"""`torch.export`: a graph of ATen operators, for PyTorch's compilers and runtimes."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from torch.export import Dim, ExportedProgram
 from torch.export.passes import move_to_device_pass
 
 from ..inference.runtime_model import RuntimeModel
-from ..modeling.model_metadata import ABOUT
+from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .archive_check import harmless_copy
-from .wrapper import ExportWrapper, about_from_texts, about_to_texts, integer_padding, sample_images
+from .torch_export_check import sanitized_copy
+from .wrapper import ExportWrapper, integer_padding, sample_images
 
 
 class TorchExport:
-    """The segmentation: images (B, 3, H, W) float to logits, as one graph of any batch, height and width."""
+    """The segmentation: images (B, 3, H, W) float to logits, for any batch size, height and width."""
 
     suffix = ".pt2"
-    can_find = False
-    is_program = False
+    supports_boxes = False
+    runs_code = False
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
         program = export_program(ExportWrapper(model))
-        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+        # Through memory: on a full disk PyTorch's file writer aborts the process.
         content = io.BytesIO()
-        torch.export.save(program, content, extra_files=about_to_texts(about, _min_size(program)))
+        torch.export.save(program, content, extra_files=metadata_to_texts(metadata, _min_size(program)))
         path.write_bytes(content.getvalue())
 
     def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`.
 
         Raises:
-            InputError: something in it could run code.
+            InputError: something in it could execute code.
         """
-        texts = dict.fromkeys(ABOUT, "")
+        texts = dict.fromkeys(METADATA_KEYS, "")
         try:
-            program = torch.export.load(harmless_copy(path), extra_files=texts)
+            program = torch.export.load(sanitized_copy(path), extra_files=texts)
             module, least = move_to_device_pass(program, device).module(), _min_size(program)
         except InputError:
             raise
-        except Exception as error:  # of many classes, from several readers that are tried in turn
+        except Exception as error:  # of any class: PyTorch tries several readers in turn
             version = torch.__version__
             raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
 
@@ -60,26 +60,26 @@ class TorchExport:
             with torch.no_grad():
                 return module(images.to(device))
 
-        return RuntimeModel(about_from_texts(texts, path), segment, find=None, min_size=least)
+        return RuntimeModel(metadata_from_texts(texts, path), segment, detect=None, min_size=least)
 
 
-def export_program(deployable: ExportWrapper) -> ExportedProgram:
-    """The graph of a model at any batch, height and width.
+def export_program(wrapper: ExportWrapper) -> ExportedProgram:
+    """Export the graph of a model for any batch size, height and width.
 
     Args:
-        deployable: on the CPU.
+        wrapper: on the CPU.
     """
     sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
     with torch.no_grad(), integer_padding():
-        program = torch.export.export(deployable, (sample_images(),), dynamic_shapes=sizes, strict=False)
-    # The shape rule of max pooling leaves guards on odd and even sizes that the graph does not need: it is checked at
-    # both (`compare`), and would refuse half of all images.
+        program = torch.export.export(wrapper, (sample_images(),), dynamic_shapes=sizes, strict=False)
+    # The shape rule of max pooling leaves guards for odd or even sizes, which would reject half of all images. The
+    # graph does not need them: `compare` checks it at both.
     program._guards_code = []
     return program
 
 
 def _min_size(program: ExportedProgram) -> int:
-    """The fewest pixels a side for which a graph's shape rules hold."""
+    """The smallest image side in pixels that a graph's shape constraints allow."""
     (name,) = program.graph_signature.user_inputs
     (images,) = (node for node in program.graph.nodes if node.name == name)
     sides = [program.range_constraints[side.node.expr] for side in images.meta["val"].shape[2:]]

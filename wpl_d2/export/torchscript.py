@@ -1,4 +1,4 @@
-"""TorchScript: runs where PyTorch does, C++ included; with boxes also wants torchvision's operators."""
+"""TorchScript: runs with PyTorch, C++ included; with boxes torchvision's operators are needed too."""
 
 from __future__ import annotations
 
@@ -12,43 +12,47 @@ import torchvision  # noqa: F401, registers the operators that boxes need
 from detectron2.export.torchscript_patch import patch_builtin_len
 from torch import Tensor, nn
 
-from ..inference.runtime_model import Found, RuntimeModel
-from ..modeling.model_metadata import ABOUT
+from ..inference.runtime_model import RuntimeModel
+from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
+from ..structures import Detections
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, about_from_texts, about_to_texts, sample_images
+from .wrapper import ExportWrapper, sample_images
 
 
 class TorchScript:
-    """Method `forward`: images (B, 3, H, W) float to logits; `find`: one image (1, 3, H, W) to its boxes."""
+    """Methods `forward`, images (B, 3, H, W) float to logits, and `detect`, one image (1, 3, H, W) to its boxes."""
 
     suffix = ".pt"
-    can_find = True
-    is_program = True
+    supports_boxes = True
+    runs_code = True
 
-    def write(self, model: nn.Module, about: Mapping[str, Any], path: Path, boxes: bool) -> None:
+    def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
-        deployable, images = ExportWrapper(model), sample_images()
+        wrapper, images = ExportWrapper(model), sample_images()
         inputs: dict[str, tuple[Tensor, ...]] = {"forward": (images,)}
         if boxes:
-            inputs["find"] = (images[:1],)
-        # Else the number of boxes at each stage would be the sample's.
+            inputs["detect"] = (images[:1],)
+        # Otherwise the numbers of boxes would be traced as constants.
         with torch.no_grad(), patch_builtin_len():
-            traced = torch.jit.trace_module(deployable, inputs, check_trace=False)
-        # By way of memory: on a full disk PyTorch's own writer of files ends the process.
+            traced = torch.jit.trace_module(wrapper, inputs, check_trace=False)
+        # Through memory: on a full disk PyTorch's file writer aborts the process.
         content = io.BytesIO()
-        torch.jit.save(traced, content, _extra_files=about_to_texts(about))
+        torch.jit.save(traced, content, _extra_files=metadata_to_texts(metadata))
         path.write_bytes(content.getvalue())
 
     def read(self, path: Path, device: str) -> RuntimeModel:
         """See `Format`."""
-        texts = dict.fromkeys(ABOUT, "")
+        texts = dict.fromkeys(METADATA_KEYS, "")
         try:
             module = torch.jit.load(str(path), map_location=device, _extra_files=texts)
         except RuntimeError as error:
             raise InputError(f"{path}: is no TorchScript file; export it anew") from error
 
-        def find(images: Tensor) -> list[Found]:
-            return [Found(*module.find(image[None].to(device))) for image in images]
+        # In files of earlier versions the method is `find`.
+        method: Any = getattr(module, "detect", None) or getattr(module, "find", None)
 
-        about = about_from_texts(texts, path)
-        return RuntimeModel(about, lambda images: module(images.to(device)), find if hasattr(module, "find") else None)
+        def detect(images: Tensor) -> list[Detections]:
+            return [Detections(*method(image[None].to(device))) for image in images]
+
+        metadata = metadata_from_texts(texts, path)
+        return RuntimeModel(metadata, lambda images: module(images.to(device)), detect if method else None)

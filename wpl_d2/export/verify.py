@@ -1,4 +1,4 @@
-"""Whether an exported file computes what the model does."""
+"""Comparing an exported file's outputs with the model's."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inference.runtime_model import Found, RuntimeModel
+from ..inference.runtime_model import RuntimeModel
+from ..structures import Detections
 
 MAX_DIFFERENCE = 1e-3
-"""Of logits, relative to the largest."""
+"""Of logits, relative to the largest logit."""
 MIN_AGREEMENT = 0.999
-"""Share of the pixels that must have the same class."""
+"""Least fraction of pixels with the same class."""
 MAX_SHIFT = 0.1
 """Of a box's edges, in pixels."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How near two models are on the same images.
+    """The agreement of two models on the same images.
 
     Attributes:
-        sizes: (height, width) of the images compared.
-        difference: largest absolute difference of two logits.
+        sizes: (height, width) of the inputs.
+        difference: largest absolute difference of logits.
         scale: largest absolute logit.
-        same_class: share of the pixels with the same class.
-        shift: largest difference of two box edges in pixels; infinite if other boxes were found; None without boxes.
-        enlarged: (height, width) of the images that were too small as they are.
+        same_class: fraction of pixels with the same class.
+        shift: largest difference of box edges in pixels; infinite if numbers or classes differ; None without boxes.
+        enlarged: original (height, width) of the images that were too small.
     """
 
     sizes: list[tuple[int, int]]
@@ -41,7 +42,7 @@ class Agreement:
 
     @property
     def good(self) -> bool:
-        """Whether the two can be taken for one."""
+        """Whether all differences are within the limits of this module."""
         logits = self.difference <= MAX_DIFFERENCE * self.scale and self.same_class >= MIN_AGREEMENT
         return logits and (self.shift is None or self.shift <= MAX_SHIFT)
 
@@ -58,12 +59,12 @@ class Agreement:
 
 @torch.no_grad()
 def compare(model: RuntimeModel, exported: RuntimeModel, images: Sequence[Tensor]) -> Agreement:
-    """Run both on views of several sizes, odd and even and the smallest there may be, and on a batch.
+    """Run both models on parts of images of several sizes, odd, even and the smallest accepted, and on a batch.
 
     Args:
-        model: what the file was made of.
-        exported: the file, read again; its boxes are compared where it has some.
-        images: (3, H, W) in 0..255, at least one; enlarged where the file does not take parts of it.
+        model: the original.
+        exported: the file, read back; boxes are compared if it has a detector.
+        images: (3, H, W) in 0..255, at least one; enlarged if the file does not accept their parts.
     """
     least = exported.min_size
     views = list(_views([_enlarge(image.float(), 2 * least + 2) for image in images], least))
@@ -74,8 +75,8 @@ def compare(model: RuntimeModel, exported: RuntimeModel, images: Sequence[Tensor
             differences.append((ours - theirs).abs().max().item())
             scales.append(ours.abs().max().item())
             same.append(_same_class(ours, theirs))
-        if model.find is not None and exported.find is not None:
-            shifts += [_shift(*pair) for pair in zip(model.find(view), exported.find(view), strict=True)]
+        if model.detect is not None and exported.detect is not None:
+            shifts += [_shift(*pair) for pair in zip(model.detect(view), exported.detect(view), strict=True)]
     return Agreement(
         sizes=[(view.shape[-2], view.shape[-1]) for view in views],
         difference=max(differences),
@@ -87,7 +88,7 @@ def compare(model: RuntimeModel, exported: RuntimeModel, images: Sequence[Tensor
 
 
 def _same_class(ours: Tensor, theirs: Tensor) -> float:
-    """Share of the pixels to which both give one class; of those that tie, as in plain images, either does."""
+    """Fraction of pixels with the same class; where classes tie, as in uniform images, either one counts."""
     chosen = ours.gather(1, theirs.argmax(dim=1, keepdim=True))
     tied = MAX_DIFFERENCE * ours.abs().max()
     return (ours.amax(dim=1, keepdim=True) - chosen <= tied).float().mean().item()
@@ -98,7 +99,7 @@ def _words(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 def _enlarge(image: Tensor, side: int) -> Tensor:
-    """An image of at least so many pixels a side."""
+    """Enlarge an image to at least `side` pixels in height and width."""
     height, width = image.shape[-2:]
     if min(height, width) >= side:
         return image
@@ -106,7 +107,7 @@ def _enlarge(image: Tensor, side: int) -> Tensor:
 
 
 def _views(images: Sequence[Tensor], least: int) -> Iterator[Tensor]:
-    """Batches (N, 3, h, w) float: each image whole and in parts, the first's corner and beside its mirror image."""
+    """Batches (N, 3, h, w) float: each image and parts of it, the first image's corner, the first and its mirror."""
     for image in images:
         whole = image[None]
         height, width = whole.shape[-2:]
@@ -119,7 +120,7 @@ def _views(images: Sequence[Tensor], least: int) -> Iterator[Tensor]:
     yield torch.stack([first, first.flip(-1)])
 
 
-def _shift(ours: Found, theirs: Found) -> float:
+def _shift(ours: Detections, theirs: Detections) -> float:
     if len(ours.boxes) != len(theirs.boxes) or not torch.equal(ours.classes, theirs.classes):
         return float("inf")
     return (ours.boxes - theirs.boxes).abs().max().item() if len(ours.boxes) else 0.0

@@ -4,7 +4,7 @@ from .ael import AEL
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
 from .detector import Detector
-from .diagnostics import idle_keys, idle_parts
+from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
@@ -22,6 +22,6 @@ __all__ = [
     "SupervisedEMA",
     "UniMatch",
     "build_framework",
-    "idle_keys",
-    "idle_parts",
+    "ineffective_keys",
+    "ineffective_parts",
 ]

@@ -1,11 +1,13 @@
-"""Training of a detector alone, on boxes around the components of labeled masks."""
+"""Training of a detector alone, on the component boxes of labeled masks."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
-from ..modeling import FPNDetector, build_model
+from typing_extensions import override
+
+from ..modeling import build_model
 from ..modeling.detector import losses_or_nan
 from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
@@ -16,31 +18,28 @@ from .validation import check_paste
 class Detector(Framework):
     """The paper's detector, trained before the segmenter and on the labeled images alone (section 3.2).
 
-    What it finds on the unlabeled images goes into a file (`tools/cache_boxes.py`) for MODEL.DETECTOR.MODE cached.
+    `tools/cache_boxes.py` writes its detections on the unlabeled images to a file for MODEL.DETECTOR.MODE cached.
     """
 
     metric = "bbox/AP"
     semi_supervised = False
 
     @classmethod
+    @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
+        return {"student": build_model(cfg)}
 
-        Raises:
-            InputError: the model is no detector, or pixels are to be weighted or pasted.
-        """
-        check_paste(cfg, cls.pastes)
-        for key, on in (("WEIGHTING", cfg.WEIGHTING.ENABLED), ("RPPI", cfg.RPPI.ENABLED)):
-            if on:
-                raise InputError(f"{key}.ENABLED: True, but a detector labels no pixels; set it to False")
-        student = build_model(cfg)
-        if not isinstance(student, FPNDetector):
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        # What a segmenter needs is not asked for.
+        check_paste(cls, cfg)
+        if cfg.MODEL.DETECTOR.MODE != "alone":
             raise InputError(
                 f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is no detector alone, which "
                 "FRAMEWORK.NAME Detector trains; set it to FPNDetector"
             )
-        return {"student": student}
 
+    @override
     def terms(self, batch: Batch) -> Terms:
-        """The losses of region proposals and box head on the labeled images; unlabeled ones are left alone."""
         return [], losses_or_nan(self.student, partial(self.student, batch["labeled"]))

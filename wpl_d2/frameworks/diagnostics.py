@@ -1,4 +1,4 @@
-"""What is switched off although it may not seem so: by a config, and as a whole training has shown."""
+"""Warnings about settings and parts of a framework that have no effect on its training."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from .base import Framework
 from .teacher_student import TeacherStudent
 
 
-def idle_keys(cfg: Any, framework: Framework) -> list[str]:
-    """What will do nothing in the training of a framework, whatever it was meant to.
+def ineffective_keys(cfg: Any, framework: Framework) -> list[str]:
+    """Settings that will have no effect in a training, found before it.
 
-    What nobody can mean is an `InputError` elsewhere.
+    They may be meant so; what cannot be meant is an `InputError` of `check_config`.
 
     Args:
-        cfg: its config.
+        cfg: of the training.
         framework: to be trained.
 
     Returns:
-        a text each: `key: what is so; how to mend it`.
+        a warning for each: `key: what has no effect; how to change it`.
     """
     checks = _semi_supervised(cfg, framework) if framework.semi_supervised else _supervised(cfg)
     return [text for holds, text in [*checks, _ohem(cfg)] if holds]
 
 
-def idle_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
-    """What of a framework did nothing in a whole training.
+def ineffective_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
+    """Parts of a framework that had no effect in a training, found after it.
 
     Args:
         framework: as the training left it.
-        sums: of the scalars in its `latest` over all steps, averaged over processes.
+        sums: of the scalars in its `last_step` over all steps, averaged over processes.
 
     Returns:
-        a text each: `key: what was so`.
+        a warning for each: `key: what had no effect`.
     """
     if not framework.semi_supervised:
         return []
@@ -51,7 +51,7 @@ def idle_parts(framework: Framework, sums: Mapping[str, float]) -> list[str]:
         ),
         *_weights(framework, sums),
     ]
-    return [text for holds, text in checks if holds] + framework.idle()
+    return [text for holds, text in checks if holds] + framework.ineffective_parts()
 
 
 def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool, str]]:

@@ -1,4 +1,4 @@
-"""What frameworks share: their kinds of loss terms, and slices of what a model made of several kinds of images."""
+"""The loss terms that frameworks share, and how to split the output for a batch of several kinds of images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 def supervised_term(
     name: str, logits: Tensor, target: Tensor, ohem: Mapping[str, Any] | None = None, coefficient: float = 1.0
 ) -> LossTerm:
-    """The mean cross entropy of labeled pixels.
+    """The mean cross entropy of the labeled pixels.
 
     Args:
         name: key of the loss in the metrics.
         logits: (B, C, H, W) float.
         target: (B, H, W) int64 class ids, `IGNORE` where there is none.
-        ohem: `threshold` and `min_kept` of `ohem_mask`, to which the mean is restricted; None: all labeled pixels.
+        ohem: `threshold` and `min_kept` of `ohem_mask`; None disables OHEM.
         coefficient: factor of the loss.
     """
     kept = target != IGNORE if ohem is None else ohem_mask(logits.detach(), target, **ohem)
@@ -35,7 +35,7 @@ def consistency_term(
     Args:
         name: key of the loss in the metrics.
         logits: (B, C, H, W) float, the student's.
-        pseudo: what it shall learn there.
+        pseudo: the targets.
         threshold: least confidence of a pseudo-label that trains.
         coefficient: factor of the loss.
     """
@@ -57,6 +57,6 @@ def select(features: Mapping[str, Tensor], images: slice) -> dict[str, Tensor]:
 
 
 def split(output: SemSegOutput, *sizes: int) -> list[SemSegOutput]:
-    """What belongs to each of several kinds of images; `sizes` are their numbers, in the order of the batch."""
+    """The output for each of several consecutive groups of images, whose sizes are given."""
     parts = (field.split(sizes) for field in output if field is not None)
     return [SemSegOutput(*part) for part in zip(*parts, strict=True)]

@@ -1,4 +1,4 @@
-"""Mean teacher: an EMA teacher labels weak views, the student learns them on mixed strong views."""
+"""Mean teacher: an EMA teacher labels weak views, the student learns the labels on mixed strong views."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from detectron2.config import configurable
+from typing_extensions import override
 
 from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .loss_terms import consistency_term, split
 from .mixing import CutMixBoxes, cutmix
+from .pseudo_labels import predict
 from .teacher_student import TeacherStudent
 
 
@@ -21,53 +23,50 @@ class MeanTeacher(TeacherStudent):
     L = Ls + alpha * Lu, where Lu is the mean of W * 1[confidence >= threshold] * CE over the valid pixels of the
     strong views. With several strong views of an image it is the mean over them.
 
-    With FRAMEWORK.EMA_DECAY 0 the teacher is a copy of the student as the last step left it, at every step, and this is
-    FixMatch (Sohn et al., NeurIPS 2020). Differences to that of UniMatch's code, in brackets: labels are made in
-    evaluation mode (in the forward that trains the labeled images), an image is mixed with another one of its batch
-    (with a second view of itself), and the losses are added up (and halved: its steps are those of half of
+    With FRAMEWORK.EMA_DECAY 0 the teacher is always the student of the step before, and this is FixMatch (Sohn et al.,
+    NeurIPS 2020). Differences to the FixMatch of UniMatch's code, in brackets: pseudo-labels come from a forward in
+    evaluation mode (from the forward that trains the labeled images), an image is mixed with another one of its batch
+    (with a second view of itself), and the losses are summed (and halved: its steps are those of half of
     SOLVER.BASE_LR and twice SOLVER.WEIGHT_DECAY here).
+
+    Args:
+        cutmix: draws the boxes in which strong views are mixed.
+        framework: the arguments of `TeacherStudent`.
     """
 
     mixes = True
 
     @configurable
     def __init__(self, *, cutmix: CutMixBoxes, **framework: Any) -> None:
-        """Put the framework together.
-
-        Args:
-            cutmix: draws where strong views are mixed.
-            framework: the arguments of `TeacherStudent`.
-        """
         super().__init__(**framework)
-        self.cutmix_boxes = cutmix
+        self.random_samples = cutmix
 
     @classmethod
+    @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
-
-        Raises:
-            InputError: the data has no strong view.
-        """
-        if cfg.INPUT.STRONG.VIEWS < 1:
-            raise InputError("INPUT.STRONG.VIEWS: 0, but MeanTeacher learns from strong views; set it to 1")
         return super().from_config(cfg) | {"cutmix": CutMixBoxes(cfg)}
 
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        super().check_config(cfg)
+        if cfg.INPUT.STRONG.VIEWS < 1:
+            raise InputError("INPUT.STRONG.VIEWS: 0, but MeanTeacher learns from strong views; set it to 1")
+
+    @override
     def terms(self, batch: Batch) -> Terms:
-        """The teacher's labels, then one student forward over the labeled images and all strong views."""
         labeled, mixed = self.stack(batch["labeled"], "image"), []
         if items := self.unlabeled(batch):
-            views = self.stack(items, "strong").unbind(1)
-            masks = [self.cutmix_boxes(view) for view in views]
-            labels = self.label(batch)
-            mixed = [cutmix(view, labels, mask) for view, mask in zip(views, masks, strict=True)]
+            views = self.make_strong_views(items).unbind(1)
+            masks = self.random_samples(views)
+            pseudo = self.make_pseudo_labels(items, self.teacher_forward(items))
+            mixed = [cutmix(view, pseudo, mask) for view, mask in zip(views, masks, strict=True)]
         images = self.student.normalize(torch.cat([labeled, *(view for view, _ in mixed)]))
-        features = self.student.encode(images)
-        output = self.student.decode(features, images.shape[-2:])
-        count = len(labeled)
-        own, *strong = split(output, count, *(len(view) for view, _ in mixed))
-        terms, losses = self.supervised(batch["labeled"], features, own)
+        _, features, output = predict(self.student, images)
+        own, *strong = split(output, len(labeled), *(len(view) for view, _ in mixed))
+        terms, losses = self.supervised_losses(batch["labeled"], features, own)
         for output, (_, pseudo) in zip(strong, mixed, strict=True):
             self.stage_strong(output.embedding, pseudo)
-            share = self.alpha / len(mixed)
-            terms.append(consistency_term("loss_unsup", output.logits, pseudo, self.threshold, share))
+            coefficient = self.alpha / len(mixed)
+            terms.append(consistency_term("loss_unsup", output.logits, pseudo, self.threshold, coefficient))
         return terms, losses

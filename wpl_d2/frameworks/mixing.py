@@ -12,29 +12,28 @@ from torch import Tensor
 from ..structures import PseudoLabels
 
 _TRIES = 256
-"""Draws of a box, of which the first that fits is taken: of 0.4 of the image, one in sixteen does."""
+"""Tries to place a box; the first that fits is taken. Of boxes of 0.4 of the image one in sixteen fits."""
 
 
 class CutMixBoxes:
-    """Draws boxes for `cutmix` as a config asks for them."""
+    """The random samples of a step that mixes by `cutmix`; the arguments are those of `cutmix_masks`."""
 
     @configurable
     def __init__(self, *, prob: float, area: Sequence[float], ratio: Sequence[float]) -> None:
-        """Prepare the draws; the arguments are those of `cutmix_masks`."""
         self.prob = prob
         self.area = area
         self.ratio = ratio
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` from `FRAMEWORK.CUTMIX`."""
+        """The arguments of `__init__` from FRAMEWORK.CUTMIX."""
         mixing = cfg.FRAMEWORK.CUTMIX
         return {"prob": mixing.PROB, "area": tuple(mixing.AREA), "ratio": tuple(mixing.RATIO)}
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """Masks (B, H, W) bool for images (B, 3, H, W), on their device."""
-        size = (images.shape[-2], images.shape[-1])
-        return cutmix_masks(len(images), size, self.prob, self.area, self.ratio, images.device)
+    def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
+        """A mask (B, H, W) bool for each view (B, 3, H, W), on its device."""
+        keys = self.prob, self.area, self.ratio
+        return [cutmix_masks(len(view), view.shape[-2:], *keys, view.device) for view in views]
 
 
 def cutmix_masks(
@@ -47,92 +46,64 @@ def cutmix_masks(
 ) -> Tensor:
     """Draw one box for each image of a batch (UniMatch's recipe).
 
-    The area is uniform and drawn once. Aspect ratio and place are uniform and drawn again until a box of this area
-    lies inside the image: were the area drawn again too, large boxes would be rare, since few of them fit. That loop
-    is a fixed number of draws from torch's global CPU generator, of which the first that fits is taken, so that the
-    masks are the same on every device and nothing waits for one. A box that never fits is moved inside, and cut off at
-    the border if it is too high or too wide even so.
+    The area is uniform and drawn once. Aspect ratio and position are uniform and drawn until a box of this area lies
+    inside the image; if the area was drawn again too, large boxes would be rare, since few of them fit. A box that
+    does not fit in `_TRIES` draws is moved inside, and clipped where it is still too large. All draws come from torch's
+    global CPU generator: the masks are the same on every device, and the host does not wait for it.
 
     Args:
         batch: number of images.
         size: (height, width) of the images.
-        prob: probability that an image gets a box at all.
-        area: smallest and largest area of a box as a share of the image.
+        prob: probability that an image gets a box.
+        area: smallest and largest ratio of the box's area to the image's.
         ratio: smallest and largest height / width of a box.
-        device: where the masks shall be.
+        device: of the masks.
 
     Returns:
         (batch, H, W) bool, True inside the boxes.
     """
     height, width = size
     pixels = height * width * (area[0] + (area[1] - area[0]) * torch.rand(batch, 1))
-    draws = torch.rand(3, batch, _TRIES)
-    aspect = ratio[0] + (ratio[1] - ratio[0]) * draws[0]
+    shape, down, right = torch.rand(3, batch, _TRIES)
+    aspect = ratio[0] + (ratio[1] - ratio[0]) * shape
     h, w = (pixels * aspect).sqrt().long().clamp(min=1), (pixels / aspect).sqrt().long().clamp(min=1)
-    y, x = (draws[1] * height).long(), (draws[2] * width).long()
+    y, x = (down * height).long(), (right * width).long()
     fits, small = (y + h <= height) & (x + w <= width), (h <= height) & (w <= width)
     first = (fits.int() + small.int()).argmax(dim=1, keepdim=True)
     y, x = y.minimum((height - h).clamp(min=0)), x.minimum((width - w).clamp(min=0))
     mixed = torch.rand(batch, 1) < prob
     top, bottom, left, right = (side.gather(1, first) for side in (y, y + h * mixed, x, x + w))
-    return _boxes(top, bottom, left, right, size, device)
+    return box_masks(top, bottom, left, right, size, device)
 
 
 def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.device | str = "cpu") -> Tensor:
-    """Draw one box of half the image's area for each image of a batch (U2PL's recipe, which AEL borrows).
+    """Draw one box of half the image's area for each image of a batch (U2PL's recipe, also used for AEL).
 
-    The width is uniform between half of the image's and all of it, and so is the place. Either all images of the
-    batch get a box or none. Drawn as in `cutmix_masks`: from torch's global CPU generator, waiting for no device.
+    The width is uniform between half of the image's and all of it, the position uniform. Either all images of the
+    batch get a box or none. The generator is that of `cutmix_masks`.
 
     Args:
         batch: number of images.
         size: (height, width) of the images.
-        prob: probability that the batch is mixed at all.
-        device: where the masks shall be.
+        prob: probability that the batch is mixed.
+        device: of the masks.
 
     Returns:
         (batch, H, W) bool, True inside the boxes.
     """
     height, width = size
-    draws = torch.rand(3, batch, 1)
-    w = (width * (1 + draws[0]) / 2).long()
+    ratio, down, right = torch.rand(3, batch, 1)
+    w = (width * (1 + ratio) / 2).long()
     h = (height * width / 2 / w).round().long().clamp(max=height)
-    y, x = (draws[1] * (height - h + 1)).long(), (draws[2] * (width - w + 1)).long()
+    y, x = (down * (height - h + 1)).long(), (right * (width - w + 1)).long()
     mixed = torch.rand(()) < prob
-    return _boxes(y, y + h * mixed, x, x + w, size, device)
-
-
-def beta_boxes(
-    batch: int, size: Sequence[int], beta: tuple[float, float], device: torch.device | str = "cpu"
-) -> Tensor:
-    """Draw one box for each image of a batch (AugSeg's recipe).
-
-    The boxes of a batch are of one size, the image's times sqrt(1 - s), s ~ Beta(*beta); their centres are uniform from
-    an eighth of the image on, and what leaves the image is cut off. Drawn as in `cutmix_masks`: from torch's global
-    CPU generator, waiting for no device.
-
-    Args:
-        batch: number of images.
-        size: (height, width) of the images.
-        beta: the distribution's parameters.
-        device: where the masks shall be.
-
-    Returns:
-        (batch, H, W) bool, True inside the boxes.
-    """
-    height, width = size
-    # Unchecked, since checks read tensors back, which no step shall.
-    share = (1 - torch.distributions.Beta(*beta, validate_args=False).sample()).sqrt()
-    draws = torch.rand(2, batch, 1)
-    y, x = (side // 8 + ((side - side // 8) * drawn).long() for side, drawn in zip(size, draws, strict=True))
-    half_h, half_w = (height * share).long() // 2, (width * share).long() // 2
-    return _boxes(y - half_h, y + half_h, x - half_w, x + half_w, size, device)
+    return box_masks(y, y + h * mixed, x, x + w, size, device)
 
 
 def cutmix(
     images: Tensor, pseudo: PseudoLabels, masks: Tensor, partner: Tensor | None = None
 ) -> tuple[Tensor, PseudoLabels]:
-    """Paste each image's partner, and everything known about its pixels, into the image's box.
+    """Replace a box of each image by the same box of its partner, and the pseudo-labels with it.
 
     Args:
         images: (B, 3, H, W).
@@ -151,14 +122,14 @@ def cutmix(
 def paste(
     images: Tensor, pseudo: PseudoLabels, masks: Tensor, others: Tensor, known: PseudoLabels
 ) -> tuple[Tensor, PseudoLabels]:
-    """Show other images, and everything known about their pixels, where a mask says so.
+    """Replace pixels of images by those of other images, and the pseudo-labels with them.
 
     Args:
         images: (B, 3, H, W).
         pseudo: the pseudo-labels of the images.
         masks: (B, H, W) bool, True where the others are shown.
         others: (B, 3, H, W), of the dtype of `images`.
-        known: the (pseudo-)labels of the others.
+        known: the others' labels or pseudo-labels.
 
     Returns:
         The mixed images and their pseudo-labels.
@@ -166,7 +137,7 @@ def paste(
     return torch.where(masks[:, None], others, images), pseudo.where(masks, known)
 
 
-def _boxes(
+def box_masks(
     top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: Sequence[int], device: torch.device | str
 ) -> Tensor:
     """Masks (B, *size) bool on `device`, True inside half-open boxes whose edges are (B, 1) int64 on the CPU."""

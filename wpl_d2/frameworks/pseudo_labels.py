@@ -1,68 +1,108 @@
-"""From what a labeler says of images to the pseudo-labels that the student learns."""
+"""How a model's prediction becomes the pseudo-labels that the student learns.
+
+Training (`Framework.make_pseudo_labels`), judging and the preview share `make_pseudo_labels`: the refinement changes
+labels, `PixelWeigher.weight` gives each pixel the product of the scores of WEIGHTING.KIND, and
+`PixelWeigher.reliable` compares labels with boxes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..modeling import UnifiedSegDet
 from ..structures import Detections, PseudoLabels, SemSegOutput
-from ..utils.errors import check_name
 from ..weighting import Evidence, PixelWeigher, Refinement
-from ..weighting.refinement import REFINEMENTS
 
 
-def make_evidence(
+class Prediction(NamedTuple):
+    """A forward pass of a model over B images.
+
+    Attributes:
+        images: (B, 3, H, W) float, normalized.
+        features: the backbone's feature maps (B, ...) by name.
+        output: the segmentation head's.
+    """
+
+    images: Tensor
+    features: dict[str, Tensor]
+    output: SemSegOutput
+
+
+def predict(model: UnifiedSegDet, images: Tensor) -> Prediction:
+    """Segment normalized images (B, 3, H, W), in the mode that the model is in."""
+    features = model.encode(images)
+    return Prediction(images, features, model.decode(features, (images.shape[-2], images.shape[-1])))
+
+
+def gather_evidence(
     model: UnifiedSegDet,
-    pseudo: PseudoLabels,
-    output: SemSegOutput,
+    prediction: Prediction,
+    valid: Tensor | None = None,
     detections: Sequence[Detections] | None = None,
-    images: Tensor | None = None,
 ) -> Evidence:
-    """What the weigher is told of pseudo-labels.
+    """The pseudo-labels of a prediction, and all that can tell how good they are.
 
     Args:
-        model: who labeled.
-        pseudo: its labels.
-        output: what its head made of the images.
+        model: that predicted.
+        prediction: of unmixed images.
+        valid: (B, H, W) bool, False in padding; None where there is none.
         detections: of each image, of any score; None without a detector.
-        images: (B, 3, H, W), normalized; None where no score asks for a forward.
     """
-    return Evidence(pseudo, output.logits, output.embedding, detections, images, partial(_segment, model))
+    logits, embedding, _ = prediction.output
+    pseudo = PseudoLabels.from_logits(logits, valid)
+    return Evidence(pseudo, logits, embedding, detections, prediction.images, partial(_segment, model))
 
 
-def build_refinement(cfg: Any) -> Refinement | None:
-    """What PSEUDO_LABEL.REFINE names; None where it names nothing.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    name = check_name("PSEUDO_LABEL.REFINE", cfg.PSEUDO_LABEL.REFINE, ("none", *REFINEMENTS))
-    return None if name == "none" else Refinement(name, tuple(cfg.MODEL.DETECTOR.CLASSES), cfg.RPPI.BOX_SCORE)
-
-
-def fill_in(evidence: Evidence, refinement: Refinement | None, weigher: PixelWeigher | None) -> PseudoLabels:
-    """Pseudo-labels as the student learns them: mended, then weighed and, if RPPI is on, found reliable or not.
+@torch.no_grad()
+def make_pseudo_labels(evidence: Evidence, refinement: Refinement | None, weigher: PixelWeigher | None) -> PseudoLabels:
+    """The pseudo-labels as the student learns them: refined, then with `weight` and `reliable` filled in.
 
     Args:
-        evidence: what is known about them, with all that the two need.
-        refinement: None leaves the labels as they are.
-        weigher: None leaves every weight at 1.
+        evidence: with all that refinement and weigher need (see their `needs`).
+        refinement: None leaves labels and confidence as they are.
+        weigher: None leaves every weight at 1, and no pixel reliable.
     """
     if refinement is not None:
         memory = None if weigher is None else weigher.memory
         evidence = replace(evidence, pseudo=refinement(evidence, memory))
-    return evidence.pseudo if weigher is None else weigher.resolve(evidence)
+    if weigher is None:
+        return evidence.pseudo
+    return evidence.pseudo.replace(weight=weigher.weight(evidence), reliable=weigher.reliable(evidence))
+
+
+def build_refinement(cfg: Any) -> Refinement | None:
+    """The refinement that PSEUDO_LABEL.REFINE names; None for "none"."""
+    name = cfg.PSEUDO_LABEL.REFINE
+    return None if name == "none" else Refinement(name, tuple(cfg.MODEL.DETECTOR.CLASSES), cfg.RPPI.BOX_SCORE)
+
+
+def summarize(pseudo: PseudoLabels, threshold: float) -> dict[str, Tensor]:
+    """Scalars about pseudo-labels for the metrics; all but the first two are ratios of the valid pixels.
+
+    Args:
+        pseudo: the labels.
+        threshold: the least confidence that trains.
+    """
+    count = pseudo.valid.sum().clamp(min=1)
+    return {
+        "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum() / count,
+        "pseudo/weight": (pseudo.weight * pseudo.valid).sum() / count,
+        "pseudo/reliable": pseudo.reliable.sum() / count,
+        "pseudo/selected": ((pseudo.confidence >= threshold) & pseudo.valid).sum() / count,
+        "pseudo/weighted": ((pseudo.weight != 1) & pseudo.valid).sum() / count,
+    }
 
 
 def _segment(model: UnifiedSegDet, images: Tensor) -> Tensor:
-    """Logits of normalized images, in evaluation mode, so that no BN statistics move; the mode is put back."""
+    """Logits of normalized images in evaluation mode, so that no BN statistics move; the mode is put back."""
     training = model.training
     model.eval()
-    logits = model.decode(model.encode(images), (images.shape[-2], images.shape[-1])).logits
+    logits = predict(model, images).output.logits
     model.train(training)
     return logits

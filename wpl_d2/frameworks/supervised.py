@@ -1,8 +1,11 @@
-"""Training on the labeled images alone: what every other framework has to beat."""
+"""Training on the labeled images alone: the baseline of every other framework."""
 
 from __future__ import annotations
 
+from typing_extensions import override
+
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+from .pseudo_labels import predict
 from .teacher_student import TeacherStudent
 
 
@@ -12,18 +15,16 @@ class Supervised(Framework):
 
     semi_supervised = False
 
+    @override
     def terms(self, batch: Batch) -> Terms:
-        """The labeled images' losses; unlabeled images, if any come, are left alone."""
-        images = self.images(batch["labeled"], "image")
-        features = self.student.encode(images)
-        return self.supervised(batch["labeled"], features, self.student.decode(features, images.shape[-2:]))
+        _, features, output = predict(self.student, self.images(batch["labeled"], "image"))
+        return self.supervised_losses(batch["labeled"], features, output)
 
 
 @FRAMEWORK_REGISTRY.register()
 class SupervisedEMA(Supervised, TeacherStudent):
-    """`Supervised`, judged by an EMA of the student: how much of a teacher's figure is owed to smoothing alone.
+    """`Supervised`, evaluated as an EMA of the student: what a teacher gains by averaging weights alone.
 
-    The student is `Supervised`'s, and the teacher labels nothing. It moves as `MeanTeacher`'s does: until BURN_IN it is
-    the student's copy, and t counts from there, so that under one schedule both average the same steps. A framework of
-    its own, because a key that switches an EMA on would be without effect in every other one.
+    The teacher makes no pseudo-labels. It moves as `MeanTeacher`'s does, so that under one schedule both average the
+    same steps: until BURN_IN it is the student's copy, and t counts from there.
     """

@@ -2,20 +2,18 @@
 
 from .build import Inference, build_inference, build_predict
 from .detection_caching import cache_detections
-from .predict import predict
-from .predictor import Prediction, Predictor
-from .runtime_model import Found, RuntimeModel
+from .predictor import Predictor, predict
+from .runtime_model import Prediction, RuntimeModel
 from .sliding_window import Predict
 from .sources import Source, open_source
-from .writers import Results
+from .writers import PredictionWriter
 
 __all__ = [
-    "Found",
     "Inference",
     "Predict",
     "Prediction",
+    "PredictionWriter",
     "Predictor",
-    "Results",
     "RuntimeModel",
     "Source",
     "build_inference",

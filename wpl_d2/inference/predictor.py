@@ -1,61 +1,55 @@
-"""From images to class ids and boxes, by any deployed model."""
+"""Predicting class ids and boxes of images, one batch or a whole source."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
+from ..data import UnreadableImageError
+from ..structures import Detections
+from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
-from ..utils.label_map import label_map
+from ..utils.files import UnwritableError
 from .build import build_predict
-from .runtime_model import Found, RuntimeModel
-
-
-class Prediction(NamedTuple):
-    """What a model says of one image.
-
-    Attributes:
-        labels: (H, W) uint8 class ids; None from a model that only finds boxes.
-        found: on the CPU; None from a model that only segments.
-    """
-
-    labels: np.ndarray | None
-    found: Found | None
-
+from .runtime_model import Prediction, RuntimeModel
+from .sources import Frame, Source
+from .writers import PredictionWriter
 
 _KEYS = "TEST.INFERENCE."
+Batch = list[tuple[Frame, np.ndarray]]
 
 
 class Predictor:
-    """Predicts images in the way of `TEST.INFERENCE`; boxes are found on whole images."""
+    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images."""
 
-    def __init__(self, deployed: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
-        """Prepare.
+    def __init__(self, model: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
+        """Prepare the prediction.
 
         Args:
-            deployed: of `open_model`, on the same device.
+            model: of `open_model`, on the same device.
             device: to put images on.
-            min_score: boxes with a lower score are left out.
-            opts: keys below TEST.INFERENCE and values in turn; the rest is as in the training's config. Its mode crop,
-                which judges the centre and leaves the rest of the image without a prediction, becomes whole.
+            min_score: boxes with a lower score are dropped.
+            opts: alternating keys below TEST.INFERENCE and values, which override the training's config. Its MODE crop,
+                which predicts the centre only, becomes whole unless overridden.
 
         Raises:
-            InputError: a key is another, or has a value that does not do.
+            InputError: another key, or an invalid value.
         """
         for key in opts[::2]:
             if not key.startswith(_KEYS):
                 raise InputError(f"overrides: {key} cannot change a trained model; set keys that begin with {_KEYS}")
-        cfg = restore_cfg(deployed.about["config"])
+        cfg = restore_cfg(model.metadata["config"])
         if cfg.TEST.INFERENCE.MODE == "crop":
             cfg.TEST.INFERENCE.MODE = "whole"
         override(cfg, opts)
-        self.segment = build_predict(cfg, deployed.segment) if deployed.segment else None
-        self.find = deployed.find
+        self.segment = build_predict(cfg, model.segment) if model.segment else None
+        self.detect = model.detect
         self.device = device
         self.min_score = min_score
 
@@ -70,11 +64,94 @@ class Predictor:
         labels: Sequence[np.ndarray | None] = [None] * len(images)
         if self.segment is not None:
             labels = [label_map(logits).cpu().numpy() for logits in self.segment(batch)]
-        founds: Sequence[Found | None] = [None] * len(images)
-        if self.find is not None:
-            founds = [self._sure(found) for found in self.find(batch)]
-        return [Prediction(*pair) for pair in zip(labels, founds, strict=True)]
+        detections: Sequence[Detections | None] = [None] * len(images)
+        if self.detect is not None:
+            detections = [self._filter(of_image) for of_image in self.detect(batch)]
+        return [Prediction(*pair) for pair in zip(labels, detections, strict=True)]
 
-    def _sure(self, found: Found) -> Found:
-        kept = (found.scores >= self.min_score) & found.boxes.isfinite().all(dim=1)
-        return Found(*(values[kept].cpu() for values in found))
+    def _filter(self, detections: Detections) -> Detections:
+        keep = (detections.scores >= self.min_score) & detections.boxes.isfinite().all(dim=1)
+        return detections.select(keep).to("cpu")
+
+
+def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batch_size: int) -> list[Frame]:
+    """Predict all images of a source, with a progress bar; those that cannot be read or predicted are reported.
+
+    Args:
+        source: of the images.
+        predictor: of the model.
+        writer: gets the predictions in the order of the images.
+        batch_size: most images per batch; a batch holds successive images of one size.
+
+    Returns:
+        the skipped images.
+
+    Raises:
+        InputError: the batch size is not positive.
+    """
+    if batch_size < 1:
+        raise InputError(f"--batch-size: {batch_size} images; take at least 1")
+    skipped: list[Frame] = []
+    for batch in _batches(tqdm(source, unit="image"), batch_size, skipped):
+        predictions = _predict(predictor, [image for _, image in batch])
+        for (frame, image), prediction in zip(batch, predictions, strict=True):
+            if isinstance(prediction, Exception):
+                _skip(frame, f"{frame.file}: cannot be predicted ({_reason(prediction)})", skipped)
+            else:
+                _write(writer, frame, image, prediction, skipped)
+    return skipped
+
+
+def _write(
+    writer: PredictionWriter, frame: Frame, image: np.ndarray, prediction: Prediction, skipped: list[Frame]
+) -> None:
+    try:
+        writer.add(frame, image, prediction)
+    except UnwritableError as error:
+        if error.is_disk_error:
+            raise
+        _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
+        return
+    try:
+        writer.draw(frame, image, prediction)
+    except Exception as error:  # an overlay is only for looking at
+        writer.without_overlay.append(frame)
+        _print(f"no overlay: {frame.file}: {_reason(error)}")
+
+
+def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> Sequence[Prediction | Exception]:
+    """Predict a batch, or each image by itself if the whole batch fails."""
+    try:
+        return predictor(images)
+    except Exception as error:  # of PyTorch, ONNX Runtime and others: out of memory, an unsupported size
+        if len(images) == 1:
+            return [error.with_traceback(None)]  # a traceback would keep tensors alive
+    return [_predict(predictor, [image])[0] for image in images]
+
+
+def _batches(frames: Iterable[Frame], size: int, skipped: list[Frame]) -> Iterator[Batch]:
+    batch: Batch = []
+    for frame in frames:
+        if isinstance(frame.image, UnreadableImageError):
+            _skip(frame, str(frame.image), skipped)
+            continue
+        if batch and (len(batch) == size or frame.image.shape != batch[0][1].shape):
+            yield batch
+            batch = []
+        batch.append((frame, frame.image))
+    if batch:
+        yield batch
+
+
+def _skip(frame: Frame, reason: str, skipped: list[Frame]) -> None:
+    _print(f"skipped: {reason}")
+    skipped.append(frame)
+
+
+def _print(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

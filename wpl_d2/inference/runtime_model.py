@@ -1,4 +1,4 @@
-"""A trained model ready for use, whatever kind of file it came from."""
+"""A trained model ready to predict, from whatever kind of file."""
 
 from __future__ import annotations
 
@@ -6,68 +6,65 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from detectron2.structures import Instances
 from torch import Tensor, nn
 
 from ..modeling import UnifiedSegDet
+from ..structures import Detections
 from .sliding_window import Predict
 
 
-class Found(NamedTuple):
-    """The boxes of one image.
+class Prediction(NamedTuple):
+    """A model's output for one image.
 
     Attributes:
-        boxes: (N, 4) float xyxy in pixels.
-        scores: (N,) float in [0, 1], falling.
-        classes: (N,) int64 semantic class ids.
+        labels: (H, W) uint8 class ids; None from a model that only detects.
+        detections: on the CPU; None from a model that only segments.
     """
 
-    boxes: Tensor
-    scores: Tensor
-    classes: Tensor
+    labels: np.ndarray | None
+    detections: Detections | None
 
 
-Find = Callable[[Tensor], list[Found]]
-"""Images (N, 3, H, W) float in 0..255 -> the boxes of each."""
+Detect = Callable[[Tensor], list[Detections]]
+"""Images (N, 3, H, W) float in 0..255 -> the detections of each."""
 
 
 @dataclass(frozen=True)
 class RuntimeModel:
-    """What can be done with a trained model.
+    """What a trained model can do.
 
     Attributes:
-        about: what its file says of it, as `describe_run` has it.
-        segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only finds boxes.
-        find: None if it only segments.
-        min_size: the fewest pixels a side of images that it takes.
+        metadata: of its file, see `wpl_d2.modeling.model_metadata`.
+        segment: images (N, 3, H, W) float RGB in 0..255 -> logits (N, C, H, W); None if it only detects.
+        detect: None if it only segments.
+        min_size: the smallest image side in pixels that it accepts.
     """
 
-    about: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     segment: Predict | None
-    find: Find | None
+    detect: Detect | None
     min_size: int = 1
 
 
-def deploy(model: nn.Module, about: Mapping[str, Any]) -> RuntimeModel:
-    """What `load_model` returned, ready for use.
+def build_runtime_model(model: nn.Module, metadata: Mapping[str, Any]) -> RuntimeModel:
+    """Build a runtime model from the results of `load_model`.
 
     Args:
-        model: in evaluation mode; a `UnifiedSegDet`, or one that only finds boxes by Detectron2's contract.
-        about: of the same call.
+        model: in evaluation mode; a `UnifiedSegDet`, or a detector with Detectron2's contract.
+        metadata: with the config as a CfgNode.
     """
-    plain = {**about, "config": about["config"].dump()}
-    classes = torch.tensor(about["objects"], dtype=torch.int64)
+    plain = {**metadata, "config": metadata["config"].dump()}
+    object_ids = torch.tensor(metadata["objects"], dtype=torch.int64)
 
-    def found(instances: Instances) -> Found:
-        ids = classes.to(instances.pred_classes.device)[instances.pred_classes]
-        return Found(instances.pred_boxes.tensor, instances.scores, ids)
+    def detect(images: Tensor) -> list[Detections]:
+        if isinstance(model, UnifiedSegDet):
+            instances = model.detect_images(images)
+        else:
+            instances = [output["instances"] for output in model([{"image": image} for image in images])]
+        return [Detections.from_instances(found, object_ids.to(found.pred_classes.device)) for found in instances]
 
     if isinstance(model, UnifiedSegDet):
-        find = (lambda images: [found(own) for own in model.find(images)]) if model.has_detector else None
-        return RuntimeModel(plain, model.segment, find)
-    return RuntimeModel(plain, None, lambda images: [found(out["instances"]) for out in model(_items(images))])
-
-
-def _items(images: Tensor) -> list[dict[str, Tensor]]:
-    return [{"image": image} for image in images]
+        return RuntimeModel(plain, model.segment, detect if model.has_detector else None)
+    return RuntimeModel(plain, None, detect)

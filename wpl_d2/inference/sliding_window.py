@@ -1,4 +1,4 @@
-"""Prediction by windows that overlap, by a centre crop, or of the padded whole; averages of predictions."""
+"""Prediction by overlapping windows, of a centre crop, or with padding, and averages of predictions."""
 
 from __future__ import annotations
 
@@ -11,28 +11,25 @@ import torch
 from torch import Tensor
 
 Predict = Callable[[Tensor], Tensor]
-"""Images (N, 3, H, W) float in 0..255 -> logits (N, C, H, W): a model, an exported file, or one of these around it."""
+"""Images (N, 3, H, W) float in 0..255 -> logits (N, C, H, W): a model, an exported file, or a wrapper of either."""
 
 Window = tuple[slice, slice]
 """Rows and columns of an image."""
 
-BORDERS = ("shift", "truncate")
-
 
 @dataclass(frozen=True)
 class SlidingWindow:
-    """A `Predict` that shows the inner one overlapping windows and averages (methods of the hosts, evaluation).
+    """A `Predict` that averages another's predictions over overlapping windows, as the hosts' evaluation does.
 
-    Beside the result it holds the logits of one batch of windows, never those of all.
+    Beside the result it holds the logits of one batch of windows only.
 
     Attributes:
-        predict: the inner one; it gets `batch` windows of one size at a time, or fewer, of each image.
+        predict: the other; called with up to `batch` windows of one size, of each image.
         crop: (height, width) of a window.
-        stride: from window to window, down and to the right.
-        border: the rule of `window_spans`. With "shift" every window has the full size, since a smaller image is
-            padded to it.
-        average: "probability" or "logit".
-        batch: number of windows.
+        stride: (vertical, horizontal) distance of windows.
+        border: see `window_spans`. With "shift", images smaller than a window are padded to its size.
+        average: one of `AVERAGES`.
+        batch: most windows at a time.
         fill: colour of the padding, in 0..255.
     """
 
@@ -57,25 +54,25 @@ class SlidingWindow:
         for windows in _batches(product(rows, columns), self.batch):
             total = self._add(total, images, windows)
         assert total is not None  # there is at least one window
-        total /= _cover(rows, images.shape[-2], total)[:, None] * _cover(columns, images.shape[-1], total)
+        total /= _coverage(rows, images.shape[-2], total)[:, None] * _coverage(columns, images.shape[-1], total)
         return to_logits(total, self.average)
 
     def _add(self, total: Tensor | None, images: Tensor, windows: list[Window]) -> Tensor:
-        votes = to_votes(self.predict(torch.cat([images[(..., *window)] for window in windows])), self.average)
+        scores = to_scores(self.predict(torch.cat([images[(..., *window)] for window in windows])), self.average)
         if total is None:
-            total = votes.new_zeros(len(images), votes.shape[1], *images.shape[-2:])
-        for window, own in zip(windows, votes.split(len(images)), strict=True):
-            total[(..., *window)] += own
+            total = scores.new_zeros(len(images), scores.shape[1], *images.shape[-2:])
+        for window, of_window in zip(windows, scores.split(len(images)), strict=True):
+            total[(..., *window)] += of_window
         return total
 
 
 @dataclass(frozen=True)
-class CentreCrop:
-    """A `Predict` that shows the inner one the centre of the image alone; elsewhere all logits are 0.
+class CenterCrop:
+    """A `Predict` that applies another to the centre of images; elsewhere all logits are 0.
 
     Attributes:
-        predict: the inner one.
-        crop: (height, width) of the centre; a smaller image is padded to it.
+        predict: the other.
+        crop: (height, width) of the centre; smaller images are padded to it.
         fill: colour of the padding, in 0..255.
     """
 
@@ -85,7 +82,7 @@ class CentreCrop:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (N, C, H, W) of images (N, 3, H, W)."""
-        region = centre(images.shape[-2:], self.crop)
+        region = center_window(images.shape[-2:], self.crop)
         logits = predict_padded(self.predict, images[(..., *region)], self.crop, self.fill)
         whole = logits.new_zeros(*logits.shape[:2], *images.shape[-2:])
         whole[(..., *region)] = logits
@@ -93,14 +90,14 @@ class CentreCrop:
 
 
 def window_spans(length: int, crop: int, stride: int, border: str) -> list[slice]:
-    """Where the windows lie along one axis.
+    """Place windows along one axis.
 
     Args:
-        length: of the image, in pixels; for "shift" at least `crop`.
-        crop: of a window.
-        stride: from window to window, at most `crop`.
-        border: "truncate": windows begin at every multiple of the stride and are cut off at the border (UniMatch,
-            AugSeg); "shift": just enough windows, the last one moved inside (U2PL, AEL).
+        length: of the image, in pixels; with "shift" at least `crop`.
+        crop: length of a window.
+        stride: distance of windows, at most `crop`.
+        border: "truncate": windows start at every multiple of the stride and end at the border (UniMatch, AugSeg);
+            "shift": as few windows as needed, the last one moved inside (U2PL, AEL).
     """
     if border == "truncate":
         return [slice(start, min(start + crop, length)) for start in range(0, length, stride)]
@@ -108,12 +105,12 @@ def window_spans(length: int, crop: int, stride: int, border: str) -> list[slice
     return [slice(start, start + crop) for start in starts]
 
 
-def centre(size: Sequence[int], crop: Sequence[int]) -> Window:
-    """The middle of an image.
+def center_window(size: Sequence[int], crop: Sequence[int]) -> Window:
+    """The window at the centre of an image.
 
     Args:
         size: (height, width) of the image.
-        crop: (height, width) of the part; all of an axis that is shorter.
+        crop: (height, width) of the window; reduced to `size`.
     """
     starts = (max(0, (length - part) // 2) for length, part in zip(size, crop, strict=True))
     rows, columns = (
@@ -123,25 +120,25 @@ def centre(size: Sequence[int], crop: Sequence[int]) -> Window:
 
 
 def predict_padded(predict: Predict, images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> Tensor:
-    """Predict on images centred on a canvas of at least `size`; the logits are cut back. Arguments as of `pad_to`."""
+    """Predict images padded by `pad_to`, and crop the logits back to the images' size."""
     padded, window = pad_to(images, size, fill)
     return predict(padded)[(..., *window)]
 
 
 def pad_to(images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> tuple[Tensor, Window]:
-    """Centre images on a canvas.
+    """Pad images on all sides to at least `size`.
 
     Args:
         images: (N, 3, H, W) float.
-        size: least (height, width) of the canvas.
-        fill: its colour.
+        size: least (height, width) of the result.
+        fill: colour of the padding.
 
     Returns:
-        The canvas, which is the images themselves where they are large enough, and where on it they are.
+        the padded images, or the images themselves if they are large enough, and the window that holds them.
     """
     height, width = images.shape[-2:]
     canvas = (max(height, size[0]), max(width, size[1]))
-    window = centre(canvas, (height, width))
+    window = center_window(canvas, (height, width))
     if canvas == (height, width):
         return images, window
     padded = images.new_tensor(fill).view(1, -1, 1, 1).repeat(len(images), 1, *canvas)
@@ -150,7 +147,7 @@ def pad_to(images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> tupl
 
 
 def _batches(windows: Iterable[Window], batch: int) -> Iterator[list[Window]]:
-    """At most `batch` windows of one size at a time."""
+    """Batches of up to `batch` windows of one size."""
     by_size: defaultdict[tuple[int, ...], list[Window]] = defaultdict(list)
     for window in windows:
         by_size[tuple(span.stop - span.start for span in window)].append(window)
@@ -159,23 +156,20 @@ def _batches(windows: Iterable[Window], batch: int) -> Iterator[list[Window]]:
             yield group[first : first + batch]
 
 
-def _cover(spans: list[slice], length: int, like: Tensor) -> Tensor:
-    """How many of the spans hold each pixel of an axis."""
+def _coverage(spans: list[slice], length: int, like: Tensor) -> Tensor:
+    """The number of spans over each pixel of an axis."""
     count = torch.zeros(length, dtype=like.dtype)
     for span in spans:
         count[span] += 1
     return count.to(like.device)
 
 
-AVERAGES = ("probability", "logit")
-
-
-def to_votes(logits: Tensor, average: str) -> Tensor:
-    """What is summed over windows, flips and scales.
+def to_scores(logits: Tensor, average: str) -> Tensor:
+    """Convert logits to the quantity that is averaged.
 
     Args:
         logits: (N, C, H, W) float.
-        average: one of `AVERAGES`.
+        average: as TEST.INFERENCE.AVERAGE.
 
     Returns:
         (N, C, H, W) float32 probabilities or logits.
@@ -184,10 +178,10 @@ def to_votes(logits: Tensor, average: str) -> Tensor:
 
 
 def to_logits(mean: Tensor, average: str) -> Tensor:
-    """Mean votes as logits, in place: those whose softmax is the mean probability, so that none downstream need ask.
+    """Convert mean scores back to logits, in place: their softmax is the mean probability.
 
     Args:
-        mean: (N, C, H, W) float32 means of `to_votes`; overwritten.
-        average: one of `AVERAGES`.
+        mean: (N, C, H, W) float32 means of `to_scores`; overwritten.
+        average: as TEST.INFERENCE.AVERAGE.
     """
     return mean.clamp_(min=1e-30).log_() if average == "probability" else mean

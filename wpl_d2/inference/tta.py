@@ -1,4 +1,4 @@
-"""Test-time augmentation, around anything that maps an image batch to logits."""
+"""Test-time augmentation (TTA) for anything that maps an image batch to logits."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sliding_window import Predict, to_logits, to_votes
+from .sliding_window import Predict, to_logits, to_scores
 
 
 @dataclass(frozen=True)
 class PredictWithTTA:
-    """A `Predict` that averages the inner one's predictions over scales and, if wanted, mirror images.
+    """A `Predict` that averages another's predictions over scales and, optionally, mirror images.
 
     Attributes:
-        predict: the inner one.
+        predict: the other.
         scales: factors of the image's height and width.
-        flip: also predict on the mirror image of each scale.
-        average: "probability" or "logit".
+        flip: whether to predict the mirror image at each scale too.
+        average: one of `AVERAGES`.
     """
 
     predict: Predict
@@ -31,22 +31,22 @@ class PredictWithTTA:
         total: Tensor | None = None
         for scale in self.scales:
             for flip in (False, True)[: 1 + self.flip]:
-                # Without a name for the votes: they would live on beside the next view's.
-                total = _add(total, self._votes(images, scale, flip))
+                # Not bound to a name, which would keep these scores alive beside the next view's.
+                total = _add(total, self._scores(images, scale, flip))
         assert total is not None  # there is at least one scale
         return to_logits(total.div_(len(self.scales) * (1 + self.flip)), self.average)
 
-    def _votes(self, images: Tensor, scale: float, flip: bool) -> Tensor:
+    def _scores(self, images: Tensor, scale: float, flip: bool) -> Tensor:
         height, width = images.shape[-2:]
-        # Smoothed before it is made smaller, as in training with INPUT.RESIZE antialias.
+        # With antialiasing, as in training with INPUT.RESIZE antialias.
         view = _resize(images, (round(height * scale), round(width * scale)), antialias=True)
         logits = self.predict(view.flip(-1)).flip(-1) if flip else self.predict(view)
-        return to_votes(_resize(logits, (height, width), antialias=False), self.average)
+        return to_scores(_resize(logits, (height, width), antialias=False), self.average)
 
 
-def _add(total: Tensor | None, votes: Tensor) -> Tensor:
-    # A copy, because the votes may be what the inner one still holds.
-    return votes.clone() if total is None else total.add_(votes)
+def _add(total: Tensor | None, scores: Tensor) -> Tensor:
+    # A copy, since `predict` may still hold the scores.
+    return scores.clone() if total is None else total.add_(scores)
 
 
 def _resize(maps: Tensor, size: tuple[int, int], antialias: bool) -> Tensor:

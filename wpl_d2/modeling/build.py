@@ -1,4 +1,4 @@
-"""From a config to the model."""
+"""Building the model of a config."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling import build_model as build_detectron2_model
 
-from ..utils.errors import InputError, check_name
-from .depthwise import speed_up_depthwise
+from ..config.validation import check_device
+from ..utils.cpu_speed import speed_up_depthwise
+from ..utils.errors import check_name
 from .layers import normalize_in_float32
 
 if TYPE_CHECKING:
@@ -17,11 +18,10 @@ if TYPE_CHECKING:
 
 
 def build_model(cfg: Any) -> UnifiedSegDet:
-    """Build the model of `cfg` on `cfg.MODEL.DEVICE`, with random weights: it does not read MODEL.WEIGHTS.
+    """Build the model of `cfg` with random weights on MODEL.DEVICE; MODEL.WEIGHTS is not read.
 
     Raises:
-        InputError: no such MODEL.META_ARCHITECTURE, backbone, head or MODEL.DEVICE, or the data set's classes are not
-            known yet.
+        InputError: the architecture, backbone, head or device does not exist, or the classes are not known yet.
     """
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     check_name("MODEL.META_ARCHITECTURE", cfg.MODEL.META_ARCHITECTURE, [key for key, _ in META_ARCH_REGISTRY])
@@ -32,24 +32,5 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     model = build_detectron2_model(cfg)
     normalize_in_float32(model)
     speed_up_depthwise(model)
-    # Convolutions are faster so on CPUs, and on GPUs with tensor cores.
+    # Faster convolutions on CPUs, and on GPUs with tensor cores.
     return model.to(memory_format=torch.channels_last)
-
-
-def check_device(key: str, device: str) -> None:
-    """Check that a model can be put on a device.
-
-    Args:
-        key: what the user set, for the message.
-        device: the value set, such as "cuda:1".
-
-    Raises:
-        InputError: PyTorch knows no such device, or it is a GPU that is not there.
-    """
-    try:
-        kind = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
-    count = torch.cuda.device_count()
-    if kind.type == "cuda" and (kind.index or 0) >= count:
-        raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")

@@ -1,4 +1,4 @@
-"""Faster R-CNN: on the shared backbone, and alone on a feature pyramid (the paper's detector)."""
+"""Faster R-CNN on the segmenter's backbone, and on a feature pyramid of its own (the paper's detector)."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from detectron2.structures import ImageList, Instances
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
+from ..config.validation import check_section
 from ..utils.errors import InputError
 from .layers import resolve_norm
-from .model_metadata import name_classes
-from .weights import OwnWeights
+from .model_metadata import register_classes
+from .weights import FrameworkCheckpointMixin
 
 _FEATURE = "det"
 _LOSSES = ("loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg")
 
 
 class SharedDetector(nn.Module):
-    """Region proposals and box head of Faster R-CNN on one dilated feature map (DC5).
+    """Faster R-CNN's region proposals and box head on one dilated feature map (DC5).
 
-    A 1x1 reduction of res5 comes first: without it the first fully connected layer alone has 103 M weights.
+    A 1x1 convolution first reduces res5: without it the first fully connected layer alone has 103 M weights.
 
     Attributes:
-        reduction: 1x1 convolution with ReLU; its output is the feature "det".
+        reduction: 1x1 convolution with ReLU, from res5 to the feature map "det".
         proposal_generator: Detectron2's RPN.
         roi_heads: Detectron2's box head.
-        object_classes: (N,) int64, the semantic class id of each detector class.
+        object_classes: (N,) int64 semantic class id of each detector class.
     """
 
     object_classes: Tensor
@@ -50,14 +51,14 @@ class SharedDetector(nn.Module):
         object_classes: Sequence[int],
         loss_weight: float,
     ) -> None:
-        """Put the parts together.
+        """Build from parts, as `from_config` makes them from a config.
 
         Args:
-            reduction: from res5 to the feature "det".
-            proposal_generator: reads the feature "det".
-            roi_heads: reads the feature "det".
+            reduction: from res5 to the feature map "det".
+            proposal_generator: reads "det".
+            roi_heads: reads "det".
             object_classes: semantic class ids of the detector's classes, in their order.
-            loss_weight: factor of all the detector's losses.
+            loss_weight: factor of all losses.
         """
         super().__init__()
         self.reduction = reduction
@@ -68,7 +69,7 @@ class SharedDetector(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments that `cfg.MODEL` stands for.
+        """Build the parts from MODEL.DETECTOR and Detectron2's keys.
 
         Raises:
             InputError: MODEL.DETECTOR.CLASSES is empty.
@@ -87,10 +88,10 @@ class SharedDetector(nn.Module):
         }
 
     def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Instances]:
-        """Find boxes, as in evaluation whatever `training` says.
+        """Detect objects in evaluation mode, independent of `training`.
 
         Args:
-            features: of the backbone; "res5" is read.
+            features: the backbone's; "res5" is read.
             sizes: (height, width) of each image in pixels.
 
         Returns:
@@ -105,14 +106,14 @@ class SharedDetector(nn.Module):
     def losses(
         self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """Detectron2's losses of RPN and box head, times the loss weight, whatever `training` says.
+        """Compute Detectron2's RPN and box head losses, times the loss weight, independent of `training`.
 
-        They log their statistics: as in all of Detectron2, an `EventStorage` must be open.
+        They log statistics, so an `EventStorage` must be open, as everywhere in Detectron2.
 
         Args:
-            features: of the backbone; "res5" is read.
+            features: the backbone's; "res5" is read.
             sizes: (height, width) of each image in pixels.
-            instances: for each image gt_boxes (pixels) and gt_classes (int64, of the detector), perhaps none.
+            instances: per image gt_boxes (pixels) and gt_classes (int64, the detector's); may be empty.
         """
         with _mode(self, training=True):
             losses = losses_or_nan(self, partial(self._losses, features, sizes, instances))
@@ -127,20 +128,20 @@ class SharedDetector(nn.Module):
         return losses | box_losses
 
     def _inputs(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> tuple[ImageList, dict[str, Tensor]]:
-        # Detectron2 gives boxes the type of the features: bfloat16 would move their corners by pixels.
+        # Boxes get the dtype of the features, and bfloat16 would move their corners by pixels.
         reduced = self.reduction(features["res5"]).float()
-        # Of the images, proposal generator and heads read the sizes alone.
+        # Proposal generator and heads read nothing but the sizes of the images.
         return ImageList(reduced, sizes), {_FEATURE: reduced}
 
 
 def losses_or_nan(model: nn.Module, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Detectron2's losses of a detector; NaN where it raises an error because its predictions are not finite.
+    """Compute a Detectron2 detector's losses, or NaN where it raises an error because predictions are not finite.
 
-    With several processes an error would leave the others waiting for this one's gradients. NaN reaches all of them.
+    An error in one process would leave the others waiting for its gradients, while NaN reaches all of them.
 
     Args:
-        model: whose parameters all get a gradient.
-        compute: gives the losses.
+        model: the detector; all of its parameters get a gradient.
+        compute: returns the losses.
     """
     try:
         return compute()
@@ -150,7 +151,7 @@ def losses_or_nan(model: nn.Module, compute: Callable[[], dict[str, Tensor]]) ->
 
 
 def with_object_classes(cfg: Any) -> Any:
-    """A copy of `cfg` in which the heads have as many classes as the data set has objects.
+    """Copy `cfg` with MODEL.ROI_HEADS.NUM_CLASSES set to the number of the data set's object classes.
 
     Raises:
         InputError: MODEL.DETECTOR.CLASSES is empty.
@@ -169,7 +170,7 @@ def with_object_classes(cfg: Any) -> Any:
 
 @contextmanager
 def _mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Put `module` into a mode for a while; afterwards each of its parts has its own again."""
+    """Put `module` into training or evaluation mode inside, and restore the mode of each submodule after."""
     before = [(part, part.training) for part in module.modules()]
     module.train(training)
     try:
@@ -180,35 +181,25 @@ def _mode(module: nn.Module, training: bool) -> Iterator[None]:
 
 
 class _Pyramid(FPN):
-    """Detectron2's, with features in float32: boxes get their type, and bfloat16 would move corners by pixels."""
+    """Detectron2's FPN with float32 features, whose dtype boxes get: bfloat16 would move their corners by pixels."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {name: feature.float() for name, feature in super().forward(x).items()}
 
 
 @META_ARCH_REGISTRY.register()
-class FPNDetector(OwnWeights, GeneralizedRCNN):
-    """Detectron2's Faster R-CNN with FPN on any of this project's backbones (paper, section 3.2).
-
-    It keeps Detectron2's contract: list of dicts in; losses in training, `{"instances"}` in evaluation.
-    """
+class FPNDetector(FrameworkCheckpointMixin, GeneralizedRCNN):
+    """Detectron2's Faster R-CNN with FPN on any of this project's backbones (paper, section 3.2)."""
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
+        """Build the parts that `cfg.MODEL` describes.
 
         Raises:
-            InputError: MODEL.DETECTOR.MODE is not alone, there are no object classes, or the backbone is dilated.
+            InputError: an invalid value below MODEL, or there are no object classes.
         """
-        if cfg.MODEL.DETECTOR.MODE != "alone":
-            raise InputError(
-                f"MODEL.DETECTOR.MODE: {cfg.MODEL.DETECTOR.MODE!r} with META_ARCHITECTURE FPNDetector; set it to alone"
-            )
-        if cfg.MODEL.BACKBONE.OUTPUT_STRIDE != 32:
-            raise InputError(
-                f"MODEL.BACKBONE.OUTPUT_STRIDE: {cfg.MODEL.BACKBONE.OUTPUT_STRIDE} under an FPN; set it to 32"
-            )
-        name_classes(cfg)
+        check_section(cfg, "MODEL")
+        register_classes(cfg)
         cfg = with_object_classes(cfg)
         pyramid = cfg.MODEL.FPN
         backbone = _Pyramid(

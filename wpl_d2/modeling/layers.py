@@ -1,4 +1,4 @@
-"""Convolutions and normalization as the segmentation heads have them."""
+"""Convolutions and normalization of the segmentation heads."""
 
 from __future__ import annotations
 
@@ -11,38 +11,27 @@ from detectron2.utils import comm
 from fvcore.nn import weight_init
 from torch import Tensor, nn
 
-from ..utils.errors import check_name
-
-NORMS = ("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
-"""Those names of Detectron2's `get_norm` that this package uses, and "auto"; empty: no normalization."""
-
 
 def resolve_norm(norm: str, device: str) -> str:
-    """Resolve "auto" for the current number of processes; other known names stay as they are.
+    """Resolve "auto": BN for one process, otherwise SyncBN on GPUs and naiveSyncBN on CPUs.
 
-    Plain BN would give every rank its own running statistics, and PyTorch's SyncBN runs on GPUs alone.
+    With plain BN every rank would have its own running statistics, and PyTorch's SyncBN runs on GPUs only.
 
     Args:
-        norm: one of `NORMS`.
-        device: where the model will be, as MODEL.DEVICE.
-
-    Returns:
-        a name; for "auto" BN on one process, else SyncBN on GPUs and naiveSyncBN on the CPU.
-
-    Raises:
-        InputError: an unknown name.
+        norm: as MODEL.RESNETS.NORM; all but "auto" are returned unchanged.
+        device: MODEL.DEVICE.
     """
-    if norm == "auto":
-        if comm.get_world_size() == 1:
-            return "BN"
-        return "SyncBN" if torch.device(device).type == "cuda" else "naiveSyncBN"
-    return check_name("MODEL.*.NORM", norm, NORMS)
+    if norm != "auto":
+        return norm
+    if comm.get_world_size() == 1:
+        return "BN"
+    return "SyncBN" if torch.device(device).type == "cuda" else "naiveSyncBN"
 
 
 def normalize_in_float32(model: nn.Module) -> None:
-    """Make Detectron2's `NaiveSyncBatchNorm` compute in float32 under mixed precision, in place.
+    """Make Detectron2's `NaiveSyncBatchNorm` layers compute in float32 under mixed precision, in place.
 
-    Its variance is E[x^2] - E[x]^2, which in bfloat16 can be anything, even negative.
+    They compute the variance as E[x^2] - E[x]^2, which in bfloat16 may even be negative.
     """
     for module in model.modules():
         if isinstance(module, NaiveSyncBatchNorm):
@@ -54,15 +43,13 @@ def _to_float32(module: nn.Module, inputs: tuple[Any, ...]) -> Tensor:
 
 
 def conv_norm_relu(in_channels: int, channels: int, kernel_size: int, norm: str) -> Conv2d:
-    """A convolution that keeps the size, with normalization (and a bias if there is none) and ReLU.
-
-    Its initial weights are those of Detectron2's DeepLabv3+.
+    """Build a size-preserving convolution with norm (or else a bias) and ReLU, initialized as Detectron2's DeepLabv3+.
 
     Args:
-        in_channels: of its input.
-        channels: of its output.
+        in_channels: of the input.
+        channels: of the output.
         kernel_size: odd.
-        norm: as in Detectron2's `get_norm`.
+        norm: as for Detectron2's `get_norm`.
     """
     conv = Conv2d(
         in_channels,
@@ -78,19 +65,19 @@ def conv_norm_relu(in_channels: int, channels: int, kernel_size: int, norm: str)
 
 
 def drop_channels(conv: Conv2d, probability: float) -> None:
-    """Drop channels of a convolution's output, behind its ReLU, in training; the names of its weights stay."""
+    """Add channel dropout after a convolution's ReLU, in place, without renaming its weights."""
     conv.activation = nn.Sequential(nn.ReLU(), nn.Dropout2d(probability))
 
 
 def add_biases(module: nn.Module) -> None:
-    """Give all convolutions of `module` a bias, which begins with 0."""
+    """Add zero biases to all convolutions of `module` that have none."""
     for conv in _convs(module):
         if conv.bias is None:
             conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))
 
 
 def reset_convs(module: nn.Module) -> None:
-    """Draw the weights and biases of all convolutions of `module` as PyTorch does."""
+    """Reinitialize all convolutions of `module` by PyTorch's default."""
     for conv in _convs(module):
         conv.reset_parameters()
 

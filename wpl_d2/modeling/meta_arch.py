@@ -1,4 +1,4 @@
-"""The model: one backbone, a segmentation head and, if wanted, a detector."""
+"""The model: one backbone, a segmentation head and optionally a detector."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from detectron2.modeling.postprocessing import detector_postprocess, sem_seg_pos
 from detectron2.structures import ImageList, Instances
 from torch import Tensor, nn
 
+from ..config.validation import check_section
 from ..structures import IGNORE, Detections, SemSegOutput
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from .detector import SharedDetector
 from .heads.aux_head import AuxHead
-from .model_metadata import name_classes
-from .weights import OwnWeights
-
-_DETECTOR_MODES = ("none", "shared", "cached")
+from .model_metadata import register_classes
+from .weights import FrameworkCheckpointMixin
 
 
 @META_ARCH_REGISTRY.register()
-class UnifiedSegDet(OwnWeights):
-    """Segmentation and detection on one backbone, which is computed once for both.
+class UnifiedSegDet(FrameworkCheckpointMixin):
+    """Segmentation and detection on one backbone, which runs once for both.
 
-    By itself it keeps Detectron2's contract (`forward`); a framework builds its steps from `normalize`,
-    `encode`, `decode`, `detect` and `detection_losses`.
+    `forward` keeps Detectron2's contract. Frameworks build their steps from `normalize`, `encode`, `decode`, `detect`
+    and `detection_losses`.
 
     Attributes:
-        backbone: image to feature maps.
+        backbone: images to feature maps.
         sem_seg_head: feature maps to `SemSegOutput`.
         detector: None unless MODEL.DETECTOR.MODE is shared.
-        aux_head: None unless MODEL.AUX_HEAD.ENABLED; for training alone.
-        pixel_mean, pixel_std: (3, 1, 1) float, of pixels in 0..255.
+        aux_head: None unless MODEL.AUX_HEAD.ENABLED; used in training only.
+        pixel_mean, pixel_std: (3, 1, 1) float, for pixels in 0..255.
     """
 
     pixel_mean: Tensor
@@ -52,49 +51,45 @@ class UnifiedSegDet(OwnWeights):
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
-        """Put the parts together.
+        """Build from parts, as `from_config` makes them from a config.
 
         Args:
-            backbone: with features that the heads read.
+            backbone: provides the feature maps that the heads read.
             sem_seg_head: called with (features, size), returns a `SemSegOutput`.
-            detector: on the backbone's features.
-            aux_head: on the backbone's features.
-            pixel_mean: of each channel, in 0..255.
-            pixel_std: of each channel.
+            detector: reads the backbone's feature maps.
+            aux_head: reads the backbone's feature maps.
+            pixel_mean: per channel, in 0..255.
+            pixel_std: per channel.
         """
         super().__init__()
         self.backbone = backbone
         self.sem_seg_head = sem_seg_head
         self.detector = detector
         self.aux_head = aux_head
-        # Not in the state, as in Detectron2: they belong to the config.
+        # As in Detectron2 they belong to the config, not to the state.
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for.
+        """Build the parts that `cfg.MODEL` describes.
 
         Raises:
-            InputError: the number of classes is not set, or MODEL.DETECTOR.MODE is not known.
+            InputError: an invalid value below MODEL, or the number of classes is not set.
         """
+        check_section(cfg, "MODEL")
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
             raise InputError(
                 "MODEL.SEM_SEG_HEAD.NUM_CLASSES: 0, it is filled in from the data set; "
                 "set DATASETS.DESCRIPTION, or the key itself"
             )
-        if cfg.MODEL.DETECTOR.MODE == "alone":
-            raise InputError(
-                "MODEL.META_ARCHITECTURE: UnifiedSegDet, but MODEL.DETECTOR.MODE is alone; set it to FPNDetector"
-            )
-        mode = check_name("MODEL.DETECTOR.MODE", cfg.MODEL.DETECTOR.MODE, _DETECTOR_MODES)
-        name_classes(cfg)
+        register_classes(cfg)
         backbone = build_backbone(cfg)
         shape = backbone.output_shape()
         return {
             "backbone": backbone,
             "sem_seg_head": build_sem_seg_head(cfg, shape),
-            "detector": SharedDetector(cfg, shape) if mode == "shared" else None,
+            "detector": SharedDetector(cfg, shape) if cfg.MODEL.DETECTOR.MODE == "shared" else None,
             "aux_head": AuxHead(cfg, shape) if cfg.MODEL.AUX_HEAD.ENABLED else None,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
@@ -102,22 +97,22 @@ class UnifiedSegDet(OwnWeights):
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         return self.pixel_mean.device
 
     @property
     def has_detector(self) -> bool:
-        """Whether `detect` and `detection_losses` can be called."""
+        """Whether there is a detector, so that `detect` and `detection_losses` work."""
         return self.detector is not None
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Images (..., 3, H, W), uint8 or float in 0..255, as `encode` takes them: float, on the device."""
-        # Moved first: bytes are a quarter of the transfer.
+        """Normalize images (..., 3, H, W), uint8 or float in 0..255, to float on the model's device."""
+        # Moved before the conversion: bytes are a quarter of the transfer.
         images = images.to(self.device, non_blocking=True).float()
         return (images - self.pixel_mean) / self.pixel_std
 
     def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """Feature maps by name of normalized images (B, 3, H, W), for all of the heads."""
+        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
         return self.backbone(images)
 
     def decode(
@@ -129,50 +124,50 @@ class UnifiedSegDet(OwnWeights):
         """Segment from feature maps.
 
         Args:
-            features: from `encode`.
+            features: of `encode`.
             size: (H, W) of the images, and so of the logits.
-            perturb: changes the feature maps first, and may change the size of the batch.
+            perturb: applied to the feature maps first; may change the batch size.
         """
         return self.sem_seg_head(features if perturb is None else perturb(features), size)
 
     def segment(self, images: Tensor) -> Tensor:
-        """Logits (B, C, H, W) float32 of images (B, 3, H, W) in 0..255, that is `encode` and `decode`."""
+        """Segment images (B, 3, H, W) in 0..255: logits (B, C, H, W) float32."""
         batch = self._batch(list(self.normalize(images)))
         logits = self.decode(self.encode(batch.tensor), _size(batch.tensor)).logits.float()
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
-    def find(self, images: Tensor) -> list[Instances]:
-        """Boxes of images (B, 3, H, W) in 0..255, that is `encode` and `detect`."""
+    def detect_images(self, images: Tensor) -> list[Instances]:
+        """Detect objects in images (B, 3, H, W) in 0..255; see `SharedDetector.detect`."""
         batch = self._batch(list(self.normalize(images)))
         return self._detector().detect(self.encode(batch.tensor), batch.image_sizes)
 
     def detect(self, features: dict[str, Tensor], sizes: list[tuple[int, int]]) -> list[Detections]:
-        """Boxes in pixels of the input, whatever `training` says: see `SharedDetector.detect`."""
+        """Detect objects from feature maps, independent of `training`; see `SharedDetector.detect`."""
         detector = self._detector()
         return [Detections.from_instances(found, detector.object_classes) for found in detector.detect(features, sizes)]
 
     def detection_losses(
         self, features: dict[str, Tensor], sizes: list[tuple[int, int]], instances: list[Instances]
     ) -> dict[str, Tensor]:
-        """The detector's losses, weighted, under Detectron2's names: see `SharedDetector.losses`."""
+        """Compute the detector's losses; see `SharedDetector.losses`."""
         return self._detector().losses(features, sizes, instances)
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """Detectron2's contract.
+        """Train or predict by Detectron2's contract.
 
         Args:
-            batched_inputs: one dict an image: "image" (3, H, W) in 0..255. In training "sem_seg" (H, W) int64
-                and, for the detector, "instances". In evaluation perhaps "height" and "width" of the output.
+            batched_inputs: one dict per image with "image" (3, H, W) in 0..255; in training also "sem_seg" (H, W)
+                int64 and, for the detector, "instances"; in evaluation optionally "height" and "width" of the output.
 
         Returns:
-            in training a dict of losses; in evaluation one dict an image with "sem_seg", (C, height, width)
-            float logits, and, with a detector, "instances" in pixels of the output.
+            in training a dict of losses; in evaluation one dict per image with "sem_seg", (C, height, width) float
+            logits, and, with a detector, "instances" in pixels of the output.
         """
         return self._losses(batched_inputs) if self.training else self._inference(batched_inputs)
 
     def _detector(self) -> SharedDetector:
         if self.detector is None:
-            raise InputError("MODEL.DETECTOR.MODE: the model has no detector to ask; set it to shared")
+            raise InputError("MODEL.DETECTOR.MODE: the model has no detector; set it to shared")
         return self.detector
 
     def _batch(self, maps: list[Tensor], pad_value: float = 0.0) -> ImageList:
@@ -194,7 +189,7 @@ class UnifiedSegDet(OwnWeights):
 
     def _inference(self, batched_inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if len({_size(item["image"]) for item in batched_inputs}) > 1:
-            # One by one: padded to a common size, a result would depend on the other images of its batch.
+            # One by one: with padding to a common size, results would depend on the other images of the batch.
             return [self._inference([item])[0] for item in batched_inputs]
         images = self._batch([self.normalize(item["image"]) for item in batched_inputs])
         features = self.encode(images.tensor)

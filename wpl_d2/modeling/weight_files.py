@@ -1,4 +1,4 @@
-"""Finding and reading files of weights, without running anything that is in them."""
+"""Finding, downloading and reading weight files, without executing anything in them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor
 from torchvision.models import get_model_weights, list_models
 
-from ..utils.errors import InputError, nearest
+from ..utils.errors import InputError, suggest
 
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
@@ -35,25 +35,25 @@ _ZIP = b"PK\x03\x04"
 _CHUNK = 2**20  # bytes
 _KEYS = "MODEL.WEIGHTS or --weights"
 _PATIENCE = 60.0
-"""Seconds that a server may say nothing."""
+"""Seconds to wait for a silent server."""
 
 
 class DamagedFileError(InputError):
-    """A file of weights that is cut short, or is none."""
+    """A weight file is truncated, or is something else."""
 
 
-def read_file(name: str) -> Any:
-    """Read whatever a file of weights or a checkpoint holds, without running anything that is in it.
+def read_weight_file(name: str) -> Any:
+    """Read the content of a weight file or checkpoint, without executing anything in it.
 
     Args:
-        name: see `load_backbone_weights` for its forms.
+        name: in any form that `load_backbone_weights` takes.
 
     Returns:
-        the file's content, tensors on the CPU; of a `.safetensors` {"model": tensors, **metadata} with those metadata
-        that are JSON.
+        the content with tensors on the CPU; of a `.safetensors` file {"model": tensors, **metadata}, with all metadata
+        that are valid JSON.
 
     Raises:
-        InputError: there is no such file, or it holds more than tensors, arrays and plain containers.
+        InputError: the file does not exist, or holds more than tensors, arrays and plain containers.
         DamagedFileError: it cannot be read.
     """
     if name.startswith(_TIMM):
@@ -61,7 +61,7 @@ def read_file(name: str) -> Any:
     path, fetched = _find_file(name)
     try:
         return _reader(path)(path)
-    except Exception as error:  # readers raise anything at all on bytes of another kind
+    except Exception as error:  # of any class, when a reader meets foreign bytes
         refused = re.search(r"GLOBAL (\S+(?: to \S+)?)", str(error))
         if refused:
             raise InputError(
@@ -70,7 +70,7 @@ def read_file(name: str) -> Any:
             ) from error
         reason = _reason(error)
         if fetched:
-            path.unlink(missing_ok=True)  # else the next run would take it again
+            path.unlink(missing_ok=True)  # otherwise the next run would use it again
             raise DamagedFileError(
                 f"{name}: what was downloaded cannot be read ({reason}), and was removed; try again, or give "
                 f"{_KEYS} another file"
@@ -79,32 +79,28 @@ def read_file(name: str) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """The first line of a reader's error, but for PyTorch's advice to run what is in the file."""
+    """The first line of a reader's error, unless it is PyTorch's advice to execute the file."""
     text = str(error).strip().partition("\n")[0]
     return "it is no file of weights" if "weights_only" in text else text or type(error).__name__
 
 
 def read_weights(name: str) -> dict[str, Tensor]:
-    """Read a state dict; see `load_backbone_weights` for the forms of `name`.
-
-    Raises:
-        InputError: see `read_file` and `state_dict_of`.
-    """
-    return state_dict_of(read_file(name), name)
+    """Read the state dict in a file; args and errors as of `read_weight_file` and `extract_state_dict`."""
+    return extract_state_dict(read_weight_file(name), name)
 
 
-def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
-    """The state dict in what `read_file` returned.
+def extract_state_dict(content: Any, name: str) -> dict[str, Tensor]:
+    """Extract the state dict from the content of a weight file.
 
     Args:
-        content: a state dict, or a checkpoint with one under "model" or "state_dict".
-        name: of the file, for messages.
+        content: of `read_weight_file`: a state dict, or a checkpoint with one under "model" or "state_dict".
+        name: the file, for messages.
 
     Returns:
         tensors on the CPU, in the file's order.
 
     Raises:
-        InputError: there is none, or it holds anything but tensors or arrays.
+        InputError: there is none, or it holds anything but tensors and arrays.
     """
     for wrapping in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
@@ -118,7 +114,7 @@ def _tensor(name: str, key: Any, value: Any) -> Tensor:
     try:
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
             value = torch.from_numpy(value)
-    except (TypeError, ValueError) as error:  # numbers that PyTorch does not have, or in another machine's order
+    except (TypeError, ValueError) as error:  # a dtype or byte order that PyTorch lacks
         raise InputError(f"{name}: {key} is no array for PyTorch ({error}); save it anew") from error
     plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
     if not plain or not isinstance(key, str) or value.is_complex() or value.is_quantized:
@@ -127,7 +123,7 @@ def _tensor(name: str, key: Any, value: Any) -> Tensor:
 
 
 def _find_file(name: str) -> tuple[Path, bool]:
-    """A file on this machine, and whether it is the copy of one that is elsewhere, fetched now or before."""
+    """The local path of a file, and whether it is a downloaded copy."""
     if name.startswith(PACKAGE):
         return _packaged_file(name), False
     address = _address(name)
@@ -140,7 +136,7 @@ def _find_file(name: str) -> tuple[Path, bool]:
 
 
 def _address(name: str) -> str:
-    """Where a file is that is not on this machine, "" for one that is."""
+    """The URL of a remote file, or "" for a local one."""
     if name.startswith(_TORCHVISION):
         return _torchvision_url(name)
     if name.startswith(Detectron2Handler.PREFIX):
@@ -149,11 +145,11 @@ def _address(name: str) -> str:
 
 
 def _fetch(name: str, address: str) -> Path:
-    """The copy of a file that is elsewhere, as Detectron2's `PathManager` keeps it: whole, or not at all."""
+    """Download a file by Detectron2's `PathManager`, which keeps complete copies only."""
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_PATIENCE)
     try:
-        with _silent("iopath"):  # it says the same, in other words
+        with _silent("iopath"):  # it logs the same error
             path = Path(PathManager.get_local_path(address))
     except (OSError, HTTPException, ValueError, AssertionError) as error:
         raise InputError(_not_fetched(name, address, error)) from error
@@ -167,9 +163,9 @@ def _fetch(name: str, address: str) -> Path:
 def _timm_download(name: str) -> dict[str, Tensor]:
     model = name.removeprefix(_TIMM)
     if not timm.is_model(model):
-        raise InputError(f"{name}: timm has no model {model}; {nearest(model, timm.list_models(), 'try resnet18')}")
+        raise InputError(f"{name}: timm has no model {model}; {suggest(model, timm.list_models(), 'try resnet18')}")
     try:
-        with _silent("huggingface_hub"):  # it says each of its tries
+        with _silent("huggingface_hub"):  # it logs every attempt
             return timm.create_model(model, pretrained=True).state_dict()
     except (RuntimeError, OSError) as error:
         raise InputError(_not_fetched(name, "", error)) from error
@@ -185,14 +181,14 @@ def _not_fetched(name: str, address: str, error: Exception) -> str:
 
 @contextmanager
 def _silent(logger: str) -> Iterator[None]:
-    """Inside, a library's messages are left out."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.CRITICAL + 1)
+    """Suppress a library's log messages inside."""
+    library = logging.getLogger(logger)
+    level = library.level
+    library.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        found.setLevel(level)
+        library.setLevel(level)
 
 
 def _packaged_file(name: str) -> Path:
@@ -211,8 +207,8 @@ def _torchvision_url(name: str) -> str:
     model = name.removeprefix(_TORCHVISION)
     known = list_models()
     if model not in known:
-        raise InputError(f"{name}: torchvision has no model {model}; {nearest(model, known, 'try resnet50')}")
-    # The first training recipe: what the published results of dense prediction start from.
+        raise InputError(f"{name}: torchvision has no model {model}; {suggest(model, known, 'try resnet50')}")
+    # The first training recipe, from which the published results of dense prediction start.
     return get_model_weights(model)["IMAGENET1K_V1"].url
 
 
@@ -229,19 +225,19 @@ def _read_torch(path: Path) -> Any:
 
 
 def _check_records(path: Path) -> None:
-    """Read all of a PyTorch file against the checksums in it, which PyTorch writes but never looks at.
+    """Verify the checksums in a PyTorch file, which PyTorch writes but never reads.
 
-    Its formats before 1.6, safetensors and pickles have none: there, lengths that do not fit are all that shows.
+    Its formats before 1.6, safetensors and pickles have none.
 
     Raises:
-        BadZipFile: a bit has changed.
-        ValueError: something is packed, as PyTorch packs nothing but programs: the little file may be a huge one.
+        BadZipFile: a checksum does not match.
+        ValueError: a record is compressed, which could unpack to any size; PyTorch compresses only programs.
     """
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:
                 raise ValueError(f"{record.filename} is compressed, as in no file of weights")
-            # 0 is that of nothing, or of a file that was written without checksums.
+            # 0 is the checksum of an empty record, and of files written without checksums.
             if record.CRC:
                 with archive.open(record) as content:
                     while content.read(_CHUNK):
@@ -260,26 +256,26 @@ def _json_values(texts: Mapping[str, str]) -> dict[str, Any]:
     for key, text in texts.items():
         try:
             values[key] = json.loads(text)
-        except json.JSONDecodeError:  # the metadata of another project
+        except json.JSONDecodeError:  # another project's metadata
             continue
     return values
 
 
 def _read_pickle(path: Path) -> Any:
     with path.open("rb") as file:
-        # Detectron2's model zoo was written by Python 2.
+        # The files of Detectron2's model zoo were written by Python 2.
         return _ArrayUnpickler(file, encoding="latin1").load()
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """The one use that pickled arrays make of `_codecs.encode`."""
+    """`_codecs.encode` as far as pickled arrays need it."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"GLOBAL _codecs.encode to {encoding}")
     return text.encode("latin1")
 
 
 def _array_globals() -> dict[tuple[str, str], Any]:
-    """What the pickle of an array refers to, under the module names of numpy 1 and 2."""
+    """The globals that pickled arrays refer to, under the module names of NumPy 1 and 2."""
     sample = np.zeros(1)
     functions = {
         ("multiarray", "_reconstruct"): sample.__reduce__()[0],
@@ -300,7 +296,7 @@ def _array_globals() -> dict[tuple[str, str], Any]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and plain containers: an ordinary unpickler runs whatever a file asks for."""
+    """An unpickler for NumPy arrays and plain containers only; an ordinary one runs any code that a file names."""
 
     _ALLOWED = _array_globals()
 

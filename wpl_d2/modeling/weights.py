@@ -1,4 +1,4 @@
-"""Loading weights: a whole model's from a checkpoint, a backbone's from the many forms of ImageNet's."""
+"""Loading weights into a model from a checkpoint, and into a backbone from ImageNet weights in any common format."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-OWNERS = ("teacher", "student")
-"""Whose weights a framework's checkpoint holds; the first that is there is evaluated and exported."""
+MODEL_NAMES = ("teacher", "student")
+"""The models in a framework's checkpoint; the first that it holds is evaluated and exported."""
 
 _PREDICTOR = "sem_seg_head.predictor.weight"
 _FUSE = re.compile(r"sem_seg_head\.decoder\.\w+\.project_conv\.project\.weight")
 _ARCHITECTURE = "MODEL.META_ARCHITECTURE"
-# What a model may have or lack: how its weights are named, what it is, and the key that says so.
+# Optional parts of a model: the pattern of their weights' names, a description, and the key that chooses them.
 _PARTS = (
     (r"sem_seg_head\.", "a segmentation head", _ARCHITECTURE),
     (r"backbone\.body\.", "a backbone of timm", "MODEL.BACKBONE.NAME"),
@@ -43,9 +43,9 @@ _PARTS = (
         "MODEL.SEM_SEG_HEAD.BIASED_CONVS",
     ),
 )
-# Names that mark a tensor as the ImageNet classifier's.
+# Parts of names that mark a tensor of an ImageNet classifier.
 _CLASSIFIERS = {"fc", "linear", "classifier", "head"}
-# The stem in torchvision's names: one convolution, or the three of the published methods' ResNets.
+# torchvision's names of the stem, of one convolution or of the three of the published methods' ResNets.
 _STEM = {"conv1": "stem.conv1", "bn1": "stem.conv1.norm"}
 _DEEP_STEM = {
     "conv1.0": "stem.conv1",
@@ -57,71 +57,70 @@ _DEEP_STEM = {
 }
 
 
-def fit_model(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """Load all weights of `model` from those of a model like it or of a framework (`own_weights`).
+def load_model_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Load all weights of `model` from the state of such a model or of a framework (see `select_weights`).
 
     Args:
-        model: filled in place.
-        state_dict: as it was read.
-        source: where it comes from, for messages.
+        model: changed in place.
+        state_dict: the state as read.
+        source: its file, for messages.
 
     Raises:
         InputError: keys are missing, unexpected or of another shape.
     """
-    weights = own_weights(state_dict)
-    check_fits(model, weights, source, exactly=True)
+    weights = select_weights(state_dict)
+    check_compatible(model, weights, source, exactly=True)
     model.load_state_dict(weights)
 
 
-class OwnWeights(nn.Module):
-    """A model that takes its own weights out of a framework's checkpoint: all of them or none."""
+class FrameworkCheckpointMixin(nn.Module):
+    """Lets a model load its weights, all or none, from a framework's checkpoint."""
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> _IncompatibleKeys:
-        """Load a state.
+        """Load a state dict completely, or fail.
 
-        So Detectron2's checkpointer, which drops what does not fit and goes on with a warning, loads all of
-        the model or fails.
+        Detectron2's checkpointer, which calls this, would drop what does not fit and go on with a warning.
 
         Args:
-            state_dict: of a model like this, or of a framework: then `teacher.*`, else `student.*`, is used.
-            strict: False admits keys that the model does not have; missing keys are an error either way.
+            state_dict: of such a model, or of a framework, whose `teacher.*`, else `student.*`, is used.
+            strict: False admits unexpected keys; missing keys are an error either way.
             assign: as in `nn.Module`.
 
         Raises:
             InputError: keys are missing or of another shape.
         """
-        weights = own_weights(state_dict)
-        check_fits(self, weights)
+        weights = select_weights(state_dict)
+        check_compatible(self, weights)
         return super().load_state_dict(weights, strict, assign)
 
 
-def own_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """One model's weights out of a framework's: `teacher.*`, else `student.*`; others stay as they are."""
-    return next(filter(None, (weights_of(owner, state_dict) for owner in OWNERS)), dict(state_dict))
+def select_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """Take one model's weights from a framework's: `teacher.*`, else `student.*`, else the state dict as it is."""
+    return next(filter(None, (weights_of(name, state_dict) for name in MODEL_NAMES)), dict(state_dict))
 
 
-def weights_of(owner: str, state_dict: Mapping[str, T]) -> dict[str, T]:
-    """The weights of one of `OWNERS` out of a framework's, under the model's own names; empty if it has none."""
-    prefix = f"{owner}."
+def weights_of(name: str, state_dict: Mapping[str, T]) -> dict[str, T]:
+    """The weights of one of `MODEL_NAMES` in a framework's state, without the prefix; empty if there are none."""
+    prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
 
 
-def check_fits(
+def check_compatible(
     model: nn.Module, weights: Mapping[str, Tensor], source: str = "checkpoint", exactly: bool = False
 ) -> None:
-    """Check that `weights` has all that `model` needs, in its shapes.
+    """Check that `weights` has all keys of `model` in their shapes.
 
     Args:
-        model: what they are for.
-        weights: its state dict, perhaps with more in it.
-        source: where they come from, for the message.
-        exactly: whether they shall hold nothing else.
+        model: the model to load into.
+        weights: the state dict.
+        source: its file, for the message.
+        exactly: whether unexpected keys are an error.
 
     Raises:
-        InputError: keys are missing, of another shape or, with `exactly`, too many. Another number of classes and parts
-            that one of the two lacks are said in words, with the keys that choose them.
+        InputError: keys are missing, misshapen or, with `exactly`, unexpected. If the number of classes or whole parts
+            differ, the message says so, with the config keys that choose them.
     """
     wanted = model.state_dict()
     if _PREDICTOR in weights and _PREDICTOR in wanted:
@@ -142,38 +141,38 @@ def check_fits(
             "training, or train anew"
         )
     raise InputError(
-        f"{source}: does not fit the model: {_listed(problems)}; use the config it was trained with "
+        f"{source}: does not fit the model: {_join(problems)}; use the config it was trained with "
         "(keys of another shape also count as missing where Detectron2's checkpointer loads)"
     )
 
 
 def load_backbone_weights(backbone: nn.Module, path: str) -> None:
-    """Load a backbone's weights, usually those of ImageNet training; a classifier in the file is left out.
+    """Load a backbone's weights, usually of ImageNet training; a classifier in the file is ignored.
 
     Args:
-        backbone: filled in place; of an FPN its `bottom_up`.
-        path: the forms of MODEL.WEIGHTS:
-            "": the weights stay random;
+        backbone: changed in place; of an FPN its `bottom_up`.
+        path: a value of MODEL.WEIGHTS:
+            "": keep the random weights;
             a file: a Detectron2 `.pkl`, torchvision's or timm's `.pth`, `.safetensors`;
             `torchvision://resnet50`: torchvision's download;
             `timm://resnet18`: timm's download;
-            `detectron2://...`, `https://...`: whatever Detectron2's `PathManager` knows;
-            `package://NAME`: the one `.pth` in an installed Python package, its tensors taken in order.
+            `detectron2://...`, `https://...`: anything that Detectron2's `PathManager` can open;
+            `package://NAME`: the one `.pth` in an installed Python package, its tensors matched by order.
 
     Raises:
-        InputError: there is no such file or package, it holds more than tensors or does not fit.
+        InputError: the file or package does not exist, holds more than tensors, or does not fit.
     """
     if path:
-        fit_backbone(backbone, read_weights(path), path)
+        load_backbone_state(backbone, read_weights(path), path)
 
 
-def fit_backbone(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
-    """As `load_backbone_weights`, from a state dict that was read already.
+def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
+    """Load a backbone's weights from a state dict; see `load_backbone_weights`.
 
     Args:
-        backbone: filled in place; of an FPN its `bottom_up`.
-        state_dict: perhaps with a classifier, which is left out.
-        source: the file it comes from, in a form of MODEL.WEIGHTS.
+        backbone: changed in place; of an FPN its `bottom_up`.
+        state_dict: may include a classifier, which is ignored.
+        source: its file, as in MODEL.WEIGHTS.
 
     Raises:
         InputError: it does not fit.
@@ -193,14 +192,14 @@ def fit_backbone(backbone: nn.Module, state_dict: Mapping[str, Tensor], source: 
     problems = _problems(wanted, given) + [f"{key} is not the backbone's" for key in sorted(unexpected)]
     if problems:
         raise InputError(
-            f"{source}: is of another model than {_called(backbone)}: {_listed(problems, most=2)}; give MODEL.WEIGHTS "
-            f"the file that belongs to it{_own_weights(backbone)}, or nothing to begin at random ('')"
+            f"{source}: is of another model than {_describe(backbone)}: {_join(problems, most=2)}; give MODEL.WEIGHTS "
+            f"the file that belongs to it{_example(backbone)}, or nothing to begin at random ('')"
         )
     module.load_state_dict({key: given[key] for key in wanted}, strict=False)
 
 
 def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    # BN's counters change no result, and many files lack them.
+    # BN's counters do not affect results, and many files lack them.
     return {key: value for key, value in weights.items() if not key.endswith("num_batches_tracked")}
 
 
@@ -215,14 +214,14 @@ def _problems(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
 
 
 def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """In which parts a checkpoint (`given`) differs from a model, in words."""
+    """Describe the parts in which a checkpoint (`given`) differs from a model."""
     found = []
     for pattern, words, key in _PARTS:
         ours, theirs = (any(re.match(pattern, name) for name in names) for names in (wanted, given))
         if ours != theirs:
             found.append(f"it {'has' if theirs else 'lacks'} {words} ({key})")
             if key == _ARCHITECTURE:
-                return found  # of which no part is comparable
+                return found  # the parts of different architectures cannot be compared
     for name in filter(_FUSE.fullmatch, wanted.keys() & given.keys()):
         size = given[name].shape[-1]
         if size != wanted[name].shape[-1]:
@@ -231,19 +230,19 @@ def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> l
 
 
 def _is_classifier(key: str, modules: set[str]) -> bool:
-    """Whether a key that the backbone lacks belongs to what comes after it in an image classifier."""
+    """Whether a key that the backbone lacks belongs to the rest of an image classifier."""
     parts = key.split(".")
     return parts[0] not in modules or not _CLASSIFIERS.isdisjoint(parts)
 
 
 def _timm_name(key: str, wanted: Mapping[str, Tensor]) -> str:
-    """Some of timm's feature extractors are flat: "stages.0.norm.weight" is "stages_0.norm.weight" there."""
+    """timm's name of a tensor in a feature extractor, some of which have "stages_0" for "stages.0"."""
     flat = key.replace(".", "_", 1)
     return flat if flat in wanted else key
 
 
 def _detectron2_name(key: str, deep: bool) -> str:
-    """Detectron2's name of a tensor of torchvision's ResNet."""
+    """Detectron2's name of a tensor in torchvision's ResNet."""
     stage = re.fullmatch(r"layer(\d)\.(.+)", key)
     if stage:
         rest = re.sub(r"bn(\d)", r"conv\1.norm", stage[2])
@@ -254,17 +253,17 @@ def _detectron2_name(key: str, deep: bool) -> str:
     return f"{stem[module]}.{tensor}" if module in stem else key
 
 
-def _called(backbone: nn.Module) -> str:
-    """What the config calls a backbone."""
+def _describe(backbone: nn.Module) -> str:
+    """A backbone in terms of config keys."""
     if isinstance(backbone, TimmBackbone):
         return f"MODEL.TIMM.NAME {backbone.name}"
     return f"the {type(backbone).__name__} of MODEL.BACKBONE and MODEL.RESNETS"
 
 
-def _own_weights(backbone: nn.Module) -> str:
+def _example(backbone: nn.Module) -> str:
     return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone) else ""
 
 
-def _listed(items: list[str], most: int = 8) -> str:
+def _join(items: list[str], most: int = 8) -> str:
     more = f" and {len(items) - most} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

@@ -1,1 +1,1 @@
-"""What every package uses and no other library has."""
+"""Helpers for all packages: errors, files, signals, processes, command lines."""

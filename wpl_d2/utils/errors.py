@@ -1,4 +1,4 @@
-"""What error messages share."""
+"""One clear message for everything that a user can get wrong."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
-def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
-    """The valid names closest to a wrong one: the mend in an error message.
+def suggest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
+    """Propose the valid names closest to a wrong one, for an error message.
 
     Args:
         name: what was given.
         valid: what would have been accepted.
-        otherwise: what to say where nothing is close; by default all the valid names.
+        otherwise: the proposal if nothing is close; by default all valid names.
     """
     names = sorted(valid)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
@@ -28,7 +28,7 @@ def nearest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message is `file or key: what is wrong; how to mend it`.
+    """Something the user gave is wrong; the message reads `file or key: what is wrong; how to mend it`.
 
     The command line tools print it without a traceback.
     """
@@ -42,21 +42,21 @@ def check_name(key: str, name: str, valid: Iterable[str]) -> str:
     """Return `name` if it is one of `valid`.
 
     Args:
-        key: what the user set, such as "WEIGHTING.WEIGHT_FORM"; for the message.
-        name: the value set.
-        valid: the names there are.
+        key: what the user set, such as "WEIGHTING.WEIGHT_FORM", for the message.
+        name: the value.
+        valid: the accepted values.
 
     Raises:
-        InputError: `name` is not among them; the message proposes the nearest ones.
+        InputError: `name` is not among them; the message proposes the closest ones.
     """
     names = list(valid)
     if name not in names:
-        raise InputError(f"{key}: {name!r} is not known; {nearest(str(name), names)}")
+        raise InputError(f"{key}: {name!r} is not known; {suggest(str(name), names)}")
     return name
 
 
-def in_one_line(error: BaseException | None) -> str:
-    """What `clear_errors` says of an error; "" of one that has to be looked into."""
+def one_line_message(error: BaseException | None) -> str:
+    """The line that `clear_errors` prints for an error, or "" for one that needs a traceback."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
@@ -66,15 +66,15 @@ def in_one_line(error: BaseException | None) -> str:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """Around the main function of a tool: an `InputError` becomes its message alone and exit status 2.
+    """Print an `InputError` raised inside as one line and exit with status 2; for the main function of a tool.
 
-    So does a disk that is full or read-only where other code, such as Detectron2's evaluators, writes to it; and Ctrl-C
-    becomes a line, too.
+    Full or read-only disks, where other code such as Detectron2's evaluators meets them, are treated alike; Ctrl-C
+    prints one line and exits with status 130.
     """
     try:
         yield
     except (InputError, OSError) as error:
-        if not (message := in_one_line(error)):
+        if not (message := one_line_message(error)):
             raise
         print(f"error: {message}", file=sys.stderr)
         raise SystemExit(2) from error

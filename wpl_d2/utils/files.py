@@ -1,4 +1,4 @@
-"""Writing files that are whole or absent, and reading text that is text and YAML that says everything once."""
+"""Writing files atomically and reading text and YAML strictly, with clear errors."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import IO
+from typing import IO, Any
 
 import yaml
 from PIL import Image
 
 from .errors import InputError
 
-_MENDS = {
+_FIXES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room there, or write to another disk"),
     errno.EFBIG: "the disk or `ulimit -f` admits no file of that size; raise the limit, or write to another disk",
     errno.EROFS: "make its disk writable, or write to another one",
@@ -26,52 +26,52 @@ _MENDS = {
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a file is in the place of a folder; remove it, or choose another"),
     errno.EISDIR: "a folder is in its place; remove it, or choose another name",
 }
-_OTHER_MEND = "see to its disk, or choose another place"
+_OTHER_FIX = "see to its disk, or choose another place"
 
 
 class UnwritableError(InputError):
-    """A file cannot be written where it should go; its cause is the OSError."""
+    """A file cannot be written; `__cause__` is the OSError."""
 
     @property
-    def of_disk(self) -> bool:
-        """Whether no other file could be written there either: the disk is full or read-only."""
+    def is_disk_error(self) -> bool:
+        """Whether no other file can be written there either: the disk is full or read-only."""
         return getattr(self.__cause__, "errno", 0) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @contextmanager
-def writing(target: Path, size: int = 0) -> Iterator[None]:
-    """Around whatever writes a file or makes a folder: what the disk refuses is said in one line.
+def clear_write_errors(target: Path, size: int = 0) -> Iterator[None]:
+    """Turn an OSError of code that writes a file or makes a folder into a clear `UnwritableError`.
 
     Args:
         target: the file or folder, for the message.
-        size: bytes that it will have, if that is known, for the message.
+        size: expected size in bytes, if known, for the message.
 
     Raises:
-        UnwritableError: in place of an OSError.
+        UnwritableError: in place of any OSError raised inside.
     """
     try:
         yield
     except OSError as error:
         full = size and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        needed = f"; needed {in_units(size)}, free {in_units(free_space(target))}" if full else ""
+        needed = f"; needed {format_bytes(size)}, free {format_bytes(free_space(target))}" if full else ""
         reason = error.strerror or str(error) or type(error).__name__
-        mend = _MENDS.get(error.errno or 0, _OTHER_MEND)
-        raise UnwritableError(f"{target}: cannot be written ({reason}{needed}); {mend}") from error
+        fix = _FIXES.get(error.errno or 0, _OTHER_FIX)
+        raise UnwritableError(f"{target}: cannot be written ({reason}{needed}); {fix}") from error
 
 
 def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -> None:
-    """Let `write` fill a file beside `target` that takes its place when it is complete.
+    """Write a file under a temporary name beside `target`, then rename it: `target` is whole or unchanged.
 
     Args:
-        target: its folder must be there.
-        write: fills the file that it is given.
-        size: bytes that it will have, if that is known, for the message.
+        target: the file; its folder must exist.
+        write: called with the temporary path.
+        size: expected size in bytes, if known, for the message.
 
     Raises:
-        UnwritableError: it cannot be written; what was at its place stays.
+        UnwritableError: it cannot be written.
     """
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    with writing(target, size):
+    with clear_write_errors(target, size):
         try:
             write(unfinished)
             os.replace(unfinished, target)
@@ -80,19 +80,19 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
 
 
 def write_text(target: Path, text: str) -> None:
-    """As `replace_file`, a text in UTF-8; the folder is made where it is missing."""
-    with writing(target):
+    """Write UTF-8 text by `replace_file`; a missing folder is created."""
+    with clear_write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(target, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 def save_png(image: Image.Image, target: Path) -> None:
-    """As `replace_file`, a picture; the folder must be there."""
+    """Write a PNG by `replace_file`; the folder must exist."""
     replace_file(target, lambda unfinished: image.save(unfinished, format="PNG"))
 
 
-def unused(path: Path) -> Path:
-    """`path`, or the first of `path_2`, `path_3`, ... that is not there."""
+def unused_path(path: Path) -> Path:
+    """The first of `path`, `path_2`, `path_3`, ... that does not exist."""
     number, free = 1, path
     while free.exists() or free.is_symlink():
         number += 1
@@ -101,7 +101,7 @@ def unused(path: Path) -> Path:
 
 
 def free_space(path: Path) -> int:
-    """Bytes that can still be written where `path` is, or will be; 0 if that cannot be said."""
+    """Free bytes on the disk that holds `path`, or will; 0 if unknown."""
     for place in (path, *path.absolute().parents):
         try:
             return shutil.disk_usage(place).free
@@ -110,8 +110,8 @@ def free_space(path: Path) -> int:
     return 0
 
 
-def in_units(size: int) -> str:
-    """A number of bytes to be read by people, such as "1.4 GiB"."""
+def format_bytes(size: int) -> str:
+    """A number of bytes for people, such as "1.4 GiB"."""
     amount, unit = float(size), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if amount < 1024:
@@ -120,19 +120,19 @@ def in_units(size: int) -> str:
     return f"{size} bytes" if unit == "bytes" else f"{amount:.1f} {unit}"
 
 
-class SavingFile:
-    """A file for `torch.save`, which turns an error of the disk into others, and at times ends the whole process.
+class DeferredErrorFile:
+    """A file object for `torch.save` that holds back disk errors until `finish`.
 
-    Here it is kept until `torch.save` is done.
+    `torch.save` turns them into other errors, and at times aborts the process.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        """Write to `file`, open for binary writing."""
+        """Wrap `file`, open for binary writing."""
         self._file = file
         self._error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        """Write, unless an earlier call failed."""
+        """Write `data`, or nothing if an earlier call failed."""
         if self._error is None:
             try:
                 self._file.write(data)
@@ -141,13 +141,13 @@ class SavingFile:
         return len(data)
 
     def flush(self) -> None:
-        """Nothing: `finish` does it."""
+        """Do nothing: `finish` flushes."""
 
     def finish(self) -> None:
-        """Bring all to the disk.
+        """Flush everything to the disk.
 
         Raises:
-            OSError: of this, or of an earlier call.
+            OSError: this or an earlier call failed.
         """
         if self._error is not None:
             raise self._error
@@ -156,17 +156,17 @@ class SavingFile:
 
 
 class LineFile:
-    """A text file that grows by whole lines, even where the disk gets full or the process is killed."""
+    """A text file that grows by whole lines only, even if the disk fills up or the process is killed."""
 
     def __init__(self, path: Path) -> None:
-        """Open for appending; a line that an earlier process did not finish is taken away.
+        """Open for appending, and remove a last line that an earlier process did not finish.
 
         Raises:
-            UnwritableError: it cannot be written.
+            UnwritableError: the file cannot be written.
         """
         self._path = path
         self._pending = ""
-        with writing(path):
+        with clear_write_errors(path):
             self._file = path.open("a+b", buffering=0)
             self._file.truncate(self._end_of_lines())
 
@@ -175,17 +175,17 @@ class LineFile:
         return self._file.read().rfind(b"\n") + 1
 
     def write(self, text: str) -> None:
-        """Add text, which `flush` brings to the disk."""
+        """Buffer text until `flush`."""
         self._pending += text
 
     def flush(self) -> None:
-        """Bring all lines to the disk, or none of them.
+        """Write all buffered text to the disk, or none of it.
 
         Raises:
-            UnwritableError: the disk does not take them; they are forgotten.
+            UnwritableError: it cannot be written; the text is dropped.
         """
         data, self._pending = self._pending.encode(), ""
-        with writing(self._path):
+        with clear_write_errors(self._path):
             size = os.fstat(self._file.fileno()).st_size
             try:
                 while data:
@@ -200,15 +200,15 @@ class LineFile:
         self._file.close()
 
 
-def make_folder(key: str, folder: Path) -> None:
-    """Make the folder that results will go into, long before there are some.
+def make_output_folder(key: str, folder: Path) -> None:
+    """Create a folder for results and check that it is writable, before the work begins.
 
     Args:
         key: what the user set, for the message.
-        folder: may be there already.
+        folder: may exist.
 
     Raises:
-        InputError: it cannot be made, or nothing can be written into it.
+        InputError: it cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,22 +218,22 @@ def make_folder(key: str, folder: Path) -> None:
         raise InputError(f"{key}: {folder} cannot be written to ({error.strerror}); give another folder") from error
 
 
-def make_place(key: str, file: Path) -> None:
-    """As `make_folder`, for the folder of one file.
+def make_output_parent(key: str, file: Path) -> None:
+    """As `make_output_folder`, for the folder of a file.
 
     Raises:
-        InputError: see `make_folder`; or `file` is a folder.
+        InputError: see `make_output_folder`; or `file` is a folder.
     """
     if file.is_dir():
         raise InputError(f"{key}: {file} is a folder; give the name of a file")
-    make_folder(key, file.parent)
+    make_output_folder(key, file.parent)
 
 
 def read_text(file: Path) -> str:
-    """The text in a file, without the byte order mark that some editors put before it.
+    """Read UTF-8 text, without the byte order mark that some editors write.
 
     Raises:
-        InputError: it is not in UTF-8.
+        InputError: it is not UTF-8.
         OSError: it cannot be opened.
     """
     try:
@@ -247,16 +247,41 @@ def read_text(file: Path) -> str:
     return text
 
 
-def refuse_repeated_keys(file: str, text: str) -> None:
-    """Check that no mapping in a YAML text has a key twice: of two values PyYAML takes the last without a word.
+def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict[str, Any]:
+    """The mapping in a YAML file.
 
     Args:
-        file: where the text is from, for the message.
+        file: to read.
+        example: a file of its kind, for the message.
+
+    Raises:
+        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
+    """
+    try:
+        text = read_text(file)
+        check_unique_keys(str(file), text)
+        raw = yaml.safe_load(text)
+    except yaml.constructor.ConstructorError as error:
+        raise InputError(
+            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
+        ) from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
+    if not isinstance(raw, dict):
+        raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
+    return raw
+
+
+def check_unique_keys(file: str, text: str) -> None:
+    """Check that no mapping in a YAML text repeats a key, of which PyYAML silently takes the last.
+
+    Args:
+        file: the text's file, for the message.
         text: YAML.
 
     Raises:
-        InputError: a key is there twice.
-        yaml.YAMLError: it is no YAML.
+        InputError: a key is repeated.
+        yaml.YAMLError: the text is not YAML.
     """
     repeated = []
     for mapping in _mappings(yaml.compose(text, Loader=yaml.SafeLoader)):
@@ -272,7 +297,7 @@ def refuse_repeated_keys(file: str, text: str) -> None:
 
 
 def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """All mappings below a node, each once: an anchor may stand in many places, also below itself."""
+    """All mappings below a node, each once: anchors may be referred to many times, and by themselves."""
     waiting, seen = [root], set()
     while waiting:
         node = waiting.pop()
@@ -286,19 +311,19 @@ def _mappings(root: yaml.Node | None) -> Iterator[yaml.MappingNode]:
             waiting += node.value
 
 
-# Hidden ones: ._NAME and .DS_Store of macOS, .NAME.swp and .#NAME of editors, .ipynb_checkpoints.
-_LEFT_FOLDERS = re.compile(r"(?!\.\.$)\..+|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
-_LEFT_FILES = re.compile(
-    rf"{_LEFT_FOLDERS.pattern}|(eh)?thumbs\.db|desktop\.ini|~\$.*|#.*#|.*~|.*\.(bak|orig|swp|tmp)",
+# Hidden names include macOS's ._NAME and .DS_Store, editors' .NAME.swp and .#NAME, and .ipynb_checkpoints.
+_SYSTEM_FOLDERS = re.compile(r"(?!\.\.$)\..+|__macosx|@eadir", re.IGNORECASE | re.DOTALL)
+_SYSTEM_FILES = re.compile(
+    rf"{_SYSTEM_FOLDERS.pattern}|(eh)?thumbs\.db|desktop\.ini|~\$.*|#.*#|.*~|.*\.(bak|orig|swp|tmp)",
     re.IGNORECASE | re.DOTALL,
 )
 
 
-def is_leftover(path: PurePath) -> bool:
-    """Whether a file is one that systems and editors leave beside others, or in a folder of such files.
+def is_system_file(path: PurePath) -> bool:
+    """Whether a path is a file, or in a folder, that systems and editors leave beside the user's files.
 
     Args:
-        path: of a file, below the folder that is listed, whose own name does not count.
+        path: relative to the listed folder, whose own name does not count.
     """
     *folders, name = path.parts
-    return bool(_LEFT_FILES.fullmatch(name)) or any(map(_LEFT_FOLDERS.fullmatch, folders))
+    return bool(_SYSTEM_FILES.fullmatch(name)) or any(map(_SYSTEM_FOLDERS.fullmatch, folders))

@@ -1,4 +1,4 @@
-"""One picture that shows what a model does: image, truth, prediction, weights and boxes side by side."""
+"""The preview: images, ground truth, predictions, weights and boxes side by side in one picture."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from PIL import Image, ImageDraw
 from ..data import EvalMapper
 from ..data.mappers import read_labels
 from ..frameworks import Framework
-from ..frameworks.pseudo_labels import make_evidence
-from ..modeling import UnifiedSegDet
-from ..structures import Detections, PseudoLabels, class_boxes
+from ..frameworks.pseudo_labels import gather_evidence, make_pseudo_labels, predict
+from ..structures import Detections, class_boxes
 from ..utils.errors import InputError
 from ..utils.files import save_png
-from ..weighting import PixelWeigher
 from .draw import Color, Picture, draw_boxes, font, heatmap, overlay, to_image
 
 CELL = 256
-"""Pixels of the longer side of each image in the picture."""
+"""Length of the longer side of each image, in pixels."""
 GAP = 10
 BOX_SCORE = 0.5
-"""Boxes are drawn from this score on."""
+"""The least score of a box that is drawn."""
 
 _PAPER, _INK = (250, 250, 250), (30, 30, 30)
 _LINE = 26  # height of a line of text with its margin
@@ -38,83 +36,74 @@ Row = dict[str, Image.Image]
 
 
 def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 4) -> None:
-    """Draw what the framework would deploy makes of some images of `cfg.DATASETS.TEST[0]`.
+    """Draw the predictions of a framework's first evaluation model on some images of `cfg.DATASETS.TEST[0]`.
 
-    Columns: image, ground truth, prediction, with a weigher the weights of the model's own pseudo-labels
-    (black: weight 0, or a confidence below FRAMEWORK.THRESHOLD), with a detector its boxes. Images that cannot be read
-    are left out; without any there is no picture.
+    Columns: image, ground truth, prediction; with a weigher the weights that the predictions would have as
+    pseudo-labels (black: weight 0, or a confidence below FRAMEWORK.THRESHOLD); with a detector its boxes. Unreadable
+    images are left out; if none is left no picture is written.
 
     Args:
         cfg: a complete config.
-        framework: its first deployable model is shown.
+        framework: a trained one.
         path: the PNG to write.
-        num: how many images, evenly spread over the data set.
+        num: number of images, evenly spread over the data set.
     """
     name = cfg.DATASETS.TEST[0]
     metadata = MetadataCatalog.get(name)
-    model = next(iter(framework.eval_models().values()))
     records = DatasetCatalog.get(name)
     chosen = [records[i] for i in np.linspace(0, len(records) - 1, min(num, len(records))).round().astype(int)]
     rows = []
     with inference_context(framework), torch.no_grad():
         for record in chosen:
             with suppress(InputError):  # the evaluation has named it
-                item = EvalMapper()(record)
-                rows.append(render_row(model, framework.weigher, item, metadata, cfg.FRAMEWORK.THRESHOLD))
-    rows = [row for row in rows if len(row) == max(map(len, rows))]  # a mask may have gone
+                rows.append(render_row(framework, EvalMapper()(record), metadata))
+    rows = [row for row in rows if len(row) == max(map(len, rows))]  # a mask may be missing
     if not rows:
         return
     legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
     save_png(compose(rows, legend, weights="weight" in rows[0]), Path(path))
 
 
-def render_row(
-    model: UnifiedSegDet,
-    weigher: PixelWeigher | None,
-    item: Mapping[str, Any],
-    metadata: Any,
-    threshold: float,
-) -> Row:
-    """The pictures of one image, enlarged or reduced to `CELL`.
+def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> Row:
+    """The pictures of one image, resized to `CELL`.
 
     Args:
-        model: in evaluation mode.
-        weigher: None omits the weights.
+        framework: in evaluation mode.
         item: of `EvalMapper`; without a mask the ground truth is omitted.
         metadata: with `stuff_classes` and `stuff_colors`.
-        threshold: the confidence from which a pseudo-label trains.
     """
+    model, weigher, refinement = next(iter(framework.eval_models().values())), framework.weigher, framework.refinement
     image = item["image"]
     size = (image.shape[-2], image.shape[-1])
-    features = model.encode(model.normalize(image[None]))
-    output = model.decode(features, size)
-    everywhere = torch.ones(1, *size, dtype=torch.bool, device=model.device)
-    pseudo = PseudoLabels.from_logits(output.logits, everywhere)
+    prediction = predict(model, model.normalize(image[None]))
+    labels = prediction.output.logits.argmax(dim=1)
     colors: Sequence[Color] = metadata.stuff_colors
     row = {"image": _cell(image.numpy())}
     if "sem_seg_file_name" in item:
         truth = read_labels(dict(item), size, len(colors))
         row["ground truth"] = _cell(overlay(image, truth, colors))
-    row["prediction"] = _cell(overlay(image, pseudo.labels[0].cpu(), colors))
-    detections = model.detect(features, [size]) if model.has_detector else None
-    # Cached boxes are there for training images alone.
-    if weigher is not None and not (detections is None and "boxes" in weigher.score_needs):
-        trained = pseudo.confidence >= threshold
-        evidence = make_evidence(model, pseudo, output, detections, model.normalize(image[None]))
-        weight = weigher.weight(evidence) * trained
-        row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.max_weight))
+    row["prediction"] = _cell(overlay(image, labels[0].cpu(), colors))
+    detections = model.detect(prediction.features, [size]) if model.has_detector else None
+    if weigher is not None:
+        needs = weigher.score_needs if refinement is None else weigher.score_needs | refinement.needs
+        # Cached boxes exist for training images alone.
+        if detections is not None or "boxes" not in needs:
+            evidence = gather_evidence(model, prediction, detections=detections)
+            pseudo = make_pseudo_labels(evidence, refinement, weigher)
+            weight = pseudo.weight * (pseudo.confidence >= framework.threshold)
+            row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.max_weight))
     if detections is not None:
         row["boxes"] = _boxes(image.numpy(), detections[0].to("cpu"), metadata)
     return row
 
 
 def compose(rows: Sequence[Row], legend: Mapping[str, Color], weights: bool) -> Image.Image:
-    """Put rows of pictures below each other, under their titles and above the classes' colours.
+    """Put rows of pictures below their titles and above a legend of the classes' colours.
 
     Args:
         rows: all with the same titles.
         legend: (r, g, b) by class name.
-        weights: whether to explain the colours of weights.
+        weights: whether to add the colour scale of weights.
     """
     width = GAP + len(rows[0]) * (CELL + GAP)
     tops = np.cumsum([_LINE, *(max(cell.height for cell in row.values()) + GAP for row in rows)]).tolist()
@@ -136,7 +125,7 @@ def compose(rows: Sequence[Row], legend: Mapping[str, Color], weights: bool) -> 
 
 
 def _legend_places(legend: Mapping[str, Color], width: int) -> list[tuple[int, int]]:
-    """Where each class's swatch goes, below the rows: in lines of at most `width` pixels."""
+    """The corner of each class's swatch, relative to the legend's, in lines of at most `width` pixels."""
     places, x, y = [], GAP, 0
     for name in legend:
         needed = 22 + int(font(14).getlength(name)) + 2 * GAP
@@ -148,7 +137,7 @@ def _legend_places(legend: Mapping[str, Color], width: int) -> list[tuple[int, i
 
 
 def _scale(canvas: Image.Image, top: int) -> None:
-    """The colours of weights, from least to most."""
+    """Draw the colour scale of weights."""
     draw = ImageDraw.Draw(canvas)
     ramp = to_image(heatmap(np.tile(np.linspace(0, 1, 160), (16, 1))))
     start = "weight: none"
@@ -159,7 +148,7 @@ def _scale(canvas: Image.Image, top: int) -> None:
 
 
 def _boxes(image: Picture, found: Detections, metadata: Any) -> Image.Image:
-    """Boxes on the picture after its change of size, so that lines and names keep theirs."""
+    """Draw boxes on the resized picture, so that lines and names keep their size."""
     ((boxes, classes),) = class_boxes([found], BOX_SCORE)
     cell = _cell(image)
     scale = np.array([cell.width / image.shape[2], cell.height / image.shape[1]] * 2)

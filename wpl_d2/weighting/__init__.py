@@ -1,10 +1,11 @@
-"""Which pseudo-labels to trust, and how far: RPPI, PPW and its rivals, in plain torch."""
+"""How far to trust pseudo-labels: RPPI, PPW and alternatives, in plain torch."""
 
+from .evidence import Evidence
 from .memory_bank import MemoryBank, pooled_prototypes
 from .refinement import Refinement
 from .reliability import reliable_mask
 from .sampling import sample_per_class
-from .scores import SCORE_REGISTRY, Evidence, Score
+from .scores import SCORE_REGISTRY, Score
 from .similarity import cosine, euclidean, rank_overlap
 from .weigher import PixelWeigher
 

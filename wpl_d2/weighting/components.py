@@ -1,4 +1,4 @@
-"""Connected components of masks, found on the device without waiting for it."""
+"""Connected components on the device, without a host sync, and means over regions."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .sampling import at_cells
+
+STRIDE = 4
+"""Of the cells that components are found on, in pixels; it is the logits' own, and labels show no finer detail."""
 _SWEEPS = 12
-"""Turns that a path inside a part may take; a part that winds more than that may fall into several."""
+"""Turns that a path inside a component may take; one that winds more may be split into several."""
+
+
+def on_cells(maps: Tensor) -> Tensor:
+    """Maps (..., H, W) at every `STRIDE`-th pixel: (..., ceil(H / STRIDE), ceil(W / STRIDE))."""
+    return at_cells(maps, -(-maps.shape[-2] // STRIDE), -(-maps.shape[-1] // STRIDE))
 
 
 def connected_components(mask: Tensor) -> Tensor:
-    """Number the 8-connected parts of masks.
+    """Number the 8-connected components of masks.
 
-    Every pixel begins with a number of its own; in each sweep the largest number goes to the 8 neighbours and along
-    whole runs of True, row by row and column by column.
+    Every pixel starts with a number of its own; each sweep spreads the largest number to the 8 neighbours and along
+    whole runs of True in rows and columns.
 
     Args:
         mask: (B, H, W) bool, of less than 2^24 pixels an image.
 
     Returns:
-        (B, H, W) int64, from 1 on and different for each part of an image; 0 outside of the mask.
+        (B, H, W) int64, from 1 on and different for each component of an image; 0 outside of the mask.
     """
     height, width = mask.shape[-2:]
     numbers = torch.arange(1.0, height * width + 1, device=mask.device).view(1, height, width) * mask
@@ -30,6 +39,36 @@ def connected_components(mask: Tensor) -> Tensor:
         numbers = _spread(numbers, rows) * mask
         numbers = _spread(numbers.mT, columns).mT * mask
     return numbers.long()
+
+
+def label_components(labels: Tensor, num_classes: int) -> Tensor:
+    """Number the 8-connected components of all classes.
+
+    Args:
+        labels: (B, H, W) int64 class ids or `IGNORE`.
+        num_classes: C.
+
+    Returns:
+        (B, H, W) int64, from 1 on and different for each component of an image; 0 for `IGNORE`.
+    """
+    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
+    masks = labels.unsqueeze(1) == classes
+    # A component's number is the position of one of its pixels, so that no two classes share one.
+    return connected_components(masks.flatten(0, 1)).view(masks.shape).sum(dim=1)
+
+
+def region_mean(values: Tensor, regions: Tensor, count: int) -> Tensor:
+    """The mean of each pixel's region, (B, H, W).
+
+    Args:
+        values: (B, H, W) float.
+        regions: (B, H, W) int64 region ids in [0, count), separate for each image.
+        count: number of ids.
+    """
+    flat, numbers = values.flatten(1), regions.flatten(1)
+    sums = flat.new_zeros(len(flat), count).scatter_add_(1, numbers, flat)
+    sizes = flat.new_zeros(len(flat), count).scatter_add_(1, numbers, torch.ones_like(flat))
+    return (sums / sizes.clamp(min=1)).gather(1, numbers).view_as(values)
 
 
 def _spread(numbers: Tensor, runs: Tensor) -> Tensor:

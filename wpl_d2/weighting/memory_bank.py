@@ -1,4 +1,4 @@
-"""First-in-first-out embeddings per class, and the prototypes they make (paper, section 3.3)."""
+"""The FIFO memory bank of embeddings per class, and its prototypes (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..structures import IGNORE
 
 
 class MemoryBank(nn.Module):
-    """The last `size` embeddings of each class.
+    """The latest `size` embeddings of each class.
 
-    Every operation has shapes that do not depend on the data, so nothing waits for the device.
+    No shape depends on the data, so that the host never waits for the device.
 
     Attributes:
-        ring: (num_classes, size, dim) float32, zeros where nothing has been stored yet.
-        pushed: (num_classes,) int64, how many embeddings each class has ever been given.
+        ring: (num_classes, size, dim) float32, zeros in free slots.
+        pushed: (num_classes,) int64, how many embeddings were ever pushed for each class.
     """
 
     ring: Tensor
@@ -45,17 +45,17 @@ class MemoryBank(nn.Module):
 
     @property
     def counts(self) -> Tensor:
-        """(C,) int64: how many embeddings each class holds."""
+        """(C,) int64: how many embeddings are stored for each class."""
         return self.pushed.clamp(max=self.ring.shape[1])
 
     @property
     def filled(self) -> Tensor:
-        """(C, size) bool: which places of the ring hold an embedding."""
+        """(C, size) bool: which slots of the ring hold an embedding."""
         return torch.arange(self.ring.shape[1], device=self.ring.device) < self.pushed.unsqueeze(1)
 
     @torch.no_grad()
     def push(self, features: Tensor, labels: Tensor) -> None:
-        """Store every row in order, in the place of its class's oldest; rows labeled `IGNORE` are skipped.
+        """Store every row in order, in place of the oldest of its class; rows labeled `IGNORE` are skipped.
 
         Args:
             features: (N, D) float.
@@ -77,8 +77,8 @@ class MemoryBank(nn.Module):
         label = labels.masked_fill(~stored, 0)
         stored = stored & (order >= new[label] - size)
         slot = label * size + (self.pushed[label] + order) % size
-        # N rows are always written: one that is not to be stored repeats the first that is,
-        # and if there is none, all write a slot's own content.
+        # Always N rows are written: those to be skipped repeat the first stored one; if none is stored, all rewrite a
+        # slot's own content.
         row = torch.where(stored, torch.arange(len(labels), device=labels.device), stored.int().argmax())
         slots, slot = self.ring.view(-1, dim), slot[row]
         slots[slot] = torch.where(stored.any(), features[row].to(slots.dtype), slots[slot])
@@ -91,13 +91,13 @@ class MemoryBank(nn.Module):
 
 @torch.no_grad()
 def pooled_prototypes(banks: Sequence[MemoryBank]) -> tuple[Tensor, Tensor]:
-    """The mean over all that several banks hold of a class.
+    """The mean of each class's embeddings over several banks.
 
     Args:
-        banks: at least one; of equal classes and channels.
+        banks: at least one; all of the same classes and channels.
 
     Returns:
-        (C, D) float32, zeros for an empty class, and (C,) int64, the number of embeddings pooled.
+        (C, D) float32, zeros for an empty class, and (C,) int64, the number of embeddings of each class.
     """
     counts = torch.stack([bank.counts for bank in banks]).sum(dim=0)
     # Free slots are zeros.
@@ -106,7 +106,7 @@ def pooled_prototypes(banks: Sequence[MemoryBank]) -> tuple[Tensor, Tensor]:
 
 
 def _order_in_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """How many rows each class has, (C,), and how many rows of its own label come before each row, (N,)."""
+    """The number of rows of each class, (C,), and the position of each row among those of its class, (N,)."""
     ordered, rows = labels.sort(stable=True)
     ids = torch.arange(classes, device=labels.device)
     start, end = torch.searchsorted(ordered, ids), torch.searchsorted(ordered, ids, right=True)

@@ -1,4 +1,4 @@
-"""Mending pseudo-labels before they are weighed (PSEUDO_LABEL.REFINE): weights can only leave wrong ones out."""
+"""Correction of pseudo-labels before they are weighed (PSEUDO_LABEL.REFINE)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..structures import IGNORE, PseudoLabels
-from .components import connected_components
+from .components import connected_components, on_cells, region_mean
+from .evidence import Evidence, Memory
 from .reliability import best_boxes
 from .sampling import at_cells
-from .scores import STRIDE, Evidence, Memory, mean_probabilities, region_mean
+from .scores import mean_probabilities
 
 _TEMPERATURE = 0.1
-"""Of the likenesses to prototypes, cosines, which decide among the classes that the probabilities leave open."""
+"""Of the softmax over cosines with prototypes in `_compare`."""
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """Gives pseudo-labels another class, and a confidence that goes with it, where it knows better.
+    """Changes the classes of some pseudo-labels, and their confidence with them.
 
     Attributes:
         name: a key of `REFINEMENTS`.
-        objects: ids of the classes that have countable objects.
+        objects: ids of the classes of countable objects.
         box_score: least score of a box that can change labels.
     """
 
@@ -35,46 +36,45 @@ class Refinement:
 
     @property
     def needs(self) -> frozenset[str]:
-        """What it cannot do without: "bank", "boxes", "views" (a forward of its own)."""
+        """What it needs beyond the prediction, as in `Score`."""
         return REFINEMENTS[self.name][1]
 
     @torch.no_grad()
     def __call__(self, evidence: Evidence, memory: Memory | None) -> PseudoLabels:
-        """The labels of `evidence.pseudo`, mended; where there was none there is none.
+        """The pseudo-labels with new labels and confidence; a pixel without a label gets none.
 
         Args:
-            evidence: with all that it needs.
-            memory: of the weigher's banks; None without a weigher.
+            evidence: with all that `needs` names.
+            memory: the weigher's banks; None without a weigher.
         """
         labels, confidence = REFINEMENTS[self.name][0](self, evidence, memory)
         pseudo = evidence.pseudo
         return pseudo.replace(labels=labels.masked_fill(pseudo.labels == IGNORE, IGNORE), confidence=confidence)
 
     def is_object(self, labels: Tensor) -> Tensor:
-        """Which of (...) int64 class ids or `IGNORE` have countable objects: (...) bool."""
+        """Which of the class ids (...) int64 are of countable objects: (...) bool, False for `IGNORE`."""
         table = torch.zeros(IGNORE + 1, dtype=torch.bool)
         table[list(self.objects)] = True
         return table.to(labels.device)[labels]
 
 
 def _augment(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
-    """The class of the highest mean probability over the weak view and its augmented versions."""
+    """The class of the highest probability, averaged over the weak view and its augmented versions."""
     confidence, labels = mean_probabilities(evidence).max(dim=1)
     return labels, confidence
 
 
 def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
-    """One class for all of a connected component of object classes: that of the highest mean probability in it.
+    """The class of the highest mean probability in a connected component of object classes, for the whole component.
 
-    Components are told apart on every fourth pixel. A pixel whose class changes has the mean as its confidence.
+    Components are found on every fourth pixel. A pixel whose class changes gets that mean as its confidence.
     """
     pseudo = evidence.pseudo
     height, width = pseudo.labels.shape[-2:]
-    size = (-(-height // STRIDE), -(-width // STRIDE))
-    part = refinement.is_object(at_cells(pseudo.labels, *size))
+    part = refinement.is_object(on_cells(pseudo.labels))
     numbers = connected_components(part)
     objects = torch.tensor(refinement.objects, device=numbers.device)
-    probabilities = at_cells(evidence.logits, *size).float().softmax(dim=1)[:, objects]
+    probabilities = on_cells(evidence.logits).float().softmax(dim=1)[:, objects]
     means = torch.stack(
         [region_mean(own, numbers, numbers[0].numel() + 1) for own in probabilities.unbind(dim=1)], dim=1
     )
@@ -85,17 +85,17 @@ def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> 
 
 
 def _compare(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
-    """The class of the highest probability times likeness to its prototype (after ProDA, Zhang et al., CVPR 2021).
+    """The class of the highest probability times similarity to its prototype (after ProDA, Zhang et al., CVPR 2021).
 
-    The likeness is a softmax over the classes' cosines / 0.1; a class without a prototype is as like as the mean of the
-    others. Cells are compared, and their nearest pixels take the factors over.
+    The similarity is a softmax over the classes' cosines / 0.1; a class without a prototype gets the mean of the
+    others. It is computed for the embedding's cells, and pixels take that of their nearest cell.
     """
     assert memory is not None  # see `needs`
     with torch.autocast(evidence.embedding.device.type, enabled=False):
         cells = F.normalize(evidence.embedding.float(), dim=1)
-        likeness = torch.einsum("bdhw,cd->bchw", cells, F.normalize(memory.prototypes, dim=1)) / _TEMPERATURE
+        similarity = torch.einsum("bdhw,cd->bchw", cells, F.normalize(memory.prototypes, dim=1)) / _TEMPERATURE
     seen = (memory.counts > 0).view(1, -1, 1, 1)
-    factor = likeness.masked_fill(~seen, -torch.inf).softmax(dim=1).nan_to_num(0.0)
+    factor = similarity.masked_fill(~seen, -torch.inf).softmax(dim=1).nan_to_num(0.0)
     factor = torch.where(seen, factor, 1.0 / seen.sum().clamp(min=1))
     height, width = evidence.logits.shape[-2:]
     weighed = evidence.logits.float().softmax(dim=1) * at_cells(factor, height, width)
@@ -104,9 +104,9 @@ def _compare(refinement: Refinement, evidence: Evidence, memory: Memory | None) 
 
 
 def _detect(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
-    """The class of the best box around a pixel of an object class that no box of its own class covers.
+    """The class of the best box around a pixel of an object class, if no box of the pixel's own class covers it.
 
-    So an object that segmenter and detector name differently is the detector's; the confidence is the box's score.
+    Where segmenter and detector disagree on an object's class, the detector decides; the confidence is the box's score.
     """
     assert evidence.detections is not None  # see `needs`
     pseudo = evidence.pseudo
@@ -122,4 +122,4 @@ REFINEMENTS: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], frozenset[str
     "prototype": (_compare, frozenset({"bank"})),
     "detector": (_detect, frozenset({"boxes"})),
 }
-"""What computes labels and confidence, and what it needs, by the name in PSEUDO_LABEL.REFINE."""
+"""By the name in PSEUDO_LABEL.REFINE: a function that returns labels and confidence, and its `Score.needs`."""

@@ -1,4 +1,4 @@
-"""RPPI: which pixels segmenter and detector agree on, with confidence (paper, section 3.2)."""
+"""RPPI: the pixels on which a confident segmenter and the detector agree (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.utils.rnn import pad_sequence
 from ..structures import IGNORE, ClassBoxes, Detections
 
 _BOXES = 16
-"""Boxes of each image tested at a time, which bounds the memory at 16 bytes a pixel."""
+"""Boxes of each image compared at a time, which bounds the memory at 16 bytes a pixel."""
 
 
 @torch.no_grad()
 def reliable_mask(label: Tensor, confidence: Tensor, boxes: Sequence[ClassBoxes], threshold: float) -> Tensor:
-    """Where the confidence reaches the threshold and a box of the pixel's own class covers its centre.
+    """Where the confidence reaches the threshold and a box of the pixel's class covers its centre.
 
     Args:
         label: (B, H, W) int64 class ids, `IGNORE` where there is none.
@@ -49,12 +49,12 @@ def reliable_mask(label: Tensor, confidence: Tensor, boxes: Sequence[ClassBoxes]
 
 
 class BestBoxes(NamedTuple):
-    """Of each pixel the best of the boxes that cover its centre.
+    """For each pixel the best boxes that cover its centre.
 
     Attributes:
-        own: (B, H, W) float32 in [0, 1], the score of the best box of the pixel's own class, 0 where there is none.
-        any: (B, H, W) float32 in [0, 1], that of the best box of any class.
-        classes: (B, H, W) int64, that box's class; -1 where there is none.
+        own: (B, H, W) float32 in [0, 1], the best score of a box of the pixel's class, 0 where there is none.
+        any: (B, H, W) float32 in [0, 1], the best score of a box of any class.
+        classes: (B, H, W) int64, the class of that box; -1 where there is none.
     """
 
     own: Tensor
@@ -76,7 +76,7 @@ def best_boxes(label: Tensor, detections: Sequence[Detections]) -> BestBoxes:
     scores = pad_sequence([found.scores.float() for found in detections], batch_first=True).to(label.device)
     parts = (field.split(_BOXES, dim=1) for field in (corners, classes, scores))
     for part, ids, score in zip(*parts, strict=True):
-        if not ids.shape[1]:  # what splitting no boxes leaves
+        if not ids.shape[1]:  # splitting no boxes gives one empty part
             continue
         inside = _inside(part, label.shape[-2:]) * score[:, :, None, None]
         own = torch.maximum(own, (inside * (ids[:, :, None, None] == label.short()[:, None])).amax(dim=1))
@@ -88,9 +88,9 @@ def best_boxes(label: Tensor, detections: Sequence[Detections]) -> BestBoxes:
 
 
 def _padded(boxes: Sequence[ClassBoxes], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Corners (B, N, 4) float32 and classes (B, N) int16, images filled up to the same number of boxes.
+    """Corners (B, N, 4) float32 and classes (B, N) int16, padded to the same number of boxes in each image.
 
-    What is filled in has the class -1, which no pixel has, and covers nothing.
+    Padding has the class -1, which no pixel has, and covers nothing.
     """
     corners = pad_sequence([xyxy.float().view(-1, 4) for xyxy, _ in boxes], batch_first=True).to(device)
     classes = pad_sequence([ids for _, ids in boxes], batch_first=True, padding_value=-1).to(device)

@@ -1,4 +1,4 @@
-"""Random pixels of each class, in shapes that do not depend on the labels."""
+"""Random embeddings of each class, and the resampling of maps to cells."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..structures import IGNORE
 from .similarity import nearest_index
 
 _DRAWS = 1 << 32
-"""Distinct random numbers; a class id stands above them in one integer."""
+"""Number of random integers; a class id is placed above their bits."""
 
 
 @torch.no_grad()
 def sample_per_class(embedding: Tensor, label: Tensor, num_classes: int, n: int) -> tuple[Tensor, Tensor]:
-    """Draw n distinct cells of each class, equally likely, with torch's global generator.
+    """Sample n distinct cells of each class, all equally likely, with torch's global generator.
 
     Args:
         embedding: (B, D, h, w) float.
@@ -23,13 +23,13 @@ def sample_per_class(embedding: Tensor, label: Tensor, num_classes: int, n: int)
         n: cells per class.
 
     Returns:
-        Embeddings (C * n, D) in class order and their class ids (C * n,) int64. Where a class has fewer than
-        n cells, the rows that remain are 0 and labeled `IGNORE`.
+        Embeddings (C * n, D) in class order and their class ids (C * n,) int64. For a class with fewer than n cells
+        the remaining rows are 0 and labeled `IGNORE`, so that no shape depends on the labels.
     """
     height, width = embedding.shape[-2:]
     cells = at_cells(label, height, width).flatten()
     draws = torch.randint(_DRAWS, cells.shape, device=cells.device)
-    # Sorted by class, at random within one: a class's first n are its sample.
+    # Sorted by class and randomly within a class, whose first n cells are its sample.
     order = (cells * _DRAWS + draws).argsort()
     ids = torch.arange(num_classes, device=cells.device)
     ordered = cells[order]
@@ -44,7 +44,7 @@ def sample_per_class(embedding: Tensor, label: Tensor, num_classes: int, n: int)
 
 
 def at_cells(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps (..., H, W) of any dtype -> (..., height, width), each cell's nearest pixel (`nearest-exact`)."""
+    """Maps (..., H, W) of any dtype -> (..., height, width), the nearest pixel of each cell (`nearest-exact`)."""
     rows = nearest_index(maps.shape[-2], height, maps.device)
     columns = nearest_index(maps.shape[-1], width, maps.device)
     return maps[..., rows.unsqueeze(1), columns]

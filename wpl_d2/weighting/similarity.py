@@ -1,7 +1,7 @@
-"""How alike a pixel and its label's prototype are: rank overlap (paper, section 3.3), cosine, Euclidean, margins.
+"""Similarities of pixels and their class prototypes: rank overlap (paper, section 3.3), cosine, Euclidean, margins.
 
-Every cell of the embedding is compared with all C prototypes, and the labels pick the one that counts: it is
-cheaper than bringing D channels to the label's resolution.
+Every cell of the embedding is compared with all C prototypes, and the label selects one of the results: that is
+cheaper than upsampling D channels to the label's resolution.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ..structures import IGNORE
 from ..utils.errors import check_name
 
 ClassScores = Callable[[Tensor], Tensor]
-"""Cells (B, D, h, w) -> (B, h, w, C) float32: how alike each cell is to each class."""
+"""Cells (B, D, h, w) -> (B, h, w, C) float32: the similarity of each cell to each class."""
 
 RESOLUTIONS = ("stride4", "full")
 _ROWS = 16
-"""Rows of the label map that `full` resolution upsamples at a time: about 20 MB for 4 images of width 321."""
+"""Rows of the label map that are upsampled at a time at resolution "full": 20 MB for 4 images of width 321."""
 _PRODUCTS = 1 << 24
-"""Inner products of cells and embeddings that are held at a time: 64 MB."""
+"""Inner products of cells and embeddings in memory at a time: 64 MB."""
 
 
 def rank_overlap(
@@ -36,7 +36,7 @@ def rank_overlap(
 ) -> Tensor:
     """|top-k channels of the pixel ∩ top-k channels of its label's prototype| / k (paper, section 3.3).
 
-    The top-k set of a vector: its k largest entries that are > 0, ties to the lower index; it may have fewer.
+    The top-k set of a vector are its k largest entries that are > 0, ties to the lower index; there may be fewer.
 
     Args:
         embedding: (B, D, h, w) float.
@@ -65,7 +65,7 @@ def cosine(
     resolution: str = "stride4",
     align_corners: bool = False,
 ) -> Tensor:
-    """The cosine of a pixel's embedding and its class prototype, negative values set to 0.
+    """The cosine of a pixel's embedding and its class prototype, clamped to [0, 1].
 
     Args and shapes are those of `rank_overlap`.
 
@@ -84,10 +84,10 @@ def euclidean(
     resolution: str = "stride4",
     align_corners: bool = False,
 ) -> Tensor:
-    """1 / (1 + d^2 / m): d the distance of pixel and prototype, m the mean squared length of the prototypes.
+    """1 / (1 + d^2 / m), with d the distance to the prototype and m the mean squared length of the prototypes.
 
-    Zero prototypes (empty classes) are left out of m. It makes the value independent of the features' scale,
-    which changes in training, and exists from the first class on, as a distance between classes does not.
+    Zero prototypes (empty classes) do not count in m. Dividing by m makes the value independent of the features' scale,
+    which changes in training; unlike a distance between prototypes, m is defined with a single class.
 
     Args and shapes are those of `rank_overlap`.
 
@@ -111,7 +111,7 @@ def rank_scores(prototypes: Tensor, k: int) -> ClassScores:
     if k < 1:
         raise ValueError(f"WEIGHTING.K: {k} is no size of a set of channels; set it to 1 or more")
     classes, dim = prototypes.shape
-    # One row more than there are channels: it stays empty and stands for "fewer than k".
+    # The row behind the channels stays zero; it stands for a missing entry of a set with fewer than k.
     in_top = prototypes.new_zeros((dim + 1, classes), dtype=torch.float32)
     in_top.scatter_(0, top_channels(prototypes, k).T, 1.0)
     in_top[dim] = 0.0
@@ -135,7 +135,7 @@ def cosine_scores(prototypes: Tensor) -> ClassScores:
 
 
 def euclidean_scores(prototypes: Tensor) -> ClassScores:
-    """The nearness of `euclidean` to every class; `prototypes` is (C, D) float."""
+    """The similarity of `euclidean` to every class; `prototypes` is (C, D) float."""
     points = prototypes.float()
     lengths = points.square().sum(dim=1)
     scale = lengths.sum() / (lengths > 0).sum().clamp(min=1)
@@ -150,12 +150,12 @@ def euclidean_scores(prototypes: Tensor) -> ClassScores:
 
 
 def neighbour_scores(embeddings: Tensor, filled: Tensor, neighbours: int = 8) -> ClassScores:
-    """The mean cosine with the embeddings of a class that are most alike, negative cosines set to 0.
+    """The mean cosine, clamped to [0, 1], with the nearest embeddings of each class; 0 for an empty class.
 
     Args:
-        embeddings: (C, N, D) float, those of each class.
-        filled: (C, N) bool, which of them are there.
-        neighbours: how many of a class are taken, or all of it where it has fewer; 0 for an empty class.
+        embeddings: (C, N, D) float, of each class.
+        filled: (C, N) bool, False for free slots.
+        neighbours: number of embeddings; all of a class's that has fewer.
     """
     classes, size, dim = embeddings.shape
     directions = F.normalize(embeddings.float(), dim=2).view(-1, dim)
@@ -175,14 +175,14 @@ def neighbour_scores(embeddings: Tensor, filled: Tensor, neighbours: int = 8) ->
 
 
 def margin(score: ClassScores) -> ClassScores:
-    """How far each class is ahead of the best other one, brought from [-1, 1] to [0, 1]; `score` is in [0, 1]."""
+    """The score of each class minus the best other one's, mapped from [-1, 1] to [0, 1]; `score` is in [0, 1]."""
 
     def ahead(cells: Tensor) -> Tensor:
         scores = score(cells)
         if scores.shape[-1] == 1:
             return (1.0 + scores) / 2
         best, second = scores.topk(2, dim=-1).values.unbind(dim=-1)
-        # Of several best ones each has another as its rival, and is ahead by nothing either way.
+        # Of several equal best classes each has another one as its rival: a margin of 0.
         rival = torch.where(scores == best.unsqueeze(-1), second.unsqueeze(-1), best.unsqueeze(-1))
         return (1.0 + scores - rival) / 2
 
@@ -190,14 +190,14 @@ def margin(score: ClassScores) -> ClassScores:
 
 
 def mean_prototype(prototypes: Tensor, seen: Tensor) -> Tensor:
-    """The mean of the prototypes of classes that have some.
+    """The mean of the prototypes of the classes that are not empty.
 
     Args:
         prototypes: (C, D) float.
         seen: (C,) bool, False for empty classes.
 
     Returns:
-        (D,) float32, zeros if all are empty.
+        (D,) float32, zeros if all classes are empty.
     """
     seen = seen.unsqueeze(1)
     return (prototypes.float() * seen).sum(dim=0) / seen.sum().clamp(min=1)
@@ -206,15 +206,15 @@ def mean_prototype(prototypes: Tensor, seen: Tensor) -> Tensor:
 def top_channels(vectors: Tensor, k: int) -> Tensor:
     """The channels of the k largest entries that are > 0, ties to the lower channel.
 
-    `torch.topk` leaves the order of ties open, so it is asked for the largest of keys that all differ: the bits of a
-    positive float, which order as its value does, and below them the channel, the lowest one largest.
+    `torch.topk` does not define the order of ties, hence it sorts unique keys: the bits of a positive float, which are
+    ordered as its value is, and below them the channel, in descending order.
 
     Args:
         vectors: (B, D, ...) float, compared in float32.
         k: how many.
 
     Returns:
-        (B, min(k, D), ...) int64, in no order; D where a vector has no further positive entry.
+        (B, min(k, D), ...) int64, unordered; D where a vector has fewer positive entries.
     """
     dim = vectors.shape[1]
     room = 1 << dim.bit_length()
@@ -226,7 +226,7 @@ def top_channels(vectors: Tensor, k: int) -> Tensor:
 
 
 def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
-    """For each of `target` positions, the nearest of `source` ones: torch's own `nearest-exact`, as an index.
+    """The nearest of `source` positions for each of `target` ones, as torch's `nearest-exact` defines it.
 
     Returns:
         (target,) int64.
@@ -239,10 +239,10 @@ def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
 def at_label(
     score: ClassScores, embedding: Tensor, label: Tensor, resolution: str = "stride4", align_corners: bool = False
 ) -> Tensor:
-    """Score cells against all classes and pick the label's.
+    """The score of each pixel's label.
 
     Args:
-        score: of this file.
+        score: one of this module's `ClassScores`.
         embedding: (B, D, h, w) float.
         label: (B, H, W) int64 class ids, `IGNORE` where there is none.
         resolution: see `rank_overlap`.
@@ -252,7 +252,7 @@ def at_label(
         (B, H, W) float32, 0 where the label is `IGNORE`.
     """
     check_name("WEIGHTING.TOPK_RES", resolution, RESOLUTIONS)
-    # Autocast would round what is compared.
+    # Autocast would round embeddings and prototypes.
     with torch.autocast(embedding.device.type, enabled=False):
         if resolution == "full" and embedding.shape[-2:] != label.shape[-2:]:
             rows = label.split(_ROWS, dim=1)
@@ -272,10 +272,10 @@ def _pick(scores: Tensor, label: Tensor) -> Tensor:
 
 
 def _upsampled(embedding: Tensor, size: torch.Size, align_corners: bool) -> Iterator[Tensor]:
-    """`F.interpolate(embedding, size, mode="bilinear")` up to the last bit, `_ROWS` rows at a time."""
+    """`F.interpolate(embedding, size, mode="bilinear")`, bit by bit, in parts of `_ROWS` rows."""
     height, width = size
     source = embedding.shape[2]
-    # An upsampled unit matrix holds torch's own weights: coordinates of ours would round differently.
+    # Upsampling a unit matrix gives torch's own weights; computed here they would be rounded differently.
     unit = torch.eye(source, device=embedding.device).unsqueeze(0)
     weights = F.interpolate(unit, height, mode="linear", align_corners=align_corners)[0]
     above = (weights > 0).int().argmax(dim=0)
@@ -290,12 +290,12 @@ def _upsampled(embedding: Tensor, size: torch.Size, align_corners: bool) -> Iter
 
 
 def _dot(cells: Tensor, vectors: Tensor) -> Tensor:
-    """Cells (B, D, h, w) and vectors (C, D) -> (B, h, w, C), their inner products."""
+    """Inner products: cells (B, D, h, w), vectors (C, D) -> (B, h, w, C)."""
     return torch.einsum("bdhw,cd->bhwc", cells, vectors)
 
 
 def check_shapes(embedding: Tensor, label: Tensor, prototypes: Tensor) -> None:
-    """Refuse an embedding, labels and prototypes that do not go together.
+    """Raise an error unless embedding, labels and prototypes fit.
 
     Raises:
         ValueError: they are not (B, D, h, w), (B, H, W) and (C, D).

@@ -1,4 +1,4 @@
-"""The weigher: what the pseudo-label weights remember (two memory banks) and the policy that makes them."""
+"""The weigher: memory banks, and how scores become the weights of pseudo-labels."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..structures import IGNORE, PseudoLabels, class_boxes
-from ..utils.comm import gathered
+from ..structures import IGNORE, class_boxes
+from ..utils.comm import all_gather_rows
 from ..utils.errors import InputError, check_name
+from .evidence import Evidence, Memory
 from .memory_bank import MemoryBank
 from .reliability import reliable_mask
 from .sampling import at_cells, sample_per_class
-from .scores import Evidence, Memory, Rank, Score, ScoreOptions, build_scores
+from .scores import Rank, Score, ScoreOptions, build_scores
 from .similarity import RESOLUTIONS
 
 WEIGHT_FORMS = ("paper", "plus_one")
@@ -22,20 +23,19 @@ OBJECT_REGIONS = ("component", "class")
 
 
 class PixelWeigher(nn.Module):
-    """PPW: weighs pseudo-labels by how far they can be believed, in the paper by likeness to class prototypes.
+    """PPW: weights for pseudo-labels, in the paper by the pixel's similarity to its class prototype.
 
-    The weight is made of the product s of the scores that WEIGHTING.KIND names, all in [0, 1]:
+    The weight is s^POWER, where s in [0, 1] is the product of the scores that WEIGHTING.KIND names; with PER_CLASS it
+    is divided by its running mean over the class, and with WEIGHT_FORM plus_one 1 is added.
 
-        s^POWER, divided by the running mean of that over its class (PER_CLASS), and + 1 (WEIGHT_FORM plus_one).
-
-    A step reads the banks (`resolve`) and stages embeddings for them (`stage_labeled`, `stage_reliable`); `after_step`
-    stores what was staged, on every rank the same. Nothing carries a gradient.
+    A step reads the banks (`weight`) and stages embeddings for them (`stage_labeled`, `stage_reliable`); `after_step`
+    stores these, equally on every rank. Nothing has a gradient.
 
     Attributes:
         labeled_bank: embeddings of labeled pixels.
         unlabeled_bank: embeddings of reliable pixels of unlabeled images.
         scores: those of WEIGHTING.KIND, by name.
-        class_means: with PER_CLASS, the running means.
+        class_means: the running means; None without PER_CLASS.
     """
 
     def __init__(
@@ -55,26 +55,25 @@ class PixelWeigher(nn.Module):
         box_score: float | None = None,
         **options: Any,
     ) -> None:
-        """A weigher with empty banks.
+        """Start with empty banks.
 
         Args:
             num_classes: number of classes, C.
             dim: channels of the embedding, D.
-            kind: one score of `SCORE_REGISTRY`, or several for their product.
+            kind: one score of `SCORE_REGISTRY`, or several, which are multiplied.
             power: exponent of the score.
             per_class: divide by the running mean of the class.
             weight_form: "paper": W = s; "plus_one": W = s + 1.
             bank_size: embeddings per class in each bank.
-            push_per_image: random pixels per class staged by one call, per image of the call.
-            min_count: a class with fewer embeddings, both banks together, leaves the weights of scores that need the
-                bank neutral.
+            push_per_image: random pixels per class and image that a call stages.
+            min_count: with scores that need the bank, a class with fewer embeddings in both banks has the weight 1.
             labeled_conf: labeled pixels are staged above this confidence.
-            reliable_conf: pseudo-labels are reliable from this confidence on.
-            box_score: least score of a box that makes pixels reliable; None: none are (RPPI is off).
+            reliable_conf: least confidence of a reliable pseudo-label.
+            box_score: least score of a box that makes pixels reliable; None disables RPPI.
             options: the other fields of `ScoreOptions`.
 
         Raises:
-            InputError: a name that does not exist or a number out of its range.
+            InputError: an unknown name or a number out of its range.
         """
         super().__init__()
         self.options = ScoreOptions(num_classes, **options)
@@ -92,7 +91,6 @@ class PixelWeigher(nn.Module):
             )
         self.num_classes = num_classes
         self.power = power
-        self.per_class = per_class
         self.weight_form = weight_form
         self.push_per_image = push_per_image
         self.min_count = min_count
@@ -102,13 +100,12 @@ class PixelWeigher(nn.Module):
         self.labeled_bank = MemoryBank(num_classes, dim, bank_size)
         self.unlabeled_bank = MemoryBank(num_classes, dim, bank_size)
         self.class_means = RunningClassMean(num_classes, self.options.momentum) if per_class else None
-        # Per bank, the (features, labels) of each call since the last commit. Not lasting, hence no buffers.
-        self._staged: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        self.discard()
+        # For each bank the (features, labels) of each call in this step. Not part of the state, hence no buffers.
+        self._staged: dict[str, list[tuple[Tensor, Tensor]]] = {"labeled": [], "unlabeled": []}
 
     @classmethod
     def from_config(cls, cfg: Any) -> PixelWeigher:
-        """The weigher that a config with the keys of `wpl_d2.config.defaults` describes."""
+        """The weigher of a config."""
         head, weighting = cfg.MODEL.SEM_SEG_HEAD, cfg.WEIGHTING
         return cls(
             num_classes=head.NUM_CLASSES,
@@ -134,43 +131,29 @@ class PixelWeigher(nn.Module):
 
     @property
     def max_weight(self) -> float:
-        """The weight of a pixel whose label is known to be right, the largest there is without PER_CLASS."""
+        """The largest weight that there is without PER_CLASS."""
         return 2.0 if self.weight_form == "plus_one" else 1.0
 
     @property
     def score_needs(self) -> frozenset[str]:
-        """What the scores cannot do without, see `Score`."""
+        """What the scores need beyond the prediction, see `Score`."""
         return frozenset[str]().union(*(score.needs for score in self.scores.values()))
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the evidence of a step must have: `score_needs`, and "boxes" if they make pixels reliable."""
+        """What evidence must contain: `score_needs`, and "boxes" with RPPI."""
         return self.score_needs if self.box_score is None else self.score_needs | {"boxes"}
 
     @property
     def memory(self) -> Memory:
-        """What both banks hold at the moment."""
+        """The current content of both banks."""
         return Memory((self.labeled_bank, self.unlabeled_bank))
 
     @torch.no_grad()
-    def resolve(self, evidence: Evidence) -> PseudoLabels:
-        """The pseudo-labels with `weight` filled in and, if boxes make pixels reliable, `reliable`.
-
-        Args:
-            evidence: of B unmixed weak views.
-        """
-        pseudo = evidence.pseudo.replace(weight=self.weight(evidence))
-        if self.box_score is None or evidence.detections is None:
-            return pseudo
-        boxes = class_boxes(evidence.detections, self.box_score)
-        reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, self.reliable_conf) & pseudo.valid
-        return pseudo.replace(reliable=reliable)
-
-    @torch.no_grad()
     def weight(self, evidence: Evidence) -> Tensor:
-        """The factor of each pixel's loss: (B, H, W) float32.
+        """The weight of each pixel: (B, H, W) float32.
 
-        It is 1 where there is no label and, if a score needs the bank, for classes with fewer than `min_count`
+        It is 1 where there is no label and, with scores that need the bank, for classes with fewer than `min_count`
         embeddings.
         """
         labels = evidence.pseudo.labels
@@ -190,15 +173,24 @@ class PixelWeigher(nn.Module):
         return weight.masked_fill(~known, 1.0)
 
     @torch.no_grad()
+    def reliable(self, evidence: Evidence) -> Tensor:
+        """Which pixels RPPI takes as reliable: (B, H, W) bool, False everywhere without boxes or with RPPI disabled."""
+        pseudo = evidence.pseudo
+        if self.box_score is None or evidence.detections is None:
+            return torch.zeros_like(pseudo.valid)
+        boxes = class_boxes(evidence.detections, self.box_score)
+        return reliable_mask(pseudo.labels, pseudo.confidence, boxes, self.reliable_conf) & pseudo.valid
+
+    @torch.no_grad()
     def stage_labeled(self, embedding: Tensor, logits: Tensor, target: Tensor) -> None:
-        """Stage labeled pixels that the model labels rightly, with more than `labeled_conf`.
+        """Stage labeled pixels that are predicted correctly, with a confidence above `labeled_conf`.
 
         Args:
             embedding: (B, D, h, w) float.
             logits: (B, C, H, W) float.
             target: (B, H, W) int64, the true labels, `IGNORE` where there is none.
         """
-        # Only the embedding's cells can be staged, so only they need probabilities.
+        # Only cells of the embedding can be staged, so only they need probabilities.
         cells = embedding.shape[-2:]
         confidence, predicted = at_cells(logits, *cells).float().softmax(dim=1).max(dim=1)
         target = at_cells(target, *cells)
@@ -218,27 +210,19 @@ class PixelWeigher(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Push what was staged on all ranks, in rank order, so that every rank's banks stay the same.
+        """Push what all ranks staged, in rank order, so that the banks are the same on every rank. A collective call.
 
-        Each rank must have staged as often and from as many images. A collective call.
+        All ranks must have staged equally often, from equally many images.
         """
         for name, bank in (("labeled", self.labeled_bank), ("unlabeled", self.unlabeled_bank)):
             if self._staged[name]:
                 features, labels = (torch.cat(rows) for rows in zip(*self._staged[name], strict=True))
-                bank.push(gathered(features), gathered(labels))
-        for part in self._running():
-            part.after_step()
-        self.discard()
-
-    def discard(self) -> None:
-        """Drop what was staged, as after a step whose loss was not finite."""
-        self._staged = {"labeled": [], "unlabeled": []}
-        for part in self._running():
-            part.discard()
-
-    def _running(self) -> list[Any]:
-        """What keeps running figures of the weighed pixels."""
-        return [*self.scores.values(), *([] if self.class_means is None else [self.class_means])]
+                bank.push(all_gather_rows(features), all_gather_rows(labels))
+                self._staged[name] = []
+        for score in self.scores.values():
+            score.after_step()
+        if self.class_means is not None:
+            self.class_means.after_step()
 
     def _stage(self, bank: str, embedding: Tensor, labels: Tensor) -> None:
         n = self.push_per_image * len(embedding)
@@ -247,10 +231,10 @@ class PixelWeigher(nn.Module):
 
 
 class RunningClassMean(nn.Module):
-    """Running means of a quantity over the pixels of each class, and the quantity divided by them.
+    """Divides a quantity by its running mean over the pixels of each class.
 
     Attributes:
-        mean: (C,) float32; 1 for a class that was never there.
+        mean: (C,) float32; 1 for a class that was never seen.
         seen: (C,) bool.
     """
 
@@ -258,25 +242,25 @@ class RunningClassMean(nn.Module):
     seen: Tensor
 
     def __init__(self, num_classes: int, momentum: float) -> None:
-        """Begin without any mean.
+        """Start without any class seen.
 
         Args:
             num_classes: C.
-            momentum: share of the former mean in the next one.
+            momentum: factor of the old mean in each update.
         """
         super().__init__()
         self.momentum = momentum
         self.register_buffer("mean", torch.ones(num_classes))
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
-        self.discard()
+        self._staged: list[Tensor] = []
 
     def forward(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """Divide by the means of former steps and, in training mode, stage what the next one is made of.
+        """Divide by the means of former steps and, in training mode, stage the values for the next update.
 
         Args:
             values: (B, H, W) float.
             labels: (B, H, W) int64 class ids or `IGNORE`.
-            mask: (B, H, W) bool, the pixels that count; never one without a label.
+            mask: (B, H, W) bool, the pixels that count; all must have a label.
         """
         if self.training:
             self._staged.append(self._sums(values, labels, mask))
@@ -284,7 +268,7 @@ class RunningClassMean(nn.Module):
         return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
 
     def _sums(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """(2, C) float32: the sum of each class's values, and how many there are."""
+        """(2, C) float32: the sum of each class's values, and their number."""
         classes = len(self.mean)
         number = labels.masked_fill(~mask, classes).flatten()
         sums = values.new_zeros(2, classes + 1)
@@ -294,20 +278,16 @@ class RunningClassMean(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Move the means of the classes that all ranks' step had. A collective call."""
+        """Update the means of the classes that occurred on any rank. A collective call."""
         if self._staged:
-            total, count = gathered(torch.stack(self._staged)).sum(dim=0)
-            there = count > 0
+            total, count = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
+            occurred = count > 0
             new = total / count.clamp(min=1)
-            # The first mean of a class is its own beginning.
-            share = torch.where(self.seen, 1.0 - self.momentum, 1.0) * there
-            self.mean.lerp_(new, share)
-            self.seen |= there
-        self.discard()
-
-    def discard(self) -> None:
-        """Drop what was staged."""
-        self._staged: list[Tensor] = []
+            # A class starts with its first mean.
+            step = torch.where(self.seen, 1.0 - self.momentum, 1.0) * occurred
+            self.mean.lerp_(new, step)
+            self.seen |= occurred
+        self._staged = []
 
 
 def _check_counts(k: int, push_per_image: int, min_count: int, bank_size: int) -> None:

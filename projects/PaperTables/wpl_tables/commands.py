@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from .recipes import REPOSITORY, Recipe
 
-# The preset of one split, which serves for all of a data set.
-_DETECTORS = {"voc": "voc_92", "cityscapes": "cityscapes_1_16", "coco": "coco_1_512"}
-
 Command = tuple[str, ...]
 
 
@@ -57,8 +54,8 @@ def _detector(recipe: Recipe, root: Path, gpus: Command) -> list[Step]:
     """Training of the split's detector, and keeping its boxes of the unlabeled images."""
     boxes = recipe.boxes(root)
     weights = boxes.with_name("model_final.pth")
-    config = REPOSITORY / "configs" / "detector" / f"{_DETECTORS[recipe.data]}.yaml"
-    own = ("DATASETS.TRAIN", f'("{recipe.lists}_labeled",)', "OUTPUT_DIR", str(boxes.parent))
+    config = REPOSITORY / "configs" / "detector" / f"{recipe.data}.yaml"
+    own = ("DATASETS.SPLIT", recipe.split, "OUTPUT_DIR", str(boxes.parent))
     keep = ("--weights", str(weights), "--dataset", f"{recipe.lists}_unlabeled", "--output", str(boxes))
     return [
         Step((*_call("train_net.py", config), *gpus, *own), weights),

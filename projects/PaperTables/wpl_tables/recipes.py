@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from wpl_d2.data.preparation import published_lists
 from wpl_d2.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -15,9 +14,9 @@ _NAME = re.compile(
     rf"(?P<data>voc|cityscapes|coco)_(?P<split>\w+)/(?P<network>r50|r101|xception)/(?P<host>{'|'.join(_HOSTS)}|supervised)"
     r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
 )
+_BLENDER = ("unimatch", "supervised")
 _KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
 _RESNET50 = ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl")
-_EPOCHS = {"voc": 80, "cityscapes": 240}
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,9 @@ class Recipe:
 
     @property
     def config(self) -> Path:
-        """The preset."""
-        host = "unimatch" if self.host == "supervised" else self.host
-        return REPOSITORY / "configs" / self.data / f"{host}{self.weights}_{self.split}.yaml"
+        """The preset; UniMatch and its baseline are published with larger crops on VOC's blender lists."""
+        host = f"{self.host}_blender" if self.split.startswith("u2pl") and self.host in _BLENDER else self.host
+        return REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
 
     @property
     def training(self) -> Recipe:
@@ -88,9 +87,9 @@ class Recipe:
         Args:
             root: of all runs.
         """
-        opts: tuple[str, ...] = _RESNET50 if self.network == "r50" else ()
-        if self.host == "supervised":
-            opts += self._supervised()
+        opts: tuple[str, ...] = ("DATASETS.SPLIT", self.split)
+        if self.network == "r50":
+            opts += _RESNET50
         if self.weights == "_wpl" or self.judged:
             opts += ("MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(self.boxes(root)))
         # The figures of the paper's first table are those of its ablation at this alpha.
@@ -99,15 +98,3 @@ class Recipe:
         if self.knob:
             opts += (_KNOBS[self.knob], self.value)
         return opts
-
-    def _supervised(self) -> tuple[str, ...]:
-        """UniMatch's baseline: twice its labeled images in a step, epochs over the labeled images alone."""
-        images = published_lists(self.data)[f"{self.split}_labeled"].images
-        # Each of four processes has a quarter of the images, rounded up, and drops an incomplete batch of four.
-        steps = -(-images // 4) // 4 * _EPOCHS[self.data]
-        host = ("FRAMEWORK.NAME", "Supervised", "DATASETS.UNLABELED", "()", "SOLVER.UNLABELED_IMS_PER_BATCH", "0")
-        # The learning rate stays UniMatch's; at another batch than 16 it is scaled, and the steps below are too.
-        batch = ("SOLVER.IMS_PER_BATCH", "16", "SOLVER.REFERENCE_IMS_PER_BATCH", "16")
-        # Evaluations of every epoch would take longer than the training.
-        periods = ("SOLVER.CHECKPOINT_PERIOD", str(steps // 20), "TEST.EVAL_PERIOD", str(steps // 20))
-        return (*host, *batch, "SOLVER.MAX_ITER", str(steps), *periods)

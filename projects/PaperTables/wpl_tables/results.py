@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from wpl_d2.engine import came_to_its_end, read_json, read_metrics
+from wpl_d2.engine import is_finished, read_json, read_metrics
 
 from .tables import Cell
 
@@ -73,7 +73,7 @@ def read_run(folder: Path) -> tuple[Row, Row, bool]:
         return {}, _read_judged(folder / "judged.json"), True
     rows = read_metrics(folder / "metrics.json")
     evaluations = [row for row in rows if BEST_BY in row]
-    if not came_to_its_end(rows) or not evaluations:
+    if not is_finished(rows) or not evaluations:
         return {}, {}, False
     return max(evaluations, key=lambda row: row[BEST_BY]), evaluations[-1], True
 

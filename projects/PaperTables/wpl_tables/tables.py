@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from wpl_d2.utils.errors import InputError, check_name, nearest
+from wpl_d2.utils.errors import InputError, check_name, suggest
 
 _PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 
@@ -89,7 +89,7 @@ def find_cells(name: str) -> list[Cell]:
     if found := [cell for cell in cells if name in (cell.name, cell.run)]:
         return found
     known = {word for cell in cells for word in (cell.name, cell.run) if word}
-    raise InputError(f"{name}: no figure and no run; {nearest(name, known, otherwise='see `list`')}")
+    raise InputError(f"{name}: no figure and no run; {suggest(name, known, otherwise='see `list`')}")
 
 
 def _read_table(file: Path) -> Table:

@@ -15,6 +15,7 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetCatalog
 from torch import Tensor
+from typing_extensions import override
 
 from wpl_d2.data import TrainBatch, UnlabeledMapper, build_train_loader
 from wpl_d2.data.loader import Source, unlabeled_records
@@ -22,7 +23,8 @@ from wpl_d2.data.mappers import read_labels
 from wpl_d2.data.transforms.geometry import View
 from wpl_d2.engine import Trainer
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY, Framework
-from wpl_d2.structures import IGNORE, PseudoLabels, SemSegOutput
+from wpl_d2.frameworks.pseudo_labels import Prediction
+from wpl_d2.structures import IGNORE, PseudoLabels
 from wpl_d2.utils.errors import InputError
 
 PREFIX = "Oracle"
@@ -64,20 +66,16 @@ class Oracle(Framework):
     """What the two kinds of oracles share; the host comes behind it in the order of the classes."""
 
     @classmethod
-    def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The host's arguments.
-
-        Raises:
-            InputError: there would be other weights beside the oracle's.
-        """
+    def check_config(cls, cfg: Any) -> None:
+        """See `Framework.check_config`."""
+        super().check_config(cfg)
         if cfg.WEIGHTING.ENABLED:
             raise InputError(f"WEIGHTING.ENABLED: {cfg.FRAMEWORK.NAME} takes the place of weights; set it False")
-        return super().from_config(cfg)
 
-    def resolve(self, items: list[dict[str, Any]], features: dict[str, Tensor], output: SemSegOutput) -> PseudoLabels:
-        """The host's pseudo-labels as the oracle mends them; see `Framework.resolve`."""
-        pseudo = self.mend(super().resolve(items, features, output), self.stack(items, "truth"))
-        self._remember(items, pseudo)
+    @override
+    def make_pseudo_labels(self, items: list[dict[str, Any]], prediction: Prediction) -> PseudoLabels:
+        pseudo = self.mend(super().make_pseudo_labels(items, prediction), self.stack(items, "truth"))
+        self.record(items, pseudo)
         return pseudo
 
     def mend(self, pseudo: PseudoLabels, truth: Tensor) -> PseudoLabels:
@@ -156,6 +154,6 @@ def oracle_source(cfg: Any) -> Source:
 class OracleTrainer(Trainer):
     """Trains an oracle: the package's trainer, fed by `oracle_source`."""
 
-    def build_train_loader(self, requests: deque[list[int]]) -> Iterator[TrainBatch]:
+    def build_train_loader(self, partner_indices: deque[list[int]]) -> Iterator[TrainBatch]:
         """As in `Trainer`, with the truth about unlabeled images."""
-        return build_train_loader(self.cfg, self.start_iter, requests, oracle_source(self.cfg))
+        return build_train_loader(self.cfg, self.start_iter, partner_indices, oracle_source(self.cfg))

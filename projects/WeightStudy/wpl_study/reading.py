@@ -10,7 +10,7 @@ draws:                                 # {draw} in the lists becomes the suffix,
   b: {seed: 1, suffix: _b}
 plain: host                            # the row to which the others are compared, draw by draw
 judge: {images: 70, steps: [600]}      # optional: pseudo-labels of so many images, after these steps and after the last
-detector: {base: configs/detector/camvid_1_30_lite0.yaml, overrides: {}}      # optional: whose boxes are {boxes}
+detector: {base: configs/detector/camvid_lite0.yaml, overrides: {}}      # optional: whose boxes are {boxes}
 rows:                                  # keys over those of all rows; `plain` names another row to compare with
   host: {}
   rank: {WEIGHTING.ENABLED: True}
@@ -31,9 +31,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wpl_d2.config.config import flatten
-from wpl_d2.data.datasets.folder import read_yaml
-from wpl_d2.utils.errors import InputError, check_name, nearest
+from wpl_d2.config.layers import flatten
+from wpl_d2.utils.errors import InputError, check_name, suggest
+from wpl_d2.utils.files import read_yaml
 
 from .oracle import PREFIX
 from .study import BOXES, REPOSITORY, Detector, Draw, Judge, Lists, Row, Settings, Study
@@ -131,7 +131,7 @@ def _build(kind: Callable[..., T], value: Any, where: str, **known: Any) -> T:
     fields = {item.name: item for item in dataclasses.fields(kind) if item.name not in known}  # type: ignore[arg-type]
     for key in value:
         if key not in fields:
-            raise InputError(f"{begin}there is no {key!r}; {nearest(str(key), fields)}")
+            raise InputError(f"{begin}there is no {key!r}; {suggest(str(key), fields)}")
     for key, item in fields.items():
         if key not in value and item.default is item.default_factory is dataclasses.MISSING:
             raise InputError(f"{begin}{key!r} is missing; add it, see {EXAMPLE}")

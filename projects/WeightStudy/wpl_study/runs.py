@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wpl_d2.config import load_cfg
-from wpl_d2.engine.solver import scale_schedule
+from wpl_d2.config.layers import IN_EPOCHS, value_of
+from wpl_d2.data import setup_datasets
+from wpl_d2.engine.solver import resolve_epochs, scale_schedule
 from wpl_d2.frameworks import FRAMEWORK_REGISTRY
 from wpl_d2.utils.errors import InputError, check_name
 
@@ -73,14 +75,25 @@ class Run:
 
     @cached_property
     def config(self) -> Any:
-        """The config of its training, without the lists and what else a study sets.
+        """The config of its training, without what a study sets beside the lists.
 
         Raises:
             InputError: a key or a value that does not exist, or a step to judge of which there will be no checkpoint.
         """
-        cfg = load_cfg(str(self.study.base), words(self.row.settings))
-        scale_schedule(cfg, given=self.row.settings.keys())
+        lists = self.study.lists
+        own = {
+            "DATASETS.TRAIN": _names(lists.labeled.replace(DRAW, self.draw.suffix)),
+            "DATASETS.UNLABELED": _names(self.unlabeled),
+            "DATASETS.TEST": _names(lists.dev, lists.val),
+        }
+        cfg = load_cfg(str(self.study.base), words(self.row.settings | own))
         check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, [*(name for name, _ in FRAMEWORK_REGISTRY), *oracles()])
+        if not FRAMEWORK_REGISTRY.get(host_of(cfg.FRAMEWORK.NAME)).semi_supervised:
+            cfg.DATASETS.UNLABELED = ()
+        if any(value_of(cfg, key) for key in IN_EPOCHS):
+            setup_datasets(cfg)
+            resolve_epochs(cfg)
+        scale_schedule(cfg, given=self.row.settings.keys())
         solver = cfg.SOLVER
         for step in self.study.judge.steps if self.study.judge else ():
             if not solver.CHECKPOINT_PERIOD or step % solver.CHECKPOINT_PERIOD or step > solver.MAX_ITER:
@@ -97,12 +110,8 @@ class Run:
         Raises:
             InputError: see `config`.
         """
-        lists = self.study.lists
-        semi_supervised = FRAMEWORK_REGISTRY.get(host_of(self.config.FRAMEWORK.NAME)).semi_supervised
         own = {
-            "DATASETS.TRAIN": _names(lists.labeled.replace(DRAW, self.draw.suffix)),
-            "DATASETS.UNLABELED": _names(self.unlabeled if semi_supervised else ""),
-            "DATASETS.TEST": _names(lists.dev, lists.val),
+            **{f"DATASETS.{key}": _names(*self.config.DATASETS[key]) for key in ("TRAIN", "UNLABELED", "TEST")},
             "TEST.STUDENT": "True",
             "TEST.EVAL_PERIOD": _NEVER,
             "SOLVER.CHECKPOINTS_TO_KEEP": _NEVER,

@@ -31,13 +31,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
 from ...structures import IGNORE
-from ...utils.errors import InputError, check_name, nearest
-from ...utils.files import is_leftover, read_text, refuse_repeated_keys
+from ...utils.errors import InputError, check_name, suggest
+from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY, EXIF
 from .lists import ANY_SUFFIX, SLOT, SuffixResolver, extract, fill, read_list
 
@@ -95,7 +94,7 @@ class Description:
         self._demand(len(set(self.classes)) == count, "'classes' has a name twice; make them unique")
         self._demand(bool(self.lists), "'lists' is empty; name at least one list file")
         for name in self.objects:
-            self._demand(name in self.classes, f"the object {name!r} is no class; {nearest(name, self.classes)}")
+            self._demand(name in self.classes, f"the object {name!r} is no class; {suggest(name, self.classes)}")
         self._demand(len(set(self.objects)) == len(self.objects), "'objects' has a name twice; make them unique")
         self._demand(
             not 0 <= self.ignore < count,
@@ -206,7 +205,7 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
     keys = {f.name: f for f in fields(Description) if f.name not in ("optional", "path")}
     for key in raw:
         if key not in keys:
-            raise InputError(f"{file}: unknown key {key!r}; {nearest(str(key), keys)}")
+            raise InputError(f"{file}: unknown key {key!r}; {suggest(str(key), keys)}")
     for key, spec in keys.items():
         if spec.default is MISSING and key not in raw:
             raise InputError(f"{file}: the key {key!r} is missing; add it, see configs/datasets/camvid.yaml")
@@ -273,7 +272,7 @@ def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path)
             continue
         pattern = file.replace(SPLIT, SLOT)
         paths = sorted(path.relative_to(root) for path in root.glob(fill(pattern, "*")))
-        found = (extract(pattern, path.as_posix()) for path in paths if not is_leftover(path))
+        found = (extract(pattern, path.as_posix()) for path in paths if not is_system_file(path))
         for split in (*splits, *filter(None, found)):
             filled[name.replace(SPLIT, split)] = file.replace(SPLIT, split)
     return filled
@@ -288,31 +287,6 @@ def _resolve_root(root: str, file: Path) -> Path:
 
 SPLIT = "{split}"
 """The placeholder in the name and the file of a list that stands for one list a split."""
-
-
-def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Args:
-        file: to read.
-        example: a file of its kind, for the message.
-
-    Raises:
-        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or has tags, which could run code.
-    """
-    try:
-        text = read_text(file)
-        refuse_repeated_keys(str(file), text)
-        raw = yaml.safe_load(text)
-    except yaml.constructor.ConstructorError as error:
-        raise InputError(
-            f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
-        ) from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
-    if not isinstance(raw, dict):
-        raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
-    return raw
 
 
 def convert(key: str, value: Any, where: str) -> Any:

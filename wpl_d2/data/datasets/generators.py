@@ -11,7 +11,7 @@ from pathlib import Path
 from fvcore.common.registry import Registry
 
 from ...utils.errors import check_name
-from ...utils.files import writing
+from ...utils.files import clear_write_errors
 from .folder import Description
 
 GENERATORS = Registry("GENERATORS")
@@ -33,7 +33,7 @@ def generate_if_missing(description: Description) -> None:
     if not description.generator or root.exists():
         return
     generate = _get_generator(description)
-    with writing(root):
+    with clear_write_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
             unfinished = Path(folder) / root.name

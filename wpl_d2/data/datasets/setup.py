@@ -10,7 +10,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from ...utils.errors import InputError, nearest
+from ...utils.errors import InputError, suggest
 from ..sampler import counted_seed
 from .folder import class_names_and_colors, load_description, register
 from .generators import generate_if_missing
@@ -71,7 +71,7 @@ def check_registered(key: str, name: str, also: Sequence[str] = ()) -> None:
     elif len(also) > 1:
         mend = f"set {', '.join(also)} to some of the lists that there are: {', '.join(known)}"
     else:
-        mend = nearest(name, known)
+        mend = suggest(name, known)
     raise InputError(f"{key}: {name!r} is no list of a registered data set; {mend}")
 
 

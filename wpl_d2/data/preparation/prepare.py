@@ -10,7 +10,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ...utils.errors import InputError
-from ...utils.files import is_leftover
+from ...utils.files import is_system_file
 from ..datasets.folder import Description, load_description
 from ..datasets.lists import parse_line, read_list
 from .benchmark import UNMASKED, Benchmark, Sources
@@ -92,7 +92,7 @@ def _drop_others(benchmark: Benchmark, sources: Sources) -> list[str]:
     others = [(found, key) for found in sources.values() for key in found if not benchmark.file_name.fullmatch(key)]
     for found, key in others:
         found.pop(key)
-    odd = sorted({key for _, key in others if not is_leftover(PurePath(key))})
+    odd = sorted({key for _, key in others if not is_system_file(PurePath(key))})
     if not odd:
         return []
     shown = ", ".join(odd[:_MAX_SHOWN])

@@ -18,7 +18,7 @@ from urllib.request import url2pathname
 from detectron2.utils.file_io import PathManager
 
 from ...utils.errors import InputError
-from ...utils.files import is_leftover, read_text, write_text
+from ...utils.files import is_system_file, read_text, write_text
 from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
 
@@ -87,7 +87,9 @@ def drop_leftovers(root: Path) -> list[str]:
     mended = []
     for file in _lists(root):
         lines = read_text(file).splitlines()
-        kept = [line for line in lines if not any(is_leftover(PurePath(PurePath(path).name)) for path in line.split())]
+        kept = [
+            line for line in lines if not any(is_system_file(PurePath(PurePath(path).name)) for path in line.split())
+        ]
         if len(kept) < len(lines):
             _write_lines(file, kept)
             dropped = next(line for line in lines if line not in kept)
@@ -185,7 +187,9 @@ def _write_lines(file: Path, lines: Iterable[str]) -> None:
 
 
 def _lists(root: Path, ending: str = "") -> list[Path]:
-    return [file for file in sorted((root / "splits").glob(f"*{ending}.txt")) if not is_leftover(PurePath(file.name))]
+    return [
+        file for file in sorted((root / "splits").glob(f"*{ending}.txt")) if not is_system_file(PurePath(file.name))
+    ]
 
 
 def _shared_images(shared: set[str], labeled: Path, unlabeled: Path) -> list[str]:
@@ -205,7 +209,7 @@ def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
         if not folder.is_dir():
             raise InputError(f"{source}: no such folder; give a folder of lists, or an address such as {_EXAMPLE}")
         places = {file.relative_to(folder): file for file in sorted(folder.rglob("*.txt"))}
-        return {place.as_posix(): file for place, file in places.items() if not is_leftover(place)}
+        return {place.as_posix(): file for place, file in places.items() if not is_system_file(place)}
     files = {}
     for path in _paths(benchmark):
         try:

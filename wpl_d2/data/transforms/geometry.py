@@ -2,121 +2,116 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import detectron2.data.transforms as T
 import numpy as np
-from fvcore.transforms.transform import CropTransform, PadTransform
+import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from ...structures import IGNORE
-from ...utils.errors import InputError, check_name
-
-RESIZES = ("antialias", "bilinear")
 
 
-class InterpolateTransform(T.ResizeTransform):
-    """A resize by `torch.nn.functional.interpolate` as networks use it: images bilinear, unsmoothed; masks nearest."""
+class ViewTransform(T.Transform):
+    """Resize, mirror, crop and pad in one step: only what the crop shows is resized.
 
-    def apply_image(self, img: np.ndarray, interp: int | None = None) -> np.ndarray:
-        """Resize an image (H, W, C) or mask (H, W) of whole numbers."""
-        # Detectron2 gives bytes to PIL, which smooths what it makes smaller, and floats to torch.
-        return super().apply_image(img.astype(np.float32), interp).round().astype(img.dtype)
-
-
-class RandomScale(T.Augmentation):
-    """Resize by a random factor; the aspect ratio stays."""
-
-    def __init__(
-        self, scale_range: Sequence[float], base: int = 0, balanced: bool = False, resize: str = "antialias"
-    ) -> None:
-        """Prepare the draws.
-
-        Args:
-            scale_range: smallest and largest factor.
-            base: long side in pixels that factor 1 stands for; 0: the image's own.
-            balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
-                above 1 in the others (U2PL, AEL).
-            resize: "antialias": by PIL, to a rounded size; "bilinear": by `InterpolateTransform`, to a size that is
-                rounded down (U2PL, AEL).
-
-        Raises:
-            InputError: balanced, and 1 is not in the range; or there is no such resize.
-        """
-        super().__init__()
-        self.low, self.high = scale_range
-        self.base = base
-        self.balanced = balanced
-        self.antialias = check_name("INPUT.RESIZE", resize, RESIZES) == "antialias"
-        if balanced and not self.low <= 1 <= self.high:
-            raise InputError(
-                f"INPUT.SCALE_BALANCED: 1 is not inside {tuple(scale_range)}; widen that INPUT.SCALE_RANGE or "
-                "INPUT.PASTE.SCALE_RANGE, or set False"
-            )
-
-    def get_transform(self, image: np.ndarray) -> T.Transform:
-        """Draw the factor for `image` (H, W, 3)."""
-        height, width = image.shape[:2]
-        factor = self._draw() * (self.base / max(height, width) if self.base else 1.0)
-        if self.antialias:
-            return T.ResizeTransform(height, width, max(1, round(height * factor)), max(1, round(width * factor)))
-        return InterpolateTransform(height, width, max(1, int(height * factor)), max(1, int(width * factor)))
-
-    def _draw(self) -> float:
-        if not self.balanced:
-            return self._rand_range(self.low, self.high)
-        return self._rand_range(self.low, 1.0) if self._rand_range() < 0.5 else self._rand_range(1.0, self.high)
-
-
-class ColorPadTransform(PadTransform):
-    """Padding at the right and the bottom with one colour in images and `IGNORE` in masks."""
-
-    def __init__(self, content: tuple[int, int], size: tuple[int, int], color: Sequence[float]) -> None:
-        """Pad from `content` to `size`.
-
-        Args:
-            content: (height, width) before.
-            size: (height, width) after.
-            color: a value for each channel.
-        """
-        (height, width), (new_height, new_width) = content, size
-        super().__init__(0, 0, new_width - width, new_height - height, width, height, 0, IGNORE)
-        self.color = color
-
-    def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """Pad an image (H, W, C)."""
-        padded = np.empty((img.shape[0] + self.y1, img.shape[1] + self.x1, img.shape[2]), dtype=img.dtype)
-        padded[...] = np.asarray(self.color).round()
-        padded[: img.shape[0], : img.shape[1]] = img
-        return padded
-
-
-class PaddedCrop(T.Augmentation):
-    """A crop of exactly one size at a uniformly random place, with padding where the image is smaller.
-
-    Unlike Detectron2's `FixedSizeCrop`, whose offsets lie on the diagonal, rows and columns are drawn
-    independently.
+    The result is that of resizing the whole image.
     """
 
-    def __init__(self, size: Sequence[int], color: Sequence[float]) -> None:
-        """Crop to `size`.
+    def __init__(
+        self,
+        size: tuple[int, int],
+        resized: tuple[int, int],
+        flip: bool,
+        corner: tuple[int, int],
+        crop_size: tuple[int, int],
+        color: Sequence[float],
+        resize: str,
+    ) -> None:
+        """Fix what is done.
 
         Args:
-            size: (height, width) in pixels.
-            color: colour of the padding, a value for each channel.
+            size: (height, width) of the image.
+            resized: (height, width) that it is resized to.
+            flip: whether it is then mirrored, left to right.
+            corner: first row and column of the crop.
+            crop_size: (height, width) of the crop; what is not in the image is padded, at the right and the bottom.
+            color: colour of the padding, a value for each channel; that of masks is `IGNORE`.
+            resize: see `RandomView`.
         """
         super().__init__()
-        self.height, self.width = size
+        self.size = size
+        self.resized = resized
+        self.flip = flip
+        self.corner = corner
+        self.crop_size = crop_size
         self.color = color
+        self.resize = resize
+        self.content = (min(resized[0] - corner[0], crop_size[0]), min(resized[1] - corner[1], crop_size[1]))
 
-    def get_transform(self, image: np.ndarray) -> T.TransformList:
-        """Draw the place of the crop in `image` (H, W, 3)."""
-        height, width = image.shape[:2]
-        content = min(height, self.height), min(width, self.width)
-        y0 = np.random.randint(height - content[0] + 1)
-        x0 = np.random.randint(width - content[1] + 1)
-        crop = CropTransform(x0, y0, content[1], content[0], width, height)
-        return T.TransformList([crop, ColorPadTransform(content, (self.height, self.width), self.color)])
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        """The view (h, w, C) of an image (H, W, C), uint8."""
+        view = self._antialias(img) if self.resize == "antialias" else self._interpolate(img)
+        view = view[:, ::-1] if self.flip else view
+        if self.content == self.crop_size:
+            return view
+        padded = np.empty((*self.crop_size, view.shape[2]), dtype=view.dtype)
+        padded[...] = np.asarray(self.color).round()
+        padded[: self.content[0], : self.content[1]] = view
+        return padded
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        """The view (h, w) of a mask (H, W): each pixel takes the nearest one."""
+        rows, columns = (
+            # As PIL, the pixel under the centre; as `torch.nn.functional.interpolate`, that under the corner.
+            ((2 * places + 1) * old // (2 * new) if self.resize == "antialias" else places * old // new)
+            for places, old, new in zip(self._places(), self.size, self.resized, strict=True)
+        )
+        view = np.full(self.crop_size, IGNORE, dtype=segmentation.dtype)
+        view[: self.content[0], : self.content[1]] = segmentation[rows][:, columns[::-1] if self.flip else columns]
+        return view
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        """Points (N, 2), x and y in pixels of the image, in those of the view."""
+        (height, width), (new_height, new_width) = self.size, self.resized
+        x, y = coords[:, 0] * (new_width / width), coords[:, 1] * (new_height / height)
+        x = new_width - x if self.flip else x
+        return np.stack([x - self.corner[1], y - self.corner[0]], axis=1)
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the resized image that the crop shows, before it is mirrored."""
+        (y0, x0), (height, width) = self.corner, self.content
+        x0 = self.resized[1] - x0 - width if self.flip else x0
+        return np.arange(y0, y0 + height), np.arange(x0, x0 + width)
+
+    def _antialias(self, image: np.ndarray) -> np.ndarray:
+        """The crop, before it is mirrored, by PIL."""
+        window, box = [], []
+        for places, old, new in zip(self._places(), self.size, self.resized, strict=True):
+            start, stop = places[0] * old / new, min((places[-1] + 1) * old / new, old)
+            support = math.ceil(max(old / new, 1.0)) + 1  # what the filter sees around the box
+            window.append(slice(max(0, int(start) - support), int(stop) + support + 1))
+            box.append((start - window[-1].start, stop - window[-1].start))
+        (top, bottom), (left, right) = box
+        pixels = Image.fromarray(image[*window])
+        return np.asarray(pixels.resize(self.content[::-1], Image.Resampling.BILINEAR, (left, top, right, bottom)))
+
+    def _interpolate(self, image: np.ndarray) -> np.ndarray:
+        """The crop, before it is mirrored, as networks resize: between the four nearest pixels, unsmoothed."""
+        grid, window = [], []
+        for places, old, new in zip(self._places(), self.size, self.resized, strict=True):
+            centres = ((places + 0.5) * old / new - 0.5).clip(0, old - 1)
+            start, stop = int(centres[0]), int(centres[-1]) + 2
+            window.append(slice(start, stop))
+            # `grid_sample` counts from -1 at the first pixel's edge to 1 at the last one's.
+            grid.append(torch.from_numpy((2 * (centres - start) + 1) / (min(stop, old) - start) - 1).float())
+        pixels = torch.from_numpy(image[*window].astype(np.float32)).permute(2, 0, 1)
+        points = torch.stack(torch.meshgrid(*grid, indexing="ij")[::-1], dim=-1)
+        found = F.grid_sample(pixels[None], points[None], padding_mode="border", align_corners=False)[0]
+        return found.round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
 class View(NamedTuple):
@@ -129,12 +124,16 @@ class View(NamedTuple):
     """
 
     image: np.ndarray
-    transform: T.TransformList
+    transform: ViewTransform
     content: tuple[int, int]
 
 
 class RandomView:
-    """Scale, flip and crop an image: the labeled view, and the weak view of an unlabeled image."""
+    """Scale, flip and crop an image: the labeled view, and the weak view of an unlabeled image.
+
+    Draws from numpy's global generator. Rows and columns of the crop are drawn independently. The flip comes before
+    the crop, so that padding is always at the right and the bottom.
+    """
 
     def __init__(
         self,
@@ -147,26 +146,45 @@ class RandomView:
         scale_balanced: bool = False,
         resize: str = "antialias",
     ) -> None:
-        """Prepare the augmentations, which draw from numpy's global generator.
+        """Prepare the draws.
 
         Args:
-            scale_range: smallest and largest factor of the resize.
+            scale_range: smallest and largest factor of the resize; the aspect ratio stays.
             crop_size: (height, width) of the view in pixels.
             color: colour of the padding, a value in 0..255 for each channel.
             flip: whether to mirror every other view, left to right.
-            scale_base: long side that factor 1 stands for, see `RandomScale`.
-            scale_balanced: whether to shrink as often as to enlarge, see `RandomScale`.
-            resize: "antialias" or "bilinear", see `RandomScale`.
+            scale_base: long side in pixels that factor 1 stands for; 0: the image's own.
+            scale_balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
+                above 1 in the others (U2PL, AEL); 1 has to be in the range.
+            resize: "antialias": by PIL, which smooths what becomes smaller, to a rounded size; "bilinear": by
+                `torch.nn.functional.interpolate`, which does not, to a size that is rounded down (U2PL, AEL).
         """
-        # The flip comes before the crop so that padding is always at the right and the bottom.
-        scale = RandomScale(scale_range, scale_base, scale_balanced, resize)
-        mirror = T.RandomFlip(prob=0.5 if flip else 0.0)
-        crop = PaddedCrop(crop_size, color)
-        self.augmentations = T.AugmentationList([scale, mirror, crop])
+        self.low, self.high = scale_range
+        self.crop_size = (crop_size[0], crop_size[1])
+        self.color = color
+        self.flip = flip
+        self.base = scale_base
+        self.balanced = scale_balanced
+        self.resize = resize
 
     def __call__(self, image: np.ndarray) -> View:
         """Draw a view of `image` (H, W, 3) uint8."""
-        moved = T.AugInput(image)
-        transform = self.augmentations(moved)
-        pad = transform.transforms[-1]
-        return View(moved.image, transform, (pad.orig_h, pad.orig_w))
+        transform = self.draw((image.shape[0], image.shape[1]))
+        return View(transform.apply_image(image), transform, transform.content)
+
+    def draw(self, size: tuple[int, int]) -> ViewTransform:
+        """Draw the geometry for an image of `size` (height, width)."""
+        factor = self._factor() * (self.base / max(size) if self.base else 1.0)
+        shorten = round if self.resize == "antialias" else int
+        height, width = (max(1, shorten(side * factor)) for side in size)
+        flip = np.random.uniform() < (0.5 if self.flip else 0.0)
+        corner = (
+            np.random.randint(max(0, height - self.crop_size[0]) + 1),
+            np.random.randint(max(0, width - self.crop_size[1]) + 1),
+        )
+        return ViewTransform(size, (height, width), flip, corner, self.crop_size, self.color, self.resize)
+
+    def _factor(self) -> float:
+        if not self.balanced:
+            return np.random.uniform(self.low, self.high)
+        return np.random.uniform(self.low, 1.0) if np.random.uniform() < 0.5 else np.random.uniform(1.0, self.high)

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from functools import partial
 
+import numpy as np
 import torch
-from torch import Tensor
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional as F
+
+from . import color
+
+Operation = Callable[[np.ndarray, float], np.ndarray]
+"""A function of `color`: an image (H, W, 3) uint8 and a value to an image."""
+
+Operations = list[tuple[Operation, float]]
+"""What is done to an image, in this order, each with its value."""
 
 
 class StrongView:
-    """Colour jitter, greyscale and blur (UniMatch). Draws from torch's global generator."""
+    """Changes the colours of an image by operations that a subclass draws from torch's global generator."""
+
+    def draw(self) -> Operations:
+        """Draw what to do."""
+        raise NotImplementedError
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """A strong view of `image` (H, W, 3) uint8 RGB, of the same shape and type."""
+        for operation, value in self.draw():
+            image = operation(image, value)
+        return image
+
+
+class JitterView(StrongView):
+    """Colour jitter, greyscale and blur (UniMatch), each with its probability."""
 
     def __init__(
         self,
@@ -23,36 +41,48 @@ class StrongView:
         blur_prob: float,
         blur_sigma: Sequence[float],
     ) -> None:
-        """Prepare the augmentations.
+        """Prepare the draws.
 
         Args:
-            jitter: ranges of brightness, contrast, saturation and hue.
-            jitter_prob: probability of the jitter.
+            jitter: ranges of brightness, contrast, saturation and hue, as of torchvision's `ColorJitter`.
+            jitter_prob: probability of the jitter, which does the four in random order.
             gray_prob: probability of greyscale.
             blur_prob: probability of the blur.
             blur_sigma: smallest and largest standard deviation of the blur in pixels.
         """
-        self.transform = v2.Compose(
-            [
-                v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_prob),
-                v2.RandomGrayscale(p=gray_prob),
-                v2.RandomApply([v2.GaussianBlur(_kernel(blur_sigma), sigma=tuple(blur_sigma))], p=blur_prob),
-            ]
-        )
+        *factors, hue = jitter
+        scaled = (color.adjust_brightness, color.adjust_contrast, color.adjust_saturation)
+        self.jitter: list[tuple[Operation, float, float]] = [
+            *((adjust, max(0.0, 1 - part), 1 + part) for adjust, part in zip(scaled, factors, strict=True)),
+            (color.adjust_hue, -hue, hue),
+        ]
+        self.jitter_prob = jitter_prob
+        self.gray_prob = gray_prob
+        self.blur_prob = blur_prob
+        self.blur_sigma = blur_sigma
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """A strong view of `image` (3, H, W) uint8 RGB, of the same shape and type."""
-        return self.transform(image)
+    def draw(self) -> Operations:
+        """Draw what to do."""
+        drawn: Operations = []
+        if _uniform() < self.jitter_prob:
+            order = torch.randperm(len(self.jitter)).tolist()
+            values = [(adjust, _uniform(low, high)) for adjust, low, high in self.jitter]
+            drawn = [values[place] for place in order]
+        if _uniform() < self.gray_prob:
+            drawn.append((color.to_grayscale, 0.0))
+        if _uniform() < self.blur_prob:
+            drawn.append((color.gaussian_blur, _uniform(*self.blur_sigma)))
+        return drawn
 
 
-class IntensityView:
+class IntensityView(StrongView):
     """A random number of random operations, each of a random intensity (AugSeg, Zhao et al., CVPR 2023, section 3.2).
 
-    Draws from torch's global generator. Operations may come more than once; one of them changes nothing.
+    Operations may come more than once; one of them changes nothing.
     """
 
     def __init__(self, max_operations: int, blur_sigma: Sequence[float]) -> None:
-        """Prepare the operations.
+        """Prepare the draws.
 
         Args:
             max_operations: their number is uniform from 1 to this.
@@ -60,55 +90,28 @@ class IntensityView:
         """
         self.max_operations = max_operations
         softest, strongest = blur_sigma
-        # Each operation with the range that its intensity is uniform in; whole numbers are rounded down. No lambdas:
-        # where processes are not forked, a loader's workers get them by pickling.
-        self.operations: list[tuple[Callable[[Tensor, float], Tensor], float, float]] = [
-            (_identity, 0, 1),
-            (_autocontrast, 0, 1),
-            (_equalize, 0, 1),
-            (partial(_blur, kernel=_kernel(blur_sigma)), softest, strongest),
-            (F.adjust_contrast, 0.05, 0.95),
-            (F.adjust_brightness, 0.05, 0.95),
-            (F.adjust_saturation, 0.05, 0.95),
-            (F.adjust_sharpness, 0.05, 0.95),
-            (_posterize, 4, 8),
-            (_solarize, 1, 256),
-            (F.adjust_hue, -0.5, 0.5),
+        # Each operation with the range that its intensity is uniform in.
+        self.operations: list[tuple[Operation, float, float]] = [
+            (color.identity, 0.0, 1.0),
+            (color.autocontrast, 0.0, 1.0),
+            (color.equalize, 0.0, 1.0),
+            (color.gaussian_blur, softest, strongest),
+            (color.adjust_contrast, 0.05, 0.95),
+            (color.adjust_brightness, 0.05, 0.95),
+            (color.adjust_saturation, 0.05, 0.95),
+            (color.adjust_sharpness, 0.05, 0.95),
+            (color.posterize, 4.0, 8.0),
+            (color.solarize, 1.0, 256.0),
+            (color.adjust_hue, -0.5, 0.5),
         ]
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """A strong view of `image` (3, H, W) uint8 RGB, of the same shape and type."""
+    def draw(self) -> Operations:
+        """Draw what to do."""
         count = int(torch.randint(1, self.max_operations + 1, ()))
-        for number in torch.randint(len(self.operations), (count,)).tolist():
-            operation, low, high = self.operations[number]
-            image = operation(image, low + (high - low) * torch.rand(()).item())
-        return image
+        places = torch.randint(len(self.operations), (count,)).tolist()
+        drawn = [self.operations[place] for place in places]
+        return [(operation, _uniform(low, high)) for operation, low, high in drawn]
 
 
-def _kernel(blur_sigma: Sequence[float]) -> int:
-    """Side of a kernel that holds three standard deviations of the strongest blur."""
-    return 2 * math.ceil(3 * max(blur_sigma)) + 1
-
-
-def _identity(image: Tensor, intensity: float) -> Tensor:
-    return image
-
-
-def _autocontrast(image: Tensor, intensity: float) -> Tensor:
-    return F.autocontrast(image)
-
-
-def _equalize(image: Tensor, intensity: float) -> Tensor:
-    return F.equalize(image)
-
-
-def _blur(image: Tensor, sigma: float, kernel: int) -> Tensor:
-    return F.gaussian_blur(image, [kernel, kernel], [sigma, sigma])
-
-
-def _posterize(image: Tensor, bits: float) -> Tensor:
-    return F.posterize(image, int(bits))
-
-
-def _solarize(image: Tensor, threshold: float) -> Tensor:
-    return F.solarize(image, int(threshold))
+def _uniform(low: float = 0.0, high: float = 1.0) -> float:
+    return torch.empty(()).uniform_(low, high).item()

@@ -1,4 +1,4 @@
-"""AEL: everything that is drawn at random is drawn in favour of the classes of which the student is not sure."""
+"""AEL: copy-paste, CutMix and sampling of pixels favour the classes that the student is least confident in."""
 
 from __future__ import annotations
 
@@ -9,70 +9,82 @@ import torch
 from detectron2.config import configurable
 from detectron2.data import DatasetCatalog
 from torch import Tensor, nn
+from typing_extensions import override
 
 from ...losses import cross_entropy
-from ...structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
+from ...structures import IGNORE, LossTerm, PseudoLabels
 from ...utils.errors import InputError
-from ..base import FRAMEWORK_REGISTRY, Batch, Terms
-from ..mixing import half_boxes
-from ..random_samples import choose_classes, uniform
+from ..base import FRAMEWORK_REGISTRY, Batch, Items, Terms
+from ..mixing import half_boxes, paste
+from ..pseudo_labels import predict
+from ..random_samples import uniform
 from ..teacher_student import TeacherStudent
-from ..validation import check_views, images_per_process
-from .class_banks import ConfidenceBank, PresenceBank
-from .copy_paste import component_boxes, copy_paste
-from .partner_queue import RequestQueue
-
-Items = list[dict[str, Any]]
+from ..validation import images_per_process
+from .class_banks import ConfidenceBank, PresenceBank, sample_classes
+from .copy_paste import copy_paste, sample_component_boxes
+from .partner_queue import PartnerQueue
 
 
-class Draws(NamedTuple):
-    """All of a step's random numbers but the kept pixels', drawn before the weigher's so that twins mix alike.
+class AELSamples(NamedTuple):
+    """A step's random samples, but for those of `AEL._sample_pixels`; all but the boxes are uniform in [0, 1).
 
     Attributes:
-        pasted: shares that choose the classes to be pasted.
-        parts: (B,) shares that choose the connected part to be mixed in.
-        boxes: (B, H, W) bool, half of the image each, for where there is no such part.
-        requests: (2, P) shares that choose the next classes, and images that show them.
+        pasted: (FRAMEWORK.AEL.PASTE_CLASSES,) float, for the classes to paste.
+        components: (B,) float, for the connected components to mix in.
+        boxes: (B, H, W) bool, half of the image each, for images without such a component.
+        partners: (2, P) float, for the classes of the next partners, and for images that show them.
     """
 
     pasted: Tensor
-    parts: Tensor
+    components: Tensor
     boxes: Tensor
-    requests: Tensor
+    partners: Tensor
 
 
 @FRAMEWORK_REGISTRY.register()
 class AEL(TeacherStudent):
-    """AEL (Hu et al., NeurIPS 2021): adaptive equalization learning, by a confidence c of each class.
+    """AEL (Hu et al., NeurIPS 2021): adaptive equalization learning, by the student's confidence c in each class.
 
-    L = Ls + Lcons(labeled) + alpha * Lcons(unlabeled), Ls being OHEM's cross entropy, with an auxiliary head, and
+    L = Ls + Lcons(labeled) + alpha * Lcons(unlabeled), where Ls is the cross entropy with OHEM and an auxiliary head,
+    and for the teacher's labels of confidence p
 
-        Lcons = sum(W * p^2 * m * 1[p >= threshold] * CE) / sum(p^2 * m)
+        Lcons = sum(W * p^2 * m * 1[p >= threshold] * CE) / sum(p^2 * m).
 
-    for the teacher's labels and their confidence p. m keeps a pixel that the student takes for class k with the
-    probability (1 - c_k) / max(1 - c) (adaptive equalization sampling). W is 1 on labeled images; with WEIGHTING.NORM
-    weight_sum, as in the presets, it is in the denominator too. Labeled images are those after adaptive copy-paste:
-    pixels of classes drawn from softmax(sqrt(1 - c)) come from a second labeled image. Unlabeled images are mixed
-    (adaptive CutMix) with one that was asked for because it showed a class, drawn from softmax(1 - c): with the box
-    around one of the class's connected parts, or half of the image if there is none. The teacher is always in training
-    mode, and its BN statistics are its own.
+    - Adaptive equalization sampling: m keeps a pixel for which the student predicts class k with the probability
+      (1 - c_k) / max(1 - c).
+    - Adaptive copy-paste: into labeled images, pixels of classes sampled from softmax(sqrt(1 - c)) are pasted from a
+      second labeled image.
+    - Adaptive CutMix: each unlabeled image is mixed with a partner, which shows a class sampled from softmax(1 - c), in
+      the box around one of the class's connected components, or in half of the image if there is none.
 
-    Differences to the published code, in brackets. A class that a batch lacks leaves c as it is (it is drawn to 0); c
-    is shared by all processes (one each) and begins with 0 (at random); classes are shut out from copy-paste by a key,
-    on VOC the background (by Cityscapes' ids there too, and so aeroplane, bicycle, cat and cow as well); padding is at
-    the right and the bottom (on all sides) and never trains (is background); resized images (INPUT.RESIZE bilinear) are
-    rounded to whole numbers. Each unlabeled image of a process is mixed with one that was asked for: the presets load
-    one a process (it loads two and drops one). c and the images that were asked for are a step and two steps old; the
-    first images of a run are mixed with others of their batch. Connected parts are found by a limited number of sweeps
-    (`connected_components`). The half of an image is as wide as U2PL draws it, uniform in [W / 2, W] (as high as
-    H * 0.5^U(0, 1)). Losses are averaged over processes once: the published code divides them by their number and
-    leaves it to DDP to average them again. Its steps on 8 GPUs are those of SOLVER.BASE_LR 0.00125 SOLVER.WEIGHT_DECAY
-    0.0008 here.
+    W is 1 on labeled images; with WEIGHTING.NORM weight_sum, as in the presets, it is in the denominator too. The
+    teacher is always in training mode, with BN statistics of its own.
+
+    Differences to the published code, in brackets. A class that a batch lacks keeps its c (is moved towards 0); c is
+    shared by all processes (each has its own) and begins at 0 (at random); a key excludes classes from copy-paste, on
+    VOC the background (Cityscapes' ids there too, and so also aeroplane, bicycle, cat and cow); padding is at the right
+    and the bottom (on all sides) and never trains (is background); resized images (INPUT.RESIZE bilinear) are rounded
+    to whole numbers. Each unlabeled image of a process has a partner: the presets load one a process (it loads two and
+    drops one). c is one step old and the choice of partners two; the first images of a run are mixed with others of
+    their batch. Connected components are found in a limited number of sweeps (`connected_components`). Half of an image
+    is as wide as in U2PL, uniform in [W / 2, W] (as high as H * 0.5^U(0, 1)). Losses are averaged over processes once:
+    the published code divides them by the number of processes, and DDP averages them again. Its steps on 8 GPUs are
+    those of SOLVER.BASE_LR 0.00125 SOLVER.WEIGHT_DECAY 0.0008 here.
+
+    Args:
+        confidence: the student's confidence in each class.
+        presence: which unlabeled images show each class.
+        queue: the chosen partners.
+        paste_classes: number of classes sampled for a step's copy-paste, with replacement.
+        head_classes: ids of the classes that are never pasted.
+        component_area: a component must cover more than this ratio of an image to be mixed in.
+        framework: the arguments of `TeacherStudent`.
     """
 
     teacher_trains = True
+    strong_views = 0
     pastes = True
-    barred: Tensor
+    excluded: Tensor
 
     @configurable
     def __init__(
@@ -80,111 +92,103 @@ class AEL(TeacherStudent):
         *,
         confidence: ConfidenceBank,
         presence: PresenceBank,
-        queue: RequestQueue,
+        queue: PartnerQueue,
         paste_classes: int,
         head_classes: Sequence[int],
         component_area: float,
         **framework: Any,
     ) -> None:
-        """Put the framework together.
-
-        Args:
-            confidence: how sure the student is of each class.
-            presence: which unlabeled images show each class.
-            queue: which of them were asked for.
-            paste_classes: draws of the classes that a step pastes.
-            head_classes: ids of classes that are never pasted.
-            component_area: share of an image that a connected part must cover to be mixed in.
-            framework: the arguments of `TeacherStudent`.
-        """
         super().__init__(**framework)
         self.confidence = confidence
         self.presence = presence
         self.queue = queue
         self.paste_classes = paste_classes
         self.component_area = component_area
-        barred = torch.zeros(len(confidence.confidence))
-        barred[list(head_classes)] = -torch.inf
-        self.register_buffer("barred", barred, persistent=False)
+        excluded = torch.zeros(len(confidence.confidence), dtype=torch.bool)
+        excluded[list(head_classes)] = True
+        self.register_buffer("excluded", excluded, persistent=False)
 
     @classmethod
+    @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg` stands for, the length of the unlabeled list being read.
-
-        Raises:
-            InputError: the head classes are not among the classes, or there are no others; the data has strong views;
-                or a key is out of its range.
-        """
         keys, classes = cfg.FRAMEWORK.AEL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        check_views(cfg, 0)
-        if keys.PASTE_CLASSES < 1:
-            raise InputError(
-                f"FRAMEWORK.AEL.PASTE_CLASSES: {keys.PASTE_CLASSES} is too small; set it to 1 or more, or "
-                "INPUT.PASTE.PROB to 0, so that nothing is pasted"
-            )
-        arguments = super().from_config(cfg)
-        if not set(keys.HEAD_CLASSES) < set(range(classes)):
-            raise InputError(
-                f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(keys.HEAD_CLASSES)}, but the {classes} classes have the ids 0 to "
-                f"{classes - 1}; name some of these, not all"
-            )
         images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.UNLABELED)
-        return arguments | {
+        return super().from_config(cfg) | {
             "confidence": ConfidenceBank(classes, keys.MOMENTUM),
             "presence": PresenceBank(images, classes, keys.PRESENCE_AREA),
-            "queue": RequestQueue(cfg.SOLVER.UNLABELED_IMS_PER_BATCH),
+            "queue": PartnerQueue(cfg.SOLVER.UNLABELED_IMS_PER_BATCH),
             "paste_classes": keys.PASTE_CLASSES,
             "head_classes": keys.HEAD_CLASSES,
             "component_area": keys.COMPONENT_AREA,
         }
 
     @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        super().check_config(cfg)
+        head, classes = cfg.FRAMEWORK.AEL.HEAD_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+        if not set(head) < set(range(classes)):
+            raise InputError(
+                f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(head)}, but the {classes} classes have the ids 0 to "
+                f"{classes - 1}; name some of these, not all"
+            )
+
+    @classmethod
+    @override
     def smallest_batch(cls, cfg: Any) -> int:
-        """As in `Framework`: here both kinds of images have forwards of their own."""
+        # Labeled and unlabeled images have forwards of their own.
         labeled, unlabeled = images_per_process(cfg)
         return min(labeled, unlabeled) if unlabeled else labeled
 
+    @override
     def train(self, mode: bool = True) -> AEL:
-        """As in `nn.Module`: the teacher is in training mode with the student."""
         nn.Module.train(self, mode)
         return self
 
+    def random_samples(self, batch: int, size: Sequence[int]) -> AELSamples:
+        """A step's random choices, for a number of unlabeled images of size (H, W)."""
+        return AELSamples(
+            pasted=uniform(self.paste_classes, device=self.device),
+            components=uniform(batch, device=self.device),
+            boxes=half_boxes(batch, size, 1.0, self.device),
+            partners=uniform(2, self.queue.count, device=self.device),
+        )
+
+    @override
     def terms(self, batch: Batch) -> Terms:
-        """Teacher and student on the labeled images, then on the unlabeled ones: the student learns these mixed."""
         items = self.unlabeled(batch)
-        draws = self._draw(len(items), batch["labeled"][0]["image"].shape[-2:])
-        labeled = self._paste(batch["labeled"], draws)
-        images = self.images(labeled, "image")
-        features, own = self._segment(self.student, images)
-        self.confidence.stage(own.logits, self.stack(labeled, "sem_seg"))
+        samples = self.random_samples(len(items), batch["labeled"][0]["image"].shape[-2:])
+        labeled = self._paste(batch["labeled"], samples)
+        images, features, output = predict(self.student, self.images(labeled, "image"))
+        self.confidence.stage(output.logits, self.stack(labeled, "sem_seg"))
         if not items:
-            return self.supervised(labeled, features, own)
+            return self.supervised_losses(labeled, features, output)
         with torch.no_grad():
-            _, taught = self._segment(self.labeler, images)
-        terms, losses = self.supervised(labeled, features, own, labelers=taught)
-        known = PseudoLabels.from_logits(taught.logits, self.stack(labeled, "valid"))
-        terms.append(self._consistency("loss_consistency", own.logits, known))
-        mixed, pseudo = self._mix(items, batch["requested"], draws)
-        _, strong = self._segment(self.student, self.student.normalize(mixed))
+            teacher_output = predict(self.teacher, images).output
+        terms, losses = self.supervised_losses(labeled, features, output, teacher_output=teacher_output)
+        known = PseudoLabels.from_logits(teacher_output.logits, self.stack(labeled, "valid"))
+        terms.append(self._consistency("loss_consistency", output.logits, known))
+        mixed, pseudo = self._mix(items, batch["partners"], samples)
+        strong = predict(self.student, self.student.normalize(mixed)).output
         self.stage_strong(strong.embedding, pseudo)
         terms.append(self._consistency("loss_unsup", strong.logits, pseudo, self.alpha, pseudo.weight))
-        self._ask(draws)
+        self._choose_partners(samples)
         return terms, losses
 
     @torch.no_grad()
+    @override
     def after_step(self) -> None:
-        """As every teacher's framework; and both banks and the queue take what the step left."""
         super().after_step()
         self.confidence.after_step()
         self.presence.after_step()
         self.queue.after_step()
 
-    def requests(self) -> list[list[int]]:
-        """The partners of the next two steps' unlabeled images; no list is empty but the first two of a run."""
-        return self.queue.coming()
+    @override
+    def partner_indices(self) -> list[list[int]]:
+        return self.queue.upcoming()
 
-    def idle(self) -> list[str]:
-        """Whether no image is remembered to show a class."""
+    @override
+    def ineffective_parts(self) -> list[str]:
         if self.presence.present.any():
             return []
         area = self.presence.min_area
@@ -193,57 +197,47 @@ class AEL(TeacherStudent):
             "to mix with were not chosen by their classes"
         ]
 
-    def _draw(self, count: int, size: Sequence[int]) -> Draws:
-        return Draws(
-            pasted=uniform(self.paste_classes, device=self.device),
-            parts=uniform(count, device=self.device),
-            boxes=half_boxes(count, size, 1.0, self.device),
-            requests=uniform(2, self.queue.count, device=self.device),
-        )
-
     @torch.no_grad()
-    def _paste(self, items: Items, draws: Draws) -> Items:
-        classes = choose_classes(self.confidence.doubt.sqrt() + self.barred, draws.pasted)
+    def _paste(self, items: Items, samples: AELSamples) -> Items:
+        logits = self.confidence.uncertainty.sqrt().masked_fill(self.excluded, -torch.inf)
+        classes = sample_classes(logits, samples.pasted)
         pasted = torch.zeros(IGNORE + 1, dtype=torch.bool, device=self.device).index_fill_(0, classes, True)
         detector = self.student.detector
         return [copy_paste(item, pasted, None if detector is None else detector.object_classes) for item in items]
 
-    def _segment(self, model: Any, images: Tensor) -> tuple[dict[str, Tensor], SemSegOutput]:
-        features = model.encode(images)
-        return features, model.decode(features, images.shape[-2:])
-
     @torch.no_grad()
-    def _mix(self, items: Items, partners: Items, draws: Draws) -> tuple[Tensor, PseudoLabels]:
-        """The unlabeled images, each with a box of its partner pasted in, and their labels."""
+    def _mix(self, items: Items, partners: Items, samples: AELSamples) -> tuple[Tensor, PseudoLabels]:
+        """The unlabeled images (B, 3, H, W) uint8, a box of its partner pasted into each, and their pseudo-labels."""
         both, count = [*items, *partners], len(items)
-        views, labels = self.stack(both, "image"), self.label({"labeled": [], "unlabeled": both})
+        views, pseudo = self.stack(both, "image"), self.make_pseudo_labels(both, self.teacher_forward(both))
         if len(self.presence.present):
-            self.presence.stage([item["index"] for item in both], labels.labels)
-        own = labels.map(lambda field: field[:count])
-        theirs = labels.map(lambda field: field[count:] if partners else field.roll(1, dims=0))
+            self.presence.stage([item["index"] for item in both], pseudo.labels)
+        own = pseudo.map(lambda field: field[:count])
+        theirs = pseudo.map(lambda field: field[count:] if partners else field.roll(1, dims=0))
         second = views[count:] if partners else views.roll(1, dims=0)
-        boxes, found = component_boxes(theirs.labels, self.queue.classes[:count], draws.parts, self.component_area)
-        boxes = torch.where(found[:, None, None], boxes, draws.boxes)
-        return torch.where(boxes[:, None], second, views[:count]), own.where(boxes, theirs)
+        area = self.component_area
+        boxes, found = sample_component_boxes(theirs.labels, self.queue.classes[:count], samples.components, area)
+        boxes = torch.where(found[:, None, None], boxes, samples.boxes)
+        return paste(views[:count], own, boxes, second, theirs)
 
     def _consistency(
         self, name: str, logits: Tensor, pseudo: PseudoLabels, coefficient: float = 1.0, weight: Tensor | None = None
     ) -> LossTerm:
-        """See the class: the norm is of all sampled pixels, and only the confident ones have a loss."""
-        share = pseudo.confidence.square() * (pseudo.valid & self._sample(logits.detach()))
-        sure = pseudo.confidence >= self.threshold
-        return LossTerm(name, logits, pseudo.labels, cross_entropy, share * sure, share, coefficient, weight)
+        """Lcons, see the class: the norm is of all sampled pixels, and only the confident ones have a loss."""
+        factor = pseudo.confidence.square() * (pseudo.valid & self._sample_pixels(logits.detach()))
+        confident = pseudo.confidence >= self.threshold
+        return LossTerm(name, logits, pseudo.labels, cross_entropy, factor * confident, factor, coefficient, weight)
 
-    def _sample(self, logits: Tensor) -> Tensor:
-        """(B, H, W) bool: which pixels of the student's (B, C, H, W) logits are kept (equalization sampling)."""
-        doubt = self.confidence.doubt
+    def _sample_pixels(self, logits: Tensor) -> Tensor:
+        """(B, H, W) bool: the pixels of the student's (B, C, H, W) logits that equalization sampling keeps."""
+        uncertainty = self.confidence.uncertainty
         predicted = logits.argmax(dim=1)
-        kept = doubt / doubt.max().clamp(min=torch.finfo(doubt.dtype).tiny)
+        kept = uncertainty / uncertainty.max().clamp(min=torch.finfo(uncertainty.dtype).tiny)
         return torch.rand(predicted.shape, device=self.device) < kept[predicted]
 
-    def _ask(self, draws: Draws) -> None:
+    def _choose_partners(self, samples: AELSamples) -> None:
         if not len(self.presence.present):
             return
-        first, second = draws.requests
-        classes = choose_classes(self.confidence.doubt, first)
-        self.queue.stage(self.presence.choose(classes, second), classes)
+        first, second = samples.partners
+        classes = sample_classes(self.confidence.uncertainty, first)
+        self.queue.stage(self.presence.sample_images(classes, second), classes)

@@ -1,4 +1,4 @@
-"""What AEL remembers of each class: how sure the student is of it, and which unlabeled images show it."""
+"""AEL's memory of the classes: the student's confidence in each, and the unlabeled images that show it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ...losses import cross_entropy
-from ...utils.comm import gathered
-from ..random_samples import choose_true
+from ...utils.comm import all_gather_rows
+from ..random_samples import nth_true, random_index
 
 
 class ConfidenceBank(nn.Module):
-    """A moving mean of the probability that the student gives to the true class of labeled pixels.
+    """A moving mean of the student's probability of the true class, over the labeled pixels of each class.
 
-    It begins with 0: all classes are alike, and one that is seldom seen counts as one of the least sure.
+    It begins at 0, so that a class that is seldom seen is one of the least confident.
 
     Attributes:
         confidence: (C,) float in [0, 1], the same on every rank.
@@ -24,11 +24,11 @@ class ConfidenceBank(nn.Module):
     confidence: Tensor
 
     def __init__(self, num_classes: int, momentum: float) -> None:
-        """An empty bank.
+        """Start with a confidence of 0 in every class.
 
         Args:
             num_classes: C.
-            momentum: share of the old value in each step's new one.
+            momentum: factor of the old value in each update.
         """
         super().__init__()
         self.momentum = momentum
@@ -36,13 +36,13 @@ class ConfidenceBank(nn.Module):
         self._staged: Tensor | None = None
 
     @property
-    def doubt(self) -> Tensor:
+    def uncertainty(self) -> Tensor:
         """(C,) float: 1 - confidence."""
         return 1 - self.confidence
 
     @torch.no_grad()
     def stage(self, logits: Tensor, target: Tensor) -> None:
-        """Offer a step's labeled images.
+        """Stage the labeled images of a step.
 
         Args:
             logits: (B, C, H, W) float, the student's.
@@ -58,10 +58,10 @@ class ConfidenceBank(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Take what was staged on all ranks; a class without a pixel stays as it was. A collective call."""
+        """Update by what all ranks staged; a class without pixels keeps its value. A collective call."""
         if self._staged is None:
             return
-        total, count = gathered(self._staged).sum(dim=0)
+        total, count = all_gather_rows(self._staged).sum(dim=0)
         mean = total / count.clamp(min=1)
         moved = self.confidence.lerp(mean, 1 - self.momentum)
         self.confidence.copy_(torch.where(count > 0, moved, self.confidence))
@@ -69,7 +69,7 @@ class ConfidenceBank(nn.Module):
 
 
 class PresenceBank(nn.Module):
-    """Which classes each unlabeled image shows, as far as it was labeled: its last view decides.
+    """Which classes each unlabeled image shows, by the pseudo-labels of its latest view.
 
     Attributes:
         present: (N, C) bool, the same on every rank.
@@ -83,7 +83,7 @@ class PresenceBank(nn.Module):
         Args:
             num_images: length of the unlabeled list, N.
             num_classes: C.
-            min_area: a class is present from this share of the view's area on.
+            min_area: least ratio of a class's pixels to the view's at which the image shows it.
         """
         super().__init__()
         self.min_area = min_area
@@ -92,10 +92,10 @@ class PresenceBank(nn.Module):
 
     @torch.no_grad()
     def stage(self, images: Sequence[int], labels: Tensor) -> None:
-        """Offer a step's pseudo-labels.
+        """Stage the pseudo-labels of a step.
 
         Args:
-            images: the place of each in the list.
+            images: the index of each image in the list.
             labels: (B, H, W) int64 class ids or `IGNORE`.
         """
         classes = self.present.shape[1]
@@ -107,25 +107,52 @@ class PresenceBank(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Take what was staged on all ranks; of several views of one image the classes add up. A collective call."""
+        """Store what all ranks staged; several views of one image show the classes of any. A collective call."""
         if self._staged is None:
             return
-        place, shown = (gathered(rows) for rows in self._staged)
+        place, shown = (all_gather_rows(rows) for rows in self._staged)
         present = self.present.view(torch.uint8)
         present.index_fill_(0, place, 0)
         present.scatter_reduce_(0, place.unsqueeze(1).expand_as(shown), shown, "amax")
         self._staged = None
 
     @torch.no_grad()
-    def choose(self, classes: Tensor, shares: Tensor) -> Tensor:
-        """An image that shows a class, any image where none does.
+    def sample_images(self, classes: Tensor, samples: Tensor) -> Tensor:
+        """Random images that show given classes; for a class that none shows, one of all images.
 
         Args:
             classes: (P,) int64.
-            shares: (P,) float, uniform in [0, 1).
+            samples: (P,) float, uniform in [0, 1).
 
         Returns:
-            (P,) int64, places in the list.
+            (P,) int64, indices in the list.
         """
         showing = self.present[:, classes].T
-        return choose_true(showing | ~showing.any(dim=1, keepdim=True), shares)
+        return sample_true(showing | ~showing.any(dim=1, keepdim=True), samples)
+
+
+def sample_classes(logits: Tensor, samples: Tensor) -> Tensor:
+    """Random classes with the probabilities softmax(logits), with replacement.
+
+    Args:
+        logits: (C,) float; -inf for a class that is never sampled.
+        samples: (N,) float, uniform in [0, 1).
+
+    Returns:
+        (N,) int64 class ids.
+    """
+    edges = logits.softmax(dim=0).cumsum(dim=0)
+    return torch.searchsorted(edges, samples * edges[-1], right=True).clamp_(max=len(logits) - 1)
+
+
+def sample_true(mask: Tensor, samples: Tensor) -> Tensor:
+    """The column of a random True of each row, all equally likely.
+
+    Args:
+        mask: (N, M) bool.
+        samples: (N,) float, uniform in [0, 1).
+
+    Returns:
+        (N,) int64; M - 1 for a row without any.
+    """
+    return nth_true(mask, random_index(mask.sum(dim=1), samples).unsqueeze(1)).squeeze(1)

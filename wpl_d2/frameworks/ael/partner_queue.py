@@ -1,4 +1,4 @@
-"""What a framework has asked the loader for, and what it wants to do with it."""
+"""The images that AEL mixes the unlabeled ones of the next steps with."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import torch
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from ...utils.comm import gathered
+from ...utils.comm import all_gather_rows
 
 AHEAD = 2
-"""Steps from a request to its image: one in which it is made, and the one before, in whose forward it is drawn."""
+"""Steps from the forward that chooses a partner to the one that uses it; the loader makes it in between."""
 
 
-class RequestQueue(nn.Module):
-    """The images and classes that all processes asked for in the last steps, oldest first.
+class PartnerQueue(nn.Module):
+    """The partners that all processes chose in the last steps, oldest first, and the classes they were chosen for.
 
     Attributes:
-        rows: (AHEAD, P, 2) int64, an unlabeled image and a class for each of P requests of a step, in rank order and
-            the same on every rank; -1 where nothing was asked for.
+        rows: (AHEAD, P, 2) int64, index in the unlabeled list and class of each of a step's P partners, in rank order
+            and the same on every rank; -1 where there is none.
     """
 
     rows: Tensor
@@ -26,7 +26,7 @@ class RequestQueue(nn.Module):
         """A queue of nothing.
 
         Args:
-            total: requests of all processes in a step, P.
+            total: partners of all processes in a step, P.
         """
         super().__init__()
         self.register_buffer("rows", torch.full((AHEAD, total, 2), -1))
@@ -34,20 +34,20 @@ class RequestQueue(nn.Module):
 
     @property
     def count(self) -> int:
-        """Requests of one process in a step."""
+        """Partners of one process in a step."""
         return self.rows.shape[1] // comm.get_world_size()
 
     @property
     def classes(self) -> Tensor:
-        """(count,) int64: the classes for whose sake this process asked for the images of the current step."""
+        """(count,) int64: the classes for which this process chose the partners of the current step."""
         return self._own()[0, :, 1]
 
     def stage(self, images: Tensor, classes: Tensor) -> None:
-        """Ask for images (count,) int64, each for the sake of a class (count,) int64."""
+        """Choose the next partners: indices of images (count,) int64, and the class (count,) int64 of each."""
         self._staged = torch.stack([images, classes], dim=1)
 
-    def coming(self) -> list[list[int]]:
-        """This process's images of the next AHEAD steps, after a forward or between two steps. Waits for the device."""
+    def upcoming(self) -> list[list[int]]:
+        """This process's partners of the next AHEAD steps. Waits for the device; not to be called during a forward."""
         rows = self._own()
         if self._staged is not None:
             rows = torch.cat([rows[1:], self._staged.unsqueeze(0)])
@@ -55,9 +55,9 @@ class RequestQueue(nn.Module):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """The step is over: go on to the next one's requests. A collective call."""
+        """Drop the partners of the step that is over and gather the new ones of all ranks. A collective call."""
         if self._staged is not None:
-            self.rows.copy_(torch.cat([self.rows[1:], gathered(self._staged).unsqueeze(0)]))
+            self.rows.copy_(torch.cat([self.rows[1:], all_gather_rows(self._staged).unsqueeze(0)]))
             self._staged = None
 
     def _own(self) -> Tensor:

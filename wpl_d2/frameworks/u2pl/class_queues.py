@@ -7,19 +7,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..random_samples import share_of
+from ..random_samples import random_index
 
 
 class ClassQueues(nn.Module):
-    """The last representations of each class as unit vectors; classes may have queues of different lengths.
+    """The latest representations of each class as unit vectors; classes may have queues of different lengths.
 
-    In float16: U2PL's 650 000 rows of VOC are 333 MB (float32: 666 MB), and numbers up to 1 keep 11 bits of their
+    In float16: U2PL's 650 000 rows of VOC take 333 MB (float32: 666 MB), and numbers up to 1 keep 11 bits of their
     fraction (bfloat16: 8). No operation has a shape that depends on the data.
 
     Attributes:
-        rows: (sum of sizes + 1, dim) float16, one queue behind the other. The last row stays zero: what is not to be
-            stored is written there.
-        pushed: (C,) int64, how many rows each class has ever been given.
+        rows: (sum of sizes + 1, dim) float16, the queues one after the other. The last row is zero: rows that are not
+            stored are written there.
+        pushed: (C,) int64, how many rows were ever pushed for each class.
         sizes: (C,) int64, the lengths of the queues.
     """
 
@@ -32,7 +32,7 @@ class ClassQueues(nn.Module):
         """Empty queues.
 
         Args:
-            sizes: rows kept of each class, C numbers of 1 or more.
+            sizes: length of each class's queue, C numbers of 1 or more.
             dim: length of a row, D.
         """
         super().__init__()
@@ -44,34 +44,34 @@ class ClassQueues(nn.Module):
 
     @property
     def counts(self) -> Tensor:
-        """(C,) int64: how many rows each class holds."""
+        """(C,) int64: how many rows are stored for each class."""
         return torch.minimum(self.pushed, self.sizes)
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Store rows in order, each in the place of its class's oldest.
+        """Store rows in order, each in place of the oldest of its class.
 
         Args:
             rows: (C, N, D) float, of unit length; rows of zeros are skipped.
         """
         given = rows.any(dim=-1)
         order, new = given.cumsum(dim=1) - 1, given.sum(dim=1)
-        # Of more rows than the queue is long, only the last may be written: writes to one place have no order.
+        # Of more rows than fit only the last are written: the order of writes to one place is not defined.
         stored = given & (order >= (new - self.sizes).unsqueeze(1))
         place = self.starts.unsqueeze(1) + (self.pushed.unsqueeze(1) + order) % self.sizes.unsqueeze(1)
         place = place.masked_fill(~stored, len(self.rows) - 1)
         self.rows[place] = rows.masked_fill(~stored.unsqueeze(-1), 0.0).to(self.rows.dtype)
         self.pushed += new
 
-    def draw(self, shares: Tensor) -> Tensor:
-        """Rows of each class, with replacement.
+    def sample(self, samples: Tensor) -> Tensor:
+        """Random rows of each class, with replacement.
 
         Args:
-            shares: (C, ...) float, uniform in [0, 1): how far into its class's queue a row lies.
+            samples: (C, ...) float, uniform in [0, 1).
 
         Returns:
             (C, ..., D) float16, zeros for a class whose queue is empty.
         """
-        per_class = (-1, *[1] * (shares.dim() - 1))
+        per_class = (-1, *[1] * (samples.dim() - 1))
         counts, starts = self.counts.view(per_class), self.starts.view(per_class)
-        return self.rows[starts + share_of(counts, shares)]
+        return self.rows[starts + random_index(counts, samples)]

@@ -1,4 +1,4 @@
-"""U2PL's contrastive loss: what unreliable pixels are good for is to say which classes they are not of."""
+"""U2PL's contrastive loss: unreliable pixels are negatives of the classes that they are certainly not of."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from torch import Tensor, nn
 
 from ...losses import info_nce
 from ...structures import IGNORE
-from ...utils.comm import gathered
-from ...utils.errors import InputError
-from ..random_samples import nth_true, share_of, uniform
+from ...utils.comm import all_gather_rows
+from ..random_samples import nth_true, random_index, uniform
 from .class_queues import ClassQueues
 
 
 class Cells(NamedTuple):
-    """What is known about the cells of the representation, first of the labeled images, then of the unlabeled ones.
+    """The cells of a batch's representation, first of the labeled images, then of the unlabeled ones.
 
     Attributes:
         student: (B, D, h, w) representation, with a gradient.
         teacher: (B, D, h, w) representation.
         probability: (B, C, h, w) float, the teacher's.
         label: (B, h, w) int64, true labels or pseudo-labels, `IGNORE` where there is none.
-        certain: (B, h, w) bool, where anchors and positives are taken.
-        uncertain: (B, h, w) bool, where negatives are taken.
+        certain: (B, h, w) bool, candidates for anchors and positives.
+        uncertain: (B, h, w) bool, candidates for negatives.
         labeled: number of labeled images.
     """
 
@@ -40,8 +39,8 @@ class Cells(NamedTuple):
     labeled: int
 
 
-class Shares(NamedTuple):
-    """Uniform draws from [0, 1): `anchors` (C, A), `negatives` (C, A, M) and `keys` (C, 1)."""
+class ContrastSamples(NamedTuple):
+    """Uniform samples in [0, 1): `anchors` (C, A), `negatives` (C, A, M) and `keys` (C, 1)."""
 
     anchors: Tensor
     negatives: Tensor
@@ -49,21 +48,23 @@ class Shares(NamedTuple):
 
 
 class PixelContrast(nn.Module):
-    """The contrastive loss, and the queues of negatives that it draws from (U2PL, section 3.3).
+    """The contrastive loss, and the queues of its negatives (U2PL, section 3.3).
 
-    Of class c:
-    - anchors are the student's representations of random certain cells labeled c with a probability above `min_prob`;
+    For each class c:
+    - the anchors are the student's representations of random certain cells labeled c, with a probability above
+      `min_prob`;
     - the positive is the mean of the teacher's representations of all certain cells labeled c;
-    - negatives come from c's queue. It is fed by cells that are not of class c, but could be taken for it: labeled ones
-      of another class for which c ranks among the `ranks[0]` most probable, and uncertain unlabeled ones for which c
-      ranks from `ranks[0]` to below `ranks[1]`, that is so far down that c can be ruled out.
+    - the negatives are random rows of c's queue. Two kinds of cells enter it: labeled ones of another class for which c
+      is among the `ranks[0]` most probable classes, and uncertain unlabeled ones for which c has a rank from `ranks[0]`
+      to below `ranks[1]`, so low that they can hardly be of class c.
 
-    The loss is the mean of `info_nce` over the classes with certain cells, 0 where there is but one of them. A class
-    without anchors or with an empty queue adds 0. A step draws from what the steps before it left (published: and from
-    its own cells); at most `keys` cells of each class and process join, so that all ranks exchange equally much.
+    The loss is the mean of `info_nce` over the classes with certain cells, 0 if there is only one such class. A class
+    without anchors or with an empty queue adds 0. Negatives come from earlier steps (published: also from the current
+    one), and at most `keys` cells of each class and process enter a queue in a step, so that all ranks exchange tensors
+    of equal size.
 
     Attributes:
-        queues: what is lasting.
+        queues: the only lasting state.
     """
 
     @configurable
@@ -81,22 +82,22 @@ class PixelContrast(nn.Module):
         ranks: tuple[int, int],
         as_published: bool = False,
     ) -> None:
-        """Prepare the loss, with empty queues.
+        """Start with empty queues.
 
         Args:
             num_classes: number of classes, C.
             dim: length of a representation, D.
-            queue_sizes: rows kept of each class.
-            anchors: number of a class's anchors, A, drawn with replacement.
-            negatives: number of an anchor's negatives, M, drawn with replacement.
-            keys: cells of each class and process that join the queue in a step, at most.
+            queue_sizes: length of each class's queue.
+            anchors: number of anchors of a class, A, sampled with replacement.
+            negatives: number of negatives of an anchor, M, sampled with replacement.
+            keys: the most cells of each class and process that enter the queue in a step.
             temperature: of `info_nce`.
-            min_prob: an anchor's least probability of its class.
-            ranks: first and last rank (exclusive, from 0) of a class that unlabeled cells rule out. The first is made
-                small enough for C, for with few classes no rank would be left.
-            as_published: as the code that the published figures come from: negatives must be labeled as the class that
-                they are negatives of, which labeled cells never are; the n-th class of the batch takes anchors and
-                positive of class n; and all images' labels lie on the first (`_labels_on_first`).
+            min_prob: an anchor's probability of its class is above this.
+            ranks: first and last (exclusive) rank, from 0, of the classes that an unlabeled cell is a negative of. The
+                first is lowered to C - 1 where it is higher, so that some rank is left.
+            as_published: behave as the published code: negatives must be labeled as the class that they are negatives
+                of, which labeled cells never are; the n-th class of the batch takes anchors and positive of class n;
+                and the first image has all images' labels (`_labels_on_first`).
         """
         super().__init__()
         self.queues = ClassQueues(queue_sizes, dim)
@@ -110,25 +111,8 @@ class PixelContrast(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        """The arguments that `cfg.FRAMEWORK.U2PL` stands for.
-
-        Raises:
-            InputError: the model has no representation, or a number is out of its range.
-        """
+        """The arguments of `__init__` from FRAMEWORK.U2PL."""
         keys, classes = cfg.FRAMEWORK.U2PL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        for key in ("QUEUE_SIZE", "QUEUE_SIZE_FIRST", "ANCHORS", "NEGATIVES", "KEYS_PER_STEP"):
-            if keys[key] < 1:
-                raise InputError(f"FRAMEWORK.U2PL.{key}: {keys[key]} is too small; set it to 1 or more")
-        if keys.TEMPERATURE <= 0:
-            raise InputError(f"FRAMEWORK.U2PL.TEMPERATURE: {keys.TEMPERATURE} is too small; set it above 0 (U2PL: 0.5)")
-        ranks = tuple(keys.NEGATIVE_RANKS)
-        if len(ranks) != 2 or not 0 <= ranks[0] < ranks[1]:
-            raise InputError(
-                f"FRAMEWORK.U2PL.NEGATIVE_RANKS: {ranks} is no range of ranks; set the first, from 0, and a higher "
-                "last one, such as (3, 20)"
-            )
-        if cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM < 1:
-            raise InputError("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: 0, but U2PL needs representations; set it to 256")
         return {
             "num_classes": classes,
             "dim": cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM,
@@ -138,40 +122,40 @@ class PixelContrast(nn.Module):
             "keys": keys.KEYS_PER_STEP,
             "temperature": keys.TEMPERATURE,
             "min_prob": keys.ANCHOR_PROB,
-            "ranks": ranks,
+            "ranks": tuple(keys.NEGATIVE_RANKS),
             "as_published": keys.CONTRAST_AS_PUBLISHED,
         }
 
-    def draw(self) -> Shares:
-        """A step's random numbers."""
+    def random_samples(self) -> ContrastSamples:
+        """A step's random samples."""
         classes, anchors, _ = self.shape
         sizes = (classes, anchors), self.shape, (classes, 1)
-        return Shares(*(uniform(*size, device=self.queues.pushed.device) for size in sizes))
+        return ContrastSamples(*(uniform(*size, device=self.queues.pushed.device) for size in sizes))
 
-    def forward(self, cells: Cells, shares: Shares) -> Tensor:
+    def forward(self, cells: Cells, samples: ContrastSamples) -> Tensor:
         """The loss, a float32 scalar; stages new negatives for `after_step`."""
         own = self._own(cells)
         certain = own & cells.certain.flatten()
         probability = cells.probability.transpose(0, 1).flatten(1)
         anchored = certain & (probability > self.min_prob)
-        chosen = share_of(anchored.sum(dim=1, keepdim=True), shares.anchors)
+        chosen = random_index(anchored.sum(dim=1, keepdim=True), samples.anchors)
         anchors = _at(cells.student, nth_true(anchored, chosen))
         positives = _means(cells.teacher, certain)
         usable, present = anchored.any(dim=1), certain.any(dim=1)
         if self.as_published:
             nth = (present.cumsum(dim=0) - 1).clamp(min=0)
             anchors, positives, usable = anchors[nth], positives[nth], usable[nth]
-        losses = info_nce(anchors, positives, self.queues.draw(shares.negatives), self.temperature)
-        self._stage(cells, own, probability, shares.keys)
+        losses = info_nce(anchors, positives, self.queues.sample(samples.negatives), self.temperature)
+        self._stage(cells, own, probability, samples.keys)
         total = torch.where(present & usable & (self.queues.counts > 0), losses, 0.0).sum()
         classes = present.sum()
         return torch.where(classes > 1, total / classes.clamp(min=1), 0.0)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Push what was staged on all ranks, in rank order, so that every rank's queues stay the same."""
+        """Push the staged negatives of all ranks, in rank order, so that the queues are the same on every rank."""
         if self._staged is not None:
-            ranks = gathered(self._staged).unflatten(0, (-1, self.shape[0]))
+            ranks = all_gather_rows(self._staged).unflatten(0, (-1, self.shape[0]))
             self.queues.push(ranks.transpose(0, 1).flatten(1, 2))
         self._staged = None
 
@@ -184,11 +168,11 @@ class PixelContrast(nn.Module):
         return torch.cat([_labels_on_first(labels, classes) for labels in kinds], dim=1).flatten(1)
 
     @torch.no_grad()
-    def _stage(self, cells: Cells, own: Tensor, probability: Tensor, shares: Tensor) -> None:
-        """Keep up to `keys` of the negatives of each class; rows of zeros fill up."""
+    def _stage(self, cells: Cells, own: Tensor, probability: Tensor, samples: Tensor) -> None:
+        """Stage up to `keys` negatives of each class, padded with rows of zeros."""
         negative = self._negatives(cells, own, probability)
-        # Evenly spaced among them, so that none comes twice.
-        steps = (torch.arange(self.keys, device=own.device) + shares) / self.keys
+        # Evenly spaced among them, so that none is taken twice.
+        steps = (torch.arange(self.keys, device=own.device) + samples) / self.keys
         counts = negative.sum(dim=1, keepdim=True)
         order = (steps * counts.clamp(min=self.keys)).long()
         rows = _at(cells.teacher, nth_true(negative, order))
@@ -206,13 +190,13 @@ class PixelContrast(nn.Module):
 
 
 def _labels_on_first(labels: Tensor, classes: Tensor) -> Tensor:
-    """Which class is where, by the published code: a cell of the first image has the labels that it has in any image.
+    """The published code's masks of classes: a cell of the first image has the labels that it has in any image.
 
-    What is void there counts as class 0, if it is not void in the first image; the other images have no labels.
+    Void cells of the other images count as class 0, void cells of the first have no label; the other images have none.
 
     Args:
         labels: (B, h, w) int64.
-        classes: (C, 1, 1, 1) int64, all of them.
+        classes: (C, 1, 1, 1) int64, all class ids.
 
     Returns:
         (C, B, h, w) bool.
@@ -224,7 +208,7 @@ def _labels_on_first(labels: Tensor, classes: Tensor) -> Tensor:
 
 
 def _at(maps: Tensor, cell: Tensor) -> Tensor:
-    """Maps (B, D, h, w) at cells (C, n) int64, counted over all images -> (C, n, D)."""
+    """Maps (B, D, h, w) at cells (C, n) int64, numbered over the whole batch -> (C, n, D)."""
     height, width = maps.shape[-2:]
     image, rest = cell // (height * width), cell % (height * width)
     return maps[image, :, rest // width, rest % width]
@@ -233,7 +217,7 @@ def _at(maps: Tensor, cell: Tensor) -> Tensor:
 @torch.no_grad()
 def _means(maps: Tensor, mask: Tensor) -> Tensor:
     """The mean of maps (B, D, h, w) over each row of a mask (C, B * h * w): (C, D) float32, zeros for an empty row."""
-    share = mask.unflatten(1, (len(maps), *maps.shape[-2:])).float()
+    chosen = mask.unflatten(1, (len(maps), *maps.shape[-2:])).float()
     with torch.autocast(maps.device.type, enabled=False):
-        sums = torch.einsum("cbhw,bdhw->cd", share, maps.float())
+        sums = torch.einsum("cbhw,bdhw->cd", chosen, maps.float())
     return sums / mask.sum(dim=1, keepdim=True).clamp(min=1)

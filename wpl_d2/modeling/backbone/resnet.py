@@ -1,4 +1,4 @@
-"""ResNet 50 and 101 from Detectron2's blocks, with an output stride and a dilation for each block of res5."""
+"""ResNet-50 and -101 from Detectron2's blocks, with an output stride and one dilation per block of res5."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from detectron2.modeling.backbone.resnet import BasicStem, BottleneckBlock, ResN
 from detectron2.projects.deeplab.resnet import DeepLabStem
 from torch import Tensor
 
-from ...utils.errors import InputError, check_name
 from ..layers import resolve_norm
 
 
 class CeilDeepLabStem(DeepLabStem):
-    """Detectron2's DeepLab stem, its pooling rounding up: 800 pixels become 201, as 801 do (AugSeg, U2PL, AEL)."""
+    """Detectron2's DeepLab stem with pooling that rounds up: 800 pixels become 201, as 801 do (AugSeg, U2PL, AEL)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Feature map (B, 128, h, w) at stride 4 of an image (B, 3, H, W)."""
@@ -26,36 +25,29 @@ class CeilDeepLabStem(DeepLabStem):
 
 
 _BLOCKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-# The width belongs to the stem: torchvision's has 64 channels, the three convolutions have 64, 64 and 128.
+# With the stem's output channels.
 _STEMS = {"basic": (BasicStem, 64), "deeplab": (DeepLabStem, 128), "deeplab_ceil": (CeilDeepLabStem, 128)}
-# Strides of the first blocks of res2 to res5.
+# By output stride, the strides of the first blocks of res2 to res5.
 _STRIDES = {8: (1, 2, 1, 1), 16: (1, 2, 2, 1), 32: (1, 2, 2, 2)}
 
 
 @BACKBONE_REGISTRY.register()
 def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
-    """Build a ResNet that a DeepLabv3+ head and a DC5 detector can share, or one for an FPN.
+    """Build a ResNet for a DeepLabv3+ head and a DC5 detector, or for an FPN.
 
-    For the former res5 does not reduce the resolution; its blocks have the dilations RES5_BLOCK_DILATIONS, which are
-    absolute: at output stride 16 those of UniMatch are 1, 2, 2 and of AugSeg 2, 4, 8; at output stride 8 those of
-    U2PL and AEL are 4, 8, 16. At output stride 8 all blocks of res4 but the first have dilation 2. An FPN wants output
-    stride 32, dilations 1, 1, 1.
+    At output stride 16 or 8 the blocks of res5 have no stride but the dilations RES5_BLOCK_DILATIONS: at 16 UniMatch's
+    are 1, 2, 2 and AugSeg's 2, 4, 8; at 8 U2PL's and AEL's are 4, 8, 16. At 8 all blocks of res4 but the first have
+    dilation 2. An FPN needs output stride 32 and dilations 1, 1, 1.
 
     Args:
-        cfg: reads MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP,
-            RES2_OUT_CHANNELS, RES5_BLOCK_DILATIONS, OUT_FEATURES}, MODEL.BACKBONE.{OUTPUT_STRIDE, FREEZE_AT}
-            and MODEL.DEVICE.
+        cfg: MODEL.RESNETS.{DEPTH, STEM_TYPE, STRIDE_IN_1X1, NORM, NUM_GROUPS, WIDTH_PER_GROUP, RES2_OUT_CHANNELS,
+            RES5_BLOCK_DILATIONS, OUT_FEATURES}, MODEL.BACKBONE.{OUTPUT_STRIDE, FREEZE_AT} and MODEL.DEVICE are read.
         input_shape: of the image.
 
     Returns:
-        A backbone with the features OUT_FEATURES, "res2" (stride 4) to "res5" (the output stride).
-
-    Raises:
-        InputError: a depth, stem, output stride or number of dilations that does not exist, or dilations less than
-            that of res4.
+            a backbone with the feature maps OUT_FEATURES, out of "res2" (stride 4) to "res5" (the output stride).
     """
     resnets, output_stride = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.OUTPUT_STRIDE
-    _check(resnets, output_stride)
     norm = resolve_norm(resnets.NORM, cfg.MODEL.DEVICE)
     stem_class, channels = _STEMS[resnets.STEM_TYPE]
     stem = stem_class(in_channels=input_shape.channels, out_channels=channels, norm=norm)
@@ -86,24 +78,3 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
         )
         channels = out_channels
     return ResNet(stem, stages, out_features=resnets.OUT_FEATURES, freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT)
-
-
-def _check(resnets: Any, output_stride: int) -> None:
-    if resnets.DEPTH not in _BLOCKS:
-        raise InputError(
-            f"MODEL.RESNETS.DEPTH: {resnets.DEPTH} is not 50 or 101; for other depths take timm's: set "
-            f"MODEL.BACKBONE.NAME build_timm_backbone and MODEL.TIMM.NAME resnet{resnets.DEPTH}"
-        )
-    check_name("MODEL.RESNETS.STEM_TYPE", resnets.STEM_TYPE, _STEMS)
-    if output_stride not in _STRIDES:
-        raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
-    if len(resnets.RES5_BLOCK_DILATIONS) != _BLOCKS[resnets.DEPTH][-1]:
-        raise InputError(
-            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} are not 3 numbers; "
-            "give one for each block of res5, such as (1, 2, 2)"
-        )
-    if output_stride == 8 and min(resnets.RES5_BLOCK_DILATIONS) < 2:
-        raise InputError(
-            f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {tuple(resnets.RES5_BLOCK_DILATIONS)} at output stride 8, where res4 "
-            "has dilation 2; give at least that, such as (2, 4, 4) or (4, 8, 16)"
-        )

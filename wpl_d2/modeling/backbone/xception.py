@@ -1,4 +1,4 @@
-"""Aligned Xception with the feature maps and the dilation that published DeepLabv3+ models take from it."""
+"""Aligned Xception with the feature maps and dilation of published DeepLabv3+ models."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _NAMES = ("xception41", "xception65", "xception71")
 
 
 class XceptionBackbone(TimmBackbone):
-    """Xception-41, 65 or 71 as UniMatch has it on COCO; timm's layers, and so timm's weights.
+    """Xception-41, -65 or -71 as in UniMatch's models for COCO, from timm's layers and with timm's weights.
 
-    `TimmBackbone` would give the same model with three differences: its "res2" to "res4" have passed a ReLU, here they
-    are what a strided block computes before its last convolution and that one's ReLU; at output strides 16 and 8 its
-    exit flow is dilated twice as much as the blocks before, here as much: at 16 not at all; and its blocks of the
-    middle flow add what they compute to their input, here, with `rectified_shortcuts`, to that input behind a ReLU.
+    It differs from `TimmBackbone` in three points:
+    - "res2" to "res4" are taken in a strided block before its last convolution and that convolution's ReLU, not after a
+      ReLU.
+    - The exit flow has the dilation of the blocks before it, none at output stride 16, instead of twice that.
+    - With `rectified_shortcuts` the middle flow's blocks add their input after a ReLU, instead of as it is.
 
     Attributes:
-        body: timm's `XceptionAligned` without its classifier.
+        body: timm's `XceptionAligned` without classifier.
         rectified_shortcuts: see above.
     """
 
@@ -35,10 +36,9 @@ class XceptionBackbone(TimmBackbone):
         """Create the timm model.
 
         Args:
-            name: xception41, xception65 or xception71, perhaps with timm's tag of its weights.
-            rectified_shortcuts: whether the shortcuts of the middle flow pass a ReLU. They do in UniMatch's code, whose
-                blocks overwrite their input by its ReLU; they do not in timm, and did not when timm's weights were
-                trained.
+            name: xception41, xception65 or xception71, optionally with timm's tag of the weights.
+            rectified_shortcuts: whether shortcuts of the middle flow pass a ReLU, as in UniMatch's code, whose in-place
+                ReLU overwrites a block's input. In timm, and in the training of timm's weights, they do not.
             backbone: the other arguments of `TimmBackbone`.
         """
         super().__init__(name, **backbone)
@@ -46,7 +46,7 @@ class XceptionBackbone(TimmBackbone):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: ShapeSpec) -> dict[str, Any]:
-        """As in `TimmBackbone`, and MODEL.XCEPTION."""
+        """Read the keys of `TimmBackbone`, and MODEL.XCEPTION."""
         return super().from_config(cfg, input_shape) | {"rectified_shortcuts": cfg.MODEL.XCEPTION.RECTIFIED_SHORTCUTS}
 
     @staticmethod
@@ -54,13 +54,13 @@ class XceptionBackbone(TimmBackbone):
         """See `TimmBackbone.create_body`.
 
         Raises:
-            InputError: no Xception of these.
+            InputError: the name is not one of these Xceptions.
         """
         check_name("MODEL.TIMM.NAME", name.partition(".")[0], _NAMES)
         body = create_timm_model(name, output_stride, num_classes=0, global_pool="")
         body.feature_info = FeatureInfo(body.feature_info, OUT_INDICES)
         for index in _tapped(body):
-            # It would overwrite the feature map.
+            # In place it would overwrite the feature map.
             body.blocks[index].stack[-2].inplace = False
         rate = max(1, 16 // output_stride)
         for separable in body.blocks[-1].stack:
@@ -68,7 +68,7 @@ class XceptionBackbone(TimmBackbone):
         return body
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Feature maps by name of a normalized image (B, 3, H, W)."""
+        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
         body: Any = self.body
         tapped = _tapped(body)
         x, features = body.stem(image), []
@@ -77,7 +77,7 @@ class XceptionBackbone(TimmBackbone):
                 x, feature = _strided_block(block, x)
                 features.append(feature)
             elif self.rectified_shortcuts and block.shortcut is None and not block.no_skip:
-                x = block(F.relu(x))  # its first layer is a ReLU, and so the same
+                x = block(F.relu(x))  # the block begins with a ReLU: only its shortcut changes
             else:
                 x = block(x)
         return dict(zip(FEATURES, [*features, x], strict=True))
@@ -90,12 +90,12 @@ def build_xception_backbone(cfg: Any, input_shape: ShapeSpec) -> XceptionBackbon
 
 
 def _tapped(body: Any) -> list[int]:
-    """Indices of the blocks whose last convolution has a stride, or had one before dilation replaced it."""
+    """Indices of the blocks whose last convolution has a stride, or a dilation in its place."""
     return [int(name.split(".")[1]) for name in body.feature_info.module_name()[:-1]]
 
 
 def _strided_block(block: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute a block: its output, and its feature map before the last ReLU and convolution."""
+    """Compute a block's output, and its feature map before the last ReLU and convolution."""
     *first, relu, strided = block.stack
     feature = x
     for layer in first:

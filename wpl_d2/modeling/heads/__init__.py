@@ -1,7 +1,6 @@
 """Segmentation heads."""
 
 from .aux_head import AuxHead
-from .representation import RepresentationFork, representation_head
-from .sem_seg_head import EmbeddingDeepLabV3PlusHead
+from .sem_seg_head import EmbeddingDeepLabV3PlusHead, RepresentationFork, representation_head
 
 __all__ = ["AuxHead", "EmbeddingDeepLabV3PlusHead", "RepresentationFork", "representation_head"]

@@ -1,4 +1,4 @@
-"""An auxiliary classifier on an earlier feature map, which gives the backbone a second, shorter way to learn."""
+"""An auxiliary classifier on an earlier feature map, for a shorter path of gradients into the backbone."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..layers import resolve_norm
 
 
 class AuxHead(nn.Module):
-    """A 3x3 convolution, channel dropout and a classifier (PSPNet's auxiliary branch).
+    """PSPNet's auxiliary branch: a 3x3 convolution, channel dropout and a classifier.
 
-    As in U2PL and AEL the convolution has a bias, although a norm follows, and its initial weights are PyTorch's.
+    As in U2PL and AEL the convolution has a bias in spite of the norm that follows, and PyTorch's initial weights.
 
     Attributes:
         loss_weight: factor of its loss.
@@ -41,11 +41,11 @@ class AuxHead(nn.Module):
         Args:
             in_feature: name of the feature map.
             in_channels: its channels.
-            channels: width of the convolution.
+            channels: of the convolution's output.
             num_classes: of the segmentation.
-            norm: normalization of the convolution, as in Detectron2's `get_norm`.
-            dropout: probability of a channel to be dropped in training.
-            align_corners: of the bilinear resize of the logits.
+            norm: of the convolution, as for Detectron2's `get_norm`.
+            dropout: probability of dropping a channel in training.
+            align_corners: for the bilinear resize of the logits.
             loss_weight: factor of its loss.
         """
         super().__init__()
@@ -58,10 +58,10 @@ class AuxHead(nn.Module):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments that `cfg.MODEL.AUX_HEAD` stands for, with classes and resize of the segmentation head.
+        """Read MODEL.AUX_HEAD, and classes, norm and resize from MODEL.SEM_SEG_HEAD.
 
         Raises:
-            InputError: the backbone does not have the feature.
+            InputError: the backbone lacks the feature map.
         """
         aux, head = cfg.MODEL.AUX_HEAD, cfg.MODEL.SEM_SEG_HEAD
         if aux.IN_FEATURE not in input_shape:
@@ -81,12 +81,12 @@ class AuxHead(nn.Module):
         }
 
     def forward(self, features: dict[str, Tensor], size: Sequence[int], count: int | None = None) -> Tensor:
-        """Logits (count, num_classes, *size) of the first images.
+        """Compute logits (count, num_classes, *size).
 
         Args:
-            features: the backbone's, of as many images or more; all of them give the normalization its statistics.
+            features: the backbone's; all images enter the normalization's statistics.
             size: (H, W) of the logits.
-            count: None: all images.
+            count: how many of the first images get logits; None for all.
         """
         logits = self.layers(features[self.in_feature])[:count]
         return F.interpolate(logits, size=tuple(size), mode="bilinear", align_corners=self.align_corners)

@@ -1,4 +1,4 @@
-"""DeepLabv3+ that also returns the embedding its classifier sees."""
+"""DeepLabv3+ that also returns the embedding that its classifier reads, and a representation for contrastive losses."""
 
 from __future__ import annotations
 
@@ -8,30 +8,25 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.config import configurable
-from detectron2.layers import ASPP, Conv2d, ShapeSpec
+from detectron2.layers import ASPP, Conv2d, DepthwiseSeparableConv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.projects.deeplab import DeepLabV3PlusHead
 from torch import Tensor, nn
 
 from ...structures import SemSegOutput
-from ...utils.errors import check_name
 from ..layers import add_biases, conv_norm_relu, drop_channels, reset_convs, resolve_norm
-from .representation import RepresentationFork, representation_head
-
-_INITS = ("detectron2", "pytorch")
-_BIASED = ("project", "fuse")
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
-    """Detectron2's DeepLabv3+ decoder with a classifier of its own, exact about the size of its logits.
+    """Detectron2's DeepLabv3+ decoder with its own classifier, whose logits have exactly the size asked for.
 
     The embedding is the output of the last fuse convolution, after its normalization and ReLU, at the stride
     of the finest feature map: (B, CONVS_DIM, h, w).
 
-    With `align_corners`, `aspp_pool_norm` and the initial weights "pytorch" it is UniMatch's head; with biases of the
-    project convolutions too, AugSeg's; with biases of project and fuse convolutions, an `aspp_fuse_kernel` of 3 and a
-    `dropout` of 0.1, AEL's, and with a representation U2PL's.
+    The heads of the published methods: `align_corners`, `aspp_pool_norm` and `init` "pytorch" give UniMatch's; biased
+    project convolutions in addition, AugSeg's; biased project and fuse convolutions, `aspp_fuse_kernel` 3 and
+    `dropout` 0.1, AEL's; a representation in addition, U2PL's.
 
     Attributes:
         predictor: 1x1 convolution from the embedding to the logits.
@@ -56,20 +51,20 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         """Build decoder and classifier.
 
         Args:
-            input_shape: of the feature maps; that of the largest stride goes into ASPP, the others are skips.
+            input_shape: of the feature maps; the one of the largest stride goes into ASPP, the others are skips.
             num_classes: of the segmentation.
-            align_corners: of the bilinear resize of ASPP's output and of the logits.
-            aspp_pool_norm: whether ASPP's image pooling is normalized as its other branches are.
-            aspp_fuse_kernel: odd, kernel size of the convolution that fuses ASPP's branches.
-            dropout: probability of a channel to be dropped, in training, behind the convolution that fuses ASPP's
-                branches, between the fuse convolutions (but depthwise separable ones) and before the classifier.
-            representation_dim: length of the pixels' representation, parallel to the embedding; 0: there is none.
-            biased: which convolutions have a bias although a norm follows, which cancels it: "project", those of the
+            align_corners: for the bilinear resize of ASPP's output and of the logits.
+            aspp_pool_norm: whether ASPP's image pooling is normalized like its other branches.
+            aspp_fuse_kernel: odd kernel size of the convolution that fuses ASPP's branches.
+            dropout: probability of dropping a channel in training: after the convolution that fuses ASPP's branches,
+                between the fuse convolutions (unless depthwise separable) and before the classifier.
+            representation_dim: length of a pixel's representation, parallel to the embedding; 0 disables it.
+            biased: convolutions with a bias in spite of the norm that follows and cancels it: "project", those of the
                 skips, and "fuse", which includes the representation's.
-            init: "detectron2": Detectron2's initial weights; "pytorch": those that `nn.Conv2d` has by itself.
+            init: initial weights of "detectron2", or of "pytorch", that is of `nn.Conv2d`.
             decoder: the other arguments of `DeepLabV3PlusHead`.
         """
-        # The parent's classifier resizes by a factor (321 becomes 324): it builds the decoder alone.
+        # The parent's classifier resizes by a factor (321 becomes 324), so the parent builds the decoder only.
         super().__init__(input_shape, num_classes=None, **decoder)
         self.align_corners = align_corners
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
@@ -101,14 +96,10 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
     @classmethod
     def from_config(cls, cfg: Any, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
-        """The arguments that `cfg.MODEL.SEM_SEG_HEAD` stands for.
-
-        Raises:
-            InputError: NORM, BIASED_CONVS or INIT has a name that does not exist.
-        """
+        """The arguments of `__init__` by `cfg.MODEL.SEM_SEG_HEAD`."""
         cfg = cfg.clone()
         cfg.defrost()
-        # Else the parent ties ASPP's pooling to the crop and refuses crops that the stride does not divide.
+        # Otherwise the parent ties ASPP's pooling to the crop, and rejects crops that the stride does not divide.
         cfg.INPUT.CROP.ENABLED = False
         head = cfg.MODEL.SEM_SEG_HEAD
         head.NORM = resolve_norm(head.NORM, cfg.MODEL.DEVICE)
@@ -118,20 +109,20 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             "aspp_fuse_kernel": head.ASPP_FUSE_KERNEL,
             "dropout": head.DECODER_DROPOUT,
             "representation_dim": head.REPRESENTATION_DIM,
-            "biased": [check_name("MODEL.SEM_SEG_HEAD.BIASED_CONVS", name, _BIASED) for name in head.BIASED_CONVS],
-            "init": check_name("MODEL.SEM_SEG_HEAD.INIT", head.INIT, _INITS),
+            "biased": head.BIASED_CONVS,
+            "init": head.INIT,
         }
 
     def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> SemSegOutput:
         """Decode feature maps.
 
         Args:
-            features: of the backbone, by name.
-            size: (H, W) of the logits wanted, that is of the image.
+            features: the backbone's, by name.
+            size: (H, W) of the image, and so of the logits.
 
         Returns:
-            logits (B, num_classes, H, W), the embedding (B, CONVS_DIM, h, w) and, in training and if there is one,
-            the representation (B, representation_dim, h, w).
+            logits (B, num_classes, H, W), embedding (B, CONVS_DIM, h, w) and, in training only, the representation
+            (B, representation_dim, h, w) or None.
         """
         decoded = self.layers(features)
         embedding, representation = decoded if self.has_representation else (decoded, None)
@@ -139,7 +130,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         return SemSegOutput(logits, embedding, representation)
 
     def layers(self, features: dict[str, Tensor]) -> Any:
-        """What the last fuse convolution returns, as in the parent, whose resize never aligns corners."""
+        """Compute the output of the last fuse convolution, as the parent does, but with `align_corners`."""
         *finer, coarsest = self.in_features
         decoded = self.decoder[coarsest]["project_conv"](features[coarsest])
         for name in reversed(finer):
@@ -153,7 +144,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
 
 def _adapt_aspp(aspp: ASPP, norm: str, pool_norm: bool, kernel: int, dropout: float) -> None:
-    """Give Detectron2's ASPP, in place, what it has no arguments for: see `EmbeddingDeepLabV3PlusHead`."""
+    """Change Detectron2's ASPP, in place, where it has no arguments: see `EmbeddingDeepLabV3PlusHead`."""
     if pool_norm:
         pooling = aspp.convs[-1]
         pooling[1] = conv_norm_relu(pooling[1].in_channels, pooling[1].out_channels, 1, norm)
@@ -161,3 +152,51 @@ def _adapt_aspp(aspp: ASPP, norm: str, pool_norm: bool, kernel: int, dropout: fl
         aspp.project = conv_norm_relu(aspp.project.in_channels, aspp.project.out_channels, kernel, norm)
     if dropout:
         drop_channels(aspp.project, dropout)
+
+
+class RepresentationFork(nn.Module):
+    """Replaces a decoder's last fuse convolutions, and computes the representation (U2PL, section 3.2) beside them.
+
+    Detectron2's decoder returns whatever its last fuse convolution returns, so ASPP runs only once.
+    """
+
+    def __init__(self, fuse: nn.Module, representation: nn.Module) -> None:
+        """Wrap the fuse convolutions.
+
+        Args:
+            fuse: the replaced module.
+            representation: applied to the same input, in training only.
+        """
+        super().__init__()
+        self.fuse = fuse
+        self.representation = representation
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Fused features and representation of features (B, D, h, w); None for the latter in evaluation."""
+        return self.fuse(features), self.representation(features) if self.training else None
+
+
+def representation_head(
+    in_channels: int, channels: int, dim: int, norm: str, dropout: float = 0.0, separable: bool = False
+) -> nn.Sequential:
+    """Build U2PL's representation head: two 3x3 convolutions with normalization, ReLU and channel dropout, then a 1x1.
+
+    Args:
+        in_channels: of the input.
+        channels: of the 3x3 convolutions.
+        dim: length of a pixel's representation.
+        norm: as for Detectron2's `get_norm`.
+        dropout: probability of dropping a channel in training.
+        separable: whether the 3x3 convolutions are depthwise separable.
+    """
+    layers: list[nn.Module] = []
+    for width in (in_channels, channels):
+        layers.append(_separable(width, channels, norm) if separable else conv_norm_relu(width, channels, 3, norm))
+        if dropout:
+            layers.append(nn.Dropout2d(dropout))
+    return nn.Sequential(*layers, Conv2d(channels, dim, kernel_size=1))
+
+
+def _separable(in_channels: int, channels: int, norm: str) -> nn.Module:
+    kinds = {"norm1": norm, "activation1": F.relu, "norm2": norm, "activation2": F.relu}
+    return DepthwiseSeparableConv2d(in_channels, channels, kernel_size=3, padding=1, **kinds)

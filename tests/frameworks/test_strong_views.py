@@ -1,0 +1,52 @@
+import pytest
+import torch
+from helpers import AUGSEG, U2PL, UNIMATCH
+from steps import losses_of, make
+
+from wpl_d2 import build_framework
+from wpl_d2.data import UnlabeledMapper, build_train_loader
+
+FRAMEWORKS = {"AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+
+
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_views_made_on_the_device_are_those_of_the_loader(tree, name):
+    opts = [*FRAMEWORKS[name], "WEIGHTING.ENABLED", False]
+    by_loader, first = make(tree, *opts)
+    on_device, second = make(tree, *opts, "INPUT.STRONG.DEVICE", "model")
+    ours, theirs = by_loader.make_strong_views(first["unlabeled"]), on_device.make_strong_views(second["unlabeled"])
+    assert "strong" not in second["unlabeled"][0]
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype == torch.uint8
+    difference = (ours.int() - theirs.int()).abs().float()
+    assert difference.median() <= 1 and difference.mean() < 4  # equalized noise moves whole steps
+    for item, other in zip(first["unlabeled"], second["unlabeled"], strict=True):
+        assert torch.equal(item["image"], other["image"])
+    for loss, other in zip(losses_of(by_loader, first).values(), losses_of(on_device, second).values(), strict=True):
+        assert loss.item() == pytest.approx(other.item(), rel=0.2)
+
+
+def test_draws_do_not_depend_on_the_number_of_workers(tree):
+    opts = ["INPUT.STRONG.DEVICE", "model"]
+    found = []
+    for workers in (0, 2):
+        loader = build_train_loader(tree.cfg(*opts, "DATALOADER.NUM_WORKERS", workers))
+        items = [item for _ in range(3) for item in next(loader)["unlabeled"]]
+        found.append(
+            [[[(step.__name__, value) for step, value in view] for view in item["operations"]] for item in items]
+        )
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("where", "device", "on_device"),
+    [("auto", "cpu", False), ("auto", "cuda", True), ("cpu", "cuda", False), ("model", "cpu", True)],
+)
+def test_the_config_says_where(tree, where, device, on_device):
+    cfg = tree.cfg("INPUT.STRONG.DEVICE", where)
+    cfg.MODEL.DEVICE = device
+    assert UnlabeledMapper(cfg).on_device == on_device
+
+
+def test_an_unknown_place_is_named(tree):
+    with pytest.raises(ValueError, match=r"INPUT\.STRONG\.DEVICE.*gpu"):
+        build_framework(tree.cfg("INPUT.STRONG.DEVICE", "gpu"))

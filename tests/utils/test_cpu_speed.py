@@ -1,0 +1,74 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from wpl_d2.modeling import build_model
+from wpl_d2.utils.cpu_speed import speed_up_depthwise
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 5)])
+@pytest.mark.parametrize("kernel, dilation", [(5, 2), (3, 2), (3, 6)])
+def test_dilated_depthwise_is_the_same_function(kernel, dilation, size):
+    torch.manual_seed(0)
+    plain = nn.Conv2d(6, 6, kernel, padding=kernel // 2 * dilation, dilation=dilation, groups=6)
+    fast = copy.deepcopy(plain)
+    speed_up_depthwise(fast)
+    results = []
+    for conv in (plain, fast):
+        images = torch.linspace(-1, 1, 2 * 6 * size[0] * size[1]).view(2, 6, *size).requires_grad_()
+        output = conv(images)
+        output.square().sum().backward()
+        results.append((output, images.grad, conv.weight.grad, conv.bias.grad))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 0, "dilation": 2},
+        {"kernel_size": 3, "padding": "same", "dilation": 2},
+        {"kernel_size": 3, "padding": 2, "dilation": 2, "stride": 2},
+        {"kernel_size": (3, 1), "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": 2, "dilation": 2, "padding_mode": "reflect"},
+    ],
+)
+def test_other_depthwise_convolutions_are_left_as_they_are(options):
+    plain = nn.Conv2d(4, 8, groups=4, **options)
+    fast = copy.deepcopy(plain)
+    speed_up_depthwise(fast)
+    images = torch.rand(1, 4, 9, 9)
+    assert torch.equal(fast(images), plain(images))
+
+
+def test_training_is_in_float32_and_inference_in_the_type_asked_for():
+    conv = nn.Conv2d(4, 4, 3, groups=4)
+    speed_up_depthwise(conv)
+    images = torch.rand(1, 4, 5, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(images).dtype == torch.float32
+        with torch.no_grad():
+            assert conv(images).dtype == torch.bfloat16
+
+
+def test_a_copy_computes_with_its_own_weights():
+    conv = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=4)
+    speed_up_depthwise(conv)
+    copied = copy.deepcopy(conv)
+    nn.init.zeros_(copied.weight)
+    nn.init.zeros_(copied.bias)
+    images = torch.rand(1, 4, 5, 5)
+    assert conv(images).count_nonzero() and not copied(images).count_nonzero()
+    with torch.no_grad():
+        assert conv(images).count_nonzero() and not copied(images).count_nonzero()
+
+
+def test_a_built_model_keeps_channels_last(make_cfg):
+    model = build_model(make_cfg("MODEL.TIMM.NAME", "tf_efficientnet_lite0"))
+    features = model.encode(torch.rand(1, 3, 64, 64))
+    features["embedding"] = model.decode(features, (64, 64)).embedding
+    for feature in features.values():
+        assert feature.is_contiguous(memory_format=torch.channels_last)

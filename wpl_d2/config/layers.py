@@ -1,0 +1,108 @@
+"""Where the values of a config come from: YAML files, each over its `_BASE_`, and the command line over all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detectron2.config import CfgNode as CN
+
+from ..utils.errors import InputError
+from ..utils.files import read_yaml
+
+COMMAND_LINE = "overrides"
+IN_EPOCHS = {
+    "SOLVER.EPOCHS": "SOLVER.MAX_ITER",
+    "SOLVER.CHECKPOINT_EPOCHS": "SOLVER.CHECKPOINT_PERIOD",
+    "TEST.EVAL_EPOCHS": "TEST.EVAL_PERIOD",
+    "FRAMEWORK.BURN_IN_EPOCHS": "FRAMEWORK.BURN_IN",
+    "FRAMEWORK.EMA_COPY_EPOCHS": "FRAMEWORK.EMA_COPY_STEPS",
+}
+"""Keys that count epochs, and those that count the same in steps."""
+
+
+class Layer(NamedTuple):
+    """What one file, or the command line, sets; it stands over what earlier layers set.
+
+    Attributes:
+        source: the file's path, or `COMMAND_LINE`.
+        values: by key, such as "SOLVER.MAX_ITER".
+    """
+
+    source: str
+    values: Mapping[str, Any]
+
+
+def read_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
+    """What sets values, from the first `_BASE_` to the command line.
+
+    Args:
+        config_file: path of a YAML config; "" for none.
+        opts: keys and values in turn, as on the command line.
+
+    Raises:
+        InputError: a file is missing, is no YAML, has a tag that would run code or a key twice, or holds no keys.
+    """
+    files = _read_file(config_file) if config_file else []
+    return [*files, Layer(COMMAND_LINE, dict(zip(opts[::2], opts[1::2], strict=True)))]
+
+
+def layer_of(layers: Sequence[Layer], key: str) -> int:
+    """The index of the last layer that sets a key; -1 if none does."""
+    return max((index for index, layer in enumerate(layers) if key in layer.values), default=-1)
+
+
+def flatten(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys such as "SOLVER.MAX_ITER", and values, of mappings within mappings."""
+    for key, value in content.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def drop_overridden_epochs(cfg: CN, layers: Sequence[Layer]) -> None:
+    """Set keys that count epochs to 0, in place, where a later layer sets the same in steps.
+
+    Args:
+        cfg: with the values of all layers, not frozen.
+        layers: of `read_layers`.
+
+    Raises:
+        InputError: one layer sets both.
+    """
+    for epochs, steps in IN_EPOCHS.items():
+        in_epochs, in_steps = layer_of(layers, epochs), layer_of(layers, steps)
+        if in_epochs == in_steps >= 0 and value_of(cfg, epochs):
+            raise InputError(f"{layers[in_steps].source}: sets {epochs} and {steps}; leave out one of the two")
+        if in_epochs < in_steps:
+            cfg.merge_from_list([epochs, 0])
+
+
+def value_of(cfg: CN, key: str) -> Any:
+    """The value of a key such as "SOLVER.MAX_ITER"."""
+    value: Any = cfg
+    for part in key.split("."):
+        value = value[part]
+    return value
+
+
+def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
+    """A config file and, before it, what its `_BASE_` names; `above` are the files that stand on it."""
+    try:
+        content = read_yaml(Path(file), "configs/quickstart.yaml")
+    except OSError as error:
+        raise InputError(f"{file}: {error.strerror}; give a YAML file, see configs/") from error
+    if {"classes", "lists"} <= content.keys():
+        raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
+    bases = content.pop("_BASE_", [])
+    above = (*above, os.path.realpath(file))
+    layers = []
+    for base in bases if isinstance(bases, list) else [bases]:
+        path = os.path.join(os.path.dirname(file), os.path.expanduser(str(base)))
+        if os.path.realpath(path) in above:
+            raise InputError(f"{file}: its _BASE_ {base} stands on it in turn; leave out one of the two")
+        layers += _read_file(path, above)
+    return [*layers, Layer(os.path.normpath(file), dict(flatten(content)))]
