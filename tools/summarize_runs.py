@@ -98,7 +98,7 @@ def read_table(file: Path, study: str | None) -> Runs:
     with file.open(newline="") as opened:
         table = list(csv.DictReader(opened))
     if not table or not table[0].keys() >= _COLUMNS:
-        raise InputError(f"{file}: is no table of runs; its first line must name {', '.join(sorted(_COLUMNS))}")
+        raise InputError(f"{file}: is not a table of runs; its first line must name {', '.join(sorted(_COLUMNS))}")
     if study is not None:
         check_name("--study", study, sorted({row["study"] for row in table}))
     runs: Runs = defaultdict(lambda: defaultdict(dict))

@@ -52,10 +52,9 @@ def test_weights_and_the_burn_in_act_on_it(tree):
 
 def test_the_margin_of_probabilities_weighs_pseudo_labels(tree):
     framework, batch = make(tree, "WEIGHTING.KIND", ("probability_margin",))
-    first, second = (
-        probabilities(framework.teacher, framework.images(batch["unlabeled"], "image")).topk(2, 1)[0].unbind(1)
-    )
-    pseudo = framework.label(batch)
+    items = batch["unlabeled"]
+    pseudo = framework.make_pseudo_labels(items, framework.teacher_forward(items))
+    first, second = probabilities(framework.teacher, framework.images(items, "image")).topk(2, dim=1).values.unbind(1)
     torch.testing.assert_close(pseudo.weight[pseudo.valid], (first - second)[pseudo.valid])
 
 

@@ -120,7 +120,9 @@ class BoxAgreement:
 
 
 def best_scores(labels: Tensor, detections: Detections) -> Tensor:
-    """For each pixel the best score of a box of its own class that covers its centre.
+    """For each pixel of an image the best score of a box of its own class that covers its center.
+
+    `best_boxes` finds the same without waiting for the device, as training must; this is far faster on a CPU.
 
     Args:
         labels: (H, W) int64 class ids.
