@@ -1,8 +1,8 @@
-"""What is computed of files once and kept: arrays in `$WPL_D2_CACHE`, by default `~/.cache/wpl_d2`.
+"""A cache of arrays that were computed from files, in `$WPL_D2_CACHE`, by default `~/.cache/wpl_d2`.
 
-One rule for all of it: what is kept goes by everything that it was computed from, with the size and time of change of
-each file, so that nothing is found of a file that has changed. Files are whole or absent. Where the disk takes none, a
-warning says so, and arrays are computed each time.
+Arrays are stored under a key of all that they were computed from, with the size and time of change of each file, so
+that nothing is found for a file that has changed. Files are whole or absent. A disk that refuses them is a warning, and
+arrays are computed each time.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 def cache_file(name: str) -> Path:
-    """Where the arrays of that name are, or would be."""
+    """The path of a file of the cache, whether it is there or not."""
     return Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser() / name
 
 
 def file_state(path: str) -> tuple[str, int, int]:
-    """What tells that a file is still the same: its path, its size and its time of change in nanoseconds.
+    """A file's absolute path, its size in bytes and its time of change in nanoseconds; -1 where there is no such file.
 
-    Size and time are -1 where there is no such file.
+    As long as they stay the same, what was computed from the file is still valid.
     """
     path = os.path.abspath(path)
     try:
@@ -46,7 +46,7 @@ def file_state(path: str) -> tuple[str, int, int]:
 
 
 def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """The arrays in a file; None where it is missing or damaged, so that they are to be computed anew."""
+    """The arrays in a file; None if it is missing or damaged, so that they must be computed anew."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
@@ -55,18 +55,27 @@ def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | Non
 
 
 def store_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a file that is whole or absent; where none can be written, a warning says so."""
+    """As `write_arrays`; a disk that refuses the file is a warning, not an error."""
+    try:
+        write_arrays(file, arrays)
+    except UnwritableError as error:
+        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then it is computed anew", error)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into an .npz file, compressed; it is whole or absent, and its folder is made where it is missing.
+
+    Raises:
+        UnwritableError: the disk refuses it.
+    """
 
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as stream:  # given a name, NumPy would add its own ending
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
-    try:
-        with clear_write_errors(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, write)
-    except UnwritableError as error:
-        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then it is computed anew", error)
+    with clear_write_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, write)
 
 
 class ArrayCache:
