@@ -147,6 +147,8 @@ def build_on_meta(cfg):
         return build_framework(cfg)
 
 
+# For tests that compare with its published weights or layers, or that need predictions of several classes at once.
+RESNET18 = ["MODEL.TIMM.NAME", "resnet18"]
 # A model and a schedule that a test can afford: a backbone of 0.4 M weights, small crops, detector and weighting on.
 SMALL = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "test_resnet"),

@@ -6,7 +6,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.engine import DefaultPredictor
 from detectron2.utils.events import EventStorage
-from helpers import SMALL, SMALL_DETECTOR, SMALL_FPN
+from helpers import RESNET18, SMALL, SMALL_DETECTOR, SMALL_FPN
 
 from wpl_d2 import build_framework
 from wpl_d2.checkpoint import load_checkpoint, load_framework, load_model
@@ -105,7 +105,7 @@ def test_weights_that_lack_something_are_refused(tree, tmp_path):
 def test_a_backbones_weights_go_below_the_pyramid(tree, tmp_path):
     reference = timm.create_model("resnet18", pretrained=False)
     torch.save(reference.state_dict(), tmp_path / "resnet18.pth")
-    student = build_framework(tree.cfg(*SMALL, *SMALL_FPN)).student
+    student = build_framework(tree.cfg(*SMALL, *SMALL_FPN, *RESNET18)).student
     load_backbone_weights(student.backbone, str(tmp_path / "resnet18.pth"))
     own = student.backbone.bottom_up.body.state_dict()
     assert len(own) > 100

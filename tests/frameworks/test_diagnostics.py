@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, build_on_meta
+from helpers import AEL, AUGSEG, RESNET18, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, build_on_meta
 from steps import fill_bank, losses_of, make
 
 from wpl_d2 import build_framework
@@ -131,7 +131,7 @@ def test_nothing_is_told_of_what_works(tree, name):
 
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_the_scalars_are_the_shares_of_valid_pixels(tree, name):
-    framework, batch = make(tree, *FRAMEWORKS[name], "FRAMEWORK.THRESHOLD", 0.4)
+    framework, batch = make(tree, *FRAMEWORKS[name], *RESNET18, "FRAMEWORK.THRESHOLD", 0.4)
     for item in batch["unlabeled"]:
         item["valid"][:, 40:] = False
     start = copy.deepcopy(framework.state_dict())

@@ -1,7 +1,7 @@
 """Mended pseudo-labels in a framework's step, and configs in which nothing could mend them."""
 
 import pytest
-from helpers import SMALL
+from helpers import RESNET18, SMALL
 from steps import losses_of, make
 
 import wpl_d2
@@ -10,8 +10,8 @@ from wpl_d2.utils.errors import InputError
 
 @pytest.mark.parametrize("name", ["component_vote", "tta", "prototype"])
 def test_the_student_learns_the_mended_labels(tree, name):
-    framework, batch = make(tree, "PSEUDO_LABEL.REFINE", name)
-    plain, _ = make(tree)
+    framework, batch = make(tree, *RESNET18, "PSEUDO_LABEL.REFINE", name)
+    plain, _ = make(tree, *RESNET18)
     losses_of(framework, batch)
     losses_of(plain, batch)
     mended, labels = (model.last_step.pseudo_labels.labels for model in (framework, plain))

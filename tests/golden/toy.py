@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from helpers import SMALL
+from helpers import RESNET18, SMALL
 
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
@@ -17,7 +17,7 @@ BOXES = ((4.0, 2.0, 40.0, 46.0, 0, 0.9), (10.0, 6.0, 60.0, 40.0, 1, 0.8), (0.0, 
 
 def toy_framework(*opts):
     cfg = get_cfg()
-    cfg.merge_from_list([*SMALL, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", CLASSES, *opts])
+    cfg.merge_from_list([*SMALL, *RESNET18, "MODEL.SEM_SEG_HEAD.NUM_CLASSES", CLASSES, *opts])
     framework = build_framework(cfg)
     # The layout of the kept figures: another one rounds otherwise, and by the fifth step a pixel has another label.
     framework.to(memory_format=torch.contiguous_format)

@@ -283,7 +283,7 @@ def test_what_is_no_dict_of_numbers_is_refused(tmp_path, content, message):
 @pytest.mark.parametrize("array", [np.ones(2, complex), np.ones(2, np.longdouble), np.array(["a"])], ids=str)
 def test_arrays_that_pytorch_does_not_have_are_refused(tmp_path, array):
     (tmp_path / "odd.pkl").write_bytes(pickle.dumps({"a": array}))
-    with pytest.raises(InputError, match=r"odd.pkl: a is (no array for PyTorch|a ndarray, not a tensor)"):
+    with pytest.raises(InputError, match=r"odd.pkl: a is (not an array for PyTorch|a ndarray, not a tensor)"):
         read_weights(str(tmp_path / "odd.pkl"))
 
 

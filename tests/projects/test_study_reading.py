@@ -170,7 +170,7 @@ def test_a_study_stands_on_another(study_of, tmp_path):
     (tmp_path / "round.yaml").write_text("_BASE_: second.yaml\n")
     for base in ("second.yaml", "third.yaml", "round.yaml", 5):
         (tmp_path / "second.yaml").write_text(f"_BASE_: {base}\n")
-        with pytest.raises(InputError, match=r"\.yaml: _BASE_: .*(no other study|not text)"):
+        with pytest.raises(InputError, match=r"\.yaml: _BASE_: .*(not another study|not text)"):
             load_study(tmp_path / "second.yaml")
 
 
