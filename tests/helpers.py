@@ -147,9 +147,9 @@ def build_on_meta(cfg):
         return build_framework(cfg)
 
 
-# A model and a schedule that a test can afford: resnet18, small crops, detector and weighting on.
+# A model and a schedule that a test can afford: a backbone of 0.4 M weights, small crops, detector and weighting on.
 SMALL = [
-    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
+    *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "test_resnet"),
     *("MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", True, "INPUT.CROP_SIZE", (48, 64)),
     *("WEIGHTING.ENABLED", True, "WEIGHTING.MIN_COUNT", 2, "WEIGHTING.LABELED_CONF", 0.2),
     *("FRAMEWORK.THRESHOLD", 0.2, "FRAMEWORK.CUTMIX.PROB", 1.0, "TEST.EVAL_PERIOD", 0),

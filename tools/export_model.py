@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Export a model: `tools/export_model.py --weights CHECKPOINT --format onnx --output model.onnx`.
 
-The file takes RGB images of any size as floats in 0..255 and gives logits of the same size. It is read again and
-compared with the model on real images: those of --images, or of the training's data set. If it differs it is not kept.
+The file maps RGB images of any size, as floats in 0..255, to logits of the same size. It is read back and compared with
+the model on real images: those of --images, or of the training's data set. A file that differs is not kept.
 """
 
 from __future__ import annotations

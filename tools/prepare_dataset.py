@@ -1,10 +1,10 @@
 #!/usr/bin/env python
 """Prepare PASCAL VOC, Cityscapes, COCO or VOC animals: masks from the unpacked archives, published splits, new splits.
 
-VOC animals has its photos and masks from the VOC2012/ beside it, and brings its lists.
+VOC animals is made from the VOC2012/ beside it, and comes with its own lists.
 
-What is there is kept, so an interrupted run is simply started again. Only split lists are ever downloaded; the message
-about a missing archive says where it is had. The exit status is 1 if something must be mended.
+Existing files are kept, so an interrupted run can simply be repeated. Nothing but split lists is downloaded; messages
+about missing archives say where to get them. The exit status is 1 if there are problems.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from pathlib import Path
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import (
     BENCHMARKS,
-    complete_unlabeled,
-    drop_leftovers,
+    drop_system_files,
     import_lists,
     list_file,
     lists_table,
     new_split,
     parse_fraction,
     prepare_images,
+    write_unlabeled_lists,
 )
 from wpl_d2.utils.command_line import positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
@@ -36,14 +36,14 @@ def main() -> int:
     root = args.root or load_description(benchmark.description).root
     fraction = parse_fraction(args.fraction) if args.fraction else None
     problems: list[str] = []
-    for text in drop_leftovers(root):
+    for text in drop_system_files(root):
         print(f"mended: {text}")
     if args.splits:
         imported, problems = import_lists(benchmark, root, args.splits)
         for item in imported:
             print(f"{item.file}: {item.name}, {'byte for byte' if item.exact else 'the same images'} as published")
     prepared = prepare_images(benchmark, load_description(benchmark.description, root), args.workers)
-    problems += prepared.problems + complete_unlabeled(benchmark, root)
+    problems += prepared.problems + write_unlabeled_lists(benchmark, root)
     if fraction:
         description = load_description(benchmark.description, root)
         try:
@@ -74,7 +74,7 @@ def _parse() -> argparse.Namespace:
     if args.balanced and not args.fraction:
         parser.error("--balanced is for --fraction")
     if args.root and args.root.exists() and not args.root.is_dir():
-        parser.error(f"--root: {args.root} is no folder")
+        parser.error(f"--root: {args.root} is not a folder")
     return args
 
 

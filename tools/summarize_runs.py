@@ -82,7 +82,7 @@ def read_table(file: Path, study: str | None) -> Runs:
     with file.open(newline="") as opened:
         table = list(csv.DictReader(opened))
     if not table or not table[0].keys() >= _COLUMNS:
-        raise InputError(f"{file}: is no table of runs; its first line must name {', '.join(sorted(_COLUMNS))}")
+        raise InputError(f"{file}: is not a table of runs; its first line must name {', '.join(sorted(_COLUMNS))}")
     studies = sorted({row["study"] for row in table})
     if study is None and len(studies) > 1:
         raise InputError(f"--study: is missing; {file} has {', '.join(studies)}")

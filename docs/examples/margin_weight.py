@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from wpl_d2.weighting import SCORE_REGISTRY, Evidence, Score
-from wpl_d2.weighting.scores import Memory
+from wpl_d2.weighting.evidence import Memory
 
 
 @SCORE_REGISTRY.register()

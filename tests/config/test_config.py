@@ -80,6 +80,8 @@ WRONG = [
     ("SOLVER.MAX_ITER", "0", "SOLVER.MAX_ITER: 0 is out of its range; give a whole number, 1 or more"),
     ("FRAMEWORK.BURN_IN", "-1", "FRAMEWORK.BURN_IN: -1 is out of its range; give a whole number, 0 or more"),
     ("DATALOADER.NUM_WORKERS", "-1", "DATALOADER.NUM_WORKERS: -1 is out of its range; give a whole number, 0 or more"),
+    ("DATALOADER.CACHE", "rma", "DATALOADER.CACHE: 'rma' is not known; did you mean ram"),
+    ("DATALOADER.CACHE_GB", "0", "DATALOADER.CACHE_GB: 0.0 is out of its range; give a number above 0"),
     ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norms", "CLIP_TYPE: 'norms' is not known; did you mean norm"),
     (
         "SOLVER.CHECKPOINTS_TO_KEEP",
@@ -133,6 +135,25 @@ def test_what_does_not_fit_is_refused_in_words(key, given, message):
         load_cfg("", [key, given])
 
 
+ALONE = ["MODEL.META_ARCHITECTURE", "FPNDetector", "MODEL.DETECTOR.MODE", "alone", "MODEL.BACKBONE.OUTPUT_STRIDE", "32"]
+CONTRADICTIONS = [
+    ([*ALONE, "TEST.PSEUDO_LABELS", "('a',)"], "TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty"),
+    (["RPPI.ENABLED", "True"], "RPPI.ENABLED: there is no detector to agree with; set MODEL.DETECTOR.MODE"),
+    (["WEIGHTING.ENABLED", "True", "WEIGHTING.LABELED_CONF", "1"], "WEIGHTING.LABELED_CONF: no confidence is above 1,"),
+    (["WEIGHTING.ENABLED", "True", "WEIGHTING.MIN_COUNT", "300"], "never holds 300 embeddings of a class; .* most 256"),
+    (
+        ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.DTYPE", "float16"],
+        "SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16",
+    ),
+]
+
+
+@pytest.mark.parametrize(("opts", "message"), CONTRADICTIONS)
+def test_keys_that_contradict_each_other_name_the_mend(opts, message):
+    with pytest.raises(InputError, match=pattern(message)):
+        load_cfg("", opts)
+
+
 @pytest.mark.parametrize(("value", "key"), [(321, "INPUT.CROP_SIZE"), ("1", "SOLVER.MAX_ITER"), (3, "INPUT.RESIZE")])
 def test_values_of_another_type_that_code_sets_are_refused_too(value, key):
     cfg = get_cfg()
@@ -164,7 +185,7 @@ FILES = [
     ("- a\n- b\n", "config.yaml: is not a mapping of keys to values; see configs/quickstart.yaml"),
     ("", "config.yaml: is not a mapping of keys to values"),
     ("_BASE_: nowhere.yaml\n", "nowhere.yaml: No such file"),
-    ("_BASE_: config.yaml\n", "config.yaml: its _BASE_ config.yaml stands on it in turn"),
+    ("_BASE_: config.yaml\n", "config.yaml: its _BASE_ config.yaml has it as _BASE_ in turn"),
     ("_BASE_: list.yaml\nSEED: 1\n", "list.yaml: is not a mapping"),
     ("SEED: !!python/object/apply:os.getcwd []\n", "without YAML tags, which can run code"),
     ("OUTPUT_DIR: 2024\n", "config.yaml: OUTPUT_DIR cannot be 2024 of type int; give it text, in quotes: '2024'"),
@@ -201,7 +222,7 @@ def test_a_key_that_is_given_twice_is_refused_in_bases_too(tmp_path):
 
 def test_a_missing_file_a_folder_and_a_checkpoint_are_no_configs(tmp_path):
     (tmp_path / "model.pth").write_bytes(b"PK\x03\x04\xff\xfe\x00")
-    for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is no text in UTF-8")):
+    for name, message in (("none.yaml", "No such file"), ("", "Is a directory"), ("model.pth", "is not UTF-8 text")):
         with pytest.raises(InputError, match=message):
             load_cfg(str(tmp_path / name))
 

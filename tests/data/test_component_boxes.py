@@ -75,8 +75,8 @@ def test_boxes_are_computed_once_and_anew_when_a_mask_changes(tree, monkeypatch)
     assert "boxes" not in records[0]
 
     reads = []
-    read_mask = boxes.read_mask
-    monkeypatch.setattr(boxes, "read_mask", lambda *args: reads.append(args) or read_mask(*args))
+    read = boxes.read_record_mask
+    monkeypatch.setattr(boxes, "read_record_mask", lambda record: reads.append(record) or read(record))
     again = attach_component_boxes(records, (2, 1), 90)
     assert not reads
     assert all(np.array_equal(a["boxes"], b["boxes"]) for a, b in zip(first, again, strict=True))
@@ -105,6 +105,6 @@ def test_a_damaged_or_unwritable_cache_is_no_obstacle(tree, monkeypatch, caplog)
     for place in range(0, len(content), 7):  # some reader fails on it, or it does not matter
         stored.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         assert np.array_equal(attach_component_boxes(records, (1,), 90)[0]["boxes"], expected)
-    monkeypatch.setenv("WPL_D2_CACHE", str(tree.mask("labeled0")))  # a file is no folder
+    monkeypatch.setenv("WPL_D2_CACHE", str(tree.mask("labeled0")))  # a file is not a folder
     assert np.array_equal(attach_component_boxes(records, (1,), 90)[0]["boxes"], expected)
     assert "set WPL_D2_CACHE" in caplog.text

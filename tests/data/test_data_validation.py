@@ -157,7 +157,7 @@ def test_an_id_with_a_space_is_told_and_taken_before_a_tab(tree):
     text = (tree.root / "unlabeled.txt").read_text()
     add_to(tree, "unlabeled", "im 11")
     with pytest.raises(
-        ValueError, match=r"unlabeled\.txt, line 6: 'im 11' is no image 'im' and its mask '11'; write a"
+        ValueError, match=r"unlabeled\.txt, line 6: 'im 11' is not an image 'im' and its mask '11'; write a"
     ):
         check_training_data(tree.cfg())
     (tree.root / "unlabeled.txt").write_text(f"{text}\nim 11\t\n")

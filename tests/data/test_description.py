@@ -89,7 +89,7 @@ def test_the_same_lists_of_another_root_are_another_data_set(tree):
         ({"classes": "a"}, "'classes': 'a' is not a list"),
         ({"classes": ["box", "box"]}, "'classes' has a name twice"),
         ({"classes": [f"c{i}" for i in range(256)], "objects": []}, "'classes' has 256 names; give 1 to 255"),
-        ({"objects": ["bal"]}, "the object 'bal' is no class; did you mean ball"),
+        ({"objects": ["bal"]}, "the object 'bal' is not a class; did you mean ball"),
         ({"objects": ["ball", "ball"]}, "'objects' has a name twice"),
         ({"ignore": 1}, "'ignore' is 1, a class id"),
         ({"ignore": "void"}, "'ignore': 'void' is not an integer"),
@@ -114,7 +114,7 @@ def test_a_wrong_description_is_refused_in_words(tree, changes, message):
         ("name: !!python/object/apply:os.system ['true']", "python/object/apply:os.system"),
         ("name: [", "is not YAML"),
         ("- a", "is not a mapping"),
-        ("name: \xe9", "is no text in UTF-8 .*; save it as UTF-8"),
+        ("name: \xe9", "is not UTF-8 text .*; save it as UTF-8"),
     ],
 )
 def test_unsafe_or_broken_yaml_is_refused(tree, text, message):
@@ -159,7 +159,7 @@ def test_a_description_in_place_of_another_says_which_lists_it_has_and_which_key
     cfg.merge_from_list(["DATASETS.TRAIN", ("digits_labeled",), "DATASETS.UNLABELED", ("digits_unlabeled",)])
     with pytest.raises(InputError) as error:
         setup_datasets(cfg)
-    assert str(error.value).startswith("DATASETS.TRAIN: 'digits_labeled' is no list")
+    assert str(error.value).startswith("DATASETS.TRAIN: 'digits_labeled' is not a list")
     assert "; set DATASETS.TRAIN, DATASETS.UNLABELED to some of the lists that there are: " in str(error.value)
     for name in ("labeled", "unlabeled", "val"):
         assert f"{tree.name}_{name}" in str(error.value)
@@ -170,7 +170,9 @@ def test_a_list_without_a_description_says_that_it_is_missing(monkeypatch):
     monkeypatch.setattr(setup, "DatasetCatalog", {"coco_2017_val": DatasetCatalog["coco_2017_val"]})
     cfg = get_cfg()
     cfg.DATASETS.TRAIN = ("fields_labeled",)
-    with pytest.raises(InputError, match=r"DATASETS.TRAIN: 'fields_labeled' is no list .* set DATASETS.DESCRIPTION to"):
+    with pytest.raises(
+        InputError, match=r"DATASETS.TRAIN: 'fields_labeled' is not a list .* set DATASETS.DESCRIPTION to"
+    ):
         setup_datasets(cfg)
     cfg.DATASETS.TRAIN = ("coco_2017_val",)  # Detectron2's own may be used
     setup_datasets(cfg)

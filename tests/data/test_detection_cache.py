@@ -74,7 +74,7 @@ def test_a_changed_bit_is_found_wherever_it_matters(tmp_path):
         try:
             loaded = DetectionCache.load(path)
         except InputError as error:
-            refused += "is no file of boxes" in str(error)
+            refused += "is not a file of boxes" in str(error)
         else:
             assert_same(loaded, images)
     assert refused > 50
@@ -103,7 +103,7 @@ def test_arrays_that_do_not_go_together_are_refused(tmp_path, changes):
     with np.load(path) as stored:
         arrays = dict(stored)
     np.savez(path, **{**arrays, **changes})
-    with pytest.raises(InputError, match=r"boxes\.npz: is no file of boxes; make it anew"):
+    with pytest.raises(InputError, match=r"boxes\.npz: is not a file of boxes; make it anew"):
         DetectionCache.load(path)
 
 

@@ -62,7 +62,7 @@ def test_masks_of_0_and_255_are_refused(tree, classes, mend, verify):
 def test_another_void_value_does_not_make_a_class_of_255(tree):
     draw(tree, ("labeled", "val"), black_and_white)
     tree.describe(ignore=254)
-    with pytest.raises(InputError, match=r"labeled0\.png: holds 255, which is no class id, and 'ignore' .* is 254"):
+    with pytest.raises(InputError, match=r"labeled0\.png: holds 255, which is not a class id, and 'ignore' .* is 254"):
         check_training_data(tree.cfg())
 
 

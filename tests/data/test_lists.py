@@ -104,7 +104,7 @@ def test_blank_lines_windows_ends_and_a_missing_newline(tmp_path):
 def test_a_list_in_another_encoding_is_named(tmp_path, encoding):
     file = tmp_path / "list.txt"
     file.write_text("a\n\xe9\n", encoding=encoding)
-    with pytest.raises(ValueError, match=r"list\.txt: is no text in UTF-8.*; save it as UTF-8"):
+    with pytest.raises(ValueError, match=r"list\.txt: is not UTF-8 text.*; save it as UTF-8"):
         read_list(file, *VOC)
 
 

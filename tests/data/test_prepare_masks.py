@@ -10,7 +10,7 @@ from pycocotools.coco import COCO as CocoApi
 from scipy.io import savemat
 
 from wpl_d2.data import load_description, read_mask
-from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, drop_leftovers, prepare_images
+from wpl_d2.data.preparation import BENCHMARKS, drop_system_files, prepare_images, write_unlabeled_lists
 from wpl_d2.data.preparation.benchmark import read_ids
 from wpl_d2.utils.files import is_system_file, replace_file
 
@@ -110,8 +110,8 @@ def test_ready_masks_of_others_do_without_sbd(tmp_path):
     ("mat", "message"),
     [
         ({"GTcls": {"Segmentation": filled(21)}}, "holds ids above 20"),
-        ({"GTinst": {"Segmentation": filled(1)}}, "is no SBD mask"),
-        (b"broken", "is no SBD mask"),
+        ({"GTinst": {"Segmentation": filled(1)}}, "is not an SBD mask"),
+        (b"broken", "is not an SBD mask"),
     ],
 )
 def test_wrong_sbd_masks_are_named_and_the_others_made(tmp_path, mat, message):
@@ -133,7 +133,7 @@ def test_vocs_own_masks_are_never_replaced(tmp_path):
     write(file, np.zeros((4, 6, 3)))
     colours = file.read_bytes()
     (problem,) = prepare("voc", tmp_path).problems
-    assert problem.startswith(f"{file}: is missing, broken or a colour image; unpack")
+    assert problem.startswith(f"{file}: is missing, broken or a color image; unpack")
     assert file.read_bytes() == colours
 
 
@@ -251,14 +251,14 @@ def test_a_list_that_names_leftovers_is_mended(tmp_path, leftover):
     file.write_text(f"{leftover}\n{good['train.txt']}")
     (tmp_path / "splits/mine_labeled.txt").write_text(f"{OWN_TRAIN}\n{leftover} {leftover}\n")
     (tmp_path / "splits/._train.txt").write_bytes(b"\0\5\x16\7")
-    told = drop_leftovers(tmp_path)
+    told = drop_system_files(tmp_path)
     assert [text.partition(":")[0] for text in told] == [
         str(tmp_path / f"splits/{n}.txt") for n in ("mine_labeled", "train")
     ]
-    assert f"named 1 files that are no images, such as {leftover}" in told[1]
-    assert drop_leftovers(tmp_path) == []
+    assert f"named 1 files that are not images, such as {leftover}" in told[1]
+    assert drop_system_files(tmp_path) == []
     done = prepare("voc", tmp_path)
-    assert done.problems == [] and complete_unlabeled(VOC, tmp_path) == []
+    assert done.problems == [] and write_unlabeled_lists(VOC, tmp_path) == []
     (tmp_path / "splits/._train.txt").unlink()
     assert lists(tmp_path) == {
         **good,
@@ -392,7 +392,7 @@ def test_wrong_coco_annotations_are_named(tmp_path):
     (problem,) = prepare("coco", tmp_path).problems
     assert problem.startswith("image 8: has a broken annotation (KeyError(12))")
     (tmp_path / "annotations/instances_val2017.json").write_text("{")
-    assert any("instances_val2017.json: is no COCO annotation file" in p for p in prepare("coco", tmp_path).problems)
+    assert any("instances_val2017.json: is not a COCO annotation file" in p for p in prepare("coco", tmp_path).problems)
 
 
 def test_real_coco_annotations(shared, tmp_path):

@@ -6,7 +6,7 @@ from PIL import Image
 
 from wpl_d2.data import load_description
 from wpl_d2.data.preparation import BENCHMARKS, new_split, parse_fraction
-from wpl_d2.data.preparation.fraction import draw_balanced, draw_showing, in_random_order
+from wpl_d2.data.preparation.fraction import choose_balanced, choose_showing, shuffle_by_hash
 from wpl_d2.data.preparation.splits import read_list_keys
 
 VOC = BENCHMARKS["voc"]
@@ -42,8 +42,8 @@ def test_a_new_split_is_a_partition_of_the_published_proportions(root):
 
 
 def test_the_choice_is_the_same_for_ever_and_nested(root):
-    assert in_random_order(["a", "b", "c", "d", "e"], 0) == ["e", "b", "a", "c", "d"]
-    assert in_random_order(["c", "e"], 0) == ["e", "c"]
+    assert shuffle_by_hash(["a", "b", "c", "d", "e"], 0) == ["e", "b", "a", "c", "d"]
+    assert shuffle_by_hash(["c", "e"], 0) == ["e", "c"]
     assert make(root)[1:] == make(root)[1:]
     assert make(root)[1] < make(root, "1/4")[1]
     assert make(root)[1] != make(root, seed=1)[1]
@@ -84,10 +84,10 @@ def test_a_balanced_split_shows_the_rare_class(root):
 def test_balanced_choice_evens_out_the_classes():
     classes = {f"a{i:02d}": frozenset({0, 1}) for i in range(90)} | {f"b{i}": frozenset({0, 2}) for i in range(6)}
     classes |= {f"c{i}": frozenset({3}) for i in range(2)}
-    chosen = draw_balanced(classes, 12, seed=0)
+    chosen = choose_balanced(classes, 12, seed=0)
     assert sorted(key[0] for key in chosen) == ["a"] * 5 + ["b"] * 5 + ["c"] * 2
-    assert draw_balanced(classes, 12, seed=1) != chosen
-    everything = draw_balanced({**classes, "empty": frozenset()}, 99, seed=0)
+    assert choose_balanced(classes, 12, seed=1) != chosen
+    everything = choose_balanced({**classes, "empty": frozenset()}, 99, seed=0)
     assert len(everything) == len(set(everything)) == 99
 
 
@@ -98,16 +98,16 @@ def test_a_random_choice_shows_what_it_must(count, share, least):
     """Class 1 is in a quarter of the images, class 2 in every eighth, class 3 in none."""
     classes = {f"{i:02d}": frozenset({0} | {c for c, every in ((1, 4), (2, 8)) if i % every == 0}) for i in range(80)}
     wanted = (0, 1) if least > 4 else (0, 1, 2)
-    choices = {seed: draw_showing(classes, count, seed, wanted, Fraction(share)) for seed in range(20)}
+    choices = {seed: choose_showing(classes, count, seed, wanted, Fraction(share)) for seed in range(20)}
     for seed, chosen in choices.items():
         assert len(chosen) == len(set(chosen)) == count
         assert min(sum(c in classes[key] for key in chosen) for c in wanted) >= least
-        assert chosen == draw_showing(classes, count, seed, wanted, Fraction(share))
+        assert chosen == choose_showing(classes, count, seed, wanted, Fraction(share))
     assert len({frozenset(chosen) for chosen in choices.values()}) == 20
     # Nothing but the condition is asked for: without one it is the first random order.
-    assert draw_showing(classes, count, 3, wanted, Fraction(0)) == in_random_order(classes, "3.0")[:count]
+    assert choose_showing(classes, count, 3, wanted, Fraction(0)) == shuffle_by_hash(classes, "3.0")[:count]
     with pytest.raises(ValueError, match=rf"--fraction: in none of 1000 draws of {count} images {share} of them show"):
-        draw_showing(classes, count, 0, (3,), Fraction(share))
+        choose_showing(classes, count, 0, (3,), Fraction(share))
 
 
 @pytest.mark.parametrize("text", ["0", "1", "3/2", "a", "1/0", "-1/2"])

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from wpl_d2.data import load_description
-from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, import_lists, published_lists
-from wpl_d2.data.preparation.splits import digest_of, read_list_keys
+from wpl_d2.data.preparation import BENCHMARKS, import_lists, published_lists, write_unlabeled_lists
+from wpl_d2.data.preparation.splits import keys_digest, read_list_keys
 
 VOC, CITYSCAPES, COCO = (BENCHMARKS[name] for name in ("voc", "cityscapes", "coco"))
 
@@ -25,14 +25,14 @@ def test_every_published_list_is_imported_and_its_split_completed(shared, tmp_pa
     imported, unknown = import_lists(benchmark, tmp_path, str(shared / "splits" / folder))
     assert (len(imported), unknown) == (count, [])
     assert all(item.exact for item in imported)
-    problems = complete_unlabeled(benchmark, tmp_path)
+    problems = write_unlabeled_lists(benchmark, tmp_path)
     description = load_description(benchmark.description, tmp_path)
     for name, known in published_lists(benchmark.name).items():
         file = tmp_path / f"splits/{name}.txt"
         if file.exists():
             keys = [record["image_id"] for record in description.records(name)]
             assert len(keys) == len(set(keys)) == known.images
-            assert digest_of(read(benchmark, tmp_path, name)) == known.digest
+            assert keys_digest(read(benchmark, tmp_path, name)) == known.digest
     labeled = [item.name for item in imported if item.name.endswith("_labeled")]
     rest = [tmp_path / "splits" / f"{name.replace('labeled', 'unlabeled')}.txt" for name in labeled]
     if benchmark is COCO:
@@ -45,7 +45,7 @@ def test_every_published_list_is_imported_and_its_split_completed(shared, tmp_pa
 
 def test_labeled_and_unlabeled_are_the_training_list(shared, tmp_path):
     import_lists(VOC, tmp_path, str(shared / "splits"))
-    complete_unlabeled(VOC, tmp_path)
+    write_unlabeled_lists(VOC, tmp_path)
     train = read(VOC, tmp_path, "train")
     assert len(train) == 10582
     for split in load_description(VOC.description).splits:
@@ -104,7 +104,7 @@ def test_a_changed_list_below_another_path_is_named(source, shared, tmp_path):
     (source / "notes.txt").write_text("nothing of this\n")
     imported, (problem,) = import_lists(VOC, tmp_path, str(source))
     assert [item.name for item in imported] == ["92_labeled"]
-    assert problem.startswith(f"{cut}: its 182 images are no published list; fetch it again")
+    assert problem.startswith(f"{cut}: its 182 images are not a published list; fetch it again")
     (source / "pascal/92/labeled.txt").unlink()
     with pytest.raises(ValueError, match=r"has no published list of voc(.|\n)*183\.txt: its 182 images"):
         import_lists(VOC, tmp_path, str(source))
@@ -114,7 +114,7 @@ def test_labeled_images_in_the_unlabeled_list_are_told(source, tmp_path):
     import_lists(VOC, tmp_path, str(source))
     labeled = sorted(read(VOC, tmp_path, "92_labeled"))
     (tmp_path / "splits/92_unlabeled.txt").write_text("\n".join(["2008_000009", *labeled[:2]]))
-    (problem,) = complete_unlabeled(VOC, tmp_path)
+    (problem,) = write_unlabeled_lists(VOC, tmp_path)
     assert f"92_unlabeled.txt: has 2 images of 92_labeled.txt too, such as {labeled[0]}; take it away" in problem
 
 
@@ -140,13 +140,13 @@ def test_the_rest_of_an_incomplete_training_list_is_no_unlabeled_list(source, tm
     import_lists(VOC, tmp_path, str(source))
     labeled = read(VOC, tmp_path, "92_labeled")
     (tmp_path / "splits/train.txt").write_text("\n".join([*labeled, "2008_000009"]))
-    (problem,) = complete_unlabeled(VOC, tmp_path)
+    (problem,) = write_unlabeled_lists(VOC, tmp_path)
     assert "train.txt: has 93 images, not all that 92_unlabeled must be made of" in problem
     assert not (tmp_path / "splits/92_unlabeled.txt").exists()
     # As many as there should be, but others.
     others = [f"2020_{i:06d}" for i in range(10490)]
     (tmp_path / "splits/train.txt").write_text("\n".join([*labeled, *others]))
-    assert len(complete_unlabeled(VOC, tmp_path)) == 1
+    assert len(write_unlabeled_lists(VOC, tmp_path)) == 1
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "no such folder"), ("", "has no published list of voc")])

@@ -166,7 +166,7 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(tree, monkeypatch, caplog
     check_training_data(tree.cfg())
     (kept,) = (tree.root.parent / "cache").glob("verified_*.npz")
     if content is None:
-        monkeypatch.setenv("WPL_D2_CACHE", str(tree.yaml))  # a file is no folder
+        monkeypatch.setenv("WPL_D2_CACHE", str(tree.yaml))  # a file is not a folder
     else:
         kept.write_bytes(content)
     reads.clear()

@@ -14,10 +14,10 @@ from scipy.io import savemat
 
 from wpl_d2.data import load_description, read_mask
 from wpl_d2.data.image_io import read_image
-from wpl_d2.data.preparation import BENCHMARKS, complete_unlabeled, new_split, parse_fraction, published_lists
+from wpl_d2.data.preparation import BENCHMARKS, new_split, parse_fraction, published_lists, write_unlabeled_lists
 from wpl_d2.data.preparation.prepare import prepare_images
-from wpl_d2.data.preparation.splits import digest_of, list_file, read_list_keys
-from wpl_d2.data.preparation.voc_animals import CLASS_IDS, small_size
+from wpl_d2.data.preparation.splits import keys_digest, list_file, read_list_keys
+from wpl_d2.data.preparation.voc_animals import CLASS_IDS, resized_size
 
 TOOL = Path(__file__).resolve().parents[2] / "tools/prepare_dataset.py"
 ANIMALS = BENCHMARKS["voc_animals"]
@@ -81,7 +81,7 @@ def made(root):
 
 
 def test_the_lists_are_those_that_their_checksums_are_of():
-    assert {name: digest_of(keys) for name, keys in LISTS.items()} == {
+    assert {name: keys_digest(keys) for name, keys in LISTS.items()} == {
         name: known.digest for name, known in published_lists("voc_animals").items()
     }
     assert [len(LISTS[name]) for name in ("train", "dev", "val", "extra")] == [437, 223, 222, 2726]
@@ -140,7 +140,7 @@ def test_classes_are_found_by_their_names():
     ],
 )
 def test_sizes_are_rounded_as_those_of_the_measured_photos(size, small):
-    assert small_size(*size) == small
+    assert resized_size(*size) == small
 
 
 def test_the_longer_sides_of_the_data_are_those_of_the_rule(shared):
@@ -153,10 +153,10 @@ def test_the_longer_sides_of_the_data_are_those_of_the_rule(shared):
         with Image.open(file) as image:
             assert min(image.size) == 256
             lengths[max(image.size)] += 1
-    assert lengths.most_common(1)[0][0] == small_size(500, 375)[0]
+    assert lengths.most_common(1)[0][0] == resized_size(500, 375)[0]
     by_rule, at_once = (
         {length(shorter) for shorter in range(60, 501)}
-        for length in (lambda shorter: small_size(500, shorter)[0], lambda shorter: round(500 * 256 / shorter))
+        for length in (lambda shorter: resized_size(500, shorter)[0], lambda shorter: round(500 * 256 / shorter))
     )
     assert len(at_once - by_rule) > 10
     assert sum(lengths[length] for length in at_once - by_rule) < 10  # other lengths are those of 14 photos each
@@ -248,7 +248,7 @@ def test_without_voc_it_says_what_to_fetch_and_a_finished_set_is_well(archives, 
         (f"SegmentationClass/{TRAIN}.png", b"broken", "cannot be read"),
         (f"SegmentationClass/{TRAIN}.png", np.zeros((375, 500, 3)), "is an RGB image"),
         (f"SegmentationClass/{TRAIN}.png", np.full((375, 500), 21), "holds ids above 20"),
-        (f"benchmark_RELEASE/dataset/cls/{EXTRA}.mat", b"broken", "is no SBD mask"),
+        (f"benchmark_RELEASE/dataset/cls/{EXTRA}.mat", b"broken", "is not an SBD mask"),
         (f"SegmentationClass/{TRAIN}.png", np.zeros((500, 375)), "the mask is 256x342 (width x height), its image 342"),
     ],
 )
@@ -282,7 +282,7 @@ def test_every_split_has_the_extra_images_unlabeled(archives):
     prepare(archives)
     mine = sorted(LISTS["train"])[:3]
     list_file(archives, "mine_labeled").write_text("\n".join(mine))
-    assert complete_unlabeled(ANIMALS, archives) == []
+    assert write_unlabeled_lists(ANIMALS, archives) == []
     expected = (LISTS["train"] | LISTS["extra"]) - set(mine)
     assert read_list_keys(ANIMALS, archives, "mine_unlabeled") == expected
 

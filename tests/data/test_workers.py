@@ -1,5 +1,6 @@
 """The processes that read images: what signals do to them, and when they end."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -7,10 +8,14 @@ import sys
 import time
 from multiprocessing.util import register_after_fork
 
+import cv2
 import pytest
+import torch
+from detectron2.data import DatasetFromList
 from torch.utils.data import Dataset
 
-from wpl_d2.data.loader import WorkerLoader
+from wpl_d2.data import build_test_loader
+from wpl_d2.data.loader import WorkerLoader, labeled_dataset, unlabeled_dataset
 from wpl_d2.utils.signals import STOP_SIGNALS
 
 METHODS = ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
@@ -79,6 +84,50 @@ def test_workers_end_with_a_trainer_that_is_killed():
     while _runs(worker):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+class Measured(Dataset):
+    """What a worker has of its own: threads, and memory after it looked for garbage among the trainer's objects."""
+
+    def __init__(self):
+        self.objects = [[index] for index in range(300_000)]
+
+    def __getitem__(self, index):
+        before = self.private_memory()
+        gc.collect()
+        return torch.get_num_threads(), cv2.getNumThreads(), self.private_memory() - before
+
+    def __len__(self):
+        return 1
+
+    @staticmethod
+    def private_memory():
+        """In bytes."""
+        with open("/proc/self/smaps_rollup") as file:
+            (kib,) = (line.split()[1] for line in file if line.startswith("Private_Dirty"))
+        return int(kib) * 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_has_one_thread_and_copies_none_of_the_trainers_memory(monkeypatch):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ((ours, theirs, copied),) = (sample for (sample,) in WorkerLoader(Measured(), num_workers=1, collate_fn=first))
+    finally:
+        torch.set_num_threads(threads)
+    assert (ours, theirs) == (1, 1)
+    assert copied < 4 * 2**20  # of 20 MiB of lists
+
+
+def test_lists_of_images_are_one_block_of_memory_each(tree):
+    # Python writes into each object that it looks at, and so would copy lists of them into each worker.
+    cfg = tree.cfg("INPUT.PASTE.PROB", 0.5)
+    labeled = labeled_dataset(cfg)
+    lists = [labeled.records, labeled.mapper.records, unlabeled_dataset(cfg).records]
+    lists.append(build_test_loader(cfg, f"{tree.name}_val").dataset._dataset)
+    assert [type(records) for records in lists] == [DatasetFromList] * 4
+    assert not any(isinstance(records._lst, list) for records in lists)
 
 
 def _runs(pid):

@@ -9,8 +9,7 @@ import torch
 from detectron2.utils import comm
 from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
 
-from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint
-from wpl_d2.checkpoint import checkpointer as checkpoint
+from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, loading
 from wpl_d2.engine import Trainer, launch
 from wpl_d2.modeling.weight_files import DamagedFileError, read_weight_file
 from wpl_d2.utils.errors import InputError
@@ -159,9 +158,9 @@ def resume_what_all_can_read(args):
             raise DamagedFileError(f"{name}: cannot be read")
         return read_weight_file(name)
 
-    checkpoint.read_weight_file = read
+    loading.read_weight_file = read
     assert checkpointer.resume() and loop.iteration == 1
-    checkpoint.read_weight_file = lambda name: read(name.replace("1.pth", "3.pth"))
+    loading.read_weight_file = lambda name: read(name.replace("1.pth", "3.pth"))
     with pytest.raises(InputError, match=r"0000003\.pth: cannot be read \(and there is no other one"):
         checkpointer.resume()
 

@@ -24,7 +24,7 @@ class Training:
             f"""
 DATASETS: {{DESCRIPTION: {tree.yaml}, TRAIN: ["{tree.name}_labeled"], UNLABELED: ["{tree.name}_unlabeled"]}}
 INPUT: {{CROP_SIZE: [48, 48]}}
-MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}}}
+MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}, TIMM: {{NAME: test_resnet}}}}
 SOLVER: {{MAX_ITER: 100000, CHECKPOINT_PERIOD: 100000, IMS_PER_BATCH: 4, UNLABELED_IMS_PER_BATCH: 4}}
 TEST: {{EVAL_PERIOD: 0}}
 DATALOADER: {{NUM_WORKERS: 1}}

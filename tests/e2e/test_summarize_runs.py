@@ -65,7 +65,7 @@ def test_of_a_table_the_last_step_of_each_run_counts(table, summarize):
         (TABLE, ["--study", "field"], "--study: 'field' is not known; did you mean fields"),
         (TABLE, [], "--study: is missing; "),
         (TABLE, ["--study", "roads", "--key", "val"], "runs.csv: no run has measured val; give --key the name of"),
-        ("a,b\n1,2\n", [], "runs.csv: is no table of runs; its first line must name figures, run, seed, study"),
+        ("a,b\n1,2\n", [], "runs.csv: is not a table of runs; its first line must name figures, run, seed, study"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(table, monkeypatch, capsys, text, args, message):

@@ -51,6 +51,8 @@ def voc(tmp_path_factory):
 TOY = [
     *("MODEL.WEIGHTS", "", "INPUT.CROP_SIZE", "(97,97)", "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 1),
     *("SOLVER.UNLABELED_IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 2),
+    # All 101 layers, but narrow ones: a checkpoint of the full width has a gigabyte and more.
+    *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8, "MODEL.ROI_BOX_HEAD.FC_DIM", 64),
 ]
 
 
@@ -146,7 +148,7 @@ WRONG = {
     "both labeled and unlabeled": ["DATASETS.UNLABELED", '("voc_92_labeled",)'],
     "TEST.EVALUATOR: 'confussion' is not known; did you mean confusion?": ["TEST.EVALUATOR", "confussion"],
     "TEST.INFERENCE.MODE: 'slides' is not known; did you mean slide?": ["TEST.INFERENCE.MODE", "slides"],
-    "is no checkpoint of a training": ["--eval-only"],
+    "is not a checkpoint of a training": ["--eval-only"],
     "DATASETS.TEST: names no list; name one to evaluate on": ["--eval-only", "DATASETS.TEST", "()"],
 }
 # The tool with one list of arguments after the other, in one process: it is the start that takes long.

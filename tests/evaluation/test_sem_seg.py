@@ -8,7 +8,6 @@ from wpl_d2.config import get_cfg
 from wpl_d2.evaluation import ConfusionMatrix, SemSegConfusionEvaluator, build_evaluator, sem_seg_table
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 from wpl_d2.evaluation.sem_seg import sem_seg_metrics
-from wpl_d2.utils.cpu_speed import label_map
 
 
 def predictions(name, classes=4, seed=0):
@@ -75,23 +74,6 @@ def test_matrix_matches_a_loop():
         if t != 255:
             expected[t, p] += 1
     np.testing.assert_array_equal(matrix.counts.numpy(), expected)
-
-
-@pytest.mark.parametrize("shape", [(19, 130, 257), (1, 3, 4), (255, 40, 7), (4, 2, 9001)])
-def test_label_map_is_argmax_with_the_first_of_ties(shape):
-    generator = torch.Generator().manual_seed(0)
-    for scores in (torch.randn(shape, generator=generator), torch.randint(0, 3, shape, generator=generator).float()):
-        expected = scores.numpy().argmax(axis=0)
-        np.testing.assert_array_equal(label_map(scores).numpy(), expected)
-        columns_first = scores.transpose(1, 2).contiguous().transpose(1, 2)
-        np.testing.assert_array_equal(label_map(columns_first).numpy(), expected)
-
-
-def test_label_map_of_a_diverged_model_has_classes_only():
-    scores = torch.full((3, 4, 5), torch.nan)
-    scores[1, 0] = 1
-    assert label_map(scores).max() < 3
-    assert (label_map(torch.full((3, 4, 5), -torch.inf)) == 0).all()
 
 
 def test_prediction_of_another_size_is_refused(tiny):

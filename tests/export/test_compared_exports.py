@@ -31,7 +31,7 @@ def test_images_of_any_size_are_compared(least, size):
         return plain(images)
 
     agreement = compare(MODEL, RuntimeModel({}, picky, None, least), [noise(*size), noise(50, 60)])
-    assert agreement.good and len(seen) == 10
+    assert agreement.within_limits and len(seen) == 10
     assert (1, 3, least, least) in seen
     expected = [shape for shape in (size, (50, 60)) if min(shape) < 2 * least + 2]
     assert agreement.enlarged == expected
@@ -58,9 +58,9 @@ def wrong_at(condition, by):
 )
 def test_a_file_that_is_wrong_somewhere_is_found(condition):
     class_zero = torch.tensor([300.0, 0, 0])[:, None, None]
-    assert not compare(MODEL, wrong_at(condition, class_zero), [noise(50, 60)]).good
-    assert not compare(MODEL, wrong_at(condition, 1.0), [noise(50, 60)]).good
-    assert compare(MODEL, wrong_at(condition, 0.01), [noise(50, 60)]).good
+    assert not compare(MODEL, wrong_at(condition, class_zero), [noise(50, 60)]).within_limits
+    assert not compare(MODEL, wrong_at(condition, 1.0), [noise(50, 60)]).within_limits
+    assert compare(MODEL, wrong_at(condition, 0.01), [noise(50, 60)]).within_limits
 
 
 def test_classes_that_tie_are_no_difference():
@@ -73,4 +73,4 @@ def test_classes_that_tie_are_no_difference():
         return tied(images) + torch.tensor([0.0, 1e-5, 0.0])[:, None, None]
 
     agreement = compare(RuntimeModel({}, tied, None), RuntimeModel({}, other, None), [noise(1, 1)])
-    assert agreement.good and agreement.same_class == 1
+    assert agreement.within_limits and agreement.same_class == 1

@@ -227,7 +227,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, suffix):
         open_model(path)
 
 
-@pytest.mark.parametrize(("device", "words"), [("cudaa", "'cudaa' is no device"), ("cuda:99", "GPUs; give cpu")])
+@pytest.mark.parametrize(("device", "words"), [("cudaa", "'cudaa' is not a device"), ("cuda:99", "GPUs; give cpu")])
 def test_a_device_that_is_not_there_is_refused(checkpoint, device, words):
     with pytest.raises(InputError, match=f"--device: .*{words}"):
         open_model(checkpoint, device=device)
@@ -254,7 +254,7 @@ def test_a_training_on_small_images_is_exported(checkpoint, tmp_path):
     for name, size in (("a", (1, 1)), ("b", (1, 40))):
         Image.new("RGB", size, (90, 120, 20)).save(tmp_path / f"{name}.png")
     agreement = export_model(checkpoint, "torch_export", tmp_path / "model.pt2", images=str(tmp_path / "*.png"))
-    assert agreement.enlarged == [(1, 1), (40, 1)] and agreement.good
+    assert agreement.enlarged == [(1, 1), (40, 1)] and agreement.within_limits
 
 
 def test_the_smallest_size_is_said_and_kept(exported, teacher):

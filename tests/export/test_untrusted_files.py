@@ -253,16 +253,16 @@ def test_both_layouts_in_one_file_are_both_checked(attack, tmp_path):
 @pytest.mark.parametrize(
     ("entry", "words"),
     [
-        ("data/aotinductor/model/compiled.so", "is no entry of such a file"),
-        ("data/executorch/program.pte", "is no entry of such a file"),
-        ("data/constants/custom_obj_0", "is no entry of such a file"),
-        ("data/constants/opaque_obj_0", "is no entry of such a file"),
-        ("data/weights/second.pt", "is no entry of such a file"),
-        ("models/second.json", "is no entry of such a file"),
-        ("Models/model.json", "is no entry of such a file"),
-        ("models/model.json/more", "is no entry of such a file"),
-        ("extra/deeper/config", "is no entry of such a file"),
-        ("../../outside", "is no entry of such a file"),
+        ("data/aotinductor/model/compiled.so", "is not an entry of such a file"),
+        ("data/executorch/program.pte", "is not an entry of such a file"),
+        ("data/constants/custom_obj_0", "is not an entry of such a file"),
+        ("data/constants/opaque_obj_0", "is not an entry of such a file"),
+        ("data/weights/second.pt", "is not an entry of such a file"),
+        ("models/second.json", "is not an entry of such a file"),
+        ("Models/model.json", "is not an entry of such a file"),
+        ("models/model.json/more", "is not an entry of such a file"),
+        ("extra/deeper/config", "is not an entry of such a file"),
+        ("../../outside", "is not an entry of such a file"),
     ],
 )
 def test_unknown_entries_are_refused_by_name(entries, tmp_path, entry, words):
@@ -346,7 +346,7 @@ def test_a_damaged_file_is_refused_in_a_line(attack, tmp_path, change):
     with pytest.raises(InputError, match=r"odd.pt2: "):
         open_model(file)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(InputError, match=r"odd.pt2: is no torch.export file that PyTorch .* reads; export it anew"):
+    with pytest.raises(InputError, match=r"odd.pt2: is not a torch.export file that PyTorch .* reads; export it anew"):
         open_model(file)
 
 

@@ -66,4 +66,4 @@ def test_same_padding_is_exported(tmp_path, shared, format_class):
     path = tmp_path / f"model{written.suffix}"
     written.write(model, reference.metadata, path, boxes=False)
     photograph = torch.from_numpy(read_image(min((shared / "camvid/images").iterdir())).copy()).permute(2, 0, 1)
-    assert compare(reference, written.read(path, "cpu"), [photograph]).good
+    assert compare(reference, written.read(path, "cpu"), [photograph]).within_limits

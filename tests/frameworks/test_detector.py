@@ -122,7 +122,7 @@ def test_a_backbones_weights_go_below_the_pyramid(tree, tmp_path):
         ([*SMALL_FPN, "MODEL.META_ARCHITECTURE", "UnifiedSegDet"], "set it to FPNDetector"),
         ([*SMALL_FPN, "INPUT.PASTE.PROB", 0.5], "INPUT.PASTE.PROB: 0.5, but Detector pastes nothing; set it to 0"),
         ([*SMALL_FPN, "FRAMEWORK.NAME", "MeanTeacher"], "MeanTeacher trains a segmenter"),
-        (["FRAMEWORK.NAME", "Detector", "WEIGHTING.ENABLED", False], "is no detector alone"),
+        (["FRAMEWORK.NAME", "Detector", "WEIGHTING.ENABLED", False], "is not a detector alone"),
     ],
 )
 def test_settings_that_contradict_name_the_mend(tree, opts, message):

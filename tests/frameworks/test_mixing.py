@@ -3,10 +3,13 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
+from helpers import forbid_host_sync
 
 from wpl_d2 import get_cfg
-from wpl_d2.frameworks.mixing import CutMixBoxes, cutmix, cutmix_masks
+from wpl_d2.frameworks.mixing import CutMixBoxes, cutmix, cutmix_masks, half_boxes
 from wpl_d2.structures import PseudoLabels
+
+HALF_SIZE = (40, 60)
 
 
 def edges(mask):
@@ -138,3 +141,42 @@ def test_every_field_moves_with_the_pixels(partner):
         for field in fields(PseudoLabels):
             before, after = getattr(pseudo, field.name), getattr(moved, field.name)
             assert torch.equal(after[i], torch.where(masks[i], before[j], before[i])), field.name
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_half_boxes_have_half_the_area_and_lie_inside(seed):
+    torch.manual_seed(seed)
+    masks = half_boxes(3, HALF_SIZE, 1.0)
+    assert masks.shape == (3, *HALF_SIZE) and masks.dtype == torch.bool
+    for mask in masks:
+        rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
+        height, width = len(rows), len(columns)
+        assert mask.sum() == height * width
+        assert rows[-1] - rows[0] + 1 == height and columns[-1] - columns[0] + 1 == width
+        assert 30 <= width <= 60
+        # As near to a half as whole rows can be.
+        assert abs(height * width - 1200) <= width / 2
+    assert not torch.equal(masks[0], masks[1])
+
+
+def test_width_and_place_of_half_boxes_are_spread():
+    torch.manual_seed(0)
+    masks = half_boxes(4000, HALF_SIZE, 1.0)
+    widths = masks.any(dim=1).sum(dim=1).float()
+    assert widths.min() == 30 and widths.max() >= 58
+    assert widths.mean() == pytest.approx(44.5, abs=0.5)
+    corners = masks[:, [0, 0, -1, -1], [0, -1, 0, -1]].float().mean(dim=0)
+    assert corners.min() > 0.004 and corners.max() < 2 * corners.min()
+
+
+def test_half_boxes_are_in_all_images_of_a_batch_or_in_none():
+    torch.manual_seed(0)
+    mixed = torch.stack([half_boxes(4, HALF_SIZE, 0.5).flatten(1).any(dim=1) for _ in range(200)])
+    assert torch.equal(mixed.any(dim=1), mixed.all(dim=1))
+    assert 70 < mixed[:, 0].sum() < 130
+    assert not half_boxes(4, HALF_SIZE, 0.0).any()
+
+
+def test_half_boxes_wait_for_no_device():
+    with forbid_host_sync():
+        half_boxes(2, HALF_SIZE, 0.5)

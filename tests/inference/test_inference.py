@@ -148,7 +148,7 @@ def test_only_the_centre_is_judged(tree):
     for record in DatasetCatalog.get(cfg.DATASETS.TEST[0]):
         mask = torch.tensor(read_mask(record["sem_seg_file_name"])).long()
         scores = torch.nn.functional.one_hot(mask.clamp(max=2), 3).permute(2, 0, 1).float()
-        scores[:, :15], scores[:, 35:] = 0, 0  # 50 rows: the centre is 15 to 34
+        scores[:, :15], scores[:, 35:] = 0, 0  # 50 rows: the center is 15 to 34
         scores[0, :15], scores[0, 35:] = 1, 1
         evaluator.process([record], [{"sem_seg": scores}])
     results = evaluator.evaluate()["sem_seg"]
@@ -161,7 +161,7 @@ def test_only_the_centre_is_judged(tree):
 @pytest.mark.parametrize("crop", [(20, 80), (64, 64), (51, 61), (90, 30), (40, 40)])
 @pytest.mark.parametrize("padding", [True, False])
 def test_padding_is_judged_as_class_0_where_it_is_asked_for(tree, crop, padding):
-    """As U2PL's and AEL's code, which pads image and mask to the crop before it takes the centre of both."""
+    """As U2PL's and AEL's code, which pads image and mask to the crop before it takes the center of both."""
     cfg = tree.cfg(*SMALL, KEYS + "MODE", "crop", KEYS + "CROP_SIZE", crop, KEYS + "JUDGE_PADDING", padding)
     torch.manual_seed(0)
     framework = wpl_d2.build_framework(cfg).eval()

@@ -125,7 +125,7 @@ def test_the_output_may_be_the_input(images, tmp_path, teacher):
 
 def test_masks_of_others_are_not_written_over(images, tmp_path, teacher):
     (tmp_path / "data" / "masks").mkdir(parents=True)
-    with pytest.raises(InputError, match="masks: is no earlier result"):
+    with pytest.raises(InputError, match="masks: is not an earlier result"):
         run(images, tmp_path / "data", teacher)
 
 
@@ -167,8 +167,8 @@ def test_the_centre_alone_is_predicted_on_request_alone(folder, teacher):
     judged = dataclasses.replace(teacher, metadata={**teacher.metadata, "config": config.dump()})
     (whole,) = Predictor(judged, "cpu")([image])
     np.testing.assert_array_equal(whole.labels, expected_labels(teacher, folder / "a/val0.png"))
-    (centre,) = Predictor(judged, "cpu", opts=["TEST.INFERENCE.MODE", "crop"])([image])
-    assert not centre.labels[:15].any() and whole.labels[:15].any()
+    (center,) = Predictor(judged, "cpu", opts=["TEST.INFERENCE.MODE", "crop"])([image])
+    assert not center.labels[:15].any() and whole.labels[:15].any()
 
 
 def write_video(file, frames):

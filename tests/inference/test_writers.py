@@ -41,7 +41,7 @@ def segment(images):
 
 
 def detect(images):
-    """A box, one narrower than a pixel, one without a score, one that is no number."""
+    """A box, one narrower than a pixel, one without a score, one that is not a number."""
     height, width = images.shape[-2:]
     boxes = [[0, 0, width, height], [0.3, 0, 0.4, height], [0, 0, 1, 1], [0, 0, float("inf"), float("nan")]]
     return [Detections(torch.tensor(boxes), SCORES, torch.ones(4, dtype=torch.int64)) for _ in images]
@@ -248,7 +248,7 @@ def test_images_one_by_one_keep_their_boxes(tmp_path):
     with pytest.raises(InputError, match=r"boxes.json: holds no boxes in COCO's format"):
         run(tmp_path / "in/b.png", tmp_path / "out")
     (tmp_path / "out/predicted.json").write_text("{}")
-    with pytest.raises(InputError, match=r"predicted.json: is no record"):
+    with pytest.raises(InputError, match=r"predicted.json: is not a record"):
         run(tmp_path / "in/b.png", tmp_path / "out")
 
 

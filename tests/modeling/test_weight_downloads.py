@@ -153,5 +153,5 @@ def test_files_by_address(tmp_path):
 
 @pytest.mark.parametrize("name", ["htps://host/a.pth", "s3://bucket/a.pth", "://", "https:/host/a.pth"])
 def test_no_address_and_no_file(name):
-    with pytest.raises(InputError, match=rf"^{name}: (is no address|no such file)"):
+    with pytest.raises(InputError, match=rf"^{name}: (is not an address|no such file)"):
         read_weights(name)

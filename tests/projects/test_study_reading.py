@@ -177,7 +177,7 @@ def test_a_study_stands_on_another(study_of, tmp_path):
 WRONG = {
     "the study's key: 'draw' is not known; did you mean draws": {"draw": {}},
     "'base' is missing; add it": {"base": None},
-    r"base: nothing\.yaml is no file": {"base": "nothing.yaml"},
+    r"base: nothing\.yaml is not a file": {"base": "nothing.yaml"},
     "plain: 'hosts' is not known; did you mean host": {"plain": "hosts"},
     "plain: None is not known": {"plain": None},
     "rows: ppw: plain: 'hots' is not known": {"rows": {"host": {}, "ppw": {"plain": "hots"}}},
@@ -205,7 +205,7 @@ WRONG = {
     "rows: room: is an oracle; let its name say so, such as oracle_room": {
         "rows": {"host": {}, "room": {"FRAMEWORK.NAME": "OracleLabelsUniMatch"}}
     },
-    "rows: oracle: is no oracle by its FRAMEWORK.NAME": {"rows": {"host": {}, "oracle": {}}},
+    "rows: oracle: is not an oracle by its FRAMEWORK.NAME": {"rows": {"host": {}, "oracle": {}}},
 }
 
 

@@ -152,7 +152,7 @@ def test_commands_are_shown_the_detectors_first(study, tmp_path, weight_study):
 
 def test_wrong_words_are_refused(study, tmp_path, weight_study):
     for words, message in {
-        ("list", tmp_path / "none.yaml"): r"STUDY: .*none\.yaml is no file",
+        ("list", tmp_path / "none.yaml"): r"STUDY: .*none\.yaml is not a file",
         ("run", study, "--rows", "rnk"): "--rows: 'rnk' is not known; did you mean rank",
         ("run", study, "--jobs", 0): "--jobs: 0 runs at a time; take at least 1",
         ("collect", study, "--output", tmp_path / "none"): "none: holds no results.csv",

@@ -92,12 +92,12 @@ def test_options_that_are_wrong_are_argparses_matter(capsys, line):
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "", "1e3"])
 def test_positive_int_wants_a_whole_number_of_one_or_more(text):
     assert positive_int("12") == 12
-    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no whole number of 1 or more"):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a whole number of 1 or more"):
         positive_int(text)
 
 
 @pytest.mark.parametrize("text", ["-0.1", "1.01", "x", "nan", ""])
 def test_fraction_wants_a_number_from_zero_to_one(text):
     assert [fraction(number) for number in ("0", "0.5", "1")] == [0, 0.5, 1]
-    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no number from 0 to 1"):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is not a number from 0 to 1"):
         fraction(text)

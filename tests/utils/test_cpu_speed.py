@@ -1,11 +1,12 @@
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from wpl_d2.modeling import build_model
-from wpl_d2.utils.cpu_speed import speed_up_depthwise
+from wpl_d2.utils.cpu_speed import label_map, speed_up_depthwise
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 5)])
@@ -72,3 +73,20 @@ def test_a_built_model_keeps_channels_last(make_cfg):
     features["embedding"] = model.decode(features, (64, 64)).embedding
     for feature in features.values():
         assert feature.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(19, 130, 257), (1, 3, 4), (255, 40, 7), (4, 2, 9001)])
+def test_label_map_is_argmax_with_the_first_of_ties(shape):
+    generator = torch.Generator().manual_seed(0)
+    for scores in (torch.randn(shape, generator=generator), torch.randint(0, 3, shape, generator=generator).float()):
+        expected = scores.numpy().argmax(axis=0)
+        np.testing.assert_array_equal(label_map(scores).numpy(), expected)
+        columns_first = scores.transpose(1, 2).contiguous().transpose(1, 2)
+        np.testing.assert_array_equal(label_map(columns_first).numpy(), expected)
+
+
+def test_label_map_of_a_diverged_model_has_classes_only():
+    scores = torch.full((3, 4, 5), torch.nan)
+    scores[1, 0] = 1
+    assert label_map(scores).max() < 3
+    assert (label_map(torch.full((3, 4, 5), -torch.inf)) == 0).all()

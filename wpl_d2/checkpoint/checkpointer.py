@@ -60,7 +60,7 @@ class FrameworkCheckpointer(Checkpointer):
         if aside:
             self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         """Unlock the output folder for other trainings."""
         unlock_folder(Path(self.save_dir))
 
@@ -147,7 +147,7 @@ class FrameworkCheckpointer(Checkpointer):
             return {}
         if Path(path).suffix != ".pth" or not Path(path).is_file():
             raise InputError(
-                f"MODEL.WEIGHTS: {path or 'empty'} is no checkpoint of a training; "
+                f"MODEL.WEIGHTS: {path or 'empty'} is not a checkpoint of a training; "
                 "give its model_final.pth, or --resume for the newest of OUTPUT_DIR"
             )
         return self.load(path)

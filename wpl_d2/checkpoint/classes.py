@@ -54,13 +54,13 @@ class ClassNames:
         return cls(list(names), list(objects), name)
 
     @property
-    def named(self) -> bool:
+    def has_names(self) -> bool:
         """Whether the names were given by a user, instead of the default names."""
         return list(self.names) != default_names(len(self.names))
 
     def difference(self, other: ClassNames) -> str:
         """Describe the first class that differs, or return ""; if either has default names, only numbers count."""
-        named = self.named and other.named
+        named = self.has_names and other.has_names
         ours, theirs = (list(c.names) if named else default_names(len(c.names)) for c in (self, other))
         kinds = [("class", ours, theirs)]
         if self.objects and other.objects:
@@ -88,7 +88,7 @@ def get_run_classes(cfg: Any) -> ClassNames:
     """
     lists = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.TEST.PSEUDO_LABELS)
     known = [ClassNames.from_dataset(name, cfg) for name in lists or ("the config",)]
-    own = next((classes for classes in known if classes.named), known[0])
+    own = next((classes for classes in known if classes.has_names), known[0])
     for other in known:
         check_same_classes(own, other)
     return own

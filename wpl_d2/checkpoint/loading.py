@@ -28,7 +28,7 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     """
     content = read_weight_file(path)
     if not is_checkpoint(content):
-        raise InputError(f"{path}: is no checkpoint of this project; give a model_*.pth that a training wrote")
+        raise InputError(f"{path}: is not a checkpoint of this project; give a model_*.pth that a training wrote")
     check_metadata(content, path)
     _check_resize(content["config"], path)
     return {**content, "model": extract_state_dict(content["model"], path)}

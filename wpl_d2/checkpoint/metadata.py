@@ -22,7 +22,7 @@ def build_metadata(cfg: Any) -> dict[str, Any]:
     """Build the metadata of a run's checkpoints.
 
     Args:
-        cfg: a complete config; classes that a data set registers without names or colours get default ones.
+        cfg: a complete config; classes that a data set registers without names or colors get default ones.
 
     Raises:
         InputError: the run's data sets have different classes.
@@ -52,7 +52,7 @@ def restore_cfg(text: str, source: str = "the model") -> CfgNode:
         source: its file, for messages.
 
     Raises:
-        InputError: it is no config.
+        InputError: it is not a config.
     """
     cfg, unknown = get_cfg(), []
     known = set(leaf_keys(cfg))

@@ -55,6 +55,13 @@ _DATA = (
     Key("DATALOADER.NUM_WORKERS", 4, COUNT_FROM_0,
         "Worker processes of each training process that load images; 0: the training process loads them itself."),
 
+    Key("DATALOADER.CACHE", "none", one_of("none", "ram", "disk"),
+        "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
+        "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),
+    Key("DATALOADER.CACHE_GB", 10.0, POSITIVE,
+        "Most GiB of decoded images: 3 bytes a pixel, 1 more with a mask. When it is used up, images that this run has "
+        "not used are dropped; when there are none, nothing is added."),
+
     Key("INPUT.FORMAT", "RGB", one_of("RGB"), "Order of the color channels."),
     Key("INPUT.MIN_SIZE_TEST", 0, COUNT_FROM_0,
         "Shorter side in pixels to which Detectron2's `DefaultPredictor` resizes an image; 0: images keep their size."),
@@ -218,13 +225,13 @@ _FRAMEWORK = (
     Key("FRAMEWORK.THRESHOLD", 0.95, SHARE,
         "Least confidence of a pseudo-label that trains the student; no effect in U2PL, which selects by entropy."),
     Key("FRAMEWORK.BURN_IN", 0, COUNT_FROM_0, "Steps of supervised training before the first pseudo-label."),
-    Key("FRAMEWORK.BURN_IN_EPOCHS", 0, COUNT_FROM_0, "The same in epochs, see SOLVER.EPOCHS; 0: BURN_IN says it."),
+    Key("FRAMEWORK.BURN_IN_EPOCHS", 0, COUNT_FROM_0, "BURN_IN in epochs, see SOLVER.EPOCHS; 0: BURN_IN is used."),
     Key("FRAMEWORK.EMA_DECAY", 0.999, SHARE,
         "Bound of the teacher's decay min(1 - 1 / (t + 1), EMA_DECAY), t counted from the first semi-supervised step. "
         "0: the teacher is the student after the last step, which makes MeanTeacher FixMatch."),
     Key("FRAMEWORK.EMA_BUFFERS", "ema", one_of("ema", "copy", "none"),
         "The teacher's BN statistics. ema: averaged as its weights; copy: the student's; none: its own."),
-    Key("FRAMEWORK.EMA_COPY_EPOCHS", 0, COUNT_FROM_0, "EMA_COPY_STEPS in epochs; 0: EMA_COPY_STEPS says it."),
+    Key("FRAMEWORK.EMA_COPY_EPOCHS", 0, COUNT_FROM_0, "EMA_COPY_STEPS in epochs; 0: EMA_COPY_STEPS is used."),
     Key("FRAMEWORK.EMA_COPY_STEPS", 0, COUNT_FROM_0,
         "Semi-supervised steps in which the teacher still is a copy of the student (U2PL: an epoch)."),
     Key("FRAMEWORK.FEATURE_DROPOUT", 0.5, SHARE,
@@ -323,12 +330,12 @@ _WEIGHTING = (
 _SOLVER = (
     Key("SOLVER.MAX_ITER", 40_000, COUNT, "Steps of the training."),
     Key("SOLVER.EPOCHS", 0, COUNT_FROM_0,
-        "Length of the training in epochs of the unlabeled images (without any, of the labeled ones). It sets MAX_ITER "
-        "when a run starts, unless a later file or the command line sets MAX_ITER; 0: MAX_ITER says it. An epoch "
-        "is counted as published: each of REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and "
-        "drops the rest that fills no batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes."),
-    Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0,
-        "Processes by which an epoch is counted, see EPOCHS; 0: one."),
+        "Length of the training in epochs of the unlabeled images (without any, of the labeled ones), from which "
+        "MAX_ITER is set when a run starts; 0: MAX_ITER says it. An epoch is counted as published: each of "
+        "REFERENCE_WORLD_SIZE processes has its share of the images, rounded up, and drops the rest that fills no "
+        "batch of REFERENCE_IMS_PER_BATCH (or IMS_PER_BATCH) images over all processes. Of a key in epochs and its key "
+        "in steps, the one counts that a later file or the command line sets; both in one place is an error."),
+    Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),
     Key("SOLVER.REFERENCE_IMS_PER_BATCH", 0, COUNT_FROM_0,
@@ -348,8 +355,7 @@ _SOLVER = (
         "Weight decay of normalization layers; None: SOLVER.WEIGHT_DECAY."),
     Key("SOLVER.CHECKPOINT_PERIOD", 5000, COUNT_FROM_0,
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
-    Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0,
-        "Epochs between checkpoints; 0: CHECKPOINT_PERIOD says it."),
+    Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
     Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm"),
         "How gradients are clipped, with SOLVER.CLIP_GRADIENTS.ENABLED."),
@@ -359,7 +365,7 @@ _SOLVER = (
 
 _TEST = (
     Key("TEST.EVAL_PERIOD", 0, COUNT_FROM_0, "Steps between evaluations, the last one at the end; 0: no evaluation."),
-    Key("TEST.EVAL_EPOCHS", 0, COUNT_FROM_0, "Epochs between evaluations; 0: EVAL_PERIOD says it."),
+    Key("TEST.EVAL_EPOCHS", 0, COUNT_FROM_0, "Epochs between evaluations; 0: EVAL_PERIOD is used."),
     Key("TEST.EVALUATOR", "confusion", one_of("confusion", "detectron2", "submission"),
         "confusion: one confusion matrix on the device; detectron2: its SemSegEvaluator; submission: no figures and "
         "no masks needed, but one PNG of the data set's own ids per image, as the Cityscapes server takes them."),

@@ -1,4 +1,4 @@
-"""Where the values of a config come from: YAML files, each over its `_BASE_`, and the command line over all."""
+"""The layers of a config: YAML files, each of which overrides its `_BASE_`, and the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IN_EPOCHS = {
 
 
 class Layer(NamedTuple):
-    """What one file, or the command line, sets; it stands over what earlier layers set.
+    """The values that one file, or the command line, sets; later layers override earlier ones.
 
     Attributes:
         source: the file's path, or `COMMAND_LINE`.
@@ -36,14 +36,14 @@ class Layer(NamedTuple):
 
 
 def read_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
-    """What sets values, from the first `_BASE_` to the command line.
+    """The layers of a config, from the first `_BASE_` to the command line.
 
     Args:
         config_file: path of a YAML config; "" for none.
         opts: keys and values in turn, as on the command line.
 
     Raises:
-        InputError: a file is missing, is no YAML, has a tag that would run code or a key twice, or holds no keys.
+        InputError: a file is missing, is not YAML, has a tag that would run code or a key twice, or holds no keys.
     """
     files = _read_file(config_file) if config_file else []
     return [*files, Layer(COMMAND_LINE, dict(zip(opts[::2], opts[1::2], strict=True)))]
@@ -90,7 +90,7 @@ def value_of(cfg: CN, key: str) -> Any:
 
 
 def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
-    """A config file and, before it, what its `_BASE_` names; `above` are the files that stand on it."""
+    """The layers of a config file and of its `_BASE_`; `above` are the files that have it as theirs."""
     try:
         content = read_yaml(Path(file), "configs/quickstart.yaml")
     except OSError as error:
@@ -103,6 +103,6 @@ def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
     for base in bases if isinstance(bases, list) else [bases]:
         path = os.path.join(os.path.dirname(file), os.path.expanduser(str(base)))
         if os.path.realpath(path) in above:
-            raise InputError(f"{file}: its _BASE_ {base} stands on it in turn; leave out one of the two")
+            raise InputError(f"{file}: its _BASE_ {base} has it as _BASE_ in turn; leave out one of the two")
         layers += _read_file(path, above)
     return [*layers, Layer(os.path.normpath(file), dict(flatten(content)))]

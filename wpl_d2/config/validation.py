@@ -65,7 +65,7 @@ def check_device(key: str, device: str) -> None:
     try:
         kind = torch.device(device)
     except RuntimeError as error:
-        raise InputError(f"{key}: {device!r} is no device; give cpu or cuda") from error
+        raise InputError(f"{key}: {device!r} is not a device; give cpu or cuda") from error
     count = torch.cuda.device_count()
     if kind.type == "cuda" and (kind.index or 0) >= count:
         raise InputError(f"{key}: {device!r} asked for, but there are {count} GPUs; give cpu or another one")
@@ -217,6 +217,8 @@ def _check_evaluator(cfg: CfgNode) -> None:
             f"TEST.INFERENCE.JUDGE_PADDING: True, but MODE {keys.MODE} pads nothing that is judged; set MODE crop, or "
             "this to False"
         )
+    if cfg.TEST.PSEUDO_LABELS and cfg.MODEL.DETECTOR.MODE == "alone":
+        raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
 
 
 _RULES: dict[str, Callable[[CfgNode], None]] = {

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
-from .image_io import APPLY, read_mask
+from .image_io import APPLY, read_record_mask
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]
 _VERSION = 1  # of what is stored; part of the key
@@ -130,9 +130,7 @@ def _compute(
     boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
     for index, record in enumerate(tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5)):
         try:
-            mask = read_mask(
-                record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY)
-            )
+            mask = read_record_mask(record)
         except InputError as error:
             leave_out(record, error)
             without.add(index)

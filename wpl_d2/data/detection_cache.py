@@ -92,7 +92,7 @@ class DetectionCache(Mapping[str, ImageDetections]):
         except InputError:
             raise
         except Exception as error:  # its readers raise anything at all on bytes that are something else
-            raise InputError(f"{path}: is no file of boxes; make it anew with tools/cache_boxes.py") from error
+            raise InputError(f"{path}: is not a file of boxes; make it anew with tools/cache_boxes.py") from error
         cache.path = str(path)
         return cache
 

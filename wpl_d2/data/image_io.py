@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -11,12 +12,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from ..structures import IGNORE
 from ..utils.errors import InputError
+from .file_cache import ArrayCache, file_state
 
 APPLY = "apply"
+_VERSION = 1  # of what decoding gives
 EXIF = (APPLY, "ignore")
 """What can be done with the orientation in a file's EXIF data."""
 QUARTER_TURNS = 5
@@ -248,8 +252,8 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
     if ignore != IGNORE:
         if (values == IGNORE).any():
             raise InputError(
-                f"{path}: holds {IGNORE}, which is no class id, and 'ignore' of the data set's YAML is {ignore}; write "
-                f"'ignore: {IGNORE}', or save the mask with class ids"
+                f"{path}: holds {IGNORE}, which is not a class id, and 'ignore' of the data set's YAML is {ignore}; "
+                f"write 'ignore: {IGNORE}', or save the mask with class ids"
             )
         values = np.where(values == ignore, IGNORE, values)
     if values.dtype != np.uint8:
@@ -260,6 +264,41 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
             )
         values = values.astype(np.uint8)
     return values
+
+
+def read_record_mask(record: Mapping[str, Any]) -> np.ndarray:
+    """Read the mask of a dataset dict, as the description of its data set wants it; see `read_mask`."""
+    return read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))
+
+
+class ImageReader:
+    """Reads images and masks of dataset dicts, or takes them out of a cache of decoded ones."""
+
+    def __init__(self, cache: ArrayCache | None = None) -> None:
+        """Read.
+
+        Args:
+            cache: of decoded images; None: each is decoded each time.
+        """
+        self.cache = cache
+
+    def image(self, record: Mapping[str, Any]) -> np.ndarray:
+        """As `read_record`."""
+        return self._read(read_record, record, "file_name")
+
+    def mask(self, record: Mapping[str, Any]) -> np.ndarray:
+        """As `read_record_mask`."""
+        return self._read(read_record_mask, record, "sem_seg_file_name", record.get("sem_seg_ignore", IGNORE))
+
+    def _read(
+        self, read: Callable[[Mapping[str, Any]], np.ndarray], record: Mapping[str, Any], key: str, *how: int
+    ) -> np.ndarray:
+        if self.cache is None:
+            return read(record)
+        # Another Pillow may decode lossy formats to other values.
+        source = _VERSION, PIL.__version__, read.__name__, file_state(record[key]), record.get("exif", APPLY), how
+        name = hashlib.sha256(repr(source).encode()).hexdigest()[:32]
+        return self.cache.get(name, lambda: read(record))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the masks of a list label, in words: how much is no class, which classes nobody drew."""
+"""What the masks of a list label, in words: how much is not a class, which classes nobody drew."""
 
 from __future__ import annotations
 

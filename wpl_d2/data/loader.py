@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, repeat
 from typing import Any, TypedDict
 
@@ -20,7 +22,7 @@ from ..utils.errors import InputError
 from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
 from .component_boxes import attach_component_boxes
 from .detection_cache import load_detection_cache
-from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper
+from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
 from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 
 Records = list[dict[str, Any]]
@@ -272,6 +274,12 @@ def build_whole_image_loader(
     return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=_as_list)
 
 
+def image_cache_in_use(cfg: CfgNode) -> AbstractContextManager[None]:
+    """A context in which loaders add the images that they decode to the cache of `DATALOADER`, if there is one."""
+    cache = build_image_reader(cfg).cache
+    return cache.in_use() if cache else nullcontext()
+
+
 def _records(names: Sequence[str]) -> Records:
     return list(chain.from_iterable(DatasetCatalog.get(name) for name in names))
 
@@ -322,3 +330,5 @@ def _begin(worker_id: int) -> None:
         signal.signal(signum, signal.SIG_IGN)
     unblock_signals()
     set_parent_death_signal(signal.SIGKILL)
+    # Looking for garbage writes into every object, and so would copy the whole of the trainer's memory.
+    gc.freeze()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetFromList
 from detectron2.structures import Boxes, Instances
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from ..config.validation import check_section
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from .detection_cache import DetectionCache
-from .image_io import APPLY, UnreadableImageError, read_mask, read_record
+from .file_cache import image_cache
+from .image_io import ImageReader, UnreadableImageError, read_record, read_record_mask
 from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, JitterView, StrongView
 
@@ -33,22 +35,28 @@ class LabeledMapper:
     """
 
     @configurable
-    def __init__(self, *, view: RandomView, num_classes: int) -> None:
+    def __init__(self, *, view: RandomView, num_classes: int, reader: ImageReader | None = None) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry.
             num_classes: number of semantic classes; masks with other ids are refused.
+            reader: of images and masks; by default one without a cache.
         """
         self.view = view
         self.num_classes = num_classes
+        self.reader = reader or ImageReader()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """Arguments of `__init__` for a config whose classes `setup_datasets` has filled in."""
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
             raise InputError("MODEL.SEM_SEG_HEAD.NUM_CLASSES: is 0; call setup_datasets(cfg) first")
-        return {"view": build_view(cfg), "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES}
+        return {
+            "view": build_view(cfg),
+            "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
+            "reader": build_image_reader(cfg),
+        }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         """Read and augment one image.
@@ -56,8 +64,8 @@ class LabeledMapper:
         Raises:
             InputError: image or mask cannot be read, or do not fit each other or the classes.
         """
-        image = read_record(dataset_dict)
-        mask = read_labels(dataset_dict, image.shape[:2], self.num_classes)
+        image = self.reader.image(dataset_dict)
+        mask = read_labels(dataset_dict, image.shape[:2], self.num_classes, self.reader.mask)
         view = self.view(image)
         sample = _identity(dataset_dict, image)
         sample["image"] = _to_tensor(view.image)
@@ -89,7 +97,7 @@ class PasteMapper:
         second.defrost()
         second.INPUT.SCALE_RANGE = cfg.INPUT.PASTE.SCALE_RANGE
         self.second = LabeledMapper(second)
-        self.records = records
+        self.records = DatasetFromList(list(records), copy=False)
         self.prob = cfg.INPUT.PASTE.PROB
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -118,6 +126,7 @@ class UnlabeledMapper:
         views: int,
         on_device: bool = False,
         cache: DetectionCache | None = None,
+        reader: ImageReader | None = None,
     ) -> None:
         """Prepare the mapper.
 
@@ -127,12 +136,14 @@ class UnlabeledMapper:
             views: number of strong views.
             on_device: draw the operations of the strong views alone.
             cache: the detections of all images, if samples shall have some.
+            reader: of images; by default one without a cache.
         """
         self.view = view
         self.strong = strong
         self.views = views
         self.on_device = on_device
         self.cache = cache
+        self.reader = reader or ImageReader()
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -144,6 +155,7 @@ class UnlabeledMapper:
             "strong": build_strong_view(cfg),
             "views": keys.VIEWS,
             "on_device": on_device,
+            "reader": build_image_reader(cfg),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -153,7 +165,7 @@ class UnlabeledMapper:
             UnreadableImageError: if the image cannot be read.
             InputError: its boxes were found on an image of another size.
         """
-        image = read_record(dataset_dict)
+        image = self.reader.image(dataset_dict)
         return self.sample(dataset_dict, image, self.view(image))
 
     def sample(self, dataset_dict: dict[str, Any], image: np.ndarray, view: View) -> dict[str, Any]:
@@ -206,6 +218,11 @@ class EvalMapper:
         return {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
 
 
+def build_image_reader(cfg: CfgNode) -> ImageReader:
+    """The reader of training images, with the cache that `DATALOADER` asks for; errors are those of `image_cache`."""
+    return ImageReader(image_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.CACHE_GB))
+
+
 def build_view(cfg: CfgNode) -> RandomView:
     """The geometry that `INPUT` describes; padding has the color that normalization makes zero.
 
@@ -233,13 +250,19 @@ def build_strong_view(cfg: CfgNode) -> StrongView:
     return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
 
 
-def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: int) -> np.ndarray:
+def read_labels(
+    dataset_dict: dict[str, Any],
+    size: Sequence[int],
+    num_classes: int,
+    read: Callable[[Mapping[str, Any]], np.ndarray] = read_record_mask,
+) -> np.ndarray:
     """Read the mask of a dataset dict and check it.
 
     Args:
         dataset_dict: with `sem_seg_file_name`, and `sem_seg_ignore` and `exif` if they are not `IGNORE` and "apply".
         size: (height, width) of the image.
         num_classes: number of semantic classes.
+        read: gives the mask of a dataset dict.
 
     Returns:
         (H, W) uint8 class ids, `IGNORE` where there is none.
@@ -247,8 +270,7 @@ def read_labels(dataset_dict: dict[str, Any], size: Sequence[int], num_classes: 
     Raises:
         InputError: `file: what is wrong; how to mend it`.
     """
-    file = dataset_dict["sem_seg_file_name"]
-    mask = read_mask(file, dataset_dict.get("sem_seg_ignore", IGNORE), dataset_dict.get("exif", APPLY))
+    file, mask = dataset_dict["sem_seg_file_name"], read(dataset_dict)
     if mask.shape != tuple(size):
         turned = (
             "; it may be turned by its EXIF orientation, as its mask must be (or write `exif: ignore` into the YAML)"

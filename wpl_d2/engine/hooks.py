@@ -1,4 +1,4 @@
-"""What happens after each step: state, schedule, checkpoint, evaluation, metrics, pictures, the averages of labels."""
+"""The trainer's hooks: state, schedule, checkpoints, evaluation, metrics, pictures, averages of pseudo-labels."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
 from ..utils.files import LineFile, UnwritableError, clear_write_errors
+from ..utils.signals import exit_status
 from ..visualization import heatmap, optional_picture, overlay
 
 logger = logging.getLogger(__name__)
 
 
 class AfterStep(HookBase):
-    """After each step: the memory bank takes the staged embeddings, the teacher follows the student."""
+    """Updates the framework's state after each step: memory bank, teacher and others."""
 
     def after_step(self) -> None:
         """Call the framework's `after_step`."""
@@ -36,34 +37,34 @@ class AfterStep(HookBase):
 
 
 class LRScheduler(hooks.LRScheduler):
-    """Detectron2's, but a resumed run follows its own config's schedule, not the saved one's."""
+    """Detectron2's hook, but a resumed run follows its config's schedule instead of the saved one."""
 
     def before_train(self) -> None:
-        """Begin with the schedule's own rates: the optimizer's are those of the checkpoint."""
+        """Replace the learning rates of the checkpoint's optimizer by the schedule's."""
         super().before_train()
         for group, rate in zip(self.scheduler.optimizer.param_groups, self.scheduler.get_lr(), strict=True):
             group["lr"] = rate
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take only the position in the schedule."""
+        """Load only the position in the schedule."""
         position = ("last_epoch", "_step_count")
         super().load_state_dict({key: state_dict[key] for key in position if key in state_dict})
 
 
 class PeriodicCheckpointer(HookBase):
-    """Saves `model_{iteration:07d}` when it is time and on a request to stop, and `model_final` at the end.
+    """Saves `model_{iteration:07d}` periodically and before a requested stop, and `model_final` at the end.
 
-    Of the former it keeps the newest `keep`, those of an earlier part of a resumed run included.
+    The newest `keep` of the former are kept, counting those from before a resume.
     """
 
     def __init__(self, checkpointer: FrameworkCheckpointer, periods: Iterable[int], keep: int) -> None:
-        """Save at every multiple of each of the `periods`; 0 stands for never. `keep` is 1 or more."""
+        """Save at the multiples of all `periods`, of which 0 means never; `keep` is at least 1."""
         self._checkpointer = checkpointer
         self._periods = [period for period in periods if period > 0]
         self._keep = keep
 
     def after_step(self) -> None:
-        """Save if it is time."""
+        """Save if due."""
         iteration = self.trainer.iter
         if iteration + 1 == self.trainer.max_iter:
             self._checkpointer.save("model_final", iteration=iteration)
@@ -81,7 +82,7 @@ class PeriodicCheckpointer(HookBase):
 
 
 class EvalHook(hooks.EvalHook):
-    """Detectron2's, but a request to stop does not wait for its end: the step before it is saved."""
+    """Detectron2's hook, but a request to stop ends an evaluation at once, since the step before it is saved."""
 
     def _do_eval(self) -> None:
         if self.trainer.stopping:
@@ -90,15 +91,16 @@ class EvalHook(hooks.EvalHook):
             super()._do_eval()
 
     def after_train(self) -> None:
-        """Evaluate the final model, if training came to its end."""
+        """Evaluate the final model, if the training is complete."""
         if self.trainer.iter >= self.trainer.max_iter:
             super().after_train()
 
 
 class BestCheckpointer(hooks.BestCheckpointer):
-    """Detectron2's, with a memory that is the file itself: a resumed run never puts a worse model in its place.
+    """Detectron2's hook, but a resumed run reads the best value from the best checkpoint itself.
 
-    The checkpoint to resume from is older than the evaluation, and so is what it could know of the best one.
+    The checkpoint to resume from was saved before the evaluation, and may not know the best value: a worse model could
+    replace the best one.
     """
 
     NAME = "model_best"
@@ -115,7 +117,7 @@ class BestCheckpointer(hooks.BestCheckpointer):
             self._checkpointer.save(self.NAME, resumable=False, iteration=metric[1])
 
     def after_train(self) -> None:
-        """Check the last model too, and say which one was the best."""
+        """Check the last model too, and log which one was the best."""
         if self.trainer.iter < self.trainer.max_iter:
             return
         super().after_train()
@@ -128,21 +130,21 @@ class BestCheckpointer(hooks.BestCheckpointer):
         return {"best_metric": best, "best_iter": self.best_iter}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back, from the best model's file where there is one."""
+        """Load them, from the best model's file if there is one."""
         if self._path.is_file():
             try:
                 state_dict = load_checkpoint(str(self._path))["trainer"]["hooks"][type(self).__qualname__]
             except (InputError, KeyError, TypeError) as error:
-                # There is no best model any more, whatever the record says.
-                said = error if isinstance(error, InputError) else f"{self._path}: is no best model of a training"
-                logger.warning("%s; the next evaluation writes it anew", said)
+                # The best model is lost, whatever the state says.
+                reason = error if isinstance(error, InputError) else f"{self._path}: is not a best model of a training"
+                logger.warning("%s; the next evaluation writes it anew", reason)
                 state_dict = {"best_metric": None, "best_iter": None}
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
 
 
 class MetricsWriter(JSONWriter):
-    """Detectron2's, with a file in which no line is half."""
+    """Detectron2's writer with a file of complete lines only."""
 
     def __init__(self, path: Path, window_size: int = 20) -> None:
         """Append to `path`; the arguments are Detectron2's."""
@@ -152,18 +154,18 @@ class MetricsWriter(JSONWriter):
 
 
 class PeriodicWriter(hooks.PeriodicWriter):
-    """Detectron2's, which opens its files when the training begins: before, an earlier run's may be there."""
+    """Detectron2's hook, but it opens its files when the training starts: before, an earlier run's may be there."""
 
     def __init__(self, folder: Path, max_iter: int, period: int) -> None:
         """Write to the terminal and into `folder`, every `period` steps."""
         super().__init__([], period)
         self._folder = folder
         self._max_iter = max_iter
-        self._tell = threading.excepthook
+        self._excepthook = threading.excepthook
 
     def before_train(self) -> None:
         """Open the files."""
-        self._tell, threading.excepthook = threading.excepthook, self._tell_others
+        self._excepthook, threading.excepthook = threading.excepthook, self._report_exception
         self._writers = [
             CommonMetricPrinter(self._max_iter),
             MetricsWriter(self._folder / "metrics.json"),
@@ -171,12 +173,12 @@ class PeriodicWriter(hooks.PeriodicWriter):
         ]
 
     def after_step(self) -> None:
-        """Write if it is time."""
+        """Write if due."""
         with clear_write_errors(self._folder):
             super().after_step()
 
     def after_train(self) -> None:
-        """Write the rest; where that fails too, what ended the training early is what is told."""
+        """Write the rest; if the training ended early, its error is reported rather than one of this."""
         try:
             with clear_write_errors(self._folder):
                 super().after_train()
@@ -185,32 +187,29 @@ class PeriodicWriter(hooks.PeriodicWriter):
                 raise
             logger.warning("%s", error)
         finally:
-            threading.excepthook = self._tell
+            threading.excepthook = self._excepthook
 
-    def _tell_others(self, args: threading.ExceptHookArgs) -> None:
-        # TensorBoard's thread hands its error to whoever writes next: it need not print it, too.
+    def _report_exception(self, args: threading.ExceptHookArgs) -> None:
+        # TensorBoard's thread passes its error to the next write: it need not be printed too.
         if not type(args.thread).__module__.startswith("tensorboard."):
-            self._tell(args)
+            self._excepthook(args)
 
 
 class StopOnSignal(HookBase):
-    """Ends the process after the step in which a signal asked for it, once the checkpoint is written.
-
-    It must be the last of the hooks.
-    """
+    """Exits after the step in which a signal came, once the checkpoint is written: it must be the last hook."""
 
     def after_step(self) -> None:
-        """Leave with the status that shells give to a process ended by that signal."""
+        """Exit with the status that shells report for a process ended by that signal."""
         if self.trainer.stopping:
             logger.info(
                 "Stopped by signal %d after iteration %d; --resume goes on",
                 self.trainer.stopping,
                 self.trainer.iter,
             )
-            raise SystemExit(128 + self.trainer.stopping)
+            raise SystemExit(exit_status(self.trainer.stopping))
 
     def after_train(self) -> None:
-        """Wait for the other ranks: the launcher ends all once one has left, and the main one still writes."""
+        """Wait for the other ranks: the launcher ends all once one has exited, and the main one may still write."""
         if self.trainer.stopping:
             comm.synchronize()
 
@@ -268,19 +267,18 @@ class PseudoLabelAverages(HookBase):
     """
 
     def __init__(self) -> None:
-        """Nothing was counted yet."""
         self._sums: Counter[str] = Counter()
         self._steps = 0
 
     def after_step(self) -> None:
-        """Count the step, if pseudo-labels were made in it."""
+        """Add the step, if it made pseudo-labels."""
         if scalars := self.trainer.framework.last_step.scalars:
             known = get_event_storage().latest()
             self._sums.update({name: known[name][0] for name in scalars})
             self._steps += 1
 
-    def report(self, framework: Framework) -> None:
-        """Log what the pseudo-labels came to, and a warning for each part of the method that did nothing."""
+    def log(self, framework: Framework) -> None:
+        """Log the averages, and a warning for each part of the method that had no effect."""
         if self._steps:
             selected, weighted, reliable = (
                 self._sums[f"pseudo/{name}"] / self._steps for name in ("selected", "weighted", "reliable")
@@ -294,9 +292,9 @@ class PseudoLabelAverages(HookBase):
             logger.warning(text)
 
     def state_dict(self) -> dict[str, Any]:
-        """The sums, and how many steps they are of."""
+        """The sums and the number of steps."""
         return {"sums": dict(self._sums), "steps": self._steps}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them back."""
+        """Load them."""
         self._sums, self._steps = Counter(state_dict["sums"]), state_dict["steps"]

@@ -1,4 +1,4 @@
-"""Starting the processes of a run, and ending them: on GPUs, on the CPU where there is none, or torchrun's."""
+"""Starting and ending the processes of a run, on GPUs or on the CPU, also under torchrun."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ from ..utils.signals import (
 )
 
 _POLL = 0.2
-"""Seconds between two looks of the launcher at its ranks."""
+"""Seconds between two checks of the ranks."""
 _GRACE = 10.0
-"""Seconds that ranks have to end by themselves once one has ended early, and again after being asked to."""
+"""Seconds for ranks to end by themselves once one has ended early, and again after SIGTERM."""
 
-_FAILED, _REFUSED = 1, 2
-"""Exit statuses of ranks: after an exception, and after an `InputError`."""
+_FAILED, _INPUT_ERROR = 1, 2
+"""Exit statuses of ranks, after an exception and after an `InputError`."""
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Main = Callable[[argparse.Namespace], None]
 Failures: TypeAlias = "SimpleQueue[tuple[bool, str]]"
-"""What went wrong in ranks, the first first: whether it is an `InputError`, and its message or traceback."""
+"""Errors of ranks in order of time: whether it is an `InputError`, and its message or traceback."""
 
 
 def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
-    """Check a run, then run `main(args)` in each of its processes.
+    """Check a run, then call `main(args)` in each of its processes.
 
     Under torchrun the processes exist already. Otherwise `--num-gpus` of them are started on this machine; without a
-    GPU they are gloo ranks that share the cores. Whatever goes wrong in them is said once. A signal to end reaches all
-    of them, and none is left behind.
+    GPU they are gloo ranks that share the cores. An error in any of them is reported once. A stop signal reaches all of
+    them, and no process is left behind.
 
     Args:
-        main: a function that can be pickled.
+        main: must be picklable.
         args: of Detectron2's `default_argument_parser`.
-        check: finds what is wrong with `args`, once on each machine and before any process is started.
+        check: called once per machine, before any process is started, to raise an `InputError` on wrong `args`.
 
     Raises:
-        SystemExit: something went wrong, was wrong with `args` (2), or a signal came (128 + its number).
+        SystemExit: on errors, with 2 for an `InputError`, and on signals with 128 + the signal's number.
     """
     with clear_errors():
         if IN_TORCHRUN in os.environ:
@@ -93,7 +93,7 @@ def _local_size(args: argparse.Namespace) -> int:
 
 
 def _check_processes(args: argparse.Namespace) -> None:
-    """Raise an `InputError` if as many processes cannot be started, or could not meet."""
+    """Raise an `InputError` if so many processes cannot be started, or could not connect."""
     gpus = torch.cuda.device_count()
     for key in ("num_gpus", "num_machines"):
         if getattr(args, key) < (key == "num_machines"):
@@ -113,19 +113,19 @@ def _run_alone(main: Main, args: argparse.Namespace) -> None:
         main(args)
     except SystemExit as end:
         if isinstance(end.code, int) and end.code in map(exit_status, STOP_SIGNALS):
-            _end(end.code)
+            _exit(end.code)
         raise
 
 
 def _run_in_torchrun(main: Main, args: argparse.Namespace, check: Main | None) -> None:
-    # At once and without a word: torchrun signals all of its processes, and says so.
+    # Signals end the process at once and silently: torchrun signals all of its processes, and reports it.
     with signal_handlers(signal.SIG_DFL):
         if check is not None and os.environ["LOCAL_RANK"] == "0":
             check(args)
         try:
             rank, world_size, local_rank, local_size = (int(os.environ[key]) for key in _TORCHRUN)
-            _join(rank, world_size, local_rank, local_size)
-            _share_cores()
+            _init_process_group(rank, world_size, local_rank, local_size)
+            _limit_threads()
             main(args)
             comm.synchronize()
         finally:
@@ -137,14 +137,14 @@ def _run_ranks(main: Main, args: argparse.Namespace) -> None:
     if not torch.cuda.is_available():
         print(f"no GPU here: {_local_size(args)} processes on the CPU", file=sys.stderr, flush=True)
     failures = mp.get_context("spawn").SimpleQueue()
-    with _meeting_place(args) as url, StopRequest() as stop:
-        # Until it has handlers, a rank would answer Ctrl-C with a traceback.
+    with _rendezvous(args) as url, StopRequest() as stop:
+        # Without its handlers yet, a rank would answer Ctrl-C with a traceback.
         with blocked_signals([signal.SIGINT], "spawn"):
             arguments = (main, args, url, failures, mp.get_start_method())
-            ranks = start_processes(_rank, arguments, _local_size(args), join=False).processes
+            ranks = start_processes(_run_rank, arguments, _local_size(args), join=False).processes
         try:
             status = _wait(ranks, stop)
-            _end_all(ranks)
+            _join_or_terminate(ranks)
         finally:
             for rank in ranks:
                 rank.kill()
@@ -152,26 +152,26 @@ def _run_ranks(main: Main, args: argparse.Namespace) -> None:
     if not status:
         return
     if stop.signum:
-        if status not in map(exit_status, STOP_SIGNALS):  # else a rank has said more
+        if status not in map(exit_status, STOP_SIGNALS):  # otherwise a rank has printed more
             print_stopped(stop.signum)
         raise SystemExit(exit_status(stop.signum))
     if status < 0:
         print(f"error: a process was ended by {signal.Signals(-status).name}", file=sys.stderr)
         raise SystemExit(exit_status(-status))
-    if status in (_FAILED, _REFUSED) and not failures.empty():
-        known, text = failures.get()
-        if known:
+    if status in (_FAILED, _INPUT_ERROR) and not failures.empty():
+        is_input_error, text = failures.get()
+        if is_input_error:
             raise InputError(text)
         sys.stderr.write(text)
     raise SystemExit(status)
 
 
 def _wait(ranks: Sequence[SpawnProcess], stop: StopRequest) -> int:
-    """Wait until all ranks have ended well, or one has not; forward a signal that comes.
+    """Wait until all ranks have succeeded or one has failed, and forward a stop signal to them.
 
     Returns:
-        0, or the exit status of the one that did not. Of several it is the one that says most: that one failed may just
-        be because it lost another.
+        0, or the exit status of the failed rank; of several the most informative one, since ranks that lose another one
+        fail too.
     """
     forwarded = False
     while True:
@@ -185,23 +185,23 @@ def _wait(ranks: Sequence[SpawnProcess], stop: StopRequest) -> int:
             for rank in ranks:
                 if rank.is_alive() and rank.pid is not None:
                     os.kill(rank.pid, stop.signum)
-                rank.terminate()  # for one that does not listen to Ctrl-C yet
+                rank.terminate()  # for a rank that does not handle Ctrl-C yet
         connection.wait(running, _POLL)
 
 
-def _end_all(ranks: Sequence[SpawnProcess]) -> None:
-    """Give ranks time to end by themselves, ask them to, and give them time again."""
-    for asked in (False, True):
+def _join_or_terminate(ranks: Sequence[SpawnProcess]) -> None:
+    """Wait for ranks to end, then send SIGTERM and wait again."""
+    for terminate in (False, True):
         deadline = time.monotonic() + _GRACE
-        for rank in ranks if asked else ():
+        for rank in ranks if terminate else ():
             rank.terminate()
         for rank in ranks:
             rank.join(max(0.0, deadline - time.monotonic()))
 
 
 @contextmanager
-def _meeting_place(args: argparse.Namespace) -> Iterator[str]:
-    """Where ranks find each other: on one machine a file, since a free port may be taken before it is used."""
+def _rendezvous(args: argparse.Namespace) -> Iterator[str]:
+    """The URL by which ranks connect; on one machine a file, since a free port may be taken before it is used."""
     if args.num_machines > 1:
         yield args.dist_url
         return
@@ -209,9 +209,9 @@ def _meeting_place(args: argparse.Namespace) -> Iterator[str]:
         yield f"file://{folder}/ranks"
 
 
-def _rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failures: Failures, method: str) -> None:
-    """As long as there is nothing to save, a signal ends it at once, even inside of a collective operation."""
-    # Loaders start their workers as they do in a run of one process: Python would start them as it started this one.
+def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failures: Failures, method: str) -> None:
+    """Run one rank, which a signal ends at once while there is nothing to save, even in a collective operation."""
+    # Loaders' workers get the start method of a run with one process, rather than this process's.
     mp.set_start_method(method, force=True)
     with signal_handlers(signal.SIG_DFL):
         unblock_signals()
@@ -219,26 +219,26 @@ def _rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, failu
         status = _FAILED
         try:
             rank = args.machine_rank * _local_size(args) + local_rank
-            _join(rank, count_processes(args), local_rank, _local_size(args), url)
-            _share_cores()
+            _init_process_group(rank, count_processes(args), local_rank, _local_size(args), url)
+            _limit_threads()
             main(args)
             comm.synchronize()
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except InputError as error:
-            status = _REFUSED
+            status = _INPUT_ERROR
             failures.put((True, str(error)))
         except Exception:
             failures.put((False, traceback.format_exc()))
-        _end(status)
+        _exit(status)
 
 
-def _end(status: int) -> NoReturn:
-    """End this process at once, as a forked process of Python's does.
+def _exit(status: int) -> NoReturn:
+    """End this process without the interpreter's shutdown, as Python's forked processes end.
 
-    The interpreter's own end takes a second and more, in which threads of a process group, or of loaders, still run:
-    processes were aborted there, with all done.
+    The shutdown takes over a second, in which threads of process groups and loaders still run, and were seen to abort
+    the process.
     """
     for child in mp.active_children():
         child.kill()
@@ -248,8 +248,8 @@ def _end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _join(rank: int, world_size: int, local_rank: int, local_size: int, url: str = "env://") -> None:
-    """Become a rank among others, as in Detectron2's `launch`."""
+def _init_process_group(rank: int, world_size: int, local_rank: int, local_size: int, url: str = "env://") -> None:
+    """Connect to the other ranks, as Detectron2's `launch` does."""
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank)
     backend = "nccl" if torch.cuda.is_available() else "gloo"
@@ -257,8 +257,8 @@ def _join(rank: int, world_size: int, local_rank: int, local_size: int, url: str
     comm.create_local_process_group(local_size)
 
 
-def _share_cores() -> None:
+def _limit_threads() -> None:
+    """Share the cores between the ranks of this machine; OMP_NUM_THREADS may ask for fewer."""
     local = comm.get_local_size()
     if local > 1:
-        # Fewer where OMP_NUM_THREADS asks for fewer.
         torch.set_num_threads(max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // local)))

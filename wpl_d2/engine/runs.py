@@ -1,4 +1,4 @@
-"""What trainings left behind: the rows of their metrics.json, and what several trainings say together."""
+"""Reading the metrics.json of trainings, and statistics over several trainings."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def read_json(text: str, file: Path) -> Any:
-    """What a file of results, or a line of it, says.
+    """Parse JSON of a results file, or of one of its lines.
 
     Args:
         text: JSON.
-        file: where it is from, for the message.
+        file: its file, for the message.
 
     Raises:
         InputError: it is damaged.
@@ -34,7 +34,7 @@ def read_json(text: str, file: Path) -> Any:
 
 
 def read_metrics(file: Path) -> list[Row]:
-    """The rows of a training's metrics.json, oldest first; none where there is no such file.
+    """Read the rows of a training's metrics.json, oldest first; none if there is no such file.
 
     Raises:
         InputError: it is damaged.
@@ -63,23 +63,23 @@ def find_runs(folder: Path) -> list[tuple[str, int, Path]]:
 
 
 def last_value(rows: Sequence[Row], key: str) -> float | None:
-    """The last value of a metric, None where there is none."""
+    """The last value of a metric, or None."""
     return next((row[key] for row in reversed(rows) if key in row), None)
 
 
 def is_finished(rows: Sequence[Row]) -> bool:
-    """Whether a training has taken its last step."""
+    """Whether a training has completed its last step."""
     return last_value(rows, "eta_seconds") == 0
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What several values say together.
+    """Mean and standard deviation of several values.
 
     Attributes:
-        count: how many there are.
-        mean: NaN of none.
-        deviation: their standard deviation; NaN of fewer than two.
+        count: number of values.
+        mean: NaN without values.
+        deviation: sample standard deviation; NaN of fewer than two values.
     """
 
     count: int
@@ -88,18 +88,18 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread:
-        """Of any number of values."""
+        """Compute them of any number of values."""
         some = list(values)
         mean = statistics.mean(some) if some else math.nan
         return cls(len(some), mean, statistics.stdev(some) if len(some) > 1 else math.nan)
 
     @property
     def t(self) -> float:
-        """Student's t of the mean against 0; NaN where there is no deviation to measure it by."""
+        """Student's t of the mean against 0; NaN without a positive deviation."""
         return self.mean / self.deviation * math.sqrt(self.count) if self.deviation > 0 else math.nan
 
     def __str__(self) -> str:
-        """Mean, deviation where there is one, and count."""
+        """Mean, deviation (if defined) and count."""
         if not self.count:
             return ""
         spread = "" if math.isnan(self.deviation) else f" ± {self.deviation:.2f}"
@@ -107,5 +107,5 @@ class Spread:
 
 
 def paired_differences(ours: Mapping[Key, float], base: Mapping[Key, float]) -> dict[Key, float]:
-    """Ours minus the other's, for each seed (or draw) that both have."""
+    """Ours minus the baseline's, for each seed (or draw) that both have."""
     return {key: value - base[key] for key, value in ours.items() if key in base}

@@ -91,7 +91,6 @@ def _open_run(cfg: Any, eval_only: bool) -> None:
             check_folder_free(output)
         if not has_previous_run(output):
             save_run_info(cfg)
-    logging.getLogger("detectron2.engine.train_loop").addFilter(_without_traceback)
     logging.getLogger(__name__).info(
         "%s\n  device: %s, processes: %d, config and environment: %s",
         shlex.join(sys.argv),
@@ -119,14 +118,6 @@ def save_run_info(cfg: Any) -> None:
         write_text(output / "config.yaml", cfg.dump())
         write_text(output / "environment.txt", collect_env_info())
     open_log(output)
-
-
-def _without_traceback(record: logging.LogRecord) -> bool:
-    """Reduce Detectron2's log record of an `InputError` to one line: its traceback is of no interest."""
-    error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, InputError):
-        record.msg, record.args, record.exc_info = "Stopped: %s", (error,), None
-    return True
 
 
 _LOGGERS = ("fvcore", "detectron2", "wpl_d2")

@@ -1,4 +1,4 @@
-"""Optimizer and schedule: counted in epochs, and on another batch than the one a preset was made for."""
+"""The optimizer, and the schedule: counted in epochs, and scaled to another batch size."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from ..utils.errors import InputError
 
 
 def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD or AdamW over the student's parameters, with Detectron2's clipping (`SOLVER.CLIP_GRADIENTS`).
+    """Build SGD or AdamW over the student's parameters, with Detectron2's SOLVER.CLIP_GRADIENTS.
+
+    The backbone has the learning rate BASE_LR, segmentation heads HEAD_LR_FACTOR times that, and the detector (of an
+    `FPNDetector` everything but the backbone) DETECTOR_LR_FACTOR times that.
 
     Args:
-        cfg: its `SOLVER` keys.
-        student: a `UnifiedSegDet`; its backbone learns at BASE_LR, its segmentation heads at HEAD_LR_FACTOR times and
-            its detector at DETECTOR_LR_FACTOR times that. Of an `FPNDetector` all but the backbone is the detector.
+        cfg: a complete config.
+        student: a `UnifiedSegDet` or `FPNDetector`.
     """
     solver = cfg.SOLVER
     factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR, "aux_head": solver.HEAD_LR_FACTOR}
@@ -41,22 +43,12 @@ def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer
 
 
 def optimizer_state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of what an optimizer keeps for its parameters, from its first step on."""
+    """Bytes of an optimizer's state after its first step."""
     size = 0
     for group in optimizer.param_groups:
         copies = 2 if "betas" in group else int(group.get("momentum", 0) > 0)
         size += copies * sum(parameter.numel() * parameter.element_size() for parameter in group["params"])
     return size
-
-
-_STEPS = (
-    ("SOLVER", "MAX_ITER"),
-    ("SOLVER", "WARMUP_ITERS"),
-    ("SOLVER", "CHECKPOINT_PERIOD"),
-    ("TEST", "EVAL_PERIOD"),
-    ("FRAMEWORK", "BURN_IN"),
-    ("FRAMEWORK", "EMA_COPY_STEPS"),
-)
 
 
 def resolve_epochs(cfg: Any) -> int:
@@ -69,22 +61,21 @@ def resolve_epochs(cfg: Any) -> int:
         the steps of an epoch; 0 where nothing counts epochs.
 
     Raises:
-        InputError: a list cannot be read, or has too few images for one step.
+        InputError: a list cannot be read, or see `steps_of_epoch`.
     """
     counted = [key for key in IN_EPOCHS if value_of(cfg, key)]
     if not counted:
         return 0
     key = "UNLABELED" if cfg.DATASETS.UNLABELED else "TRAIN"
     images = sum(len(list_records(name, f"DATASETS.{key}")) for name in cfg.DATASETS[key])
-    if not (steps := steps_of_epoch(cfg, images)):
-        raise InputError(f"{counted[0]}: {images} images are fewer than a batch; set {IN_EPOCHS[counted[0]]} instead")
+    steps = steps_of_epoch(cfg, images)
     for epochs in counted:
         cfg.merge_from_list([IN_EPOCHS[epochs], value_of(cfg, epochs) * steps, epochs, 0])
     return steps
 
 
 def steps_of_epoch(cfg: Any, images: int) -> int:
-    """The steps of an epoch at the batch that the schedule is meant for; see SOLVER.EPOCHS.
+    """The steps of an epoch, 1 or more, at the batch that the schedule is meant for; see SOLVER.EPOCHS.
 
     Args:
         cfg: its REFERENCE_WORLD_SIZE, and REFERENCE_IMS_PER_BATCH or IMS_PER_BATCH: in the published codes an epoch is
@@ -100,21 +91,21 @@ def steps_of_epoch(cfg: Any, images: int) -> int:
         raise InputError(
             f"SOLVER.REFERENCE_WORLD_SIZE: {processes} does not divide a batch of {batch} images; lower it"
         )
-    return -(-images // processes) // (batch // processes)
+    return max(1, -(-images // processes) // (batch // processes))
 
 
 def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:
-    """Fit learning rate and numbers of steps to SOLVER.IMS_PER_BATCH, in place: the same epochs at n times the batch.
+    """Scale learning rate and numbers of steps to SOLVER.IMS_PER_BATCH, in place, for the same number of epochs.
 
     With n = IMS_PER_BATCH / REFERENCE_IMS_PER_BATCH, BASE_LR is multiplied by n (the linear rule of Goyal et al.,
-    arXiv:1706.02677, as in Detectron2), UNLABELED_IMS_PER_BATCH too, and all that counts steps is divided by n.
-    FRAMEWORK.OHEM.MIN_KEPT counts pixels of each process's batch and is left as it is: with half of the images on a
-    process, the same number is a larger share of them.
+    arXiv:1706.02677, as in Detectron2), UNLABELED_IMS_PER_BATCH too, and numbers of steps are divided by n.
+    FRAMEWORK.OHEM.MIN_KEPT, which counts pixels of each process's batch, is not scaled: with half of the images per
+    process, the same number is a larger fraction of the pixels.
 
     Args:
-        cfg: not frozen; nothing is done where REFERENCE_IMS_PER_BATCH is 0.
-        given: keys that the user has set for this very run; they are left as they are. But if REFERENCE_IMS_PER_BATCH
-            is among them, the others are meant for that batch, and are scaled too.
+        cfg: not frozen; unchanged if REFERENCE_IMS_PER_BATCH is 0.
+        given: keys that the user set for this run, which are not changed. But if REFERENCE_IMS_PER_BATCH is among them,
+            the others refer to that batch, and are scaled too.
 
     Returns:
         whether anything was changed.
@@ -138,9 +129,9 @@ def scale_schedule(cfg: Any, given: Collection[str] = ()) -> bool:
         solver.UNLABELED_IMS_PER_BATCH = unlabeled
     if "SOLVER.BASE_LR" not in given:
         solver.BASE_LR *= batch / reference
-    for node, key in _STEPS:
-        if f"{node}.{key}" not in given and cfg[node][key] > 0:
-            cfg[node][key] = max(1, round(cfg[node][key] * reference / batch))
-    # What is written to config.yaml is scaled and must not be scaled again.
+    for key in ("SOLVER.WARMUP_ITERS", *IN_EPOCHS.values()):
+        if key not in given and (steps := value_of(cfg, key)) > 0:
+            cfg.merge_from_list([key, max(1, round(steps * reference / batch))])
+    # config.yaml has the scaled values, which must not be scaled again.
     solver.REFERENCE_IMS_PER_BATCH = batch
     return True

@@ -1,4 +1,4 @@
-"""The trainer: Detectron2's loop around a framework."""
+"""The trainer: Detectron2's training loop around a framework."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
 from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
+from ..data.loader import image_cache_in_use
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
 from ..utils.errors import InputError, one_line_message
@@ -45,40 +46,40 @@ def _needs_traceback(record: logging.LogRecord) -> bool:
     return not (record.exc_info and one_line_message(record.exc_info[1]))
 
 
-# Detectron2's loop logs every error with its traceback, also one that `clear_errors` will say in one line.
+# Detectron2's loop logs the traceback of every error, even if `clear_errors` prints it in one line.
 logging.getLogger("detectron2.engine.train_loop").addFilter(_needs_traceback)
 
 _RENAMED_HOOKS = {"Tally": "PseudoLabelAverages"}
-"""Old names of hooks in checkpoints, and today's."""
+"""Former names of hooks in checkpoints."""
 
 
 class Trainer(SimpleTrainer):
-    """Trains a framework: counted randomness, mixed precision, exact resume, a stop between two steps.
+    """Trains a framework, with seeded steps, mixed precision, exact resume, and stops between two steps.
 
     Attributes:
-        framework: what is trained; `model` is the same, inside DDP when there are several processes.
-        stop_request: what signals come to between two steps.
-        stopping: the signal that asked for an end, on every rank, or 0.
-        averages: what the pseudo-labels of all steps came to.
+        framework: trained; `model` is the same, inside DDP with several processes.
+        stop_request: records signals for the end of the step.
+        stopping: the signal that requested a stop, the same on all ranks, or 0.
+        averages: of the pseudo-labels of all steps.
     """
 
     LOG_PERIOD = 20
 
     def __init__(self, cfg: Any) -> None:
-        """Build everything that `cfg` stands for.
+        """Build framework, optimizer, hooks and checkpointer.
 
         Args:
-            cfg: a config that `setup` completed.
+            cfg: of `setup`.
         """
         self.cfg = cfg
         self.framework = build_training_framework(cfg)
         for text in ineffective_keys(cfg, self.framework):
             logger.warning(text)
         optimizer = build_optimizer(cfg, self.framework.student)
-        # DDP wants no device ids for a model on the CPU.
+        # DDP accepts no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(self.framework, broadcast_buffers=False, device_ids=device_ids)
-        # The loader comes in `train`, when it is known where to start.
+        # `train` builds the loader, once the first iteration is known.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0
         # For the loader: the framework's partner indices of the steps to come.
@@ -101,7 +102,7 @@ class Trainer(SimpleTrainer):
             LRScheduler(self.optimizer, build_lr_scheduler(cfg, self.optimizer)),
             AfterStep(),
             self.averages,
-            # Before an evaluation too, which may be long and ends at once when it is asked to.
+            # Before each evaluation, which is long and cancelled by a request to stop.
             PeriodicCheckpointer(
                 self.checkpointer, (solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD), solver.CHECKPOINTS_TO_KEEP
             ),
@@ -118,49 +119,50 @@ class Trainer(SimpleTrainer):
         return [*ret, StopOnSignal()]
 
     def resume_or_load(self, resume: bool) -> None:
-        """Continue the run of the output folder if asked to and if there is one, else begin with `MODEL.WEIGHTS`.
+        """Resume the run of the output folder, or start a new one from `MODEL.WEIGHTS`.
 
-        A run that begins puts aside what an earlier one left.
+        A new run moves the files of an earlier one aside.
 
         Args:
-            resume: whether to look for a checkpoint.
+            resume: whether to resume if there is a checkpoint.
         """
         if resume and self.checkpointer.resume():
             self.start_iter = self.iter + 1
         else:
             load_initial_weights(self.framework.student, self.cfg)
-            comm.synchronize()  # all have read them, if they are what is put aside now
+            comm.synchronize()  # all ranks have read the weights, which may be moved aside now
             self.checkpointer.start_new_run()
-            comm.synchronize()  # none writes into the folder before
+            comm.synchronize()  # no rank writes into the folder before
             self.framework.reset()
 
     def train(self) -> OrderedDict[str, Any]:  # type: ignore[override]
         """Train from `start_iter` to `max_iter`.
 
         Returns:
-            the last evaluation's results, empty where there was none; with "left_out" if any evaluation had that.
+            the last evaluation's results, empty if there was none; with "left_out" if any evaluation had it.
 
         Raises:
-            InputError: there is no room for a checkpoint, or the disk refuses one; those before are whole.
+            InputError: there is no space for a checkpoint, or one cannot be written; earlier ones are intact.
         """
         if self.start_iter < self.max_iter:
             size = tensor_bytes(self.framework.state_dict()) + optimizer_state_bytes(self.optimizer)
             self.checkpointer.check_disk_space(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
         self._partner_indices.extend(self.framework.partner_indices())
-        self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
-        try:
-            with self.stop_request:
-                super().train(self.start_iter, self.max_iter)
-        finally:
-            # Ends the workers, which the end of the process would kill, so that their temporary folders stayed.
-            self.reset_data_loader(tuple)
-            self.checkpointer.release()
-        self.averages.report(self.framework)
+        with image_cache_in_use(self.cfg):
+            self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
+            try:
+                with self.stop_request:
+                    super().train(self.start_iter, self.max_iter)
+            finally:
+                # Ends the workers. The end of the process would kill them and leave their temporary folders.
+                self.reset_data_loader(tuple)
+                self.checkpointer.unlock()
+        self.averages.log(self.framework)
         return self.last_results
 
     def build_train_loader(self, partner_indices: deque[list[int]]) -> Iterator[TrainBatch]:
-        """The batches from `start_iter` on; a subclass can feed others.
+        """Build the loader of batches from `start_iter` on; subclasses may build another.
 
         Args:
             partner_indices: see `build_partner_loader`.
@@ -170,13 +172,13 @@ class Trainer(SimpleTrainer):
     def test(self) -> OrderedDict[str, Any]:
         """Evaluate the framework's model on `cfg.DATASETS.TEST`."""
         results = evaluate(self.cfg, self.framework)
-        if "left_out" in self.last_results:  # of an earlier evaluation: it still is of this run
+        if "left_out" in self.last_results:  # in an earlier evaluation of this run
             results.setdefault("left_out", {"images": 0})
         self.last_results = results
         return results
 
     def run_step(self) -> None:
-        """Fetch, forward, backward, check, step; see the class."""
+        """Train one step."""
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
@@ -188,14 +190,14 @@ class Trainer(SimpleTrainer):
             losses = self.model(batch)
         self.optimizer.zero_grad()
         self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        self._agree(losses, data_time)
-        # Read now, when the device has nothing left to do that it would have to finish first.
+        self._reduce_and_check(losses, data_time)
+        # Read now, when the device has finished its work and nothing has to wait.
         self._partner_indices.extend(self.framework.partner_indices()[-1:])
         self._scaler.step(self.optimizer)
         self._scaler.update()
 
-    def _agree(self, losses: dict[str, Tensor], data_time: float) -> None:
-        """The one exchange and the one host sync of a step: mean losses, who diverged, who was asked to stop.
+    def _reduce_and_check(self, losses: dict[str, Tensor], data_time: float) -> None:
+        """Exchange losses, divergence and stop requests between ranks, in a step's only all-reduce and host sync.
 
         Raises:
             FloatingPointError: on all ranks, if a loss is not finite on any.
@@ -203,8 +205,8 @@ class Trainer(SimpleTrainer):
         scalars = losses | self.framework.last_step.scalars
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()
-        asked = [float(self.stop_request.signum == signum) for signum in STOP_SIGNALS]
-        extra = values.new_tensor([*asked, data_time])
+        requested = [float(self.stop_request.signum == signum) for signum in STOP_SIGNALS]
+        extra = values.new_tensor([*requested, data_time])
         packed = torch.cat([values.nan_to_num(0.0, 0.0, 0.0), (~finite).float(), extra])
         if comm.get_world_size() > 1:
             torch.distributed.all_reduce(packed)
@@ -216,18 +218,18 @@ class Trainer(SimpleTrainer):
                 f"{', '.join(diverged)} not finite at iteration {self.iter}; nothing was updated. "
                 "Lower SOLVER.BASE_LR or clip gradients (SOLVER.CLIP_GRADIENTS.ENABLED True)"
             )
-        asked = numbers[2 * count : -1]
-        self.stopping = next((int(s) for s, ranks in zip(STOP_SIGNALS, asked, strict=True) if ranks), 0)
+        requested = numbers[2 * count : -1]
+        self.stopping = next((int(s) for s, ranks in zip(STOP_SIGNALS, requested, strict=True) if ranks), 0)
         storage = get_event_storage()
         means = {name: value / world for name, value in zip(scalars, numbers, strict=False)}
         storage.put_scalars(total_loss=sum(means[name] for name in losses), data_time=numbers[-1] / world, **means)
 
     def state_dict(self) -> dict[str, Any]:
-        """Iteration, hooks, optimizer and loss scaling: with the framework, all that a resumed run needs."""
+        """Iteration, hooks, optimizer and loss scaling: with the framework's state, all that a resume needs."""
         return super().state_dict() | {"scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it back.
+        """Load the state.
 
         Raises:
             InputError: it is of another optimizer.
@@ -244,13 +246,14 @@ class Trainer(SimpleTrainer):
 
 
 def build_training_framework(cfg: Any) -> Framework:
-    """The framework of a config, to be trained.
+    """Build the framework of a config for training.
 
     Raises:
-        InputError: see `build_framework`; it has no images to learn from, or counts epochs that are not steps yet.
+        InputError: see `build_framework`; DATASETS.UNLABELED is empty for a semi-supervised framework, or the schedule
+            still counts epochs.
     """
     if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
-        raise InputError(f"{counted[0]}: is no number of steps; call resolve_epochs(cfg) first")
+        raise InputError(f"{counted[0]}: is not a number of steps; call resolve_epochs(cfg) first")
     framework = build_framework(cfg)
     if framework.semi_supervised and not cfg.DATASETS.UNLABELED:
         raise InputError(
@@ -261,7 +264,7 @@ def build_training_framework(cfg: Any) -> Framework:
 
 
 def seed_step(seed: int, iteration: int, rank: int) -> None:
-    """Seed torch for one step as a function of what counts it, so that a resumed run draws what the other would have.
+    """Seed torch for a step, independently of the steps before, so that a resumed run gets the same random numbers.
 
     Args:
         seed: of the run.
@@ -273,6 +276,6 @@ def seed_step(seed: int, iteration: int, rank: int) -> None:
 
 
 def amp_dtype(cfg: Any) -> torch.dtype | None:
-    """The type of mixed precision that `SOLVER.AMP` asks for, None where it is off."""
+    """The dtype of mixed precision by `SOLVER.AMP`; None if disabled."""
     types = {"bfloat16": torch.bfloat16, "float16": torch.float16}
     return types[cfg.SOLVER.AMP.DTYPE] if cfg.SOLVER.AMP.ENABLED else None

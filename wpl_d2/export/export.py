@@ -62,7 +62,7 @@ def export_model(
             partial = Path(folder) / output.name
             chosen.write(model, reference.metadata, partial, boxes)
             agreement = compare(reference, chosen.read(partial, "cpu"), compared)
-            if not agreement.good:
+            if not agreement.within_limits:
                 raise InputError(f"{output}: was not written, the export differs ({agreement}); try another --format")
             os.replace(partial, output)
     return agreement

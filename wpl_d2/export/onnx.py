@@ -61,7 +61,7 @@ class Onnx:
         try:
             session = runtime.InferenceSession(content, options, providers=providers)
         except Exception as error:  # its exceptions have no common base class
-            raise InputError(f"{path}: is no ONNX file ({error}); export it anew") from error
+            raise InputError(f"{path}: is not an ONNX file ({error}); export it anew") from error
 
         def segment(images: Tensor) -> Tensor:
             return torch.from_numpy(session.run(["logits"], {"images": images.cpu().numpy()})[0]).to(device)
@@ -77,7 +77,7 @@ def _check_self_contained(content: bytes, path: Path) -> None:
     try:
         model = onnx.load_model_from_string(content)
     except Exception as error:  # protobuf's class, which depends on its implementation
-        raise InputError(f"{path}: is no ONNX file; export it anew") from error
+        raise InputError(f"{path}: is not an ONNX file; export it anew") from error
     own = {"", "ai.onnx", *(function.domain for function in model.functions)}
     for message in _messages(model):
         if isinstance(message, onnx.TensorProto) and (message.external_data or message.data_location):

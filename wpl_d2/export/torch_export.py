@@ -48,7 +48,9 @@ class TorchExport:
             raise
         except Exception as error:  # of any class: PyTorch tries several readers in turn
             version = torch.__version__
-            raise InputError(f"{path}: is no torch.export file that PyTorch {version} reads; export it anew") from error
+            raise InputError(
+                f"{path}: is not a torch.export file that PyTorch {version} reads; export it anew"
+            ) from error
 
         def segment(images: Tensor) -> Tensor:
             height, width = images.shape[-2:]

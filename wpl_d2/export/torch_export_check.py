@@ -137,7 +137,7 @@ def sanitized_json(text: bytes) -> bytes:
     """
     content = json.loads(text)
     if not isinstance(content, dict):
-        raise InputError("is no program")
+        raise InputError("is not a program")
     return json.dumps(_part(content)).encode()
 
 
@@ -258,4 +258,4 @@ def _rule(entry: zipfile.ZipInfo) -> _Rule:
     for name, rule in _RULES.items():
         if re.fullmatch(name, entry.filename, re.ASCII):
             return rule
-    raise InputError("is no entry of such a file")
+    raise InputError("is not an entry of such a file")

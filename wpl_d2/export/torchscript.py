@@ -46,7 +46,7 @@ class TorchScript:
         try:
             module = torch.jit.load(str(path), map_location=device, _extra_files=texts)
         except RuntimeError as error:
-            raise InputError(f"{path}: is no TorchScript file; export it anew") from error
+            raise InputError(f"{path}: is not a TorchScript file; export it anew") from error
 
         # In files of earlier versions the method is `find`.
         method: Any = getattr(module, "detect", None) or getattr(module, "find", None)

@@ -41,7 +41,7 @@ class Agreement:
     enlarged: list[tuple[int, int]]
 
     @property
-    def good(self) -> bool:
+    def within_limits(self) -> bool:
         """Whether all differences are within the limits of this module."""
         logits = self.difference <= MAX_DIFFERENCE * self.scale and self.same_class >= MIN_AGREEMENT
         return logits and (self.shift is None or self.shift <= MAX_SHIFT)

@@ -36,7 +36,7 @@ class Detector(Framework):
         check_paste(cls, cfg)
         if cfg.MODEL.DETECTOR.MODE != "alone":
             raise InputError(
-                f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is no detector alone, which "
+                f"MODEL.META_ARCHITECTURE: {cfg.MODEL.META_ARCHITECTURE} is not a detector alone, which "
                 "FRAMEWORK.NAME Detector trains; set it to FPNDetector"
             )
 

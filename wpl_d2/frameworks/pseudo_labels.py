@@ -83,7 +83,7 @@ def build_refinement(cfg: Any) -> Refinement | None:
 
 
 def summarize(pseudo: PseudoLabels, threshold: float) -> dict[str, Tensor]:
-    """Scalars about pseudo-labels for the metrics; all but the first two are ratios of the valid pixels.
+    """Scalars about pseudo-labels for the metrics: means over the valid pixels, and ratios of them.
 
     Args:
         pseudo: the labels.

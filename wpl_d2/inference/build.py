@@ -1,4 +1,4 @@
-"""Building the inference of a config: whole images, windows or the centre, with or without TTA."""
+"""Building the inference of a config: whole images, windows or the center, with or without TTA."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Inference(nn.Module):
         predict: a wrapper of `model.segment`.
         canvas: if set, images are padded to at least this (height, width), and "sem_seg" is of the padded image,
             whatever output size is requested.
-        fill: colour of the padding, in 0..255.
+        fill: color of the padding, in 0..255.
     """
 
     def __init__(

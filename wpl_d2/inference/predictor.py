@@ -36,7 +36,7 @@ class Predictor:
             device: to put images on.
             min_score: boxes with a lower score are dropped.
             opts: alternating keys below TEST.INFERENCE and values, which override the training's config. Its MODE crop,
-                which predicts the centre only, becomes whole unless overridden.
+                which predicts the center only, becomes whole unless overridden.
 
         Raises:
             InputError: another key, or an invalid value.

@@ -1,4 +1,4 @@
-"""Prediction by overlapping windows, of a centre crop, or with padding, and averages of predictions."""
+"""Prediction by overlapping windows, of a center crop, or with padding, and averages of predictions."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SlidingWindow:
         border: see `window_spans`. With "shift", images smaller than a window are padded to its size.
         average: one of `AVERAGES`.
         batch: most windows at a time.
-        fill: colour of the padding, in 0..255.
+        fill: color of the padding, in 0..255.
     """
 
     predict: Predict
@@ -68,12 +68,12 @@ class SlidingWindow:
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """A `Predict` that applies another to the centre of images; elsewhere all logits are 0.
+    """A `Predict` that applies another to the center of images; elsewhere all logits are 0.
 
     Attributes:
         predict: the other.
-        crop: (height, width) of the centre; smaller images are padded to it.
-        fill: colour of the padding, in 0..255.
+        crop: (height, width) of the center; smaller images are padded to it.
+        fill: color of the padding, in 0..255.
     """
 
     predict: Predict
@@ -106,7 +106,7 @@ def window_spans(length: int, crop: int, stride: int, border: str) -> list[slice
 
 
 def center_window(size: Sequence[int], crop: Sequence[int]) -> Window:
-    """The window at the centre of an image.
+    """The window at the center of an image.
 
     Args:
         size: (height, width) of the image.
@@ -131,7 +131,7 @@ def pad_to(images: Tensor, size: tuple[int, int], fill: Sequence[float]) -> tupl
     Args:
         images: (N, 3, H, W) float.
         size: least (height, width) of the result.
-        fill: colour of the padding.
+        fill: color of the padding.
 
     Returns:
         the padded images, or the images themselves if they are large enough, and the window that holds them.

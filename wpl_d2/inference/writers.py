@@ -25,7 +25,7 @@ class PredictionWriter:
     """Writes predictions to a folder; a context manager.
 
     `masks/NAME.png` has class ids as pixel values. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
-    image in the classes' colours with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
+    image in the classes' colors with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
     class ids as category ids. `predicted.json` maps each NAME to its image.
 
     Attributes:
@@ -48,7 +48,7 @@ class PredictionWriter:
         """
         if (folder / MASKS).is_dir() and not (folder / OVERLAYS).is_dir():
             raise InputError(
-                f"{folder / MASKS}: is no earlier result, and could be written over; give another --output"
+                f"{folder / MASKS}: is not an earlier result, and could be written over; give another --output"
             )
         self.folder, self.metadata, self.video = folder, metadata, source.video
         self._index = PredictionIndex(folder, source)
@@ -257,7 +257,7 @@ class PredictionIndex:
             content = json.loads(self._file.read_text(encoding="utf-8"))
             return content["folder"], {PurePath(name): PurePath(path) for name, path in content["images"].items()}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(f"{self._file}: is no record of predictions; give another --output") from error
+            raise InputError(f"{self._file}: is not a record of predictions; give another --output") from error
 
 
 def _check_distinct(folder: Path, paths: Mapping[PurePath, PurePath], others: Mapping[PurePath, PurePath]) -> None:

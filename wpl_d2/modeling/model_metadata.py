@@ -129,7 +129,7 @@ def metadata_from_texts(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
 
 
 def register_classes(cfg: Any) -> None:
-    """Register the class names and colours of a checkpoint for DATASETS.TEST where the data set is not registered.
+    """Register the class names and colors of a checkpoint for DATASETS.TEST where the data set is not registered.
 
     Detectron2's `DefaultPredictor` builds its model from a training's config and takes the metadata of DATASETS.TEST.
     So it works without the data set and its description. Nothing is done if MODEL.WEIGHTS is not a checkpoint of a

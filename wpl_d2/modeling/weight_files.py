@@ -81,7 +81,7 @@ def read_weight_file(name: str) -> Any:
 def _reason(error: Exception) -> str:
     """The first line of a reader's error, unless it is PyTorch's advice to execute the file."""
     text = str(error).strip().partition("\n")[0]
-    return "it is no file of weights" if "weights_only" in text else text or type(error).__name__
+    return "it is not a weight file" if "weights_only" in text else text or type(error).__name__
 
 
 def read_weights(name: str) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ def _tensor(name: str, key: Any, value: Any) -> Tensor:
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
             value = torch.from_numpy(value)
     except (TypeError, ValueError) as error:  # a dtype or byte order that PyTorch lacks
-        raise InputError(f"{name}: {key} is no array for PyTorch ({error}); save it anew") from error
+        raise InputError(f"{name}: {key} is not an array for PyTorch ({error}); save it anew") from error
     plain = isinstance(value, Tensor) and value.layout is torch.strided and value.device.type == "cpu"
     if not plain or not isinstance(key, str) or value.is_complex() or value.is_quantized:
         raise InputError(f"{name}: {key} is a {type(value).__name__}, not a tensor of numbers; give a file of weights")
@@ -156,7 +156,7 @@ def _fetch(name: str, address: str) -> Path:
     finally:
         socket.setdefaulttimeout(patience)
     if not path.is_file():
-        raise InputError(f"{name}: is no address that can be read; give {_KEYS} a file, or https://...")
+        raise InputError(f"{name}: is not an address that can be read; give {_KEYS} a file, or https://...")
     return path
 
 
@@ -247,7 +247,7 @@ def _check_records(path: Path) -> None:
 def _read_safetensors(path: Path) -> Any:
     with safe_open(path, framework="pt") as file:
         texts = file.metadata() or {}
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no mapping
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is not a mapping
     return {**_json_values(texts), "model": tensors}
 
 

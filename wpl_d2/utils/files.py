@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -70,7 +71,8 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
     Raises:
         UnwritableError: it cannot be written.
     """
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    # Process ids are not unique: other machines and containers may write into the folder.
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     with clear_write_errors(target, size):
         try:
             write(unfinished)
@@ -240,10 +242,10 @@ def read_text(file: Path) -> str:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{file}: is no text in UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+            f"{file}: is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise InputError(f"{file}: is no text in UTF-8, it has zero bytes; save it as UTF-8")
+        raise InputError(f"{file}: is not UTF-8 text, it has zero bytes; save it as UTF-8")
     return text
 
 
@@ -255,7 +257,7 @@ def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict
         example: a file of its kind, for the message.
 
     Raises:
-        InputError: it is no mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
+        InputError: it is not a mapping, no YAML, not in UTF-8, has a key twice, or is YAML that would run code.
     """
     try:
         text = read_text(file)
@@ -266,7 +268,7 @@ def read_yaml(file: Path, example: str = "configs/datasets/camvid.yaml") -> dict
             f"{file}: is refused, {error.problem}; write it without YAML tags, which can run code"
         ) from None
     except yaml.YAMLError as error:
-        raise InputError(f"{file}: is not YAML ({error}); mend that line") from None
+        raise InputError(f"{file}: is not YAML ({' '.join(str(error).split())}); mend that line") from None
     if not isinstance(raw, dict):
         raise InputError(f"{file}: is not a mapping of keys to values; see {example}")
     return raw

@@ -1,4 +1,4 @@
-"""Labels, weights and boxes as pictures: (3, H, W) uint8 RGB arrays, as TensorBoard takes them."""
+"""Drawing labels, weights and boxes, as (3, H, W) uint8 RGB arrays for TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..utils.errors import InputError
 Picture = NDArray[np.uint8]
 Color = Sequence[int]
 _LINE = 2  # width of a box's outline in pixels
-_BEYOND = 2 * _LINE  # how far outside of the image an edge is drawn, or not seen
+_MARGIN = 2 * _LINE  # edges farther outside of the image, which nobody sees, are clipped to this
 
 
 def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacity: float = 0.7) -> Picture:
-    """Colour an image by its labels: its own colours give way to grey, so that only the classes' are seen.
+    """Tint an image by the colors of its labels; its own colors become gray.
 
     Args:
         image: (3, H, W) RGB in 0..255.
         labels: (H, W) integer class ids; `IGNORE` leaves the image as it is.
         colors: (r, g, b) in 0..255 of each class.
-        opacity: of the colours, 0..1.
+        opacity: of the label colors, 0..1.
 
     Returns:
         (3, H, W) uint8.
@@ -41,11 +41,11 @@ def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacit
 
 
 def heatmap(values: ArrayLike, maximum: float = 1.0) -> Picture:
-    """Numbers as colours from black (0) over purple and orange to light yellow (`maximum` and above).
+    """Draw numbers as colors from black (0) over purple and orange to light yellow (`maximum` and above).
 
     Args:
         values: (H, W) float.
-        maximum: what the lightest colour stands for.
+        maximum: value of the lightest color.
 
     Returns:
         (3, H, W) uint8.
@@ -55,12 +55,12 @@ def heatmap(values: ArrayLike, maximum: float = 1.0) -> Picture:
 
 
 def draw_boxes(image: ArrayLike, boxes: ArrayLike, names: Sequence[str], colors: Sequence[Color]) -> Picture:
-    """Draw named boxes, each at least a pixel wide and high; what is outside of the image or no number is left out.
+    """Draw labeled boxes, at least a pixel wide and high; boxes outside of the image or with NaN are skipped.
 
     Args:
         image: (3, H, W) RGB in 0..255.
         boxes: (N, 4) xyxy in pixels.
-        names: of the N boxes.
+        names: labels of the N boxes.
         colors: (r, g, b) of the N boxes.
 
     Returns:
@@ -70,9 +70,9 @@ def draw_boxes(image: ArrayLike, boxes: ArrayLike, names: Sequence[str], colors:
     draw, text = ImageDraw.Draw(canvas), font(13)
     largest = np.array((canvas.width, canvas.height) * 2)
     for box, name, color in zip(np.asarray(boxes, np.float64).reshape(-1, 4), names, colors, strict=True):
-        if not ((box[:2] < largest[:2]).all() and (box[2:] > 0).all()):  # as of what is no number
+        if not ((box[:2] < largest[:2]).all() and (box[2:] > 0).all()):  # also with NaN
             continue
-        x0, y0, x1, y1 = box.clip(-_BEYOND, largest + _BEYOND).tolist()
+        x0, y0, x1, y1 = box.clip(-_MARGIN, largest + _MARGIN).tolist()
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline=tuple(color), width=_LINE)
         width, height = text.getbbox(name)[2:]
         left, top = min(x0, canvas.width - width - 6), max(y0 - height - 4, 0)
@@ -82,12 +82,12 @@ def draw_boxes(image: ArrayLike, boxes: ArrayLike, names: Sequence[str], colors:
 
 
 def to_image(picture: ArrayLike) -> Image.Image:
-    """A (3, H, W) RGB array in 0..255 as a PIL image."""
+    """Convert a (3, H, W) RGB array in 0..255 to a PIL image."""
     return Image.fromarray(np.ascontiguousarray(np.asarray(picture, np.uint8).transpose(1, 2, 0)))
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, the same on every machine, `size` pixels high."""
+    """Load Pillow's own font, the same on every machine, `size` pixels high."""
     return ImageFont.load_default(size)
 
 
@@ -102,14 +102,14 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def optional_picture(name: str) -> Iterator[None]:
-    """Around the drawing of a picture that a person looks at: where it fails, that is said and nothing more.
+    """Turn any error inside into a warning, so that a picture cannot end a training.
 
     Args:
-        name: what is not there then.
+        name: of the picture, for the warning.
     """
     try:
         yield
-    except InputError as error:  # it has its words
+    except InputError as error:
         logger.warning("%s: could not be drawn: %s", name, error)
-    except Exception:  # a training of days is worth more than any picture
+    except Exception:  # of any class
         logger.warning("%s: could not be drawn", name, exc_info=True)

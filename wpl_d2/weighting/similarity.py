@@ -109,7 +109,7 @@ def rank_scores(prototypes: Tensor, k: int) -> ClassScores:
         ValueError: k < 1.
     """
     if k < 1:
-        raise ValueError(f"WEIGHTING.K: {k} is no size of a set of channels; set it to 1 or more")
+        raise ValueError(f"WEIGHTING.K: {k} is not a size of a set of channels; set it to 1 or more")
     classes, dim = prototypes.shape
     # The row behind the channels stays zero; it stands for a missing entry of a set with fewer than k.
     in_top = prototypes.new_zeros((dim + 1, classes), dtype=torch.float32)

@@ -53,7 +53,7 @@ class Recipe:
             InputError: it follows no rule.
         """
         if not (parts := _NAME.fullmatch(name)):
-            raise InputError(f"{name}: is no run; names are such as voc_92/r101/unimatch_wpl, see `list`")
+            raise InputError(f"{name}: is not a run; names are such as voc_92/r101/unimatch_wpl, see `list`")
         found = {key: value or "" for key, value in parts.groupdict().items()}
         return cls(name, **{**found, "judged": bool(found["judged"])})  # type: ignore[arg-type]
 

@@ -70,7 +70,7 @@ def _read(file: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     path = file.parent / _text(base, f"{file}: _BASE_")
     above = (*above, file.resolve())
     if not path.is_file() or path.resolve() in above:
-        raise InputError(f"{file}: _BASE_: {base} is no other study; give one, from the folder of this one")
+        raise InputError(f"{file}: _BASE_: {base} is not another study; give one, from the folder of this one")
     return _read(path, above) | raw
 
 
@@ -106,7 +106,7 @@ def _row(name: str, value: Any, common: Settings, plain: str) -> Row:
     if row.oracle and not begins:
         raise InputError(f"rows: {name}: is an oracle; let its name say so, such as {PREFIX.lower()}_{name}")
     if begins and not row.oracle:
-        raise InputError(f"rows: {name}: is no oracle by its FRAMEWORK.NAME; give it another name")
+        raise InputError(f"rows: {name}: is not an oracle by its FRAMEWORK.NAME; give it another name")
     return row
 
 
@@ -153,7 +153,7 @@ def _find(value: Any, where: str) -> Path:
     for path in (Path(str(value)).expanduser(), REPOSITORY / str(value)):
         if path.is_file():
             return path
-    raise InputError(f"{where}: {value} is no file; give the path of a YAML file")
+    raise InputError(f"{where}: {value} is not a file; give the path of a YAML file")
 
 
 def _text(value: Any, where: str) -> str:

@@ -94,7 +94,7 @@ class Description:
         self._demand(len(set(self.classes)) == count, "'classes' has a name twice; make them unique")
         self._demand(bool(self.lists), "'lists' is empty; name at least one list file")
         for name in self.objects:
-            self._demand(name in self.classes, f"the object {name!r} is no class; {suggest(name, self.classes)}")
+            self._demand(name in self.classes, f"the object {name!r} is not a class; {suggest(name, self.classes)}")
         self._demand(len(set(self.objects)) == len(self.objects), "'objects' has a name twice; make them unique")
         self._demand(
             not 0 <= self.ignore < count,

@@ -64,8 +64,8 @@ def parse_line(line: str, image: str, mask: str, root: Path | None = None) -> En
         root: the absolute folder of the data set, by which absolute paths are understood.
 
     Raises:
-        InputError: the line has more than two fields, or two of which the first is no image, or one that leads out of
-            the root.
+        InputError: the line has more than two fields, or two of which the first is not an image, or one that leads out
+            of the root.
     """
     fields = [field.strip() for field in line.split("\t") if field.strip()] if "\t" in line else line.split()
     if len(fields) > 2:
@@ -77,8 +77,8 @@ def parse_line(line: str, image: str, mask: str, root: Path | None = None) -> En
     is_image = PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES
     if masks and not is_image:
         raise InputError(
-            f"{line.strip()!r} is no image {name!r} and its mask {fields[1]!r}; write a tab between paths that have "
-            "spaces, and after an id that has some"
+            f"{line.strip()!r} is not an image {name!r} and its mask {fields[1]!r}; write a tab between paths that "
+            "have spaces, and after an id that has some"
         )
     if not is_image:
         return Entry(name, fill(image, name), fill(mask, name))
@@ -102,7 +102,7 @@ def read_list(file: Path, image: str, mask: str, root: Path | None = None) -> li
         root: the absolute folder of the data set, by which absolute paths are understood.
 
     Raises:
-        InputError: `file: ...` where it is no text, `file, line N: what is wrong; how to mend it`.
+        InputError: `file: ...` where it is not text, `file, line N: what is wrong; how to mend it`.
     """
     entries = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):

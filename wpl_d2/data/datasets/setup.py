@@ -72,7 +72,7 @@ def check_registered(key: str, name: str, also: Sequence[str] = ()) -> None:
         mend = f"set {', '.join(also)} to some of the lists that there are: {', '.join(known)}"
     else:
         mend = suggest(name, known)
-    raise InputError(f"{key}: {name!r} is no list of a registered data set; {mend}")
+    raise InputError(f"{key}: {name!r} is not a list of a registered data set; {mend}")
 
 
 def _of_detectron2(make: Callable[[], Any]) -> bool:

@@ -19,7 +19,7 @@ def choose_split(cfg: CN, layers: Sequence[Layer]) -> None:
         layers: of `read_layers`.
 
     Raises:
-        InputError: the data set has no such split, or DATASETS.SPLIT stands beside all that it could choose.
+        InputError: the data set has no such split.
     """
     data, split = cfg.DATASETS, cfg.DATASETS.SPLIT
     if not split:
@@ -34,10 +34,6 @@ def choose_split(cfg: CN, layers: Sequence[Layer]) -> None:
         for key, name in open_lists.items():
             _check_list(description, name, split)
             data[key] = (f"{description.name}_{name}",)
-    elif chosen in (train, unlabeled):
-        raise InputError(
-            f"{layers[chosen].source}: sets DATASETS.SPLIT and the lists that it would choose; leave out one of the two"
-        )
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR.replace(SPLIT, split)
     cfg.MODEL.DETECTOR.CACHE = cfg.MODEL.DETECTOR.CACHE.replace(SPLIT, split)
     data.SPLIT = ""

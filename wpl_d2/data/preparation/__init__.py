@@ -1,11 +1,11 @@
-"""The benchmarks of the field: from the archives that everybody fetches to masks, lists and splits."""
+"""Preparing the field's benchmarks: from the published archives to masks, image lists and splits."""
 
 from .benchmark import Archive, Benchmark
 from .cityscapes import CITYSCAPES
 from .coco import COCO
 from .fraction import new_split, parse_fraction
 from .prepare import Prepared, lists_table, prepare_images
-from .splits import Imported, complete_unlabeled, drop_leftovers, import_lists, list_file, published_lists
+from .splits import ImportedList, drop_system_files, import_lists, list_file, published_lists, write_unlabeled_lists
 from .voc import VOC
 from .voc_animals import VOC_ANIMALS
 
@@ -15,10 +15,9 @@ __all__ = [
     "BENCHMARKS",
     "Archive",
     "Benchmark",
-    "Imported",
+    "ImportedList",
     "Prepared",
-    "complete_unlabeled",
-    "drop_leftovers",
+    "drop_system_files",
     "import_lists",
     "list_file",
     "lists_table",
@@ -26,4 +25,5 @@ __all__ = [
     "parse_fraction",
     "prepare_images",
     "published_lists",
+    "write_unlabeled_lists",
 ]

@@ -1,4 +1,4 @@
-"""What a benchmark is: its archives, what its masks are made from, how published lists name its images."""
+"""A benchmark: its archives, the sources of its masks, and how published lists name its images."""
 
 from __future__ import annotations
 
@@ -16,40 +16,39 @@ from numpy.typing import NDArray
 from ...utils.files import read_text
 
 Sources = dict[str, dict[str, Any]]
-"""By list ("train", "val", perhaps `UNMASKED`) and image key: what a mask is made from; None where the archive holds
-the mask itself."""
+"""The source of each mask by list ("train", "val", optionally `UNMASKED`) and image key; None if the archive has the
+mask itself."""
 
 UNMASKED = "test_unlabeled"
-"""The list of test images, whose masks the benchmark's server keeps."""
+"""The list of test images, whose masks only the benchmark's server has."""
 
 
 class Archive(NamedTuple):
-    """A published file; one of `gives`, seen from the data set's root, must be there once it is unpacked."""
+    """A published archive; once it is unpacked, one of `contents` (relative to the data set's root) exists."""
 
     file: str
     address: str
-    gives: tuple[str, ...]
+    contents: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One data set and its published splits.
+    """A data set and its published splits.
 
-    An image's key is the shortest text that names it, such as "2007_000032" or "ulm_000140_000019": the same in
-    every format in which lists are published.
+    An image's key is the shortest text that names it in every format of published lists, such as "2007_000032" or
+    "ulm_000140_000019".
 
     Attributes:
         name: of the data set; its description is `configs/datasets/NAME.yaml`.
-        archives: what the user fetches.
-        file_name: matches the file name, or the id, at the start of a line of any published list; group 1 is the key.
-        line: (key, list name) -> the line of this project's list.
-        find_sources: root -> the images that are there.
+        archives: to be downloaded by the user.
+        file_name: matches the file name or id at the start of a line of any published list; group 1 is the key.
+        line: (key, list name) -> a line of this project's list.
+        find_sources: root -> the images that exist.
         read_source: a source that is not None -> (H, W) uint8 class ids, 255 for none. Runs in another process.
-        read_photo: a source -> (H, W, 3) uint8 RGB, where the images are made too; None: the archive holds them. Runs
-            in another process.
-        own_lists: the lists that this project publishes itself, the keys of each.
-        unmasked: the keys of images of which nobody has a mask.
-        least_share: the share of a split's labeled images, drawn at random, that show each of the objects, or more.
+        read_photo: a source -> (H, W, 3) uint8 RGB; None if the archive has the images. Runs in another process.
+        own_lists: the keys of each list that this project publishes itself.
+        unmasked: the keys of images without a mask.
+        min_ratio: least ratio of a random split's labeled images that show each of the object classes.
     """
 
     name: str
@@ -61,15 +60,15 @@ class Benchmark:
     read_photo: Callable[[Any], NDArray[np.uint8]] | None = None
     own_lists: Mapping[str, Collection[str]] = field(default_factory=dict)
     unmasked: frozenset[str] = frozenset()
-    least_share: Fraction = Fraction(0)
+    min_ratio: Fraction = Fraction(0)
 
     @property
     def description(self) -> str:
-        """The data set's YAML, from the repository's root."""
+        """The data set's YAML, relative to the repository."""
         return f"configs/datasets/{self.name}.yaml"
 
-    def keys(self, text: str) -> list[str] | None:
-        """The keys of a list in any published format; None if a line does not name an image of this data set."""
+    def parse_keys(self, text: str) -> list[str] | None:
+        """Parse a list in any published format; None if a line does not name an image of this data set."""
         keys = []
         for line in filter(str.strip, text.splitlines()):
             name = PurePosixPath(re.split(r"[\t ]", line.strip())[0]).name
@@ -80,29 +79,29 @@ class Benchmark:
         return keys
 
     def missing_archives(self, root: Path) -> list[str]:
-        """A message for each archive that is not unpacked below `root`."""
+        """Messages that name the archives that are not unpacked below `root`."""
         return [
-            f"{_seen_from(root, archive.gives[0])}: is missing; unpack {archive.file} ({archive.address})"
+            f"{_resolve(root, archive.contents[0])}: is missing; unpack {archive.file} ({archive.address})"
             for archive in self.archives
-            if not any(_seen_from(root, place).exists() for place in archive.gives)
+            if not any(_resolve(root, path).exists() for path in archive.contents)
         ]
 
 
-def _seen_from(root: Path, place: str) -> Path:
-    """A place that may begin with "..", from a root that need not be there."""
-    return Path(os.path.normpath(root / place))
+def _resolve(root: Path, path: str) -> Path:
+    """Join paths, of which the second may begin with ".." and the first need not exist."""
+    return Path(os.path.normpath(root / path))
 
 
-def part_of(list_name: str) -> str:
-    """The part of the data set that a list is about, "train", "val" or "test"."""
+def list_part(list_name: str) -> str:
+    """The part of the data set that a list belongs to: "train", "val" or "test"."""
     return {"val": "val", UNMASKED: "test"}.get(list_name, "train")
 
 
 def read_ids(file: Path) -> set[str]:
-    """The words at the starts of the lines of a text file; empty where there is no file.
+    """Read the first word of each line of a text file; empty if there is no file.
 
     Raises:
-        InputError: it is no text.
+        InputError: it is not text.
     """
     try:
         return {line.split()[0] for line in read_text(file).splitlines() if line.strip()}

@@ -12,26 +12,26 @@ from numpy.typing import NDArray
 from ...structures import IGNORE
 from ...utils.errors import InputError
 from ..image_io import read_raw_mask
-from .benchmark import UNMASKED, Archive, Benchmark, Sources, part_of
+from .benchmark import UNMASKED, Archive, Benchmark, Sources, list_part
 
 _LARGEST_ID = 33  # of labelIds; the number plate's -1 is in no image
 _IMAGE = "_leftImg8bit.png"
 
 TRAIN_IDS = np.full(256, IGNORE, dtype=np.uint8)
-"""(256,) train id of each label id, 255 where there is none."""
+"""(256,) train id of each label id; 255 for none."""
 for _category in CITYSCAPES_CATEGORIES:
     TRAIN_IDS[_category["id"]] = _category["trainId"]
 
 
 def find_sources(root: Path) -> Sources:
-    """The images and their `labelIds` masks; those of the test images, if they are there, are nothing but void.
+    """Find the images and their `labelIds` masks; published masks of test images are all void.
 
     Args:
         root: holds `leftImg8bit/{train,val,test}/CITY/` and `gtFine/{train,val}/CITY/`.
     """
     sources: Sources = {}
     for name in ("train", "val", UNMASKED):
-        part = part_of(name)
+        part = list_part(name)
         images = (root / "leftImg8bit" / part).glob(f"*/*{_IMAGE}")
         keys = {file.name.removesuffix(_IMAGE): file.parent.name for file in images}
         sources[name] = {
@@ -41,7 +41,7 @@ def find_sources(root: Path) -> Sources:
 
 
 def read_source(file: Path) -> NDArray[np.uint8]:
-    """The train ids, (H, W), of a `labelIds` mask.
+    """Read a `labelIds` mask as train ids (H, W).
 
     Raises:
         InputError: the file is missing, broken or something else.
@@ -53,7 +53,7 @@ def read_source(file: Path) -> NDArray[np.uint8]:
 
 
 def _line(key: str, list_name: str) -> str:
-    return f"{part_of(list_name)}/{key.split('_')[0]}/{key}"
+    return f"{list_part(list_name)}/{key.split('_')[0]}/{key}"
 
 
 _ADDRESS = "https://www.cityscapes-dataset.com/downloads/, after registration"
@@ -63,7 +63,7 @@ CITYSCAPES = Benchmark(
         Archive("leftImg8bit_trainvaltest.zip", _ADDRESS, ("leftImg8bit",)),
         Archive("gtFine_trainvaltest.zip", _ADDRESS, ("gtFine",)),
     ),
-    # CITY_SEQUENCE_FRAME, with the rest of the original name or, as CPS renamed the files, without it.
+    # CITY_SEQUENCE_FRAME, with or (in CPS's lists) without the rest of the original name.
     file_name=re.compile(r"([a-z]+_\d{6}_\d{6})((_leftImg8bit)?\.png)?"),
     line=_line,
     find_sources=find_sources,

@@ -15,17 +15,17 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO as CocoApi
 
 from ...utils.errors import InputError
-from .benchmark import Archive, Benchmark, Sources, part_of
+from .benchmark import Archive, Benchmark, Sources, list_part
 
 CLASS_IDS: dict[int, int] = {
     category: thing + 1
     for category, thing in MetadataCatalog.get("coco_2017_train").thing_dataset_id_to_contiguous_id.items()
 }
-"""Class id of each of COCO's category ids: Detectron2's contiguous id + 1; 0 is void, which is evaluated."""
+"""Class id of each COCO category id: Detectron2's contiguous id + 1. Class 0, void, is evaluated too."""
 
 
 def find_sources(root: Path) -> Sources:
-    """The images of the annotation files that are there, each with its annotations.
+    """Find the images of the existing annotation files, each with its annotations.
 
     Args:
         root: holds `annotations/instances_{train,val}2017.json`.
@@ -44,11 +44,11 @@ def _annotations(file: Path) -> dict[str, Any]:
             api = CocoApi(file)
         return {Path(image["file_name"]).stem: (image, api.imgToAnns[image["id"]]) for image in api.imgs.values()}
     except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise InputError(f"{file}: is no COCO annotation file ({error!r}); unpack its archive again") from error
+        raise InputError(f"{file}: is not a COCO annotation file ({error!r}); unpack its archive again") from error
 
 
 def read_source(source: tuple[dict[str, Any], list[dict[str, Any]]]) -> NDArray[np.uint8]:
-    """Draw the objects of an image: crowds first, then from large to small, so that what overlaps stays visible.
+    """Draw the objects of an image, crowds first, then from large to small, so that small objects stay visible.
 
     Args:
         source: an entry of COCO's "images" and the annotations of that image.
@@ -57,7 +57,7 @@ def read_source(source: tuple[dict[str, Any], list[dict[str, Any]]]) -> NDArray[
         (H, W) uint8 class ids.
 
     Raises:
-        InputError: an annotation that is none of COCO's.
+        InputError: an annotation is invalid.
     """
     image, annotations = source
     api = CocoApi()
@@ -75,22 +75,22 @@ def read_source(source: tuple[dict[str, Any], list[dict[str, Any]]]) -> NDArray[
 
 
 def _layer(annotation: dict[str, Any], api: CocoApi) -> tuple[bool, int, dict[str, Any]]:
-    """What sorts an annotation from bottom to top, and its shape."""
+    """The order of an annotation from bottom to top, and its mask (RLE)."""
     rle = api.annToRLE(annotation)
     return not annotation.get("iscrowd"), -int(coco_mask.area(rle)), rle
 
 
 def _line(key: str, list_name: str) -> str:
-    # The description's template has the training images' folder.
-    return key if part_of(list_name) == "train" else f"val2017/{key}.jpg masks/{key}.png"
+    # The description's template is for training images.
+    return key if list_part(list_name) == "train" else f"val2017/{key}.jpg masks/{key}.png"
 
 
 _ANNOTATIONS = "annotations_trainval2017.zip"
 COCO = Benchmark(
     name="coco",
     archives=tuple(
-        Archive(file, f"http://images.cocodataset.org/{folder}/{file}", (gives,))
-        for folder, file, gives in (
+        Archive(file, f"http://images.cocodataset.org/{folder}/{file}", (contents,))
+        for folder, file, contents in (
             ("zips", "train2017.zip", "train2017"),
             ("zips", "val2017.zip", "val2017"),
             ("annotations", _ANNOTATIONS, "annotations/instances_train2017.json"),

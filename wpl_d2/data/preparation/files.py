@@ -1,4 +1,4 @@
-"""Many small files: written whole or not at all, by several processes, and not again where they are there."""
+"""Writing many image files in several processes, atomically and only if missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _QUALITY = 80  # of JPEG
 
 
 class MaskJob(NamedTuple):
-    """A mask that must be at `target`, as large as `image`; `source` is what it can be made from, or None."""
+    """A mask to write to `target`, of the size of `image`, from `source`; None if the archive has the mask."""
 
     target: Path
     source: Any
@@ -34,7 +34,7 @@ class MaskJob(NamedTuple):
 
 @dataclass
 class MaskCounts:
-    """Masks that were made and that were there already, and what is wrong with the others."""
+    """Numbers of masks that were made and that existed, and the problems of the others."""
 
     made: int = 0
     kept: int = 0
@@ -44,18 +44,18 @@ class MaskCounts:
 def write_masks(
     jobs: Sequence[MaskJob], read: Callable[[Any], NDArray[np.uint8]], workers: int, title: str
 ) -> MaskCounts:
-    """Make the masks that are not there yet, broken or of another size than their images, as 8-bit grey PNG.
+    """Write masks that are missing, broken or of another size than their images, as 8-bit gray PNG.
 
     Args:
-        jobs: the masks; their folders are made where they are missing.
-        read: a source -> (H, W) uint8 class ids; a module's function, since other processes run it.
+        jobs: the masks; missing folders are created.
+        read: a source -> (H, W) uint8 class ids; must be picklable.
         workers: number of processes.
         title: of the progress bar.
     """
     for folder in {job.target.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     counts = MaskCounts()
-    for made, problem in in_processes(partial(_write_mask, read), jobs, workers, title):
+    for made, problem in parallel_map(partial(_write_mask, read), jobs, workers, title):
         if problem:
             counts.problems.append(problem)
         elif made:
@@ -68,27 +68,27 @@ def write_masks(
 def write_photos(
     jobs: Sequence[MaskJob], read: Callable[[Any], NDArray[np.uint8]], workers: int, title: str
 ) -> list[str]:
-    """Make the images that are not there yet, or cannot be read, as JPEG.
+    """Write images that are missing or cannot be read, as JPEG.
 
     Args:
-        jobs: whose `image` is to be made from `source`; their folders are made where they are missing.
-        read: a source -> (H, W, 3) uint8 RGB; a module's function, since other processes run it.
+        jobs: the `image` of each is made from its `source`; missing folders are created.
+        read: a source -> (H, W, 3) uint8 RGB; must be picklable.
         workers: number of processes.
         title: of the progress bar.
 
     Returns:
-        what is wrong with those that could not be made.
+        the problems of those that could not be made.
     """
     for folder in {job.image.parent for job in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
-    return list(filter(None, in_processes(partial(_write_photo, read), jobs, workers, title)))
+    return list(filter(None, parallel_map(partial(_write_photo, read), jobs, workers, title)))
 
 
-def in_processes(work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, title: str) -> list[_Result]:
-    """Do `work` on each item in `workers` processes, with a progress bar.
+def parallel_map(work: Callable[[_Item], _Result], items: Sequence[_Item], workers: int, title: str) -> list[_Result]:
+    """Map `work` over items in several processes, with a progress bar.
 
     Args:
-        work: a module's function, or a partial of one.
+        work: must be picklable.
         items: its arguments.
         workers: number of processes.
         title: of the progress bar.
@@ -107,7 +107,7 @@ def _write_mask(read: Callable[[Any], NDArray[np.uint8]], job: MaskJob) -> tuple
     if there and wanted in (None, there):
         return False, ""
     if job.source is None:
-        wrong = _of_sizes(there, wanted) if there and wanted else "is missing, broken or a colour image"
+        wrong = _of_sizes(there, wanted) if there and wanted else "is missing, broken or a color image"
         return False, f"{job.target}: {wrong}; unpack its archive again"
     try:
         mask = Image.fromarray(read(job.source))
@@ -138,7 +138,7 @@ def _of_sizes(mask: _Size, image: _Size) -> str:
 
 
 def _size_of_index_image(file: Path) -> _Size | None:
-    """None where there is no such image, whole."""
+    """The size of a complete index image; None if it is missing, broken or something else."""
     try:
         with Image.open(file) as image:
             image.verify()  # the checksums, without decoding
@@ -148,7 +148,7 @@ def _size_of_index_image(file: Path) -> _Size | None:
 
 
 def _size_of(file: Path) -> _Size | None:
-    """Of an image turned as its EXIF orientation says, from its header alone; None where there is no image."""
+    """The size of an image, after its EXIF orientation, from its header only; None if there is no image."""
     try:
         with Image.open(file) as image:
             return shown_size(image)

@@ -1,4 +1,4 @@
-"""From unpacked archives to a data set that its description can read, step by step and as often as one likes."""
+"""Preparing unpacked archives as a data set that its description can read; can be repeated at any stage."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ..datasets.folder import Description, load_description
 from ..datasets.lists import parse_line, read_list
 from .benchmark import UNMASKED, Benchmark, Sources
 from .files import MaskJob, write_masks, write_photos
-from .splits import digest_of, published_lists, read_list_keys, write_list
+from .splits import keys_digest, published_lists, read_list_keys, write_list
 
 _MAX_SHOWN = 3
 
 
 @dataclass
 class Prepared:
-    """Masks by list, (made, there already), and what must be mended, `file: what is wrong; how to mend it`."""
+    """Numbers of masks by list (made, already there), and problems as `file: what is wrong; how to mend it`."""
 
     masks: dict[str, tuple[int, int]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def prepare_images(benchmark: Benchmark, description: Description, workers: int) -> Prepared:
-    """Make the masks that are missing, and the lists "train", "val" and `UNMASKED` of what is there.
+    """Write missing masks, and the lists "train", "val" and `UNMASKED` of the existing images.
 
-    Where the images or the lists are not what the archives hold, they are made too.
+    Images and lists that the archives do not have are written too.
 
     Args:
         benchmark: the data set.
-        description: the same, its root being where the archives were unpacked.
+        description: of the same data set, with the folder of the archives as root.
         workers: number of processes.
     """
     result = Prepared()
@@ -70,7 +70,7 @@ def prepare_images(benchmark: Benchmark, description: Description, workers: int)
 
 
 def lists_table(benchmark: Benchmark, description: Description, masks: dict[str, tuple[int, int]]) -> str:
-    """The lists that are there as text: their images beside the published number, and what became of their masks."""
+    """Tabulate the existing lists: their images, the published number, and the masks made."""
     published = published_lists(benchmark.name)
     rows = []
     for name in description.present():
@@ -78,16 +78,16 @@ def lists_table(benchmark: Benchmark, description: Description, masks: dict[str,
         known = published.get(name)
         check = ""
         if known:
-            same = digest_of(keys) == known.digest if known.digest else len(keys) == known.images
+            same = keys_digest(keys) == known.digest if known.digest else len(keys) == known.images
             check = "as published" if same else "differs"
         rows.append((f"{benchmark.name}_{name}", len(keys), known.images if known else "", check, *masks.get(name, ())))
     return tabulate(rows, headers=("data set", "images", "published", "", "masks made", "there already"))
 
 
 def _drop_others(benchmark: Benchmark, sources: Sources) -> list[str]:
-    """Take out of the sources, in place, what no image of the benchmark has for a name, and say what it was.
+    """Remove sources, in place, whose names are not of the benchmark, and return a message that names them.
 
-    In a list it would make every later run stop at that line. Leftovers of systems and editors are not worth a word.
+    In a list they would stop every later run. Files of systems and editors are removed without a message.
     """
     others = [(found, key) for found in sources.values() for key in found if not benchmark.file_name.fullmatch(key)]
     for found, key in others:
@@ -119,7 +119,7 @@ def _mask_jobs(
 
 
 def _missing_images(description: Description) -> list[str]:
-    """A message for each list that names images that are not there, but for those that a list before it names."""
+    """Messages for lists with missing images, except those that an earlier list has named."""
     problems: list[str] = []
     seen: set[str] = set()
     for name in description.present():

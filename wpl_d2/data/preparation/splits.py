@@ -1,7 +1,7 @@
-"""Importing published lists in any format, checked against their checksums, and completing them.
+"""Importing published lists in any format, verified by checksums, and completing them.
 
-A list is known by the images in it, not by its name or format: UniMatch's, U2PL's, CPS's and AEL's ways to write the
-same split give the same list here, sorted and in one format.
+A list is identified by its images, not by its name or format: the formats of UniMatch, U2PL, CPS and AEL for the same
+split give the same sorted list here.
 """
 
 from __future__ import annotations
@@ -26,63 +26,62 @@ _EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
 
 
 @dataclass(frozen=True)
-class Imported:
-    """A list that was imported: from which file, and whether that was the published one byte for byte."""
+class ImportedList:
+    """An imported list, its file, and whether that equals the published file byte for byte."""
 
     name: str
     file: str
     exact: bool
 
 
-def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Imported], list[str]]:
+def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[ImportedList], list[str]]:
     """Write the published lists found at `source` to `root/splits`.
 
     Args:
         benchmark: the data set.
         root: its folder.
-        source: a folder, searched to its depth, or an address, `file://` too, below which the files have their
-            published paths.
+        source: a folder, searched recursively, or a URL (also `file://`) below which files have their published paths.
 
     Returns:
-        what was imported; and a message for each file that lists images of this data set, but none as published.
+        the imported lists, and a message for each file with images of this data set that is not a published list.
 
     Raises:
         InputError: nothing is found, a file differs from the list published under its path, or a list of that name
-            with other images is in the way.
+            with other images exists.
     """
     files = _find(benchmark, source)
-    imported: dict[str, Imported] = {}
+    imported: dict[str, ImportedList] = {}
     unknown: list[str] = []
     found: dict[str, set[str]] = {}
     for path, file in files.items():
         data = file.read_bytes()
-        keys = benchmark.keys(data.decode("utf-8-sig", errors="replace")) or []
+        keys = benchmark.parse_keys(data.decode("utf-8-sig", errors="replace")) or []
         name = _recognise(benchmark, keys)
         if name:
             exact = hashlib.sha256(data).hexdigest() in published_lists(benchmark.name)[name].file_digests
             if name not in imported or exact:
-                imported[name], found[name] = Imported(name, path, exact), set(keys)
+                imported[name], found[name] = ImportedList(name, path, exact), set(keys)
         elif any(file.resolve().as_posix().endswith(f"/{known}") for known in _paths(benchmark)):
             raise InputError(
                 f"{file}: is not the list published as {path}, it has {len(keys)} images and another SHA-256; "
                 f"fetch it again, or take it away"
             )
         elif keys:
-            unknown.append(f"{file}: its {len(keys)} images are no published list; fetch it again, or take it away")
+            unknown.append(f"{file}: its {len(keys)} images are not a published list; fetch it again, or take it away")
     if not found:
-        told = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
-        raise InputError("\n".join([told, *unknown]))
+        message = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
+        raise InputError("\n".join([message, *unknown]))
     found |= _whole(benchmark, found)
     for name, images in found.items():
         write_list(benchmark, root, name, images)
     return sorted(imported.values(), key=lambda item: item.name), unknown
 
 
-def drop_leftovers(root: Path) -> list[str]:
-    """Take the lines out of all lists that name a file which a system or an editor left beside images.
+def drop_system_files(root: Path) -> list[str]:
+    """Remove lines that name files of systems and editors from all lists.
 
     Returns:
-        what was mended, in words.
+        a message per changed list.
     """
     mended = []
     for file in _lists(root):
@@ -93,15 +92,17 @@ def drop_leftovers(root: Path) -> list[str]:
         if len(kept) < len(lines):
             _write_lines(file, kept)
             dropped = next(line for line in lines if line not in kept)
-            mended.append(f"{file}: named {len(lines) - len(kept)} files that are no images, such as {dropped.strip()}")
+            mended.append(
+                f"{file}: named {len(lines) - len(kept)} files that are not images, such as {dropped.strip()}"
+            )
     return mended
 
 
-def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
-    """Write the unlabeled list of every split that has none (see `rest_of`).
+def write_unlabeled_lists(benchmark: Benchmark, root: Path) -> list[str]:
+    """Write the unlabeled list of every split that has none (see `unlabeled_keys`).
 
     Returns:
-        what is wrong: a message if some cannot be written, and one for each that is there with labeled images.
+        messages for lists that cannot be written, and for existing ones with labeled images.
     """
     impossible, problems = [], []
     train = read_list_keys(benchmark, root, "train")
@@ -112,8 +113,8 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
             problems += _shared_images(labeled & read_list_keys(benchmark, root, name), file, list_file(root, name))
             continue
         known = published_lists(benchmark.name).get(name)
-        rest = rest_of(benchmark, root, labeled)
-        wrong = known and (digest_of(rest) != known.digest if known.digest else len(rest) != known.images)
+        rest = unlabeled_keys(benchmark, root, labeled)
+        wrong = known and (keys_digest(rest) != known.digest if known.digest else len(rest) != known.images)
         if wrong or not labeled <= train:
             impossible.append(name)
         else:
@@ -126,51 +127,51 @@ def complete_unlabeled(benchmark: Benchmark, root: Path) -> list[str]:
     return problems
 
 
-def rest_of(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
-    """What a split has unlabeled: the training list without its `labeled` images, and all of the list `EXTRA`."""
+def unlabeled_keys(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
+    """The unlabeled images of a split: the training list without the `labeled` images, and the list `EXTRA`."""
     return (read_list_keys(benchmark, root, "train") - labeled) | read_list_keys(benchmark, root, EXTRA)
 
 
 def list_file(root: Path, name: str) -> Path:
-    """Where a list is, below a data set's folder."""
+    """The file of a list in a data set's folder."""
     return root / "splits" / f"{name}.txt"
 
 
 def read_list_keys(benchmark: Benchmark, root: Path, name: str) -> set[str]:
-    """The images of a list; none where it is missing.
+    """Read the image keys of a list; empty if it is missing.
 
     Raises:
-        InputError: it is not about this data set.
+        InputError: it is not of this data set.
     """
     file = list_file(root, name)
     if not file.is_file():
         return set()
-    keys = benchmark.keys(read_text(file))
+    keys = benchmark.parse_keys(read_text(file))
     if keys is None:
         raise InputError(f"{file}: has a line that names no image of {benchmark.name}; mend it or take it away")
     return set(keys)
 
 
 def write_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> None:
-    """Write a list, sorted. One that is there with the same images stays as it is, a part of it is completed.
+    """Write a sorted list, unless it exists with the same images; a list of some of them is completed.
 
     Raises:
-        InputError: there is a list of that name with other images.
+        InputError: a list of that name with other images exists.
     """
-    old, file = check_list(benchmark, root, name, keys), list_file(root, name)
+    old, file = check_list_writable(benchmark, root, name, keys), list_file(root, name)
     if file.exists() and old == set(keys):
         return
     _write_lines(file, [benchmark.line(key, name) for key in sorted(keys)])
 
 
-def check_list(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
-    """Check that `write_list` would write a list.
+def check_list_writable(benchmark: Benchmark, root: Path, name: str, keys: Collection[str]) -> set[str]:
+    """Check that `write_list` can write a list.
 
     Returns:
-        the images of the list of that name that is there.
+        the images of the existing list of that name.
 
     Raises:
-        InputError: there is a list of that name with other images.
+        InputError: a list of that name with other images exists.
     """
     file = list_file(root, name)
     old = read_list_keys(benchmark, root, name)
@@ -202,7 +203,7 @@ def _shared_images(shared: set[str], labeled: Path, unlabeled: Path) -> list[str
 
 
 def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
-    """Text files by their path below `source`."""
+    """Find or download text files, by their path below `source`."""
     address = urlparse(source)
     if address.scheme in ("", "file"):
         folder = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
@@ -229,13 +230,13 @@ def _paths(benchmark: Benchmark) -> list[str]:
 
 
 def _recognise(benchmark: Benchmark, keys: Collection[str]) -> str:
-    digest = digest_of(keys)
+    digest = keys_digest(keys)
     names = (name for name, known in published_lists(benchmark.name).items() if known.digest == digest)
     return next(names, "")
 
 
 def _whole(benchmark: Benchmark, found: dict[str, set[str]]) -> dict[str, set[str]]:
-    """The training list, where both lists of a split are among the `found` ones."""
+    """The training list, if both lists of a split were found."""
     for name, keys in found.items():
         whole = keys | found.get(name.replace("labeled", "unlabeled"), set())
         if name.endswith("_labeled") and _recognise(benchmark, whole) == "train":
@@ -249,13 +250,13 @@ _UNKNOWN = "-"
 
 @dataclass
 class PublishedList:
-    """What is known about a list.
+    """A published list.
 
     Attributes:
-        images: how many there are.
-        digest: of the images (see `digest_of`); "" where it is not known.
-        paths: of the files that hold it, below their publishers' folders of lists.
-        file_digests: their SHA-256.
+        images: number of images.
+        digest: of the images (see `keys_digest`); "" if unknown.
+        paths: of its files in their publishers' folders of lists.
+        file_digests: SHA-256 of these files.
     """
 
     images: int
@@ -266,10 +267,10 @@ class PublishedList:
 
 @cache
 def published_lists(dataset: str) -> dict[str, PublishedList]:
-    """The published lists of a data set by their names here, such as "92_labeled", "train" or "val".
+    """Read the published lists of a benchmark, by this project's names, such as "92_labeled", "train" or "val".
 
     Args:
-        dataset: a benchmark's name.
+        dataset: the benchmark's name.
     """
     lists: dict[str, PublishedList] = {}
     for line in _TABLE.read_text(encoding="utf-8").splitlines():
@@ -282,6 +283,6 @@ def published_lists(dataset: str) -> dict[str, PublishedList]:
     return lists
 
 
-def digest_of(keys: Iterable[str]) -> str:
-    """SHA-256 of a set of images: of their keys in order, each on a line. Order and format of a list do not matter."""
+def keys_digest(keys: Iterable[str]) -> str:
+    """SHA-256 of a set of images: of their sorted keys, one per line."""
     return hashlib.sha256("".join(f"{key}\n" for key in sorted(keys)).encode()).hexdigest()

@@ -16,42 +16,41 @@ from .benchmark import Archive, Benchmark, Sources, read_ids
 
 _LARGEST_ID = 20
 _SBD_PLACES = ("benchmark_RELEASE/dataset", "dataset", "SBD", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", ".")
-"""Where SBD's `cls/` may be: as the archive unpacks, or with its outer folders taken away, as torchvision does."""
+"""Where SBD's `cls/` may be: as the archive unpacks, or without its outer folders, as with torchvision."""
 
 
 def find_sources(root: Path) -> Sources:
-    """The images of VOC's own segmentation lists, which have masks, and those of SBD, which get some.
+    """Find the images of VOC's segmentation lists, with VOC's masks, and those of SBD, with masks to be made.
 
-    VOC's own mask is always preferred: SBD annotated the same images again, with coarser borders and no void.
-    The masks of VOC are index images as they are, so they stay untouched in `SegmentationClass/`, and SBD's join
-    them there.
+    VOC's own mask is always preferred: SBD annotated the same images again, with coarser borders and no void. VOC's
+    masks are index images already and stay in `SegmentationClass/`, where SBD's are added.
 
     Args:
-        root: holds `JPEGImages/`, `SegmentationClass/`, SBD and, unless `splits/val.txt` is there, `ImageSets/`. In
-            SBD's place the widespread `SegmentationClassAug/`, its masks as index images, does as well.
+        root: holds `JPEGImages/`, `SegmentationClass/`, SBD and, unless `splits/val.txt` exists, `ImageSets/`. The
+            widespread `SegmentationClassAug/`, with index images, can replace SBD.
 
     Raises:
-        InputError: nothing says which images are the validation images.
+        InputError: there is no list of validation images.
     """
     lists = root / "ImageSets" / "Segmentation"
     val = read_ids(lists / "val.txt") or read_ids(root / "splits" / "val.txt")
     if not val:
         raise InputError(f"{lists / 'val.txt'}: is missing; unpack {VOC.archives[0].file} in {root}, or import a list")
     own = val | read_ids(lists / "train.txt")
-    train: dict[str, Path | None] = dict(find_added(root))
+    train: dict[str, Path | None] = dict(find_sbd_masks(root))
     present = {file.stem for file in (root / "SegmentationClass").glob("*.png")}
     train |= dict.fromkeys(own | (present - train.keys()))
     return {"train": {key: train[key] for key in train.keys() - val}, "val": dict.fromkeys(val)}
 
 
-def find_added(root: Path) -> dict[str, Path]:
-    """The masks below `root` that SBD added to VOC's, or that somebody made of them, by image."""
+def find_sbd_masks(root: Path) -> dict[str, Path]:
+    """Find SBD's masks below `root`, original or converted, by image."""
     added = [*(f"{place}/cls/*.mat" for place in _SBD_PLACES), "SegmentationClassAug/*.png"]
     return {file.stem: file for pattern in added for file in root.glob(pattern)}
 
 
 def read_source(file: Path) -> NDArray[np.uint8]:
-    """The class ids, (H, W), of an SBD `cls/ID.mat` or an index image.
+    """Read the class ids (H, W) of an SBD `cls/ID.mat` or an index image.
 
     Raises:
         InputError: the file is broken or something else.
@@ -65,8 +64,8 @@ def read_source(file: Path) -> NDArray[np.uint8]:
 def _read_mat(file: Path) -> NDArray[np.uint8]:
     try:
         return np.asarray(loadmat(file, simplify_cells=True)["GTcls"]["Segmentation"], dtype=np.uint8)
-    except Exception as error:  # scipy's reader fails on a damaged file in many ways
-        raise InputError(f"{file}: is no SBD mask ({error!r}); unpack {VOC.archives[1].file} again") from error
+    except Exception as error:  # of any class, by scipy's reader of a damaged file
+        raise InputError(f"{file}: is not an SBD mask ({error!r}); unpack {VOC.archives[1].file} again") from error
 
 
 def _line(key: str, list_name: str) -> str:

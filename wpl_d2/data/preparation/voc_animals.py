@@ -18,11 +18,11 @@ from ..image_io import read_image
 from . import voc
 from .benchmark import Sources
 
-_VOC = "VOC2012"  # beside this data set, as `tools/prepare_dataset.py voc` knows it
+_VOC = "VOC2012"  # the folder beside this data set, as for `tools/prepare_dataset.py voc`
 _LISTS = Path(__file__).with_name("voc_animals_lists.txt")
 
 CLASS_IDS = np.full(256, IGNORE, dtype=np.uint8)
-"""(256,) class id of each of VOC's: background, cat, cow, dog, horse, sheep, person; 255 for the others and void."""
+"""(256,) class id of each VOC class: background, cat, cow, dog, horse, sheep, person; 255 for the others and void."""
 CLASS_IDS[[0, 8, 10, 12, 13, 17, 15]] = range(7)
 
 
@@ -34,15 +34,15 @@ class Original(NamedTuple):
 
 
 def find_sources(root: Path) -> Sources:
-    """The images of which the photo and, if there is any, the mask are here or in VOC.
+    """Find the images whose photo and mask (if there is one) exist here or in VOC.
 
     Official training and validation images have VOC's own mask, the others SBD's.
 
     Args:
-        root: `VOC2012/` beside it is as for VOC, before or after its preparation.
+        root: with `VOC2012/` beside it, before or after the preparation of VOC.
     """
     archive = root.parent / _VOC
-    own, added = archive / "SegmentationClass", voc.find_added(archive)
+    own, added = archive / "SegmentationClass", voc.find_sbd_masks(archive)
     photos = _stems(root / "images", "*.jpg") | _stems(archive / "JPEGImages", "*.jpg")
     masks = _stems(root / "masks", "*.png") | _stems(own, "*.png")
     sources: Sources = {}
@@ -61,31 +61,31 @@ def _stems(folder: Path, pattern: str) -> set[str]:
 
 
 def read_source(source: Original) -> NDArray[np.uint8]:
-    """The class ids, (h, w), of a mask, by nearest neighbour at the size of its photo here.
+    """Read a mask as class ids (h, w), resized by nearest neighbor to the size of its photo here.
 
     Raises:
         InputError: the file is missing, broken or something else.
     """
     mask = Image.fromarray(CLASS_IDS[voc.read_source(source.mask)])
-    return np.asarray(mask.resize(small_size(*mask.size), Image.Resampling.NEAREST))
+    return np.asarray(mask.resize(resized_size(*mask.size), Image.Resampling.NEAREST))
 
 
 def read_photo(source: Original) -> NDArray[np.uint8]:
-    """The photo at its size here, (h, w, 3) RGB.
+    """Read a photo, resized to its size here, (h, w, 3) RGB.
 
     Raises:
         InputError: the file is missing or broken.
     """
     photo = Image.fromarray(read_image(source.photo))
-    return np.asarray(photo.resize(small_size(*photo.size), Image.Resampling.BICUBIC))
+    return np.asarray(photo.resize(resized_size(*photo.size), Image.Resampling.BICUBIC))
 
 
-def small_size(width: int, height: int) -> tuple[int, int]:
-    """The size of a photo here, (width, height), whose shorter side is 256 pixels.
+def resized_size(width: int, height: int) -> tuple[int, int]:
+    """The size of a photo here, (width, height), with a shorter side of 256 pixels.
 
-    One that has more than 320 gets there by way of 320 and is rounded twice, 500x375 to 342x256: so the sizes of the
-    photos say on which this project's figures were measured, and at another size a seed would draw other crops. With
-    which filter those were made small is not known, nor how often they were compressed, nor the grid of the masks.
+    Photos with more than 320 are resized by way of 320 and rounded twice, 500x375 to 342x256. These are the sizes of
+    the photos that this project's figures were measured on; at other sizes a seed would draw other crops. Those photos'
+    resize filter, number of compressions and grid of the masks are not known.
     """
     for side in (320, 256):
         shorter = min(width, height)
@@ -95,7 +95,7 @@ def small_size(width: int, height: int) -> tuple[int, int]:
 
 
 def _read_lists() -> tuple[dict[str, frozenset[str]], frozenset[str]]:
-    """The lists by name, and the images without a mask."""
+    """Read the lists by name, and the images without a mask."""
     lists: dict[str, frozenset[str]] = defaultdict(frozenset)
     for line in _LISTS.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -112,12 +112,13 @@ VOC_ANIMALS = replace(
     voc.VOC,
     name="voc_animals",
     archives=tuple(
-        archive._replace(gives=tuple(f"../{_VOC}/{place}" for place in archive.gives)) for archive in voc.VOC.archives
+        archive._replace(contents=tuple(f"../{_VOC}/{place}" for place in archive.contents))
+        for archive in voc.VOC.archives
     ),
     find_sources=find_sources,
     read_source=read_source,
     read_photo=read_photo,
     own_lists=_OWN_LISTS,
     unmasked=_UNMASKED,
-    least_share=Fraction(1, 10),
+    min_ratio=Fraction(1, 10),
 )

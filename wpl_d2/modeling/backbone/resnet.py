@@ -45,7 +45,7 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
         input_shape: of the image.
 
     Returns:
-            a backbone with the feature maps OUT_FEATURES, out of "res2" (stride 4) to "res5" (the output stride).
+        a backbone with the feature maps OUT_FEATURES, out of "res2" (stride 4) to "res5" (the output stride).
     """
     resnets, output_stride = cfg.MODEL.RESNETS, cfg.MODEL.BACKBONE.OUTPUT_STRIDE
     norm = resolve_norm(resnets.NORM, cfg.MODEL.DEVICE)
@@ -55,7 +55,7 @@ def build_unified_resnet_backbone(cfg: Any, input_shape: ShapeSpec) -> ResNet:
     dilations = [
         (1,) * blocks[0],
         (1,) * blocks[1],
-        # The block that would have reduced the resolution has the dilation of what comes before it.
+        # The first block, which would reduce the resolution, keeps the dilation of the stage before.
         (1,) + (2 if output_stride == 8 else 1,) * (blocks[2] - 1),
         tuple(resnets.RES5_BLOCK_DILATIONS),
     ]

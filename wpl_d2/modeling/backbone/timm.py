@@ -64,7 +64,7 @@ class TimmBackbone(Backbone):
         """Read MODEL.TIMM, MODEL.BACKBONE.OUTPUT_STRIDE, MODEL.RESNETS.NORM and MODEL.DEVICE.
 
         Args:
-                    cfg: a complete config.
+            cfg: a complete config.
             input_shape: of the image.
         """
         return {

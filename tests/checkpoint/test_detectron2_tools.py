@@ -96,7 +96,7 @@ def test_a_size_without_pixels_is_refused(checkpoint):
     done = subprocess.run([*map(str, command), "--size", "0", "5"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (
         2,
-        "analyze_model.py: error: argument --size: '0' is no whole number of 1 or more",
+        "analyze_model.py: error: argument --size: '0' is not a whole number of 1 or more",
     )
 
 
