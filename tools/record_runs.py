@@ -73,8 +73,9 @@ def evaluations(metrics: Path, config: dict[str, Any]) -> Iterator[tuple[int, st
         step = min(int(row["iteration"]) + 1, last)
         figures[step] |= named_figures(row, tested)
     for step, found in sorted(figures.items()):
+        mean_first = sorted(found.items(), key=lambda figure: not figure[0].endswith("mIoU"))
         if found:
-            yield step, " ".join(f"{key}={value:.3f}" for key, value in found.items())
+            yield step, " ".join(f"{key}={value:.3f}" for key, value in mean_first)
 
 
 def named_figures(row: dict[str, float], tested: Collection[str]) -> dict[str, float]:

@@ -39,7 +39,7 @@ def test_each_evaluation_is_a_row(run, monkeypatch, capsys):
     same = ["abc", "tools/train_net.py --config-file a.yaml INPUT.CROP_SIZE '(9, 9)'"]
     assert list(csv.reader(capsys.readouterr().out.splitlines())) == [
         ["fields", "ours", "1", "5", *same, "val/mIoU=30.000"],
-        ["fields", "ours", "1", "10", *same, "val/mIoU=40.123 val/IoU-road=80.040 val/AP50=7.000 dev/mIoU=41.000"],
+        ["fields", "ours", "1", "10", *same, "val/mIoU=40.123 dev/mIoU=41.000 val/IoU-road=80.040 val/AP50=7.000"],
     ]
 
 
