@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from ..utils.files import UnwritableError, clear_write_errors, format_bytes, replace_file
 
 _logger = logging.getLogger(__name__)
@@ -243,9 +243,9 @@ def image_cache(kind: str, gigabytes: float) -> ArrayCache | None:
         gigabytes: most GiB of it.
 
     Raises:
-        InputError: there is no such kind, or no shared memory.
+        InputError: there is no shared memory.
     """
-    if check_name("DATALOADER.CACHE", kind, ("none", "ram", "disk")) == "none":
+    if kind == "none":
         return None
     if kind == "ram" and not _SHARED_MEMORY.is_dir():
         raise InputError(f"DATALOADER.CACHE: ram needs {_SHARED_MEMORY}, which this system does not have; take disk")
