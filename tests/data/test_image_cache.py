@@ -203,6 +203,26 @@ def kill_filler(cache, seconds):
     filler.join()
 
 
+def enter_and_leave(cache, seed):
+    for _ in range(150):
+        with cache.in_use():
+            fill(cache, seed)
+            assert (cache.get(str(seed), refuse) == seed).all()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_whoever_enters_while_the_last_one_leaves_can_add(tmp_path, keep):
+    context = multiprocessing.get_context("fork")
+    cache = ArrayCache(tmp_path / "arrays", MIB, keep)
+    users = [context.Process(target=enter_and_leave, args=(cache, seed)) for seed in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert [user.exitcode for user in users] == [0] * 3
+    assert (tmp_path / "arrays").is_dir() == keep
+
+
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_whole_files(tmp_path):
     folder = tmp_path / "arrays"
