@@ -14,7 +14,7 @@ import torch
 from detectron2.data import DatasetCatalog, DatasetFromList
 from torch.utils.data import Dataset
 
-from wpl_d2.data import EvalMapper
+from wpl_d2.data import EvalMapper, build_labeled_loader, build_unlabeled_loader
 from wpl_d2.data.loader import WorkerLoader, build_test_loader, labeled_dataset, unlabeled_dataset
 from wpl_d2.utils.signals import STOP_SIGNALS
 
@@ -122,6 +122,14 @@ class Measured(Dataset):
         with open("/proc/self/smaps_rollup") as file:
             (kib,) = (line.split()[1] for line in file if line.startswith("Private_Dirty"))
         return int(kib) * 1024
+
+
+@pytest.mark.parametrize("gpu", [False, True])
+def test_workers_of_training_stay_and_are_ahead(tree, monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    for loader in (build_labeled_loader, build_unlabeled_loader):
+        built = loader(tree.cfg("DATALOADER.NUM_WORKERS", 2))
+        assert (built.persistent_workers, built.prefetch_factor, built.pin_memory) == (True, 2, gpu)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

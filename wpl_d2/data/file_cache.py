@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from ..utils.files import UnwritableError, clear_write_errors, format_bytes, replace_file
 
 _logger = logging.getLogger(__name__)
@@ -113,15 +113,10 @@ class ArrayCache:
             compute: makes it; its errors are passed on.
         """
         file = self.folder / f"{name}.npy"
-        try:
-            array = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-        except Exception:  # as in `load_arrays`
+        array = self._map(file)
+        if array is None:
             array = compute()
             self._add(file, array)
-            return array
-        with suppress(OSError):  # the folder is read-only, or the file was just dropped
-            if file.stat().st_mtime < self._began:
-                os.utime(file)
         return array
 
     @contextmanager
@@ -146,29 +141,43 @@ class ArrayCache:
                     if not self.keep:
                         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _map(self, file: Path) -> np.ndarray | None:
+        """The array in a file, which counts as used by this run; None where it is missing or damaged."""
+        try:
+            array = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+        except Exception:  # as in `load_arrays`
+            return None
+        with suppress(OSError):  # the folder is read-only, or the file was just dropped
+            if file.stat().st_mtime < self._began:
+                os.utime(file)
+        return array
+
     def _enter(self) -> IO[bytes]:
         """An open file whose lock says that the cache is in use; the system lets go of it when its processes end."""
         path = self.folder / "in_use"
         while True:
             self.folder.mkdir(mode=0o777 if self.keep else 0o700, parents=True, exist_ok=True)
-            lock = path.open("ab")
+            try:
+                lock = path.open("ab")
+            except FileNotFoundError:  # the last one has just removed the folder
+                continue
             if not _lock_alone(lock):
                 fcntl.flock(lock, fcntl.LOCK_SH)  # waits for one that cleans
             elif _is_at(path, lock):
                 self._clean()
                 fcntl.flock(lock, fcntl.LOCK_SH)
-            if _is_at(path, lock):
+            if _is_at(path, lock) and self._counter_file.exists():
                 return lock
-            lock.close()  # the folder was removed meanwhile
+            lock.close()  # the same, or it was about to
 
     def _clean(self) -> None:
         """Remove what is unfinished or too much, and count the rest."""
-        for unfinished in self.folder.glob(".*"):
+        for unfinished in self.folder.glob(".*.partial"):
             unfinished.unlink()
         self._counter_file.touch()
         with self._counter() as counter:
             used = sum(status.st_size for _, status in self._files())
-            _set(counter, used - self._drop(used - self.budget if self.keep else used, before=math.inf))
+            _set(counter, used - self._drop(used - self.budget if self.keep else math.inf, before=math.inf))
 
     def _add(self, file: Path, array: np.ndarray) -> None:
         def write(unfinished: Path) -> None:
@@ -222,7 +231,7 @@ class ArrayCache:
             fcntl.flock(counter, fcntl.LOCK_EX)
             yield counter
 
-    def _drop(self, amount: int, before: float) -> int:
+    def _drop(self, amount: float, before: float) -> int:
         """Remove files that were last used before a time, the longest unused first.
 
         Args:
@@ -252,9 +261,9 @@ def image_cache(kind: str, gigabytes: float) -> ArrayCache | None:
         gigabytes: most GiB of it.
 
     Raises:
-        InputError: there is no such kind, or no shared memory.
+        InputError: there is no shared memory.
     """
-    if check_name("DATALOADER.CACHE", kind, ("none", "ram", "disk")) == "none":
+    if kind == "none":
         return None
     if kind == "ram" and not _SHARED_MEMORY.is_dir():
         raise InputError(f"DATALOADER.CACHE: ram needs {_SHARED_MEMORY}, which this system does not have; take disk")

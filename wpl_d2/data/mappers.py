@@ -224,7 +224,12 @@ class EvalMapper:
 
 
 def build_image_reader(cfg: CfgNode) -> ImageReader:
-    """The reader of training images, with the cache that `DATALOADER` asks for; errors are those of `image_cache`."""
+    """The reader of training images, with the cache that `DATALOADER` describes.
+
+    Raises:
+        InputError: an invalid value below DATALOADER, or a cache that this system does not have.
+    """
+    check_section(cfg, "DATALOADER")
     return ImageReader(image_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.CACHE_GB))
 
 
