@@ -149,12 +149,12 @@ class UnlabeledMapper:
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """From `INPUT`."""
         keys = cfg.INPUT.STRONG
-        on_device = keys.DEVICE == "model" or (keys.DEVICE == "auto" and not cfg.MODEL.DEVICE.startswith("cpu"))
+        on_gpu = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
         return {
             "view": build_view(cfg),
             "strong": build_strong_view(cfg),
             "views": keys.VIEWS,
-            "on_device": on_device,
+            "on_device": keys.DEVICE == "model" or (keys.DEVICE == "auto" and on_gpu),
             "reader": build_image_reader(cfg),
         }
 
