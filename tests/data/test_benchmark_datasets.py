@@ -17,7 +17,15 @@ from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
 from wpl_d2 import get_cfg
-from wpl_d2.data import EvalMapper, LabeledMapper, check_training_data, load_description, read_mask, setup_datasets
+from wpl_d2.data import (
+    EvalDataset,
+    EvalMapper,
+    LabeledMapper,
+    check_training_data,
+    load_description,
+    read_mask,
+    setup_datasets,
+)
 from wpl_d2.data.preparation import BENCHMARKS, published_lists
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 
@@ -149,7 +157,7 @@ def test_from_the_archives_to_a_sample(registered):
 
 def test_detectron2s_evaluator_and_visualizer_understand_the_metadata(registered, tmp_path):
     name = registered.DATASETS.TEST[0]
-    evaluator = build_detectron2_evaluator(name, tmp_path / "results")
+    evaluator = build_detectron2_evaluator(EvalDataset(name=name), tmp_path / "results")
     evaluator.reset()
     record = DatasetCatalog.get(name)[0]
     mask = read_mask(record["sem_seg_file_name"])

@@ -109,7 +109,7 @@ def test_the_lists_are_of_the_lists_of_voc(shared):
     pascal = shared / "splits/unimatch/pascal"
     voc = BENCHMARKS["voc"]
     train, val, added = (
-        set(voc.keys((pascal / name).read_text())) for name in ("1464/labeled.txt", "val.txt", "train_aug.txt")
+        set(voc.parse_keys((pascal / name).read_text())) for name in ("1464/labeled.txt", "val.txt", "train_aug.txt")
     )
     assert LISTS["train"] < train
     assert LISTS["dev"] | LISTS["val"] < val
