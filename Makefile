@@ -21,10 +21,10 @@ quickstart: setup
 test: setup lint
 	$(PYTEST) -m "not slow"
 
-# While working: the parts whose tests are quickest, those of the method itself among them.
+# While working: the parts whose tests are quickest, those of the method itself among them, without building each preset.
 FAST = weighting test_losses.py golden config utils frameworks
 test-fast: setup
-	$(PYTEST) -m "not slow" $(FAST:%=tests/%)
+	$(PYTEST) -m "not slow" --ignore tests/config/test_presets.py $(FAST:%=tests/%)
 
 # What trains for more than a few steps or starts processes; and the documentation, whose links must hold.
 test-slow: setup docs

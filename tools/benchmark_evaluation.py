@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from wpl_d2.config.validation import check_device
-from wpl_d2.data import read_mask
+from wpl_d2.data import EvalDataset, read_mask
 from wpl_d2.evaluation import SemSegConfusionEvaluator
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 from wpl_d2.structures import IGNORE
@@ -41,10 +41,11 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         item, scores = make_image(Path(folder), args.classes, args.height, args.width)
+        dataset = EvalDataset(name=DATASET)
         outputs = [{"sem_seg": scores.to(args.device)}]
         evaluators = {
-            "own": SemSegConfusionEvaluator(DATASET, args.classes),
-            "detectron2": build_detectron2_evaluator(DATASET, Path(folder) / "detectron2"),
+            "own": SemSegConfusionEvaluator(dataset),
+            "detectron2": build_detectron2_evaluator(dataset, Path(folder) / "detectron2"),
         }
         calls: dict[str, Callable[[], Any]] = {
             "own": lambda: evaluators["own"].process([item], outputs),

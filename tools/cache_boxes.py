@@ -26,7 +26,7 @@ from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import setup_datasets
 from wpl_d2.data.datasets.setup import check_registered
 from wpl_d2.data.detection_cache import CacheMetadata
-from wpl_d2.data.loader import list_records
+from wpl_d2.data.loader import load_records
 from wpl_d2.engine import launch
 from wpl_d2.inference.detection_caching import cache_detections
 from wpl_d2.utils.errors import InputError
@@ -69,7 +69,7 @@ def find_records(args: argparse.Namespace, cfg: CfgNode, trained: ClassNames) ->
             raise InputError(
                 f"{args.weights}: was trained on other classes than {name} has, {difference}; give another detector"
             )
-    return list(chain.from_iterable(list_records(name, "--dataset") for name in args.dataset))
+    return list(chain.from_iterable(load_records(name, "--dataset") for name in args.dataset))
 
 
 def _parse() -> argparse.Namespace:

@@ -20,7 +20,7 @@ from detectron2.utils import comm
 
 from wpl_d2.checkpoint import load_framework
 from wpl_d2.checkpoint.classes import ClassNames, check_same_classes, get_run_classes
-from wpl_d2.data import register_part
+from wpl_d2.data import EvalDataset, register_part
 from wpl_d2.engine import check_run, launch, setup
 from wpl_d2.evaluation import filled_weigher, judge_pseudo_labels
 from wpl_d2.utils.command_line import parse_args
@@ -35,7 +35,7 @@ def main(args: argparse.Namespace) -> None:
     model, weigher = next(iter(framework.eval_models().values())), framework.weigher
     if args.scores and weigher is None:
         weigher = filled_weigher(cfg, framework)
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, name)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, EvalDataset(cfg, name=name, key="--dataset"))
     if args.output and comm.is_main_process():
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()

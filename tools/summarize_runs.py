@@ -13,17 +13,15 @@ Several keys are columns side by side; of one, the value of each seed is shown t
 import argparse
 import csv
 import math
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from wpl_d2.engine import Spread, last_value, paired_differences, read_metrics
+from wpl_d2.engine import Spread, find_runs, last_value, paired_differences, read_metrics
 from wpl_d2.utils.errors import InputError, check_name, clear_errors
 
-_RUN = r"(.+)_s(\d+)"
 _COLUMNS = {"study", "run", "seed", "figures"}
 Values = dict[int, float]
 """A figure by seed."""
@@ -39,7 +37,10 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", metavar="NAME", help="these alone, in this order")
     parser.add_argument("--study", help="of a .csv: the rows of this study alone")
     args = parser.parse_args()
-    runs = read_table(args.source, args.study) if args.source.suffix == ".csv" else read_folder(args.source, args.key)
+    of_table = args.source.suffix == ".csv"
+    if args.study and not of_table:
+        raise InputError(f"--study: {args.source} is a folder of runs, which belong together; leave it out")
+    runs = read_table(args.source, args.study) if of_table else read_folder(args.source, args.key)
     for name in args.runs or ():
         check_name("--runs", name, runs)
     runs = {name: runs[name] for name in args.runs or runs}
@@ -58,29 +59,12 @@ def read_folder(folder: Path, keys: Sequence[str]) -> Runs:
         InputError: it holds no runs.
     """
     runs: Runs = defaultdict(lambda: defaultdict(dict))
-    found = sorted(folder.glob("*/metrics.json"))
-    for metrics in found:
-        named = re.fullmatch(_RUN, metrics.parent.name)
-        measured = read_metrics(metrics) if named else []
+    for name, seed, file in find_runs(folder):
+        measured = read_metrics(file)
         for key in keys:
-            if named and (value := last_value(measured, key)) is not None:
-                runs[named[1]][key][int(named[2])] = value
-    if not runs:
-        raise InputError(f"{folder}: {nothing_found(folder, found, keys)}")
+            if (value := last_value(measured, key)) is not None:
+                runs[name][key][seed] = value
     return runs
-
-
-def nothing_found(folder: Path, metrics: Sequence[Path], keys: Sequence[str]) -> str:
-    """Why no run can be summarised, and how to mend it."""
-    if not folder.is_dir():
-        return "no such folder; give one that holds a folder for each run, or a .csv"
-    layout = "runs are FOLDER/NAME_sSEED/metrics.json, such as output/fields/mean_teacher_s0/metrics.json"
-    if not metrics:
-        itself = (folder / "metrics.json").is_file()
-        return f"is itself a run; give the folder above it ({layout})" if itself else f"holds no runs; {layout}"
-    if all(re.fullmatch(_RUN, file.parent.name) is None for file in metrics):
-        return f"holds no run with a seed in its name, but {metrics[0].parent.name}; {layout}"
-    return f"no run has measured {' '.join(keys)}; give --key other names out of a metrics.json"
 
 
 def read_table(file: Path, study: str | None) -> Runs:
@@ -88,7 +72,7 @@ def read_table(file: Path, study: str | None) -> Runs:
 
     Args:
         file: CSV with the columns study, run, seed, step (rising within a run) and figures (`key=value key=value`).
-        study: whose rows are read; None reads all.
+        study: whose rows are read; needed where there are several.
 
     Raises:
         InputError: it is missing or no such table, or has no such study.
@@ -99,11 +83,13 @@ def read_table(file: Path, study: str | None) -> Runs:
         table = list(csv.DictReader(opened))
     if not table or not table[0].keys() >= _COLUMNS:
         raise InputError(f"{file}: is not a table of runs; its first line must name {', '.join(sorted(_COLUMNS))}")
-    if study is not None:
-        check_name("--study", study, sorted({row["study"] for row in table}))
+    studies = sorted({row["study"] for row in table})
+    if study is None and len(studies) > 1:
+        raise InputError(f"--study: is missing; {file} has {', '.join(studies)}")
+    study = check_name("--study", study or studies[0], studies)
     runs: Runs = defaultdict(lambda: defaultdict(dict))
     for row in table:
-        if study in (None, row["study"]):
+        if row["study"] == study:
             for key, _, value in (pair.partition("=") for pair in row["figures"].split()):
                 runs[row["run"]][key][int(row["seed"])] = float(value)
     return runs

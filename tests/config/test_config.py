@@ -22,6 +22,8 @@ FITTING = [
     ("SOLVER.MAX_ITER", "7", 7),
     ("INPUT.CROP_SIZE", "[64, 96]", (64, 96)),
     ("DATASETS.TRAIN", "('a_labeled',)", ("a_labeled",)),
+    ("DATASETS.TEST", "a_val", ("a_val",)),
+    ("DATASETS.TEST", "a_val, b_val", ("a_val", "b_val")),
     ("SOLVER.WEIGHT_DECAY_NORM", "0.0", 0.0),
     ("WEIGHTING.KIND", "rank_margin", ("rank_margin",)),
     ("WEIGHTING.KIND", "[rank, object]", ("rank", "object")),
@@ -43,12 +45,7 @@ def test_what_fits_is_taken_with_the_type_of_the_key(tmp_path, key, given, value
 
 WRONG = [
     ("INPUT.CROP_SIZE", "321", 'INPUT.CROP_SIZE cannot be 321 of type int; give it several .* "(321, 321)"'),
-    (
-        "DATASETS.TRAIN",
-        "fields_labeled",
-        "DATASETS.TRAIN cannot be 'fields_labeled' .*; give .* \"('fields_labeled',)\"",
-    ),
-    ("DATASETS.TRAIN", "(a, b)", "such as \"('a', 'b')\""),
+    ("DATASETS.TRAIN", "3", "DATASETS.TRAIN cannot be 3 of type int"),
     ("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", "48", 'such as "[48]"'),
     ("WEIGHTING.ENABLED", "true", "WEIGHTING.ENABLED cannot be 'true' of type str; give it True or False"),
     ("SOLVER.MAX_ITER", "1000.0", "SOLVER.MAX_ITER cannot be 1000.0 of type float; give it a whole number"),

@@ -34,7 +34,7 @@ def images_of(name):
 @pytest.fixture
 def resolved(monkeypatch):
     """Reads a preset as a run does, on lists of the published lengths."""
-    monkeypatch.setattr(solver, "list_records", lambda name, key: range(images_of(name)))
+    monkeypatch.setattr(solver, "load_records", lambda name, key: range(images_of(name)))
 
     def read(name, *opts):
         cfg = load_cfg(PRESETS[name], opts)

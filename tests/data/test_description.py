@@ -7,7 +7,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from wpl_d2 import get_cfg
 from wpl_d2.data import GENERATORS, load_description, register, setup_datasets
 from wpl_d2.data.datasets import generate_if_missing, setup
-from wpl_d2.data.loader import list_records
+from wpl_d2.data.loader import load_records
 from wpl_d2.utils.errors import InputError
 
 
@@ -180,8 +180,8 @@ def test_a_list_without_a_description_says_that_it_is_missing(monkeypatch):
 
 def test_a_list_of_detectron2_without_its_data_is_named():
     with pytest.raises(InputError, match=r"TEST.X: the list 'coco_2017_val' cannot be read \(.*instances_val2017"):
-        list_records("coco_2017_val", "TEST.X")
-    assert list_records("coco_2017_val", "TEST.X", optional=True) == []
+        load_records("coco_2017_val", "TEST.X")
+    assert load_records("coco_2017_val", "TEST.X", optional=True) == []
 
 
 @pytest.mark.parametrize("text", ["_BASE_: a.yaml", "DATASETS: {TRAIN: []}"])

@@ -1,10 +1,12 @@
 """Decoded images that all processes of a machine share: what is found, what is added, and what is left."""
 
+import fcntl
 import logging
 import multiprocessing
 import os
 import shutil
 import subprocess
+import threading
 import time
 from itertools import islice
 
@@ -167,7 +169,10 @@ def fill_in_turn(cache, seed):
         assert found.shape == (10_000,) and (found == value).all()
 
 
-def test_many_processes_fill_one_cache(tmp_path):
+def test_many_processes_fill_one_cache(tmp_path, monkeypatch):
+    used = file_cache._get
+    # Time for another process to count between what this one reads and what it writes, if it could.
+    monkeypatch.setattr(file_cache, "_get", lambda counter: (used(counter), time.sleep(0.001))[0])
     budget = 40 * 10_128
     with ArrayCache(tmp_path / "arrays", budget, keep=True).in_use():
         context = multiprocessing.get_context("fork")
@@ -201,6 +206,35 @@ def kill_filler(cache, seconds):
     time.sleep(seconds)
     filler.kill()
     filler.join()
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_whoever_enters_while_the_last_one_leaves_can_add(cache, removed):
+    added, entered, alone = [], threading.Event(), threading.Event()
+
+    def enter():
+        with cache.in_use():
+            entered.set()
+            assert alone.wait(20)
+            fill(cache, 1)
+            added.extend(files(cache.folder))
+
+    cache.folder.mkdir()
+    with (cache.folder / "in_use").open("ab") as leaving:
+        fcntl.flock(leaving, fcntl.LOCK_EX)
+        entering = threading.Thread(target=enter, daemon=True)
+        entering.start()
+        assert not entered.wait(0.2)
+        if removed:
+            shutil.rmtree(cache.folder)
+            other = cache.in_use()  # in the folder's new place
+            other.__enter__()
+    assert entered.wait(20)
+    if removed:
+        other.__exit__(None, None, None)
+    alone.set()
+    entering.join(timeout=20)
+    assert added == ["1.npy"]
 
 
 @pytest.mark.slow

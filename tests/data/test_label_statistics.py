@@ -14,8 +14,8 @@ from wpl_d2.utils.errors import InputError
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 
 
-def shares(pixels, ignore=255, learned=True):
-    return LabelStatistics("list", np.array(pixels), ["ground", "box", "ball"][: len(pixels) - 1], ignore, learned)
+def statistics(pixels, ignore=255, for_training=True):
+    return LabelStatistics("list", np.array(pixels), ["ground", "box", "ball"][: len(pixels) - 1], ignore, for_training)
 
 
 def draw(tree, stems, make):
@@ -181,8 +181,8 @@ def test_counts_of_labels():
     ],
 )
 def test_the_limits(pixels, void, fault, empty):
-    found = shares(pixels)
-    for text, expected in ((found.void_note(), void), (found.fault(), fault), (found.empty_note(), empty)):
+    found = statistics(pixels)
+    for text, expected in ((found.void_note(), void), (found.problem(), fault), (found.empty_note(), empty)):
         assert expected in text and bool(expected) == bool(text)
 
 

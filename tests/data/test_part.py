@@ -5,7 +5,7 @@ import itertools
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from wpl_d2.data import build_test_loader, load_description, register, register_part
+from wpl_d2.data import EvalDataset, load_description, register, register_part
 from wpl_d2.utils.errors import InputError
 
 
@@ -54,7 +54,7 @@ def test_a_part_is_read_as_its_data_set(unlabeled, tree):
     part = register_part(name, 2)
     for key in ("stuff_classes", "object_ids", "stuff_colors", "mask_ignore"):
         assert MetadataCatalog.get(part).get(key) == MetadataCatalog.get(name).get(key)
-    assert len(list(build_test_loader(tree.cfg(), part))) == 2
+    assert len(list(EvalDataset(tree.cfg(), name=part).loader())) == 2
     # What one reader writes into a dict is not seen by the next.
     DatasetCatalog.get(part)[0]["detections"] = "boxes"
     assert "detections" not in DatasetCatalog.get(part)[0]

@@ -9,8 +9,8 @@ from detectron2.data import DatasetCatalog
 from detectron2.structures import Instances
 from helpers import AUGSEG, write_detection_cache
 
-from wpl_d2.data import EvalMapper, build_test_loader
-from wpl_d2.data.loader import build_partner_loader, build_whole_image_loader, labeled_dataset, unlabeled_dataset
+from wpl_d2.data import EvalMapper
+from wpl_d2.data.loader import build_partner_loader, build_test_loader, labeled_dataset, unlabeled_dataset
 from wpl_d2.structures import Detections
 
 BOXES = ["MODEL.DETECTOR.MODE", "shared"]
@@ -57,7 +57,7 @@ def assert_survives(dataset, key):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_of_training(tree, cache, kind):
-    cfg = tree.cfg(*KINDS[kind], *cache)
+    cfg = tree.cfg(*KINDS[kind], *cache, "MODEL.DEVICE", "cpu")
     labeled = assert_survives(labeled_dataset(cfg), 4)
     assert ("paste" in labeled, "instances" in labeled) == (kind == "copy_paste", kind in ("boxes", "copy_paste"))
     for dataset, key in (
@@ -70,7 +70,8 @@ def test_data_of_training(tree, cache, kind):
 
 
 def test_data_of_evaluation(tree):
+    tree.cfg()
     name = f"{tree.name}_val"
-    assert_survives(build_test_loader(tree.cfg(), name).dataset, 1)
-    readable = build_whole_image_loader(DatasetCatalog.get(name), EvalMapper(lenient=True), 0)
+    assert_survives(build_test_loader(DatasetCatalog.get(name), EvalMapper(), 0).dataset, 1)
+    readable = build_test_loader(DatasetCatalog.get(name), EvalMapper(lenient=True), 0)
     assert_survives(readable.dataset, 0)

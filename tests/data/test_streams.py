@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wpl_d2.data import build_labeled_loader, build_test_loader, build_train_loader, build_unlabeled_loader, seeded
+from wpl_d2.data import EvalDataset, build_labeled_loader, build_train_loader, build_unlabeled_loader, seeded
 from wpl_d2.data.loader import unlabeled_dataset
 from wpl_d2.data.sampler import CountedDataset, CountSampler
 from wpl_d2.utils.errors import InputError
@@ -186,12 +186,12 @@ def test_an_empty_list_is_an_error(tree):
     with pytest.raises(ValueError, match="unlabeled stream: has no images"):
         build_unlabeled_loader(tree.cfg())
     with pytest.raises(InputError, match="unlabeled' is empty; name one"):
-        build_test_loader(tree.cfg(), f"{tree.name}_unlabeled")
+        EvalDataset(tree.cfg(), name=f"{tree.name}_unlabeled")
 
 
 def test_evaluation_sees_every_image_once(tree):
     cfg = tree.cfg()
-    batches = list(build_test_loader(cfg, f"{tree.name}_val"))
+    batches = list(EvalDataset(cfg, name=f"{tree.name}_val").loader())
     assert [len(batch) for batch in batches] == [1, 1]
     assert [batch[0]["image_id"] for batch in batches] == ["val0", "val1"]
     assert batches[0][0]["sem_seg_file_name"] == str(tree.mask("val0"))

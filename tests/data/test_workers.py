@@ -11,11 +11,11 @@ from multiprocessing.util import register_after_fork
 import cv2
 import pytest
 import torch
-from detectron2.data import DatasetFromList
+from detectron2.data import DatasetCatalog, DatasetFromList
 from torch.utils.data import Dataset
 
-from wpl_d2.data import build_test_loader
-from wpl_d2.data.loader import WorkerLoader, labeled_dataset, unlabeled_dataset
+from wpl_d2.data import EvalMapper, build_labeled_loader, build_unlabeled_loader
+from wpl_d2.data.loader import WorkerLoader, build_test_loader, labeled_dataset, unlabeled_dataset
 from wpl_d2.utils.signals import STOP_SIGNALS
 
 METHODS = ["fork", pytest.param("spawn", marks=pytest.mark.slow)]
@@ -73,10 +73,14 @@ def wait_for_ever():
     next(loader)
 
 
+def call(function):
+    """Python code that calls a function of this file."""
+    return f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_workers as t; t.{function}()"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker looks every few seconds for its trainer")
 def test_workers_end_with_a_trainer_that_is_killed():
-    code = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_workers as t; t.wait_for_ever()"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as trainer:
+    with subprocess.Popen([sys.executable, "-c", call("wait_for_ever")], stdout=subprocess.PIPE, text=True) as trainer:
         worker = int(trainer.stdout.readline())
         os.kill(worker, 0)
         trainer.kill()
@@ -84,6 +88,18 @@ def test_workers_end_with_a_trainer_that_is_killed():
     while _runs(worker):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def fail_between_samples():
+    samples = iter(WorkerLoader(range(3), num_workers=1, persistent_workers=True, collate_fn=first))
+    next(samples)
+    raise ValueError("of the trainer")
+
+
+def test_a_trainer_that_fails_does_not_wait_for_workers():
+    command = [sys.executable, "-c", call("fail_between_samples")]
+    trainer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert trainer.stderr.endswith("ValueError: of the trainer\n")
 
 
 class Measured(Dataset):
@@ -108,6 +124,14 @@ class Measured(Dataset):
         return int(kib) * 1024
 
 
+@pytest.mark.parametrize("gpu", [False, True])
+def test_workers_of_training_stay_and_are_ahead(tree, monkeypatch, gpu):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    for loader in (build_labeled_loader, build_unlabeled_loader):
+        built = loader(tree.cfg("DATALOADER.NUM_WORKERS", 2))
+        assert (built.persistent_workers, built.prefetch_factor, built.pin_memory) == (True, 2, gpu)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_worker_has_one_thread_and_copies_none_of_the_trainers_memory(monkeypatch):
     threads = torch.get_num_threads()
@@ -125,7 +149,7 @@ def test_lists_of_images_are_one_block_of_memory_each(tree):
     cfg = tree.cfg("INPUT.PASTE.PROB", 0.5)
     labeled = labeled_dataset(cfg)
     lists = [labeled.records, labeled.mapper.records, unlabeled_dataset(cfg).records]
-    lists.append(build_test_loader(cfg, f"{tree.name}_val").dataset._dataset)
+    lists.append(build_test_loader(DatasetCatalog.get(f"{tree.name}_val"), EvalMapper(), 0).dataset._dataset)
     assert [type(records) for records in lists] == [DatasetFromList] * 4
     assert not any(isinstance(records._lst, list) for records in lists)
 

@@ -63,7 +63,8 @@ def test_of_a_table_the_last_step_of_each_run_counts(table, summarize):
     ("text", "args", "message"),
     [
         (TABLE, ["--study", "field"], "--study: 'field' is not known; did you mean fields"),
-        (TABLE, ["--key", "val"], "runs.csv: no run has measured val; give --key the name of another figure"),
+        (TABLE, [], "--study: is missing; "),
+        (TABLE, ["--study", "roads", "--key", "val"], "runs.csv: no run has measured val; give --key the name of"),
         ("a,b\n1,2\n", [], "runs.csv: is not a table of runs; its first line must name figures, run, seed, study"),
     ],
 )

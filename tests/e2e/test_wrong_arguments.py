@@ -127,7 +127,13 @@ WRONG = {
         "@seeds": "no run has measured sem_seg/mIoU; give --key",
         "@seeds --key loss --baseline other": "--baseline: 'other' is not known; valid: run",
         "@seeds --key loss --runs other": "--runs: 'other' is not known; valid: run",
+        "@seeds --study a": "--study: @seeds is a folder of runs, which belong together; leave it out",
         "nowhere.csv": "nowhere.csv: no such file; give a table of runs",
+    },
+    "record_runs": {
+        "@seeds --commit abc": "required: --study",
+        "nowhere --study a --commit abc": "nowhere: no such folder; give one that holds a folder for each run",
+        "@seeds --study a --commit abc": "run_s0/config.yaml: is missing; leave this run out",
     },
     "predict": {
         PREDICT: "required: --output",

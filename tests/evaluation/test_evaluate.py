@@ -8,16 +8,15 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation.testing import flatten_results_dict
 from PIL import Image
 
 import wpl_d2
-from wpl_d2.data import build_labeled_loader
+from wpl_d2.data import EvalDataset, build_labeled_loader, register_part
 from wpl_d2.engine import report_results
 from wpl_d2.evaluation import build_evaluator, evaluate_pseudo_labels, filled_weigher
 from wpl_d2.evaluation.evaluator import evaluate
-from wpl_d2.evaluation.left_out import records_with_masks
 from wpl_d2.utils.errors import InputError
 from wpl_d2.visualization import render_preview
 from wpl_d2.visualization.preview import CELL, compose
@@ -66,16 +65,25 @@ def test_all_that_was_asked_for_is_measured(cfg, framework):
     )
 
 
-def test_every_model_on_every_set_has_its_results(cfg, framework, monkeypatch):
-    cfg.DATASETS.TEST, cfg.TEST.PSEUDO_LABELS, cfg.TEST.STUDENT = ("first", "second"), (), True
+def test_a_list_is_read_once_for_all_that_is_evaluated_on_it(cfg, framework, tiny, monkeypatch):
+    read, get = [], DatasetCatalog.get
+    monkeypatch.setattr(DatasetCatalog, "get", lambda name: read.append(name) or get(name))
+    cfg.TEST.STUDENT = True
+    evaluate(cfg, framework)
+    assert read == [tiny]
+
+
+def test_every_model_on_every_set_has_its_results(cfg, framework, tiny, monkeypatch):
+    first, second = tiny, register_part(tiny, 2)
+    cfg.DATASETS.TEST, cfg.TEST.PSEUDO_LABELS, cfg.TEST.STUDENT = (first, second), (), True
     module = sys.modules[evaluate.__module__]
     monkeypatch.setattr(
-        module, "_evaluate_one", lambda cfg, model, dataset, name, left_out: {"sem_seg": f"{name} on {dataset}"}
+        module, "_evaluate_model", lambda cfg, dataset, model, name: {"sem_seg": f"{name} on {dataset.name}"}
     )
     assert evaluate(cfg, framework) == {
-        "sem_seg": "teacher on first",
-        "second": {"sem_seg": "teacher on second"},
-        "student": {"sem_seg": "student on first", "second": {"sem_seg": "student on second"}},
+        "sem_seg": f"teacher on {first}",
+        second: {"sem_seg": f"teacher on {second}"},
+        "student": {"sem_seg": f"student on {first}", second: {"sem_seg": f"student on {second}"}},
     }
 
 
@@ -90,12 +98,12 @@ def test_every_model_on_every_set_has_its_results(cfg, framework, monkeypatch):
 def test_an_evaluator_that_cannot_judge_is_refused(cfg, evaluator, mode, message):
     cfg.TEST.EVALUATOR, cfg.TEST.INFERENCE.MODE = evaluator, mode
     with pytest.raises(InputError, match=message):
-        build_evaluator(cfg, cfg.DATASETS.TEST[0], "")
+        build_evaluator(cfg, EvalDataset(cfg, name=cfg.DATASETS.TEST[0]), "")
 
 
 def test_pseudo_labels_without_a_weigher(cfg, framework, tiny):
     model = framework.student.train()
-    results = evaluate_pseudo_labels(cfg, model, None, tiny)
+    results = evaluate_pseudo_labels(cfg, model, None, EvalDataset(cfg, name=tiny))
     assert model.training
     assert results["coverage-confident"] > 0
     assert results["accuracy-weighted"] == results["accuracy-confident"]
@@ -185,13 +193,14 @@ def test_images_are_left_out_of_every_evaluator(cfg, framework, tmp_path, evalua
 def test_nothing_is_left_out_of_what_is_judged_by_itself(cfg, framework, tmp_path, tiny):
     break_file(tmp_path / "masks/1.png")
     with pytest.raises(InputError, match=r"masks/1\.png: cannot be read"):
-        evaluate_pseudo_labels(cfg, framework.student, None, tiny)
+        evaluate_pseudo_labels(cfg, framework.student, None, EvalDataset(cfg, name=tiny))
 
 
-def test_masks_that_were_never_there_are_refused_before_an_evaluation(tiny, tmp_path):
+def test_masks_that_were_never_there_are_refused_by_detectron2s_evaluator(cfg, framework, tmp_path):
+    cfg.TEST.EVALUATOR = "detectron2"
     (tmp_path / "masks/1.png").unlink()
     with pytest.raises(InputError, match=r"1\.png: is in .*, but has no .*masks/1\.png; add"):
-        records_with_masks(tiny)
+        evaluate(cfg, framework)
 
 
 @pytest.mark.parametrize(("value", "told"), [(7, "no class"), (2, "'dog' alone")])
@@ -238,5 +247,5 @@ def test_a_training_without_weights_is_judged_by_what_they_could_be_made_of(tree
     again = filled_weigher(cfg, framework)
     assert again.labeled_bank.counts.sum() > 0
     assert torch.equal(again.labeled_bank.ring, expected.labeled_bank.ring)
-    results = evaluate_pseudo_labels(cfg, framework.teacher, again, f"{tree.name}_val")
+    results = evaluate_pseudo_labels(cfg, framework.teacher, again, EvalDataset(cfg, name=f"{tree.name}_val"))
     assert 0 <= results["auroc-rank-pixel"] <= 1

@@ -5,6 +5,7 @@ from detectron2.data import DatasetCatalog
 from PIL import Image
 
 from wpl_d2.config import get_cfg
+from wpl_d2.data import EvalDataset
 from wpl_d2.evaluation import ConfusionMatrix, SemSegConfusionEvaluator, build_evaluator, sem_seg_table
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 from wpl_d2.evaluation.sem_seg import sem_seg_metrics
@@ -38,8 +39,8 @@ def test_numbers_are_detectron2s(tiny, tmp_path, never):
     if never is not None:
         for _, output in pairs:
             output["sem_seg"][never] = -100
-    ours = run(SemSegConfusionEvaluator(tiny, 4), pairs)["sem_seg"]
-    theirs = run(build_detectron2_evaluator(tiny, tmp_path / "out"), pairs)["sem_seg"]
+    ours = run(SemSegConfusionEvaluator(EvalDataset(name=tiny)), pairs)["sem_seg"]
+    theirs = run(build_detectron2_evaluator(EvalDataset(name=tiny), tmp_path / "out"), pairs)["sem_seg"]
     shared = [key for key in theirs if "Boundary" not in key and "min(" not in key]
     assert list(ours) == ["mIoU", "fwIoU", "mACC", "pACC"] + [k for k in shared if "-" in k]
     np.testing.assert_allclose([ours[k] for k in shared], [theirs[k] for k in shared], rtol=1e-12)
@@ -51,15 +52,15 @@ def test_perfect_prediction(tiny):
     for record in DatasetCatalog.get(tiny):
         mask = torch.from_numpy(np.asarray(Image.open(record["sem_seg_file_name"])).astype(np.int64))
         pairs.append((record, {"sem_seg": torch.eye(4)[mask.clamp(max=3)].permute(2, 0, 1)}))
-    results = run(SemSegConfusionEvaluator(tiny, 4), pairs)["sem_seg"]
+    results = run(SemSegConfusionEvaluator(EvalDataset(name=tiny)), pairs)["sem_seg"]
     assert results["mIoU"] == results["pACC"] == 100
 
 
 def test_reset_forgets(tiny):
-    evaluator = SemSegConfusionEvaluator(tiny, 4)
+    evaluator = SemSegConfusionEvaluator(EvalDataset(name=tiny))
     run(evaluator, predictions(tiny, seed=1))
     again = run(evaluator, predictions(tiny, seed=2))["sem_seg"]
-    fresh = run(SemSegConfusionEvaluator(tiny, 4), predictions(tiny, seed=2))["sem_seg"]
+    fresh = run(SemSegConfusionEvaluator(EvalDataset(name=tiny)), predictions(tiny, seed=2))["sem_seg"]
     np.testing.assert_array_equal(list(again.values()), list(fresh.values()))
 
 
@@ -78,7 +79,7 @@ def test_matrix_matches_a_loop():
 
 def test_prediction_of_another_size_is_refused(tiny):
     record = DatasetCatalog.get(tiny)[0]
-    evaluator = SemSegConfusionEvaluator(tiny, 4)
+    evaluator = SemSegConfusionEvaluator(EvalDataset(name=tiny))
     with pytest.raises(ValueError, match=r"0\.png"):
         evaluator.process([record], [{"sem_seg": torch.zeros(4, 20, 25)}])
 
@@ -86,13 +87,13 @@ def test_prediction_of_another_size_is_refused(tiny):
 def test_class_that_the_model_lacks_is_refused(tiny):
     record = DatasetCatalog.get(tiny)[0]
     with pytest.raises(ValueError, match=r"0\.png.*2 classes"):
-        SemSegConfusionEvaluator(tiny, 2).process([record], [{"sem_seg": torch.zeros(2, 40, 50)}])
+        SemSegConfusionEvaluator(EvalDataset(name=tiny)).process([record], [{"sem_seg": torch.zeros(2, 40, 50)}])
 
 
 def test_missing_mask_is_named_before_inference(tiny, tmp_path):
     (tmp_path / "masks/1.png").unlink()
     with pytest.raises(ValueError, match=r"1\.png: is in .*, but has no .*masks/1\.png; add"):
-        SemSegConfusionEvaluator(tiny, 4)
+        SemSegConfusionEvaluator(EvalDataset(name=tiny))
 
 
 def test_table_has_a_row_for_each_class():
@@ -105,8 +106,8 @@ def test_table_has_a_row_for_each_class():
 def test_build_evaluator(tiny, tmp_path):
     cfg = get_cfg()
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 4
-    results = run(build_evaluator(cfg, tiny, tmp_path / "out"), predictions(tiny))
+    results = run(build_evaluator(cfg, EvalDataset(name=tiny), tmp_path / "out"), predictions(tiny))
     assert list(results) == ["sem_seg"]
     cfg.TEST.EVALUATOR = "confusoin"
     with pytest.raises(ValueError, match=r"TEST\.EVALUATOR.*did you mean confusion"):
-        build_evaluator(cfg, tiny, tmp_path / "out")
+        build_evaluator(cfg, EvalDataset(name=tiny), tmp_path / "out")

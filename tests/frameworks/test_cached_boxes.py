@@ -8,7 +8,7 @@ from detectron2.utils.events import EventStorage
 from helpers import SMALL, SMALL_DETECTOR, write_detection_cache
 
 from wpl_d2 import build_framework
-from wpl_d2.data import build_train_loader
+from wpl_d2.data import EvalDataset, build_train_loader
 from wpl_d2.evaluation import judge_pseudo_labels
 from wpl_d2.structures import class_boxes
 from wpl_d2.weighting import reliable_mask
@@ -92,7 +92,9 @@ def test_pseudo_labels_are_judged_with_cached_boxes(tree, cache):
     opts = [*cache, "RPPI.CONF", 0.0, "RPPI.BOX_SCORE", 0.85, "TEST.BOX_SCORES", (0.1, 0.95)]
     framework, _ = make(tree, *opts)
     cfg = tree.cfg(*SMALL, *opts)
-    results, agreement = judge_pseudo_labels(cfg, framework.teacher, framework.weigher, f"{tree.name}_val")
+    results, agreement = judge_pseudo_labels(
+        cfg, framework.teacher, framework.weigher, EvalDataset(cfg, name=f"{tree.name}_val")
+    )
     assert list(agreement) == [0.1, 0.85, 0.95]
     # One box of "box" and one of "ball" on each of two images; that of "ball" has a low score.
     assert [rows["box"].boxes for rows in agreement.values()] == [2, 0, 0]

@@ -10,7 +10,7 @@ from helpers import RESNET18, SMALL, SMALL_DETECTOR, SMALL_FPN
 
 from wpl_d2 import build_framework
 from wpl_d2.checkpoint import load_checkpoint, load_framework, load_model
-from wpl_d2.data import build_train_loader
+from wpl_d2.data import EvalDataset, build_train_loader
 from wpl_d2.engine import Trainer
 from wpl_d2.evaluation import evaluate_pseudo_labels
 from wpl_d2.modeling import load_backbone_weights
@@ -133,7 +133,7 @@ def test_settings_that_contradict_name_the_mend(tree, opts, message):
 def test_a_detector_alone_has_no_pseudo_labels_to_judge(tree):
     cfg = tree.cfg(*SMALL, *SMALL_FPN)
     with pytest.raises(InputError, match=r"TEST.PSEUDO_LABELS: a detector alone labels no pixels"):
-        evaluate_pseudo_labels(cfg, build_framework(cfg).student, None, f"{tree.name}_val")
+        evaluate_pseudo_labels(cfg, build_framework(cfg).student, None, EvalDataset(cfg, name=f"{tree.name}_val"))
 
 
 def test_a_shared_detectors_weights_are_not_a_pyramids(tree, tmp_path):

@@ -38,10 +38,17 @@ def test_draws_do_not_depend_on_the_number_of_workers(tree):
 
 
 @pytest.mark.parametrize(
-    ("where", "device", "on_device"),
-    [("auto", "cpu", False), ("auto", "cuda", True), ("cpu", "cuda", False), ("model", "cpu", True)],
+    ("where", "device", "gpus", "on_device"),
+    [
+        ("auto", "cpu", True, False),
+        ("auto", "cuda", True, True),
+        ("auto", "cuda", False, False),  # such a run becomes one on the CPU
+        ("cpu", "cuda", True, False),
+        ("model", "cpu", False, True),
+    ],
 )
-def test_the_config_says_where(tree, where, device, on_device):
+def test_the_config_says_where(tree, monkeypatch, where, device, gpus, on_device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus)
     cfg = tree.cfg("INPUT.STRONG.DEVICE", where)
     cfg.MODEL.DEVICE = device
     assert UnlabeledMapper(cfg).on_device == on_device

@@ -11,7 +11,7 @@ from helpers import SMALL, SMALL_DETECTOR
 from PIL import Image
 
 import wpl_d2
-from wpl_d2.data import read_mask
+from wpl_d2.data import EvalDataset, read_mask
 from wpl_d2.evaluation import build_evaluator
 from wpl_d2.evaluation.evaluator import evaluate
 from wpl_d2.evaluation.sem_seg import SemSegConfusionEvaluator, sem_seg_metrics
@@ -134,7 +134,7 @@ def test_evaluation_goes_the_configured_way(tree):
 
 
 def _by_hand(cfg, model, dataset):
-    inference, evaluator = build_inference(cfg, model), SemSegConfusionEvaluator(dataset, 3)
+    inference, evaluator = build_inference(cfg, model), SemSegConfusionEvaluator(EvalDataset(name=dataset))
     for record in DatasetCatalog.get(dataset):
         image = torch.from_numpy(np.asarray(Image.open(record["file_name"])).copy()).permute(2, 0, 1)
         evaluator.process([record], inference([{"image": image}]))
@@ -143,7 +143,7 @@ def _by_hand(cfg, model, dataset):
 
 def test_only_the_centre_is_judged(tree):
     cfg = tree.cfg(*SMALL, KEYS + "MODE", "crop", KEYS + "CROP_SIZE", (20, 80))
-    evaluator = build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)
+    evaluator = build_evaluator(cfg, EvalDataset(cfg, name=cfg.DATASETS.TEST[0]), tree.root)
     evaluator.reset()
     for record in DatasetCatalog.get(cfg.DATASETS.TEST[0]):
         mask = torch.tensor(read_mask(record["sem_seg_file_name"])).long()
@@ -155,7 +155,7 @@ def test_only_the_centre_is_judged(tree):
     assert results["pACC"] == results["IoU-box"] == results["IoU-ball"] == 100
     cfg.TEST.EVALUATOR = "detectron2"
     with pytest.raises(InputError, match=r"TEST\.EVALUATOR.*whole image"):
-        build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)
+        build_evaluator(cfg, EvalDataset(cfg, name=cfg.DATASETS.TEST[0]), tree.root)
 
 
 @pytest.mark.parametrize("crop", [(20, 80), (64, 64), (51, 61), (90, 30), (40, 40)])
@@ -197,7 +197,7 @@ def test_boxes_are_those_of_the_image_where_its_padding_is_judged(tree, model):
 def test_padding_that_nobody_judges_cannot_be_asked_for(tree, mode):
     cfg = tree.cfg(*SMALL, KEYS + "MODE", mode, KEYS + "JUDGE_PADDING", True)
     with pytest.raises(InputError, match=rf"JUDGE_PADDING: True, but MODE {mode} pads nothing .*; set MODE crop, or"):
-        build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)
+        build_evaluator(cfg, EvalDataset(cfg, name=cfg.DATASETS.TEST[0]), tree.root)
 
 
 def test_files_for_a_benchmark_server(tree, tmp_path):
@@ -222,4 +222,4 @@ def test_submissions_need_ids_that_fit(tree, ids):
     tree.describe(dataset_ids=ids)
     cfg = tree.cfg(*SMALL, "TEST.EVALUATOR", "submission")
     with pytest.raises(InputError, match=r"TEST\.EVALUATOR.*'dataset_ids' in .*data\.yaml"):
-        build_evaluator(cfg, cfg.DATASETS.TEST[0], tree.root)
+        build_evaluator(cfg, EvalDataset(cfg, name=cfg.DATASETS.TEST[0]), tree.root)

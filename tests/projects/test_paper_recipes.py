@@ -116,7 +116,7 @@ def test_what_is_missing_comes_first(tmp_path):
 def test_the_supervised_baseline_has_unimatchs_epochs_at_any_batch(monkeypatch, name, opts, expected):
     recipe = Recipe.from_name(f"{name}/r101/supervised")
     images = published_lists(recipe.data)[f"{recipe.split}_labeled"].images
-    monkeypatch.setattr(solver, "list_records", lambda name, key: range(images))
+    monkeypatch.setattr(solver, "load_records", lambda name, key: range(images))
     opts = [*recipe.overrides(ROOT), *opts]
     cfg = load_cfg(str(recipe.config), opts)
     solver.resolve_epochs(cfg)

@@ -13,10 +13,11 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from ..utils.errors import InputError, suggest
-from .keys import KEYS, RENAMED, RENAMED_VALUES
+from .keys import KEYS, NAMES, RENAMED, RENAMED_VALUES
 from .layers import COMMAND_LINE, Layer, drop_overridden_epochs, read_layers
 from .validation import check_config, check_overrides
 
+_LISTS_OF_NAMES = {key.name for key in KEYS if key.constraint is NAMES}
 _KINDS = {bool: "True or False", int: "a whole number", float: "a number"}
 
 
@@ -125,7 +126,7 @@ def set_value(cfg: CN, key: str, value: Any, source: str) -> None:
     if isinstance(old, CN):
         raise InputError(f"{source}: {key} is a section; set keys of it, such as {key}.{next(leaf_keys(old), 'KEY')}")
     try:
-        cfg.merge_from_list([key, _fit(value, old)])
+        cfg.merge_from_list([key, _fit(value, old, key in _LISTS_OF_NAMES)])
     except ValueError as error:
         given = CN._decode_cfg_value(value)
         raise InputError(
@@ -169,13 +170,12 @@ def leaf_keys(node: CN, prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def _fit(value: Any, old: Any) -> Any:
-    """The value in the type of the old one, where that does not change its meaning."""
+def _fit(value: Any, old: Any, names: bool) -> Any:
+    """The value in the type of the old one, where that does not change its meaning; `names`: it is a list of such."""
     if isinstance(old, float):
         return _whole_to_float(value)
     if isinstance(old, str) and isinstance(value, str) and type(CN._decode_cfg_value(value)) in (int, float):
         return repr(value)  # a split such as 1_16, which Python reads as 116
-    names = isinstance(old, list | tuple) and bool(old) and all(isinstance(name, str) for name in old)
     return type(old)(_split_names(value)) if names and isinstance(CN._decode_cfg_value(value), str) else value
 
 

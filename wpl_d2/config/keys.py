@@ -54,7 +54,6 @@ _DATA = (
     Key("DATASETS.MIN_BOX_AREA", 90, COUNT_FROM_0, "Connected components of a mask with fewer pixels get no box."),
     Key("DATALOADER.NUM_WORKERS", 4, COUNT_FROM_0,
         "Worker processes of each training process that load images; 0: the training process loads them itself."),
-
     Key("DATALOADER.CACHE", "none", one_of("none", "ram", "disk"),
         "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
         "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),

@@ -4,8 +4,9 @@ import cv2
 
 from .component_boxes import attach_component_boxes, boxes_from_mask
 from .datasets import GENERATORS, Description, load_description, register, register_part, setup_datasets
+from .eval_dataset import EvalDataset
 from .image_io import UnreadableImageError, read_image, read_mask
-from .loader import TrainBatch, build_labeled_loader, build_test_loader, build_train_loader, build_unlabeled_loader
+from .loader import TrainBatch, build_labeled_loader, build_train_loader, build_unlabeled_loader
 from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
 from .sampler import counted_seed, seeded
 from .validation import check_training_data
@@ -16,6 +17,7 @@ cv2.setNumThreads(0)
 __all__ = [
     "GENERATORS",
     "Description",
+    "EvalDataset",
     "EvalMapper",
     "LabeledMapper",
     "TrainBatch",
@@ -24,7 +26,6 @@ __all__ = [
     "attach_component_boxes",
     "boxes_from_mask",
     "build_labeled_loader",
-    "build_test_loader",
     "build_train_loader",
     "build_unlabeled_loader",
     "check_training_data",

@@ -1,4 +1,4 @@
-"""Boxes of the objects in a mask: one for each component of an object class (paper, section 3.2)."""
+"""Component boxes: a box around each connected component of an object class in a mask (paper, section 3.2)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import APPLY, read_record_mask
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]
+"""Called with a dataset dict whose mask cannot be read, and the reason."""
 _VERSION = 1  # of what is stored; part of the key
 
 
@@ -26,13 +27,13 @@ def boxes_from_mask(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The tight box of every 8-connected component of the given classes.
 
-    Touching instances of a class share one box, as in the paper.
+    As in the paper, instances of a class that touch share one box.
 
     Args:
         mask: (H, W) integer class ids.
         classes: ids of the classes that get boxes.
         min_area: components with fewer pixels get no box.
-        ignore: the value for "no class"; it never gets a box.
+        ignore: the value for "no class", which gets no box.
 
     Returns:
         boxes (N, 4) int64 xyxy, half-open (x1 = last column + 1), and class ids (N,) int64; in the order of
@@ -78,53 +79,51 @@ def attach_component_boxes(
     min_area: int,
     leave_out: LeaveOut = _refuse,
 ) -> list[dict[str, Any]]:
-    """Give every dataset dict the boxes of its mask.
+    """Attach the component boxes of its mask to every dataset dict. All processes must call it.
 
-    They are computed once and kept in `$WPL_D2_CACHE` (default `~/.cache/wpl_d2`), under a key of everything
-    they depend on: the masks' paths, sizes and times of change, the object classes and the smallest area. One
-    process of each machine computes, the others wait.
+    The boxes are computed once, by one process of each machine, and stored in the file cache under a key of all that
+    they depend on: the masks' paths, sizes and times of change, the object classes and the smallest area.
 
     Args:
         dataset_dicts: Detectron2 dataset dicts with `sem_seg_file_name`.
         object_ids: semantic class ids of the detector's classes, in their order.
         min_area: components with fewer pixels get no box.
-        leave_out: is told, on every process, of each mask that cannot be read and is left out; by default that is an
-            error.
+        leave_out: called on every process for each mask that cannot be read; by default that is an error.
 
     Returns:
-        Copies of the dicts, but for those left out, with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64,
+        Copies of the dicts whose masks can be read, with `boxes` (N, 4) float32 xyxy and `box_classes` (N,) int64,
         indices into `object_ids`.
 
     Raises:
         InputError: a mask cannot be read.
     """
     file, count = _cache_file(dataset_dicts, object_ids, min_area), len(dataset_dicts)
-    without: set[int] = set()
+    unreadable: set[int] = set()
     stored = None
     if comm.get_local_rank() == 0:
         stored = _load(file, count)
         if stored is None:
-            stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
-            if not without:
+            stored, unreadable = _compute(dataset_dicts, object_ids, min_area, leave_out)
+            if not unreadable:
                 store_arrays(file, stored)
     comm.synchronize()
     stored = stored or _load(file, count)
     if stored is None:
-        stored, without = _compute(dataset_dicts, object_ids, min_area, leave_out)
+        stored, unreadable = _compute(dataset_dicts, object_ids, min_area, leave_out)
     ends = np.cumsum(stored["counts"])
     parts = zip(*(np.split(stored[name], ends)[: len(ends)] for name in ("boxes", "classes")), strict=True)
     return [
         {**record, "boxes": boxes, "box_classes": ids}
         for index, (record, (boxes, ids)) in enumerate(zip(dataset_dicts, parts, strict=True))
-        if index not in without
+        if index not in unreadable
     ]
 
 
 def _compute(
     dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int, leave_out: LeaveOut
 ) -> tuple[dict[str, np.ndarray], set[int]]:
-    """The boxes of all masks, and the indices of those that are left out."""
-    without = set()
+    """The boxes of all masks, and the indices of masks that cannot be read."""
+    unreadable = set()
     contiguous = np.zeros(IGNORE + 1, dtype=np.int64)
     contiguous[list(object_ids)] = np.arange(len(object_ids))
     boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
@@ -133,13 +132,13 @@ def _compute(
             mask = read_record_mask(record)
         except InputError as error:
             leave_out(record, error)
-            without.add(index)
+            unreadable.add(index)
             mask = np.zeros((0, 0), dtype=np.uint8)
         found, ids = boxes_from_mask(mask, object_ids, min_area)
         boxes.append(found.astype(np.float32))
         classes.append(contiguous[ids])
     counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
-    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, without
+    return {"boxes": np.concatenate(boxes), "classes": np.concatenate(classes), "counts": counts}, unreadable
 
 
 def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[int], min_area: int) -> Path:
@@ -151,7 +150,7 @@ def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[in
 
 
 def _load(file: Path, count: int) -> dict[str, np.ndarray] | None:
-    """The boxes of so many masks, if they are kept and go together."""
+    """The stored boxes of `count` masks; None if there are none or they are inconsistent."""
     stored = load_arrays(file, ("boxes", "classes", "counts"))
     if stored is None:
         return None

@@ -1,4 +1,4 @@
-"""The full check of a data set: every list, image and mask is read, counted and compared."""
+"""What is in a data set and what is wrong with it: every list, image and mask is read, counted and compared."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ class DatasetReport:
 
     Attributes:
         description: the data set.
-        lists: the dataset dicts of each list that can be read.
-        pixels: (C + 1,) label counts of each mask that can be read (see `count_labels`), by image and mask file.
-        shown: by class id, the colour in which a mask's palette shows it, and that mask.
-        boxes: for each mask with boxes, (N, 4) xyxy and (N,) semantic class ids.
-        turned: the files with an EXIF orientation, and whether width and height stay the same when they are turned.
+        lists: the dataset dicts of each readable list.
+        pixels: (C + 1,) label counts of each readable mask (see `count_labels`), by image and mask file.
+        palettes: by class id, the colour in which the first mask with a palette shows it, and that mask.
+        boxes: for each mask, (N, 4) xyxy and (N,) semantic class ids.
+        turned: the files with an EXIF orientation, and whether turning them keeps their width and height.
         problems: what must be mended, `file: what is wrong; how to mend it`.
-        notes: what may be meant as it is, in the same form.
+        notes: what may be intended, in the same form.
     """
 
     description: Description
     lists: dict[str, Records] = field(default_factory=dict)
     pixels: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
-    shown: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
+    palettes: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     turned: dict[str, bool] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def tables(self) -> str:
-        """The lists and the classes as text."""
+        """A table of the lists and one of the classes, as text."""
         lists = tabulate(
             [
                 (name, len(records), sum(_files(record) in self.pixels for record in records), self._void(records))
@@ -63,11 +63,11 @@ class DatasetReport:
         return f"{lists}\n\n{tabulate(self._class_rows(), headers=headers, floatfmt='.4g')}"
 
     def counts(self, records: Records) -> dict[tuple[str, str], np.ndarray]:
-        """What is known of the masks of these images: `pixels`."""
+        """The `pixels` of these images, as far as their masks are readable."""
         return {files: self.pixels[files] for files in map(_files, records) if files in self.pixels}
 
     def _void(self, records: Records) -> float | None:
-        """Percent of the pixels of their masks that has no class; None where there are no masks."""
+        """Percent of the masks' pixels that have no class; None without masks."""
         known = list(self.counts(records).values())
         total = np.sum(known, axis=0)
         return 100 * float(total[-1] / total.sum()) if known else None
@@ -75,13 +75,13 @@ class DatasetReport:
     def _class_rows(self) -> list[tuple[Any, ...]]:
         classes = len(self.description.classes)
         counts = np.array(list(self.pixels.values())).reshape(-1, classes + 1)[:, :classes]
-        shares = 100 * counts.sum(axis=0) / max(1, counts.sum())
+        percent = 100 * counts.sum(axis=0) / max(1, counts.sum())
         boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for found, _ in self.boxes)])
         ids = np.concatenate([np.zeros(0, np.int64), *(classes for _, classes in self.boxes)])
         sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1)
         rows = []
         for class_id, name in enumerate(self.description.classes):
-            row: tuple[Any, ...] = (class_id, name, shares[class_id], np.count_nonzero(counts[:, class_id]))
+            row: tuple[Any, ...] = (class_id, name, percent[class_id], np.count_nonzero(counts[:, class_id]))
             if name in self.description.objects:
                 own = sides[ids == class_id]
                 row += (len(own), *(np.quantile(own, [0.1, 0.5, 0.9]) if len(own) else ()))
@@ -92,11 +92,13 @@ class DatasetReport:
 def report_dataset(description: Description, min_area: int) -> DatasetReport:
     """Read a whole data set, with a progress bar.
 
-    The names of lists say what they are for, in any case. One whose name contains "unlabeled", or is `EXTRA`, may lack
-    masks; X_labeled and X_unlabeled must be disjoint, and a list named train may hold all of an unlabeled list, but for
-    images of `EXTRA`, or nothing of it; one with val, validation, test, dev, development or eval between its
-    underscores must share no image with one that has none of them; every class must be seen in every list named
-    "labeled".
+    The names of the lists say what they are for, in upper or lower case:
+
+    - "unlabeled" in the name, or the name `EXTRA`: images may lack masks.
+    - X_labeled and X_unlabeled: must be disjoint.
+    - "train" in the name: holds all of an unlabeled list, but for images of `EXTRA`, or none of it.
+    - val, validation, test, dev, development or eval between underscores: shares no image with lists without them.
+    - "labeled" in the name: must show every class.
 
     Args:
         description: the data set.
@@ -111,19 +113,19 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
     images = {_files(record): record for records in result.lists.values() for record in records}
     for record in tqdm(images.values(), desc=description.name, unit="image"):
         try:
-            _examine(record, result, min_area)
+            _check_image(record, result, min_area)
         except InputError as error:
             result.problems.append(str(error))
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
-    result.notes += _turned_notes(result)
+    result.notes += _orientation_notes(result)
     return result
 
 
-def _examine(record: dict[str, Any], result: DatasetReport, min_area: int) -> None:
+def _check_image(record: dict[str, Any], result: DatasetReport, min_area: int) -> None:
     description = result.description
     image, tag = read_image_and_tag(record["file_name"], description.exif)
-    _note_tag(record["file_name"], tag, image.shape, result)
+    _note_orientation(record["file_name"], tag, image.shape, result)
     if "sem_seg_file_name" not in record:
         return
     mask = read_labels(record, image.shape[:2], len(description.classes))
@@ -131,7 +133,7 @@ def _examine(record: dict[str, Any], result: DatasetReport, min_area: int) -> No
     result.pixels[_files(record)] = counts
     result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
     with Image.open(record["sem_seg_file_name"]) as header:
-        _note_tag(record["sem_seg_file_name"], orientation(header), mask.shape, result)
+        _note_orientation(record["sem_seg_file_name"], orientation(header), mask.shape, result)
         _check_palette(record["sem_seg_file_name"], header, counts[:-1], result)
 
 
@@ -139,13 +141,13 @@ def _files(record: dict[str, Any]) -> tuple[str, str]:
     return record["file_name"], record.get("sem_seg_file_name", "")
 
 
-def _note_tag(file: str, tag: int, shape: tuple[int, ...], result: DatasetReport) -> None:
+def _note_orientation(file: str, tag: int, shape: tuple[int, ...], result: DatasetReport) -> None:
     if tag > 1:
         result.turned[file] = tag < QUARTER_TURNS or shape[0] == shape[1]
 
 
-def _turned_notes(result: DatasetReport) -> list[str]:
-    """That files have an EXIF orientation: masks that were drawn on stored pixels may fit in size alone."""
+def _orientation_notes(result: DatasetReport) -> list[str]:
+    """A note if files have an EXIF orientation: the masks may have been drawn without it, and fit in size alone."""
     if not result.turned:
         return []
     alike = [file for file, same_size in result.turned.items() if same_size]
@@ -159,14 +161,14 @@ def _turned_notes(result: DatasetReport) -> list[str]:
 
 
 def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: DatasetReport) -> None:
-    """A palette that shows a class as another class, or not as other masks do, has indices that are not class ids."""
+    """Refuse a palette that shows a class in another class's colour, or not as other masks do: its order is wrong."""
     palette = mask.getpalette() if mask.mode == "P" else None
     if palette is None:
         return
     classes, colors = result.description.classes, result.description.colors
     for class_id in np.flatnonzero(counts).tolist():
         color = tuple(palette[3 * class_id : 3 * class_id + 3])
-        usual, first = result.shown.setdefault(class_id, (color, file))
+        usual, first = result.palettes.setdefault(class_id, (color, file))
         if colors and color != colors[class_id] and color in colors:
             other = f"in the colour of {classes[colors.index(color)]!r}"
         elif color != usual:
@@ -196,7 +198,7 @@ def _list_problems(name: str, records: Records, result: DatasetReport) -> list[s
 
 
 def _must_differ(name: str, other: str) -> bool:
-    """Whether two lists may share no image; of two held-out ones, only the first by name says so."""
+    """Whether two lists must be disjoint; for two held-out lists in one order only, so that it is reported once."""
     if _held_out(name):
         whole = {name.casefold(), other.casefold()} <= set(_HELD_OUT)
         return not _held_out(other) or (whole and name < other)
@@ -221,7 +223,7 @@ def _held_out(name: str) -> bool:
 
 
 def _partial_overlap(name: str, records: Records, other: str, theirs: Records) -> list[str]:
-    """A problem where an unlabeled list is neither apart from a list of all training images nor a part of it."""
+    """A problem if an unlabeled list is neither disjoint from a list of all training images nor a part of it."""
     known = {record["file_name"] for record in records}
     common = [record["file_name"] for record in theirs if record["file_name"] in known]
     if len(common) in (0, len(theirs)):
@@ -241,12 +243,12 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     problems += [
         f"{mask}: labels no pixel; draw it, or take its image out of the list {name!r}" for mask in blank[:_MAX_SHOWN]
     ]
-    classes, learned = result.description.classes, _says(name, "labeled")
+    classes, for_training = result.description.classes, _says(name, "labeled")
     pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
-    labels = LabelStatistics(str(file), pixels, classes, result.description.ignore, learned)
-    if fault := labels.fault():
-        return [*problems, fault]
-    if learned:
+    labels = LabelStatistics(str(file), pixels, classes, result.description.ignore, for_training)
+    if problem := labels.problem():
+        return [*problems, problem]
+    if for_training:
         problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in labels.empty]
-    result.notes += filter(None, [labels.void_note(), "" if learned else labels.empty_note()])
+    result.notes += filter(None, [labels.void_note(), "" if for_training else labels.empty_note()])
     return problems

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..structures import Detections
 from ..utils.errors import InputError
-from ..utils.files import clear_write_errors, replace_file
+from .file_cache import write_arrays
 
 VERSION = 1  # of the file's layout
 _ARRAYS = ("names", "sizes", "counts", "boxes", "scores", "classes")
@@ -102,9 +102,6 @@ class DetectionCache(Mapping[str, ImageDetections]):
         Raises:
             InputError: the disk refuses it.
         """
-        path = Path(path)
-        with clear_write_errors(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
         boxes, scores, classes = (field.numpy() for field in self._detections)
         arrays = {
             "origin": np.array(json.dumps(asdict(self.metadata))),
@@ -115,17 +112,13 @@ class DetectionCache(Mapping[str, ImageDetections]):
             "scores": scores,
             "classes": classes.astype(np.uint8),
         }
-
-        def write(unfinished: Path) -> None:
-            with unfinished.open("wb") as file:  # given a name, NumPy would add its own ending
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-
-        replace_file(path, write)
+        write_arrays(Path(path), arrays)
 
     def __getitem__(self, key: str) -> ImageDetections:
-        """The size of an image and its detections, which share the cache's memory."""
+        """The size of an image and its detections."""
         size, (start, end) = self._places[key]
-        return size, Detections(*(field[start:end] for field in self._detections))
+        # Copied: a view would take the memory of all images along to another process.
+        return size, Detections(*(field[start:end].clone() for field in self._detections))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

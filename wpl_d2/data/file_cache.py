@@ -1,8 +1,8 @@
-"""What is computed of files once and kept: arrays in `$WPL_D2_CACHE`, by default `~/.cache/wpl_d2`.
+"""A cache of arrays that were computed from files, in `$WPL_D2_CACHE`, by default `~/.cache/wpl_d2`.
 
-One rule for all of it: what is kept goes by everything that it was computed from, with the size and time of change of
-each file, so that nothing is found of a file that has changed. Files are whole or absent. Where the disk takes none, a
-warning says so, and arrays are computed each time.
+Arrays are stored under a key of all that they were computed from, with the size and time of change of each file, so
+that nothing is found for a file that has changed. Files are whole or absent. A disk that refuses them is a warning, and
+arrays are computed each time.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 
-from ..utils.errors import InputError, check_name
+from ..utils.errors import InputError
 from ..utils.files import UnwritableError, clear_write_errors, format_bytes, replace_file
 
 _logger = logging.getLogger(__name__)
@@ -28,14 +28,14 @@ _SHARED_MEMORY = Path("/dev/shm")
 
 
 def cache_file(name: str) -> Path:
-    """Where the arrays of that name are, or would be."""
+    """The path of a file of the cache, whether it is there or not."""
     return Path(os.environ.get("WPL_D2_CACHE", "~/.cache/wpl_d2")).expanduser() / name
 
 
 def file_state(path: str) -> tuple[str, int, int]:
-    """What tells that a file is still the same: its path, its size and its time of change in nanoseconds.
+    """A file's absolute path, its size in bytes and its time of change in nanoseconds; -1 where there is no such file.
 
-    Size and time are -1 where there is no such file.
+    As long as they stay the same, what was computed from the file is still valid.
     """
     path = os.path.abspath(path)
     try:
@@ -46,7 +46,7 @@ def file_state(path: str) -> tuple[str, int, int]:
 
 
 def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | None:
-    """The arrays in a file; None where it is missing or damaged, so that they are to be computed anew."""
+    """The arrays in a file; None if it is missing or damaged, so that they must be computed anew."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in names}
@@ -55,18 +55,27 @@ def load_arrays(file: Path, names: Iterable[str]) -> dict[str, np.ndarray] | Non
 
 
 def store_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays into a file that is whole or absent; where none can be written, a warning says so."""
+    """As `write_arrays`; a disk that refuses the file is a warning, not an error."""
+    try:
+        write_arrays(file, arrays)
+    except UnwritableError as error:
+        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then it is computed anew", error)
+
+
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays into an .npz file, compressed; it is whole or absent, and its folder is made where it is missing.
+
+    Raises:
+        UnwritableError: the disk refuses it.
+    """
 
     def write(unfinished: Path) -> None:
         with unfinished.open("wb") as stream:  # given a name, NumPy would add its own ending
             np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
-    try:
-        with clear_write_errors(file.parent):
-            file.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(file, write)
-    except UnwritableError as error:
-        _logger.warning("%s; or set WPL_D2_CACHE to another folder: until then it is computed anew", error)
+    with clear_write_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(file, write)
 
 
 class ArrayCache:
@@ -104,15 +113,10 @@ class ArrayCache:
             compute: makes it; its errors are passed on.
         """
         file = self.folder / f"{name}.npy"
-        try:
-            array = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
-        except Exception:  # as in `load_arrays`
+        array = self._map(file)
+        if array is None:
             array = compute()
             self._add(file, array)
-            return array
-        with suppress(OSError):  # the folder is read-only, or the file was just dropped
-            if file.stat().st_mtime < self._began:
-                os.utime(file)
         return array
 
     @contextmanager
@@ -137,29 +141,43 @@ class ArrayCache:
                     if not self.keep:
                         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _map(self, file: Path) -> np.ndarray | None:
+        """The array in a file, which counts as used by this run; None where it is missing or damaged."""
+        try:
+            array = np.asarray(np.load(file, mmap_mode="r", allow_pickle=False))
+        except Exception:  # as in `load_arrays`
+            return None
+        with suppress(OSError):  # the folder is read-only, or the file was just dropped
+            if file.stat().st_mtime < self._began:
+                os.utime(file)
+        return array
+
     def _enter(self) -> IO[bytes]:
         """An open file whose lock says that the cache is in use; the system lets go of it when its processes end."""
         path = self.folder / "in_use"
         while True:
             self.folder.mkdir(mode=0o777 if self.keep else 0o700, parents=True, exist_ok=True)
-            lock = path.open("ab")
+            try:
+                lock = path.open("ab")
+            except FileNotFoundError:  # the last one has just removed the folder
+                continue
             if not _lock_alone(lock):
                 fcntl.flock(lock, fcntl.LOCK_SH)  # waits for one that cleans
             elif _is_at(path, lock):
                 self._clean()
                 fcntl.flock(lock, fcntl.LOCK_SH)
-            if _is_at(path, lock):
+            if _is_at(path, lock) and self._counter_file.exists():
                 return lock
-            lock.close()  # the folder was removed meanwhile
+            lock.close()  # the same, or it was about to
 
     def _clean(self) -> None:
         """Remove what is unfinished or too much, and count the rest."""
-        for unfinished in self.folder.glob(".*"):
+        for unfinished in self.folder.glob(".*.partial"):
             unfinished.unlink()
         self._counter_file.touch()
         with self._counter() as counter:
             used = sum(status.st_size for _, status in self._files())
-            _set(counter, used - self._drop(used - self.budget if self.keep else used, before=math.inf))
+            _set(counter, used - self._drop(used - self.budget if self.keep else math.inf, before=math.inf))
 
     def _add(self, file: Path, array: np.ndarray) -> None:
         def write(unfinished: Path) -> None:
@@ -213,7 +231,7 @@ class ArrayCache:
             fcntl.flock(counter, fcntl.LOCK_EX)
             yield counter
 
-    def _drop(self, amount: int, before: float) -> int:
+    def _drop(self, amount: float, before: float) -> int:
         """Remove files that were last used before a time, the longest unused first.
 
         Args:
@@ -243,9 +261,9 @@ def image_cache(kind: str, gigabytes: float) -> ArrayCache | None:
         gigabytes: most GiB of it.
 
     Raises:
-        InputError: there is no such kind, or no shared memory.
+        InputError: there is no shared memory.
     """
-    if check_name("DATALOADER.CACHE", kind, ("none", "ram", "disk")) == "none":
+    if kind == "none":
         return None
     if kind == "ram" and not _SHARED_MEMORY.is_dir():
         raise InputError(f"DATALOADER.CACHE: ram needs {_SHARED_MEMORY}, which this system does not have; take disk")

@@ -22,15 +22,15 @@ from .file_cache import ArrayCache, file_state
 APPLY = "apply"
 _VERSION = 1  # of what decoding gives
 EXIF = (APPLY, "ignore")
-"""What can be done with the orientation in a file's EXIF data."""
+"""Ways to treat the orientation in a file's EXIF data."""
 QUARTER_TURNS = 5
-"""The first of EXIF's orientations in which width and height change places."""
+"""The first of EXIF's orientations that swap width and height."""
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-# Pillow gives some of them as colours only, so that they are no masks even where they are lossless.
+# Pillow decodes some of them to colours only, so that they are no masks even where they are lossless.
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
-# How stored pixels (H, W, ...) become what is to be seen, by EXIF's orientation.
+# Turns stored pixels (H, W, ...) as EXIF's orientation says.
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -44,7 +44,7 @@ _BACK = {6: 8, 8: 6}  # the others are their own inverses
 
 
 def bits_per_channel(image: Image.Image) -> int:
-    """Bits of a channel in the file, from its header; but for grey images, Pillow gives eight of however many.
+    """Bits of a channel in the file, from its header: whatever they are, Pillow decodes colours to eight.
 
     Args:
         image: opened and not loaded.
@@ -60,10 +60,10 @@ def bits_per_channel(image: Image.Image) -> int:
 
 
 def lossy_format(image: Image.Image) -> str:
-    """The name of the format if it does not keep a mask's values as they are saved, else "".
+    """The name of the format if it changes the values of a mask that is saved in it, else "".
 
     Args:
-        image: opened and not loaded; its content counts, whatever the file's suffix is.
+        image: opened and not loaded; its content counts, not the file's suffix.
     """
     if image.format == "TIFF":
         compression = str(image.info.get("compression"))
@@ -84,7 +84,7 @@ def scales_values(image: Image.Image) -> bool:
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF's number for the turn that a viewer gives to an image, 1 to 8; 1 where nothing is to be done."""
+    """EXIF's orientation, 1 to 8; 1 if the image is to be shown as it is stored."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # Pillow raises all kinds of errors for damaged EXIF data beside sound pixels
@@ -93,19 +93,19 @@ def orientation(image: Image.Image) -> int:
 
 
 def shown_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of an opened image after its turn."""
+    """Width and height in pixels of an opened image, with its orientation applied."""
     width, height = image.size
     # Pillow has already exchanged those of a TIFF.
     return (height, width) if image.format != "TIFF" and orientation(image) >= QUARTER_TURNS else (width, height)
 
 
 def load_pixels(image: Image.Image, mode: str | None, exif: str) -> tuple[np.ndarray, int]:
-    """Decode an image to its last pixel and turn it once, whatever Pillow does with its format.
+    """Decode an image to its last pixel, and apply its orientation if it is wanted, once in every format.
 
     Args:
         image: opened and not loaded.
-        mode: of Pillow, to convert to; None: as it is.
-        exif: one of `EXIF`: turn as the orientation says, or leave pixels as they are stored.
+        mode: Pillow's mode to convert to; None leaves the image's own.
+        exif: one of `EXIF`.
 
     Returns:
         the pixels (H, W) or (H, W, channels), and the orientation in the file.
@@ -121,7 +121,7 @@ def load_pixels(image: Image.Image, mode: str | None, exif: str) -> tuple[np.nda
 
 
 def _tile(image: Image.Image) -> tuple[str, tuple[object, ...]]:
-    """Name and arguments of the decoder that Pillow will use."""
+    """The name and the arguments of Pillow's decoder for an image."""
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
     if not tiles:
         return "", ()
@@ -130,13 +130,13 @@ def _tile(image: Image.Image) -> tuple[str, tuple[object, ...]]:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """Pillow's name for how values lie in the file, such as "RGB;16B"."""
+    """Pillow's name for the layout of the file's values, such as "RGB;16B"."""
     arguments = _tile(image)[1]
     return str(arguments[0]) if arguments else ""
 
 
 def _maxval(image: Image.Image) -> int:
-    """The value of a PPM or PGM file that stands for white."""
+    """The value for white in a PPM or PGM file."""
     name, arguments = _tile(image)
     if name.startswith("ppm"):
         return int(str(arguments[1]))
@@ -144,7 +144,7 @@ def _maxval(image: Image.Image) -> int:
 
 
 def _jpeg2000(image: Image.Image) -> tuple[int, bool]:
-    """Bits of the first channel, and whether the wavelets of a JPEG 2000 file are the reversible ones."""
+    """Of a JPEG 2000 file the bits of the first channel, and whether its wavelets are reversible."""
     file = image.fp  # type: ignore[attr-defined]
     place = file.tell()
     file.seek(0)
@@ -165,28 +165,28 @@ _READ_ERRORS = (
 
 
 class UnreadableImageError(InputError):
-    """A file that is missing, truncated or no image."""
+    """An image file is missing, truncated, of another kind or too deep."""
 
 
 def read_image(path: str | Path, exif: str = APPLY) -> np.ndarray:
-    """Read an image, turned as its EXIF orientation says.
+    """Read an image and apply its EXIF orientation.
 
     Args:
-        path: of the file; its content says which format it has.
-        exif: "ignore" leaves it as it is stored.
+        path: of the file, in any format; the suffix does not matter.
+        exif: one of `EXIF`; "ignore" leaves the pixels as they are stored.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        UnreadableImageError: if the file is missing or broken, or has more than eight bits a channel: nothing says
-            which of its values is white.
+        UnreadableImageError: the file is missing or broken, or has more than eight bits a channel, which nothing says
+            how to scale.
     """
     return read_image_and_tag(path, exif)[0]
 
 
 def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray, int]:
-    """As `read_image`, with the EXIF orientation that the file has, 1 to 8."""
+    """As `read_image`, with the file's EXIF orientation, 1 to 8."""
     with _opened(path) as image:
         bits = bits_per_channel(image)
         if bits > 8:
@@ -195,23 +195,23 @@ def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray,
 
 
 def read_record(record: Mapping[str, Any]) -> np.ndarray:
-    """Read the image of a dataset dict, as the description of its data set wants it; see `read_image`."""
+    """`read_image` of a dataset dict, with its `exif`."""
     return read_image(record["file_name"], record.get("exif", APPLY))
 
 
 def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
-    """Read a mask's values as stored: palette images give their indices, never the colours' grey values.
+    """Read a mask's values as stored; of palette images the indices, never the colours.
 
     Args:
-        path: of the file; its content says which format it has.
-        exif: what is done with an EXIF orientation, as for `read_image`.
+        path: of the file, in any lossless format.
+        exif: see `read_image`.
 
     Returns:
         (H, W) array of uint8, or of a wider integer type for 16- and 32-bit files.
 
     Raises:
-        UnreadableImageError: if the file is missing or broken.
-        InputError: the file holds colours instead of class ids, or other values than were once saved in it.
+        UnreadableImageError: the file is missing or broken.
+        InputError: it holds colours, or its format does not keep the values that were saved.
     """
     with _opened(path) as image:
         lossy = lossy_format(image)
@@ -239,13 +239,13 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
     Args:
         path: an image of one 8- or 16-bit channel or with a palette, whose values are class ids.
         ignore: the file's value for "no class".
-        exif: what is done with an EXIF orientation, as for `read_image`.
+        exif: see `read_image`.
 
     Returns:
         (H, W) uint8 class ids, `IGNORE` where there is none.
 
     Raises:
-        UnreadableImageError: if the file is missing or broken.
+        UnreadableImageError: the file is missing or broken.
         InputError: it is a colour image, is compressed with loss, or has ids that no class can have.
     """
     values = read_raw_mask(path, exif)
@@ -303,7 +303,7 @@ class ImageReader:
 
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """An image to be read inside, where errors get the file's name."""
+    """Open an image; errors inside the block become `UnreadableImageError` with the file's name."""
     try:
         # Not by its name: Pillow would map the file into memory, and lays out a grey TIFF that is to be turned wrongly.
         with open(path, "rb") as file, Image.open(file) as image:

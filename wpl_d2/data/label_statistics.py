@@ -1,4 +1,4 @@
-"""What the masks of a list label, in words: how much is not a class, which classes nobody drew."""
+"""How many pixels of a list's masks have each class and none, and what that means for its user."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import numpy as np
 from ..structures import IGNORE
 
 MAX_VOID = 0.2
-"""Share of a list's pixels without a class from which on the user is told."""
+"""A larger share of pixels without a class is reported."""
 _MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class LabelStatistics:
-    """The labels of a list's masks.
+    """The label counts of a list's masks.
 
     Attributes:
         where: the list, for messages.
         pixels: (C + 1,) pixels of each class and, last, of none; see `count_labels`.
         classes: C names.
         ignore: the files' value for "no class".
-        learned: whether the list is learned from; else it is measured on.
+        for_training: whether the list is trained on; else it is evaluated on.
     """
 
     where: str
     pixels: np.ndarray
     classes: Sequence[str]
     ignore: int
-    learned: bool
+    for_training: bool
 
     @property
     def void(self) -> float:
@@ -44,34 +44,34 @@ class LabelStatistics:
             return []
         return [name for name, count in zip(self.classes, self.pixels[:-1], strict=True) if not count]
 
-    def fault(self) -> str:
-        """Why there is nothing to learn, or to measure: fewer than two classes have pixels. "" where there is."""
+    def problem(self) -> str:
+        """A message if fewer than two classes have pixels, so that there is nothing to learn or to measure; else ""."""
         drawn = [name for name in self.classes if name not in self.empty]
         if len(drawn) > 1 or not self.pixels.any():
             return ""
         if not drawn:
-            effect = "nothing can be learned from them" if self.learned else "all metrics are NaN"
+            effect = "nothing can be learned from them" if self.for_training else "all metrics are NaN"
             return f"{self.where}: all of its masks are {self.ignore} = no class, so that {effect}; {self._mend}"
-        effect = "there is nothing to tell it from" if self.learned else "mIoU says nothing"
+        effect = "there is nothing to tell it from" if self.for_training else "mIoU says nothing"
         void = f" and {self.ignore} = no class ({100 * self.void:.0f} % of the pixels)" if self.void else ""
         mend = self._mend if self.void else "choose images that show other classes too"
         return f"{self.where}: its masks hold nothing but {drawn[0]!r}{void}, so that {effect}; {mend}"
 
     def void_note(self) -> str:
-        """What a large share of pixels without a class means; "" where it is small."""
+        """A message if a large share of the pixels has no class; else ""."""
         if self.void <= MAX_VOID:
             return ""
-        effect = "from which nothing is learned" if self.learned else "on which nothing is measured"
-        share = f"{self.ignore} = no class covers {100 * self.void:.0f} % of the pixels"
-        return f"{self.where}: {share}, {effect}; {self._mend}"
+        effect = "from which nothing is learned" if self.for_training else "on which nothing is measured"
+        void = f"{self.ignore} = no class covers {100 * self.void:.0f} % of the pixels"
+        return f"{self.where}: {void}, {effect}; {self._mend}"
 
     def empty_note(self) -> str:
-        """What classes without a pixel mean; "" where there are none."""
+        """A message if classes have no pixels; else ""."""
         if not self.empty:
             return ""
         names = ", ".join(map(repr, self.empty[:_MAX_NAMED]))
         more = f" and {len(self.empty) - _MAX_NAMED} more" if len(self.empty) > _MAX_NAMED else ""
-        effect = "it cannot be learned, choose other images" if self.learned else "means over classes leave it out"
+        effect = "it cannot be learned, choose other images" if self.for_training else "means over classes leave it out"
         return f"{self.where}: no pixel is labeled {names}{more}; {effect}"
 
     @property

@@ -1,10 +1,12 @@
-"""The two endless streams of training, and the loader of evaluation."""
+"""Loaders: the endless labeled and unlabeled streams of training, and the loader of evaluation."""
 
 from __future__ import annotations
 
+import atexit
 import gc
 import multiprocessing
 import signal
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +30,7 @@ from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSample
 Records = list[dict[str, Any]]
 
 Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
-"""Dataset dicts, and the mapper that makes samples of them."""
+"""Dataset dicts, and the mapper that turns them into samples."""
 
 
 class TrainBatch(TypedDict):
@@ -43,33 +45,31 @@ class TrainBatch(TypedDict):
 
 
 def labeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.TRAIN`, with boxes if there is a detector to train.
+    """The dataset dicts of `DATASETS.TRAIN`, with component boxes if there is a detector to train.
 
     Raises:
         InputError: an image has no mask.
     """
     records = _records(cfg.DATASETS.TRAIN)
-    for record in records:
-        if "sem_seg_file_name" not in record:
-            raise InputError(missing_mask(record, "DATASETS.TRAIN"))
+    require_masks(records, "DATASETS.TRAIN")
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
 
 
 def unlabeled_records(cfg: CfgNode) -> Records:
-    """The dataset dicts of `DATASETS.UNLABELED`, without any trace of masks."""
+    """The dataset dicts of `DATASETS.UNLABELED`, without their masks."""
     records = _records(cfg.DATASETS.UNLABELED)
     return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
 
 
-def list_records(name: str, key: str, optional: bool = False) -> Records:
+def load_records(name: str, key: str, optional: bool = False) -> Records:
     """The dataset dicts of one list.
 
     Args:
         name: a name in the `DatasetCatalog`.
-        key: what names it, for the message.
-        optional: give none where it cannot be read.
+        key: the config key that names it, for messages.
+        optional: return no records if the list cannot be read.
 
     Raises:
         InputError: it is empty, or cannot be read.
@@ -88,12 +88,12 @@ def list_records(name: str, key: str, optional: bool = False) -> Records:
 
 
 def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
-    """The images of one process in each step.
+    """The batch size of one process.
 
     Args:
         cfg: the config.
         key: "IMS_PER_BATCH" or "UNLABELED_IMS_PER_BATCH".
-        processes: of the whole run.
+        processes: the number of processes of the run.
 
     Raises:
         InputError: the batch cannot be divided among them.
@@ -102,6 +102,17 @@ def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
     if total < 1 or total % processes:
         raise InputError(f"SOLVER.{key}: {total} images do not divide among {processes} processes; take a multiple")
     return total // processes
+
+
+def require_masks(records: Records, where: str) -> None:
+    """Check that all images of a list, `where`, have masks.
+
+    Raises:
+        InputError: one has none.
+    """
+    for record in records:
+        if "sem_seg_file_name" not in record:
+            raise InputError(missing_mask(record, where))
 
 
 def missing_mask(record: dict[str, Any], where: str) -> str:
@@ -124,10 +135,10 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
-    """Where unlabeled samples come from; with MODEL.DETECTOR.MODE cached they have detections.
+    """The unlabeled dataset dicts and their mapper; with MODEL.DETECTOR.MODE cached, samples have detections.
 
     Raises:
-        InputError: the cached detections do not fit, or none of them has the score that RPPI wants.
+        InputError: the cached detections do not fit, or none of them reaches RPPI.BOX_SCORE.
     """
     records = unlabeled_records(cfg)
     classes = MetadataCatalog.get(cfg.DATASETS.UNLABELED[0]).get("stuff_classes")
@@ -157,11 +168,11 @@ def unlabeled_dataset(cfg: CfgNode, source: Source | None = None) -> CountedData
 
 
 def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
-    """The labeled stream of this process.
+    """This process's part of the labeled stream.
 
     Args:
         cfg: the config, after `setup_datasets`.
-        start_iter: the step to begin with; the batches are those of a run that began at 0.
+        start_iter: the first step; its batches are the same in a run that started at 0.
 
     Returns:
         An endless iterable of lists of `SOLVER.IMS_PER_BATCH` / processes samples.
@@ -173,7 +184,7 @@ def build_labeled_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
 
 
 def build_unlabeled_loader(cfg: CfgNode, start_iter: int = 0, source: Source | None = None) -> DataLoader:
-    """The unlabeled stream of this process, `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples in a list.
+    """This process's part of the unlabeled stream, in lists of `SOLVER.UNLABELED_IMS_PER_BATCH` / processes samples.
 
     Arguments, result and errors are those of `build_labeled_loader`; `source` is that of `unlabeled_dataset`.
     """
@@ -242,36 +253,20 @@ def build_train_loader(
     return (TrainBatch(labeled=ours, unlabeled=others, partners=more) for ours, others, more in batches)
 
 
-def build_test_loader(cfg: CfgNode, name: str, key: str = "DATASETS.TEST", lenient: bool = False) -> DataLoader:
-    """Every image of a registered data set once, one at a time, shared among the processes.
-
-    Args:
-        cfg: the config.
-        name: a name in the `DatasetCatalog`.
-        key: what names it, for the message.
-        lenient: give the error as "image" where one cannot be read; else the loader raises it.
-
-    Raises:
-        InputError: the list is empty.
-    """
-    records = list_records(name, key)
-    return build_whole_image_loader(records, EvalMapper(lenient), cfg.DATALOADER.NUM_WORKERS)
-
-
-def build_whole_image_loader(
-    records: Sequence[dict[str, Any]], mapper: EvalMapper, workers: int, sampler: Sampler[int] | None = None
+def build_test_loader(
+    records: Sequence[dict[str, Any]], mapper: EvalMapper, num_workers: int, sampler: Sampler[int] | None = None
 ) -> DataLoader:
     """Images one at a time, as Detectron2's `build_detection_test_loader` gives them.
 
     Args:
         records: dataset dicts.
         mapper: reads them.
-        workers: processes that do it, beside this one.
-        sampler: the order; by default each process of a run gets its share, in the list's order.
+        num_workers: processes that read them; 0: this one.
+        sampler: the order; by default the list's, divided among the processes of the run.
     """
     dataset = MapDataset(DatasetFromList(list(records), copy=False), mapper)
     sampler = sampler or InferenceSampler(len(records))
-    return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=workers, collate_fn=_as_list)
+    return WorkerLoader(dataset, batch_size=1, sampler=sampler, num_workers=num_workers, collate_fn=_as_list)
 
 
 def image_cache_in_use(cfg: CfgNode) -> AbstractContextManager[None]:
@@ -309,23 +304,32 @@ def _as_list(samples: Records) -> Records:
 
 
 class WorkerLoader(DataLoader):
-    """A `DataLoader` whose workers outlast every signal to the run, and end with the process that they work for.
+    """A `DataLoader` whose workers ignore the signals that stop a run, and end with the process that started them.
 
-    That process still needs them to finish the step, and tells them itself when to end.
+    That process still needs them to finish its step, and ends them itself.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As `DataLoader`."""
         super().__init__(*args, **kwargs)
-        self.worker_init_fn = _begin
+        self.worker_init_fn = _init_worker
 
     def __iter__(self) -> Any:
-        """Start the workers, if there are some, with signals held back from their first instruction on."""
+        """Start the workers, if there are any, with signals blocked from their first instruction on."""
         with blocked_signals(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
-            return super().__iter__()
+            iterator = super().__iter__()
+        if self.num_workers:
+            atexit.register(_end_workers, weakref.ref(iterator))
+        return iterator
 
 
-def _begin(worker_id: int) -> None:
+def _end_workers(reference: weakref.ref[Any]) -> None:
+    """End the workers of an iterator that an error left behind: Python would wait for them, as they ignore SIGTERM."""
+    if (iterator := reference()) is not None:
+        iterator._shutdown_workers()
+
+
+def _init_worker(worker_id: int) -> None:
     for signum in STOP_SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
     unblock_signals()

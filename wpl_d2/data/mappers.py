@@ -1,4 +1,4 @@
-"""From a dataset dict to what the model is fed: labeled, unlabeled and evaluation images."""
+"""Mappers from a dataset dict to the model's input, for labeled, unlabeled and evaluation images."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, JitterView, StrongView
 
 MIN_VISIBLE = 2.0
-"""A box stays in a view if its part in there, padding excluded, is at least this wide and high in pixels."""
+"""A box stays in a view if its visible part, padding excluded, is at least this wide and high in pixels."""
 
 
 class LabeledMapper:
     """A random view of a labeled image, with its mask and, if the dataset dict has some, its boxes.
 
-    Detectron2's calling convention: a dataset dict in, a dict for the model out:
+    As every mapper of Detectron2 it takes a dataset dict and returns a dict for the model:
     `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, `sem_seg` (H, W)
     int64 class ids with `IGNORE` in the padding, `valid` (H, W) bool, False in the padding, and `instances` with
     `gt_boxes` and `gt_classes` (detector class ids).
@@ -40,7 +40,7 @@ class LabeledMapper:
 
         Args:
             view: draws the geometry.
-            num_classes: number of semantic classes; masks with other ids are refused.
+            num_classes: number of semantic classes; masks with other ids are errors.
             reader: of images and masks; by default one without a cache.
         """
         self.view = view
@@ -49,7 +49,7 @@ class LabeledMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` for a config whose classes `setup_datasets` has filled in."""
+        """From `INPUT`, and the number of classes that `setup_datasets` has filled in."""
         if cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES < 1:
             raise InputError("MODEL.SEM_SEG_HEAD.NUM_CLASSES: is 0; call setup_datasets(cfg) first")
         return {
@@ -80,9 +80,9 @@ class LabeledMapper:
 
 
 class PasteMapper:
-    """`LabeledMapper`, with a second image of the list to paste from (`copy_paste`) in some of the samples.
+    """`LabeledMapper`, with a second image of the list in some samples, to paste from (`copy_paste`).
 
-    It comes as `paste`: a sample of its own, in a view of the same size and kind but of another range of scales.
+    The second image is a sample of its own under `paste`, of the same size but of another range of scales.
     """
 
     def __init__(self, cfg: CfgNode, records: Sequence[dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ class PasteMapper:
 
         Args:
             cfg: as for `LabeledMapper`, with the keys of `INPUT.PASTE`.
-            records: the labeled dataset dicts, of which the second one is drawn.
+            records: the labeled dataset dicts, from which the second image is drawn.
         """
         self.mapper = LabeledMapper(cfg)
         second = cfg.clone()
@@ -101,7 +101,7 @@ class PasteMapper:
         self.prob = cfg.INPUT.PASTE.PROB
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read and augment one image, and perhaps a second one; errors are those of `LabeledMapper`."""
+        """Read and augment one image, and perhaps a second one; raises what `LabeledMapper` raises."""
         sample = self.mapper(dataset_dict)
         if np.random.rand() < self.prob:
             sample["paste"] = self.second(self.records[np.random.randint(len(self.records))])
@@ -109,12 +109,12 @@ class PasteMapper:
 
 
 class UnlabeledMapper:
-    """A weak view of an unlabeled image and strong views of the same crop; nothing here can open a mask.
+    """A weak view of an unlabeled image and strong views of the same crop; it never opens a mask.
 
-    Out: `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `valid` (H, W) bool, False
-    in the padding; `strong` (V, 3, H, W) uint8 or, where these are made on the model's device, `operations`: V lists of
-    what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the `Detections` that the view
-    shows, in its pixels.
+    Returns `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `valid` (H, W) bool,
+    False in the padding; `strong` (V, 3, H, W) uint8 or, where these are made on the model's device, `operations`: V
+    lists of what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the `Detections` that the
+    view shows, in its pixels.
     """
 
     @configurable
@@ -135,7 +135,7 @@ class UnlabeledMapper:
             strong: changes the colours of the weak view.
             views: number of strong views.
             on_device: draw the operations of the strong views alone.
-            cache: the detections of all images, if samples shall have some.
+            cache: adds each image's detections to its sample.
             reader: of images; by default one without a cache.
         """
         self.view = view
@@ -147,14 +147,14 @@ class UnlabeledMapper:
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """Arguments of `__init__` from `INPUT`."""
+        """From `INPUT`."""
         keys = cfg.INPUT.STRONG
-        on_device = keys.DEVICE == "model" or (keys.DEVICE == "auto" and not cfg.MODEL.DEVICE.startswith("cpu"))
+        on_gpu = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
         return {
             "view": build_view(cfg),
             "strong": build_strong_view(cfg),
             "views": keys.VIEWS,
-            "on_device": on_device,
+            "on_device": keys.DEVICE == "model" or (keys.DEVICE == "auto" and on_gpu),
             "reader": build_image_reader(cfg),
         }
 
@@ -163,13 +163,13 @@ class UnlabeledMapper:
 
         Raises:
             UnreadableImageError: if the image cannot be read.
-            InputError: its boxes were found on an image of another size.
+            InputError: the cached detections are of an image of another size.
         """
         image = self.reader.image(dataset_dict)
         return self.sample(dataset_dict, image, self.view(image))
 
     def sample(self, dataset_dict: dict[str, Any], image: np.ndarray, view: View) -> dict[str, Any]:
-        """What the model is fed of one view.
+        """The sample of one view.
 
         Args:
             dataset_dict: of the image.
@@ -192,22 +192,24 @@ class UnlabeledMapper:
 
 
 class EvalMapper:
-    """The whole image as it is. The dataset dict's own keys stay, for Detectron2's evaluators."""
+    """The whole image, unchanged. The keys of the dataset dict stay, for Detectron2's evaluators."""
 
-    def __init__(self, lenient: bool = False) -> None:
+    def __init__(self, lenient: bool = False, cache: DetectionCache | None = None) -> None:
         """Prepare the mapper.
 
         Args:
-            lenient: give the error in place of an image that cannot be read.
+            lenient: put the error in place of an image that cannot be read, instead of raising it.
+            cache: adds each image's detections.
         """
         self.lenient = lenient
+        self.cache = cache
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read one image: adds `image` (3, H, W) uint8, `height` and `width`.
+        """Read one image: adds `image` (3, H, W) uint8, `height` and `width` and, with a cache, `detections`.
 
         Raises:
-            UnreadableImageError: if the image cannot be read; lenient: that is the `image`, without `height` and
-                `width`.
+            UnreadableImageError: the image cannot be read; if lenient, the error is returned as `image`.
+            InputError: the cached detections are of an image of another size.
         """
         try:
             image = read_record(dataset_dict)
@@ -215,11 +217,19 @@ class EvalMapper:
             if not self.lenient:
                 raise
             return {**dataset_dict, "image": error}
-        return {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
+        item = {**dataset_dict, **_identity(dataset_dict, image), "image": _to_tensor(image)}
+        if self.cache is not None:
+            item["detections"] = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
+        return item
 
 
 def build_image_reader(cfg: CfgNode) -> ImageReader:
-    """The reader of training images, with the cache that `DATALOADER` asks for; errors are those of `image_cache`."""
+    """The reader of training images, with the cache that `DATALOADER` describes.
+
+    Raises:
+        InputError: an invalid value below DATALOADER, or a cache that this system does not have.
+    """
+    check_section(cfg, "DATALOADER")
     return ImageReader(image_cache(cfg.DATALOADER.CACHE, cfg.DATALOADER.CACHE_GB))
 
 

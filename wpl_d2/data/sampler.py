@@ -1,7 +1,7 @@
-"""Counted randomness: every sample is a function of (seed, stream, counter), whoever makes it and whenever.
+"""Counted randomness: every sample is a function of (seed, stream, counter), in whichever process and order it is made.
 
-A counter numbers the samples of a stream over all steps and processes. Training can therefore start at any
-step, with any number of workers, and see the samples that it would have seen.
+A counter numbers the samples of a stream over all steps and processes. Training can therefore start at any step, with
+any number of workers, and get the same samples.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from .image_io import UnreadableImageError
 
 _logger = logging.getLogger(__name__)
 MAX_UNREADABLE = 0.01
-"""Share of a list's images that may be unreadable (at least one may) before training stops."""
+"""Training stops if a larger ratio of a list's images is unreadable; one image may always be."""
 
 
 def counted_seed(*key: int | str) -> int:
-    """A 63-bit seed from `key`, the same on every machine."""
+    """A 63-bit seed derived from `key`, the same on every machine."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed Python's, numpy's and torch's CPU generators inside the block; put their states back after it."""
+    """Seed Python's, NumPy's and torch's CPU generators inside the block, and restore their states after it."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)
@@ -51,13 +51,13 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 class CountSampler(Sampler[int]):
-    """The counters of one process, without end: start + rank, start + rank + world, ..."""
+    """The endless counters of one process: start + rank, start + rank + world, ..."""
 
     def __init__(self, start: int, rank: int = 0, world: int = 1) -> None:
-        """Start counting.
+        """Set where to start.
 
         Args:
-            start: number of samples that all processes have drawn before.
+            start: number of samples that all processes drew before.
             rank: this process.
             world: number of processes.
         """
@@ -111,7 +111,7 @@ class CountedDataset(Dataset[dict[str, Any]]):
             seed: the run's seed.
             stream: name of the stream, so that two streams of a run differ.
             skip: take another image in place of one that cannot be read.
-            unreadable: that of another stream of the same list, if what the one finds shall count for the other too.
+            unreadable: that of another stream of the same list, to skip what either of them cannot read.
 
         Raises:
             InputError: the list is empty.
@@ -124,25 +124,25 @@ class CountedDataset(Dataset[dict[str, Any]]):
         self.stream = stream
         self.skip = skip
         if unreadable is None:
-            # In shared memory: what one worker finds counts for all.
+            # In shared memory: an image that one worker cannot read is skipped by all.
             unreadable = torch.zeros(len(dataset_dicts), dtype=torch.bool).share_memory_()
         self.unreadable = unreadable
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
 
     def __getitem__(self, counter: int) -> dict[str, Any]:
         """The sample of a counter >= 0; see `sample`."""
-        return self.sample(counter, self._scheduled(counter))
+        return self.sample(counter, self._index(counter))
 
     def sample(self, counter: int, index: int) -> dict[str, Any]:
-        """A sample of one image, with `index`: which image of the list it is.
+        """A sample of one image, with its place in the list as `index`.
 
         Args:
             counter: seeds the sample.
-            index: of the image; where it cannot be read and `skip` is on, another one takes its place.
+            index: of the image; with `skip`, another image takes the place of an unreadable one.
 
         Raises:
-            UnreadableImageError: if the image cannot be read and `skip` is off.
-            InputError: if too many images cannot be read.
+            UnreadableImageError: the image cannot be read, and `skip` is off.
+            InputError: too many images cannot be read.
         """
         for attempt in itertools.count():
             if attempt:
@@ -155,18 +155,18 @@ class CountedDataset(Dataset[dict[str, Any]]):
                 except UnreadableImageError as error:
                     if not self.skip:
                         raise
-                    self._note(index, error)
+                    self._mark_unreadable(index, error)
             self._check_limit(index)
         raise AssertionError("unreachable")
 
-    def _scheduled(self, counter: int) -> int:
+    def _index(self, counter: int) -> int:
         epoch, position = divmod(counter, len(self.records))
         if epoch != self._epoch:
             generator = np.random.default_rng(counted_seed(self.seed, self.stream, "epoch", epoch))
             self._epoch, self._order = epoch, generator.permutation(len(self.records))
         return int(self._order[position])
 
-    def _note(self, index: int, error: UnreadableImageError) -> None:
+    def _mark_unreadable(self, index: int, error: UnreadableImageError) -> None:
         self.unreadable[index] = True
         _logger.warning("Skipped, %d of %d so far: %s", self.unreadable.sum(), len(self.records), error)
 

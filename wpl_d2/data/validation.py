@@ -1,49 +1,67 @@
-"""The check of the data that runs before the first step, in words: lists, files, masks."""
+"""The checks of a run's data before its first step: lists, files, masks.
+
+A list is checked for overlaps and missing files; its images and masks are then read to their last pixel, so that a
+broken file does not stop a run at its end. Files that passed are remembered (`VerifiedFiles`), so that only new and
+changed ones are read at the next start.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
+from tqdm import tqdm
 
 from ..structures import IGNORE
 from ..utils.errors import InputError
-from .label_statistics import LabelStatistics
-from .loader import list_records, missing_mask
-from .verification import VerifiedFiles, verify
+from .file_cache import cache_file, file_state, load_arrays, store_arrays
+from .image_io import read_record
+from .label_statistics import LabelStatistics, count_labels
+from .loader import load_records, missing_mask
+from .mappers import read_labels
 
-_logger = logging.getLogger(__name__)
 SAMPLE = 32
 """Images of each list that are read before training where DATASETS.VERIFY_FILES is off."""
 _MAX_SHOWN = 5
+_VERSION = 1  # of what is remembered, and of what it takes to pass
+_DIGEST = 16  # bytes
+_MAX_THREADS = 16
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_logger = logging.getLogger(__name__)
+
 Records = list[dict[str, Any]]
 
 
-class _Read(NamedTuple):
-    """Images that are read before training: those that are learned from together, or one list that is measured on."""
+class _ReadList(NamedTuple):
+    """Images to read before training: all that are trained on with labels, or one list that is evaluated on."""
 
     where: str
     dataset: str
     records: Records
-    learned: bool
+    for_training: bool
 
 
 def check_training_data(cfg: CfgNode) -> None:
-    """Check the lists of a config, after `setup_datasets`. Needs no other process.
+    """Check the lists of a config, after `setup_datasets`, in one process.
 
-    Lists must not be empty, their files must exist, labeled, unlabeled and test images must be different ones. All
-    images and masks that are learned from with labels or measured on (with `DATASETS.VERIFY_FILES` off, some of each
-    list) must be whole, and masks must fit their images and the classes. Labeled masks must show two classes. A class
-    that they never show, a large part without a class and an image that is listed twice get a warning.
+    Lists must not be empty, their files must exist, and labeled, unlabeled and test images must be disjoint. All images
+    and masks that are trained on with labels or evaluated on must be readable to their end, and masks must fit their
+    images and the classes; with `DATASETS.VERIFY_FILES` off, a sample of each list is checked. Labeled masks must show
+    two classes. Classes without pixels, a large share of pixels without a class, and images that are listed twice are
+    warnings.
 
     Raises:
-        InputError: all that is wrong, a line for each: `file-or-key: what is wrong; how to mend it`.
+        InputError: every problem on a line of its own: `file-or-key: what is wrong; how to mend it`.
     """
     if not cfg.DATASETS.TRAIN:
         raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
@@ -52,40 +70,37 @@ def check_training_data(cfg: CfgNode) -> None:
     unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED)
     test = _load("DATASETS.TEST", cfg.DATASETS.TEST, optional=not evaluates)
     judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else {}
-    masked, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
+    with_masks, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
     if evaluates:
-        (bare if cfg.TEST.EVALUATOR == "submission" else masked)["DATASETS.TEST"] = test
+        (bare if cfg.TEST.EVALUATOR == "submission" else with_masks)["DATASETS.TEST"] = test
     problems = [
         problem
-        for key, lists in (masked | bare).items()
+        for key, lists in (with_masks | bare).items()
         for records in lists.values()
-        for problem in _missing(records, key, key in masked)
+        for problem in _missing_files(records, key, key in with_masks)
     ]
-    labeled = _all(train)
-    problems += find_overlap(labeled, _all(unlabeled), "both labeled and unlabeled")
-    problems += find_overlap(labeled + _all(unlabeled), _all(test), "trained and tested on")
+    labeled = _join(train)
+    problems += find_overlap(labeled, _join(unlabeled), "both labeled and unlabeled")
+    problems += find_overlap(labeled + _join(unlabeled), _join(test), "trained and tested on")
     if not problems:
-        to_read = [_Read(", ".join(train), cfg.DATASETS.TRAIN[0], labeled, learned=True)]
-        to_read += [_Read(name, name, records, learned=False) for name, records in judged.items()]
+        to_read = [_ReadList(", ".join(train), cfg.DATASETS.TRAIN[0], labeled, for_training=True)]
+        to_read += [_ReadList(name, name, records, for_training=False) for name, records in judged.items()]
         for name, records in test.items() if evaluates else ():
-            own = records if "DATASETS.TEST" in masked else _without_masks(records)
-            to_read.append(_Read(name, name, own, learned=False))
-        problems = _check_contents(to_read, cfg)
+            own = records if "DATASETS.TEST" in with_masks else _without_masks(records)
+            to_read.append(_ReadList(name, name, own, for_training=False))
+        problems = _check_files(to_read, cfg)
     if problems:
         more = [f"... and {len(problems) - _MAX_SHOWN} more"] if len(problems) > _MAX_SHOWN else []
         raise InputError("\n".join(problems[:_MAX_SHOWN] + more))
 
 
 def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
-    """Images that are in both lists, whatever their paths look like.
+    """A problem if two lists share images, by whatever paths.
 
     Args:
         ours: dataset dicts.
         theirs: dataset dicts.
         fault: what an image in both is, for the message.
-
-    Returns:
-        A message if there are any.
     """
     known = {os.path.realpath(record["file_name"]) for record in ours}
     common = [record["file_name"] for record in theirs if os.path.realpath(record["file_name"]) in known]
@@ -101,11 +116,11 @@ def find_repeated(records: Records) -> list[str]:
 
 
 def _load(key: str, names: Sequence[str], optional: bool = False) -> dict[str, Records]:
-    lists = {name: list_records(name, key, optional) for name in names}
+    lists = {name: load_records(name, key, optional) for name in names}
     return {name: records for name, records in lists.items() if records}
 
 
-def _all(lists: dict[str, Records]) -> Records:
+def _join(lists: dict[str, Records]) -> Records:
     return [record for records in lists.values() for record in records]
 
 
@@ -113,7 +128,7 @@ def _without_masks(records: Records) -> Records:
     return [{key: value for key, value in record.items() if key != "sem_seg_file_name"} for record in records]
 
 
-def _missing(records: Records, key: str, masks: bool) -> list[str]:
+def _missing_files(records: Records, key: str, masks: bool) -> list[str]:
     problems = []
     for record in records:
         if not os.path.isfile(record["file_name"]):
@@ -123,12 +138,12 @@ def _missing(records: Records, key: str, masks: bool) -> list[str]:
     return problems
 
 
-def _check_contents(to_read: Sequence[_Read], cfg: CfgNode) -> list[str]:
-    """What is wrong with the files of the lists, and with what their masks label."""
+def _check_files(to_read: Sequence[_ReadList], cfg: CfgNode) -> list[str]:
+    """Problems of the lists' files, and of what their masks label."""
     num_classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-    passed = VerifiedFiles(cfg.DATASETS.DESCRIPTION or " ".join(cfg.DATASETS.TRAIN), num_classes)
+    verified = VerifiedFiles(cfg.DATASETS.DESCRIPTION or " ".join(cfg.DATASETS.TRAIN), num_classes)
     problems = []
-    for name, dataset, records, learned in to_read:
+    for name, dataset, records, for_training in to_read:
         repeated = find_repeated(records)
         if repeated:
             _logger.warning(
@@ -137,24 +152,139 @@ def _check_contents(to_read: Sequence[_Read], cfg: CfgNode) -> list[str]:
             )
         count = len(records) if cfg.DATASETS.VERIFY_FILES else min(SAMPLE, len(records))
         chosen = [records[i] for i in np.linspace(0, len(records) - 1, count).astype(int)]
-        pixels, wrong = verify(chosen, passed, f"reading {name}")
-        problems += wrong
-        if not wrong:
+        pixels, unfit = read_files(chosen, verified, f"reading {name}")
+        problems += unfit
+        if not unfit:
             whole = count == len(records)
             where = name if whole else f"{name} ({count} of its {len(records)} masks)"
             classes = MetadataCatalog.get(dataset).get("stuff_classes", [str(i) for i in range(num_classes)])
-            labels = LabelStatistics(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), learned)
-            problems += _judge(labels, whole, cfg)
+            labels = LabelStatistics(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), for_training)
+            problems += _check_labels(labels, whole, cfg)
     return problems
 
 
-def _judge(labels: LabelStatistics, whole: bool, cfg: CfgNode) -> list[str]:
-    """The fault that forbids to learn from a list, and warnings of what its user may not have meant."""
+def _check_labels(labels: LabelStatistics, whole: bool, cfg: CfgNode) -> list[str]:
+    """The problem that rules out training on a list; what its user may not have meant is a warning."""
     # A detector alone needs no second class.
-    fault = labels.fault() if cfg.MODEL.DETECTOR.MODE != "alone" else ""
-    if fault and labels.learned and whole:
-        return [fault]
-    notes = [fault] if fault else [labels.void_note(), labels.empty_note() if whole else ""]
+    problem = labels.problem() if cfg.MODEL.DETECTOR.MODE != "alone" else ""
+    if problem and labels.for_training and whole:
+        return [problem]
+    notes = [problem] if problem else [labels.void_note(), labels.empty_note() if whole else ""]
     for note in filter(None, notes):
         _logger.warning("%s", note)
     return []
+
+
+def read_files(records: Records, verified: VerifiedFiles, title: str) -> tuple[np.ndarray, list[str]]:
+    """Read images and their masks to the last pixel, in threads and with a progress bar.
+
+    Args:
+        records: dataset dicts; of those without `sem_seg_file_name` the image alone is read.
+        verified: files that need not be read again; those that pass are added, also if this is interrupted.
+        title: of the progress bar.
+
+    Returns:
+        (C + 1,) int64 pixels of each class and, last, of none in all masks; and the problems of files that do not pass.
+    """
+    total = np.zeros(verified.num_classes + 1, dtype=np.int64)
+    problems: list[str] = []
+    unread: list[tuple[bytes, dict[str, Any]]] = []
+    for record in records:
+        key = fingerprint(record)
+        known = verified.label_counts(key)
+        if known is None:
+            unread.append((key, record))
+        else:
+            total += known
+
+    def examine(item: tuple[bytes, dict[str, Any]]) -> np.ndarray | InputError:
+        return _examine(item[1], verified.num_classes)
+
+    try:
+        for (key, _), found in zip(unread, _in_threads(examine, unread, title), strict=True):
+            if isinstance(found, InputError):
+                problems.append(str(found))
+            else:
+                verified.add(key, found)
+                total += found
+    finally:
+        verified.store()
+    return total, problems
+
+
+def _examine(record: dict[str, Any], num_classes: int) -> np.ndarray | InputError:
+    try:
+        size = read_record(record).shape[:2]
+        if "sem_seg_file_name" not in record:
+            return np.zeros(num_classes + 1, dtype=np.int64)
+        return count_labels(read_labels(record, size, num_classes), num_classes)
+    except InputError as error:
+        return error
+
+
+def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], title: str) -> Iterator[_Result]:
+    """Results in the order of the items.
+
+    Threads, not processes: decoders release Python's lock, nothing is forked beside the threads of other libraries, and
+    after Ctrl-C each thread ends with the item that it is reading.
+    """
+    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
+    try:
+        results = pool.map(work, items)
+        yield from tqdm(results, title, len(items), unit="image", delay=2, disable=not comm.is_main_process())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class VerifiedFiles:
+    """Images and masks that were read to their end, with their label counts, in one small file for each data set."""
+
+    def __init__(self, dataset: str, num_classes: int) -> None:
+        """Load what earlier runs stored.
+
+        Args:
+            dataset: a name or a path that is the data set's alone.
+            num_classes: C, of the masks.
+        """
+        self.num_classes = num_classes
+        key = repr((_VERSION, dataset, num_classes)).encode()
+        self._file = cache_file(f"verified_{hashlib.sha256(key).hexdigest()[:32]}.npz")
+        self._new = False
+        stored = load_arrays(self._file, ("files", "pixels"))
+        self._known: dict[bytes, tuple[bytes, np.ndarray]] = {}
+        if stored is not None:
+            rows = (row.tobytes() for row in stored["files"])
+            self._known = {
+                row[:_DIGEST]: (row[_DIGEST:], pixels) for row, pixels in zip(rows, stored["pixels"], strict=True)
+            }
+
+    def label_counts(self, key: bytes) -> np.ndarray | None:
+        """The (C + 1,) label counts of an image with this `fingerprint`, None if it has not passed."""
+        state, pixels = self._known.get(key[:_DIGEST], (b"", None))
+        return pixels if state == key[_DIGEST:] else None
+
+    def add(self, key: bytes, pixels: np.ndarray) -> None:
+        """Add an image that passed, by its `fingerprint`, with its label counts."""
+        self._known[key[:_DIGEST]] = key[_DIGEST:], pixels
+        self._new = True
+
+    def store(self) -> None:
+        """Write the file anew if something was added; it is whole or absent."""
+        if not self._new:
+            return
+        files = b"".join(key + state for key, (state, _) in self._known.items())
+        pixels = np.array([pixels for _, pixels in self._known.values()], dtype=np.uint32)
+        store_arrays(self._file, {"files": np.frombuffer(files, np.uint8).reshape(-1, 2 * _DIGEST), "pixels": pixels})
+        self._new = False
+
+
+def fingerprint(record: dict[str, Any]) -> bytes:
+    """Two digests: of an image's and its mask's paths and how they are read; of their sizes and times of change."""
+    mask = record.get("sem_seg_file_name", "")
+    image_path, *image_state = file_state(record["file_name"])
+    mask_path, *mask_state = file_state(mask) if mask else ("", 0, 0)
+    paths = image_path, mask_path, record.get("sem_seg_ignore", IGNORE), record.get("exif")
+    return b"".join(
+        hashlib.blake2b(repr(part).encode(), digest_size=_DIGEST).digest()
+        for part in (paths, (*image_state, *mask_state))
+    )

@@ -2,7 +2,7 @@
 
 from .launch import launch
 from .preflight import check_run
-from .runs import Spread, is_finished, last_value, paired_differences, read_json, read_metrics
+from .runs import Spread, find_runs, is_finished, last_value, paired_differences, read_json, read_metrics
 from .setup import report_results, save_run_info, setup
 from .solver import build_optimizer
 from .trainer import Trainer
@@ -12,6 +12,7 @@ __all__ = [
     "Trainer",
     "build_optimizer",
     "check_run",
+    "find_runs",
     "is_finished",
     "last_value",
     "launch",

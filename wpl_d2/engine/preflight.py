@@ -9,15 +9,13 @@ from pathlib import Path
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..config.validation import check_config, check_device
-from ..data import check_training_data
+from ..data import EvalDataset, check_training_data
 from ..data.datasets.setup import check_registered
 from ..data.detection_cache import load_detection_cache
-from ..data.loader import images_per_process, labeled_dataset, list_records, unlabeled_dataset
-from ..evaluation.left_out import records_with_masks
+from ..data.loader import images_per_process, labeled_dataset, require_masks, unlabeled_dataset
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
 from ..utils.errors import InputError
@@ -80,17 +78,17 @@ def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[s
     _check_submission(cfg)
     for key, names in tested.items():
         for name in names:
-            records = list_records(name, key)
+            dataset = EvalDataset(name=name, key=key)
             if key != "DATASETS.TEST" or cfg.TEST.EVALUATOR != "submission":
-                records_with_masks(name)
+                require_masks(dataset.records, name)
             if key != "DATASETS.TEST":
-                load_detection_cache(cfg, MetadataCatalog.get(name).stuff_classes, records)
+                load_detection_cache(cfg, dataset.classes, dataset.records)
 
 
 def _check_submission(cfg: CfgNode) -> None:
     if cfg.TEST.EVALUATOR == "submission":
         for name in cfg.DATASETS.TEST:
-            SubmissionWriter(name, cfg.OUTPUT_DIR)
+            SubmissionWriter(EvalDataset(name=name), cfg.OUTPUT_DIR)
 
 
 def _without_memory(build: Callable[[CfgNode], Framework], cfg: CfgNode) -> Framework:

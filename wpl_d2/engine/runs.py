@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,26 @@ def read_metrics(file: Path) -> list[Row]:
         InputError: it is damaged.
     """
     return [read_json(line, file) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def find_runs(folder: Path) -> list[tuple[str, int, Path]]:
+    """Name, seed and metrics.json of the runs FOLDER/NAME_sSEED; folders of other names are left out.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = sorted(folder.glob("*/metrics.json"))
+    named = [(re.fullmatch(r"(.+)_s(\d+)", file.parent.name), file) for file in found]
+    if runs := [(name[1], int(name[2]), file) for name, file in named if name]:
+        return runs
+    layout = "runs are FOLDER/NAME_sSEED/metrics.json, such as output/fields/mean_teacher_s0/metrics.json"
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one that holds a folder for each run")
+    if found:
+        raise InputError(f"{folder}: holds no run with a seed in its name, but {found[0].parent.name}; {layout}")
+    if (folder / "metrics.json").is_file():
+        raise InputError(f"{folder}: is itself a run; give the folder above it ({layout})")
+    raise InputError(f"{folder}: holds no runs; {layout}")
 
 
 def last_value(rows: Sequence[Row], key: str) -> float | None:

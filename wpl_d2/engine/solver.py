@@ -10,7 +10,7 @@ from detectron2.solver import get_default_optimizer_params
 from detectron2.solver.build import maybe_add_gradient_clipping
 
 from ..config.layers import IN_EPOCHS, value_of
-from ..data.loader import list_records
+from ..data.loader import load_records
 from ..utils.errors import InputError
 
 
@@ -67,7 +67,7 @@ def resolve_epochs(cfg: Any) -> int:
     if not counted:
         return 0
     key = "UNLABELED" if cfg.DATASETS.UNLABELED else "TRAIN"
-    images = sum(len(list_records(name, f"DATASETS.{key}")) for name in cfg.DATASETS[key])
+    images = sum(len(load_records(name, f"DATASETS.{key}")) for name in cfg.DATASETS[key])
     steps = steps_of_epoch(cfg, images)
     for epochs in counted:
         cfg.merge_from_list([IN_EPOCHS[epochs], value_of(cfg, epochs) * steps, epochs, 0])

@@ -1,4 +1,4 @@
-"""What a model is worth: segmentation, detection and pseudo-labels."""
+"""Evaluation of segmentation, detection and pseudo-labels."""
 
 from .detection import build_box_evaluator
 from .evaluator import build_evaluator

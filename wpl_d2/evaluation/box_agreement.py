@@ -1,4 +1,4 @@
-"""How far boxes can be trusted, and pseudo-labels inside and outside of them (paper, supplementary table 1)."""
+"""Accuracy of boxes, and of pseudo-labels inside and outside of them (paper, supplementary table 1)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ OBJECTS = "all objects"
 
 @dataclass(frozen=True)
 class AgreementRow:
-    """Of one class, with boxes from one score on: accuracies in percent, NaN where there is nothing to judge.
+    """The figures of one class, for boxes of at least one score: percent, NaN where there is nothing to judge.
 
     Attributes:
         boxes: number of boxes.
-        box: boxes that are right.
-        pixel: right ones of the confident pixels labeled as the class.
-        inside: of those in a box of the class, the reliable ones.
-        outside: of those in no box of the class.
-        covered: share of the confident pixels that are inside.
+        box: accuracy of the boxes.
+        pixel: accuracy of the confident pixels that are labeled as the class.
+        inside: accuracy of those in a box of the class, which are the reliable ones.
+        outside: accuracy of those in no box of the class.
+        covered: the part of the confident pixels that is inside.
     """
 
     boxes: int
@@ -42,11 +42,11 @@ class AgreementRow:
 
 
 Agreement = dict[float, dict[str, AgreementRow]]
-"""Score to class name, or `OBJECTS`, to what was found."""
+"""Figures by least score of a box and by class name, or `OBJECTS`."""
 
 
 class BoxAgreement:
-    """Counts boxes and confident pixels for many least scores of a box in one pass."""
+    """Counts right and wrong boxes and pixels for several least scores of a box in one pass."""
 
     def __init__(
         self,
@@ -60,17 +60,17 @@ class BoxAgreement:
 
         Args:
             classes: names of all semantic classes.
-            objects: ids of those that the detector knows.
-            scores: least scores of a box to judge at.
-            min_confidence: from here on a pixel counts, as for RPPI.
-            min_iou: a box is right if its IoU with a true box of its class reaches this.
+            objects: ids of the detector's classes.
+            scores: the least scores of a box.
+            min_confidence: pixels of at least this confidence count, as for RPPI.
+            min_iou: a box is right if its IoU with a true box of its class is at least this.
         """
         self.classes = list(classes)
         self.objects = list(objects)
         self.scores = sorted(set(scores))
         self.min_confidence = min_confidence
         self.min_iou = min_iou
-        # Row 0 is for any score, even for pixels in no box; row i + 1 for `scores[i]`.
+        # Row 0 counts everything, even pixels in no box; row i + 1 what has a score of at least `scores[i]`.
         self._boxes, self._pixels = torch.zeros(2, len(self.scores) + 1, len(self.classes), 2, dtype=torch.int64)
 
     @torch.no_grad()
@@ -91,7 +91,7 @@ class BoxAgreement:
         self._boxes += self._count(detections.scores, detections.classes, right, torch.ones_like(right))
 
     def evaluate(self) -> Agreement | None:
-        """What was found on all processes' images: on the main one, None on the others."""
+        """The figures over all processes' images on the main process, None on the others."""
         boxes, pixels = sum_over_ranks(self._boxes), sum_over_ranks(self._pixels)
         if boxes is None or pixels is None:
             return None
@@ -101,7 +101,7 @@ class BoxAgreement:
         }
 
     def _count(self, scores: Tensor, classes: Tensor, right: Tensor, mask: Tensor) -> Tensor:
-        """Wrong and right ones by class from each score on: (S + 1, C, 2) on the CPU."""
+        """The numbers of wrong and right ones by least score and class: (S + 1, C, 2) on the CPU."""
         count, rows = len(self.classes), len(self.scores) + 1
         reached = torch.bucketize(scores, scores.new_tensor(self.scores), right=True)
         counts = count_by_class(reached * count + classes, right, mask, rows * count).view(rows, count, 2)
@@ -120,7 +120,7 @@ class BoxAgreement:
 
 
 def best_scores(labels: Tensor, detections: Detections) -> Tensor:
-    """The best score of a box of the pixel's class that covers its centre, for each pixel of an image.
+    """For each pixel of an image the best score of a box of its own class that covers its center.
 
     `best_boxes` finds the same without waiting for the device, as training must; this is far faster on a CPU.
 
@@ -129,7 +129,7 @@ def best_scores(labels: Tensor, detections: Detections) -> Tensor:
         detections: of the image.
 
     Returns:
-        (H, W) float, -inf where no such box is.
+        (H, W) float, -inf where there is no such box.
     """
     best = torch.full(labels.shape, -torch.inf, dtype=detections.scores.dtype, device=labels.device)
     boxes, scores, classes = detections.select(detections.scores.argsort())

@@ -1,4 +1,4 @@
-"""Average precision of the detector against the boxes of the masks."""
+"""Average precision of the detector against the component boxes of the masks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.utils import comm
 
-from ..data import attach_component_boxes
+from ..data import EvalDataset
 from ..utils.files import write_text
-from .left_out import NOTHING, LeftOut, records_with_masks
 
 
 class BoxEvaluator(COCOEvaluator):
-    """Detectron2's COCO evaluator, on the images that it was given: one that is left out has no boxes to miss."""
+    """Detectron2's COCO evaluator on the images that it processed, so that no boxes of others are missed."""
 
     def evaluate(self, img_ids: list[Any] | None = None) -> Any:
         """All processes' average precision on the main one."""
@@ -25,33 +24,27 @@ class BoxEvaluator(COCOEvaluator):
         return super().evaluate(img_ids or list(chain.from_iterable(given)))
 
 
-def build_box_evaluator(
-    dataset_name: str, output_dir: str | Path, min_area: int = 90, left_out: LeftOut = NOTHING
-) -> BoxEvaluator:
-    """Detectron2's COCO evaluator on boxes derived from masks (paper, section 3.2).
+def build_box_evaluator(dataset: EvalDataset, output_dir: str | Path) -> BoxEvaluator:
+    """Detectron2's COCO evaluator on component boxes (paper, section 3.2).
 
     Writes `NAME_boxes.json` and describes it in the metadata of `NAME_boxes`. All processes must call it.
 
     Args:
-        dataset_name: registered as `wpl_d2.data.register` does, with objects.
+        dataset: with objects; images without a mask that can be read are left out.
         output_dir: where the file goes, and the evaluator's own results.
-        min_area: components with fewer pixels are no objects.
-        left_out: takes the images without a mask that can be read.
 
     Raises:
-        InputError: an image has no mask that can be read, and nothing may be left out.
+        InputError: an image has no mask that can be read, and the data set is not lenient.
     """
-    name = f"{dataset_name}_boxes"
+    name, classes = f"{dataset.name}_boxes", dataset.metadata.thing_classes
     file = Path(output_dir) / f"{name}.json"
-    metadata = MetadataCatalog.get(dataset_name)
-    records = records_with_masks(dataset_name, left_out)
-    records = attach_component_boxes(records, metadata.object_ids, min_area, left_out.note)
+    records = dataset.records_with_boxes
     if comm.is_main_process():
-        write_text(file, json.dumps(coco_json(records, metadata.thing_classes)))
+        write_text(file, json.dumps(coco_json(records, classes)))
     comm.synchronize()
     if name in MetadataCatalog.list():
         MetadataCatalog.remove(name)
-    MetadataCatalog.get(name).set(json_file=str(file), thing_classes=metadata.thing_classes)
+    MetadataCatalog.get(name).set(json_file=str(file), thing_classes=classes)
     return BoxEvaluator(name, tasks=("bbox",), output_dir=str(output_dir), use_fast_impl=False)
 
 

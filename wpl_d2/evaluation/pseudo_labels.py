@@ -1,6 +1,6 @@
-"""How good pseudo-labels are, and what tells the right ones: measured on images that have masks.
+"""Quality of pseudo-labels, and of the scores that weigh them, on images with masks.
 
-Nothing here is reached by training; an evaluation must ask for it (TEST.PSEUDO_LABELS).
+Training never calls this; an evaluation does if TEST.PSEUDO_LABELS names a data set.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from detectron2.utils.comm import is_main_process
 from numpy.typing import NDArray
@@ -22,36 +21,34 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import build_labeled_loader, build_test_loader
+from ..data import EvalDataset, build_labeled_loader
+from ..data.detection_cache import load_detection_cache
 from ..data.mappers import read_labels
 from ..frameworks import Framework
 from ..frameworks.pseudo_labels import build_refinement, gather_evidence, make_pseudo_labels, predict
 from ..modeling import UnifiedSegDet
-from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
+from ..structures import IGNORE, ClassBoxes, Detections, PseudoLabels, class_boxes
 from ..utils.comm import sum_over_ranks
 from ..utils.errors import InputError
 from ..weighting import PixelWeigher, Score, reliable_mask
 from ..weighting.scores import comparable_scores
 from .box_agreement import OBJECTS, Agreement, BoxAgreement, agreement_tables
-from .box_source import BoxSource
-from .left_out import NOTHING, LeftOut, ReadableImages
 from .statistics import BINS, auroc, calibration_results, count_by_class, histograms, percent, spread_confidence
 
 _LOGGER = logging.getLogger(__name__)
 
 GROUPS = ("pixel", "confident", "reliable", "outside")
-"""All labeled pixels; the confident ones; those that RPPI takes for reliable; the confident ones of an object
-class that lie outside every box of it."""
+"""All labeled pixels; confident ones; reliable ones (RPPI); confident ones of an object class outside all its boxes."""
 
 SCOPES = ("pixel", "confident", "sure")
-"""Where scores are judged: in two of the groups, and among the pixels of a confidence of RPPI.CONF and more, where
-trainings with different thresholds compare."""
+"""The pixels on which scores are compared: two of the groups, and pixels with a confidence of at least RPPI.CONF, which
+are comparable between trainings with different thresholds."""
 
 
 class PseudoLabelEvaluator:
-    """Accuracy of groups of pseudo-labels, and how far scores tell right ones from wrong ones.
+    """Accuracy of groups of pseudo-labels, and AUROC of scores for telling right from wrong ones.
 
-    Everything is counted on the device, in memory that does not grow.
+    Everything is counted on the device, in constant memory.
     """
 
     def __init__(
@@ -66,10 +63,10 @@ class PseudoLabelEvaluator:
 
         Args:
             classes: names of all semantic classes.
-            objects: ids of those that the detector knows.
-            threshold: a pixel is confident from here on.
-            scores: names of those that `score_batch` gets; on all processes the same.
-            sure: a pixel is in the scope of that name from here on.
+            objects: ids of the detector's classes.
+            threshold: least confidence of a confident pixel.
+            scores: names of the scores that `score_batch` gets; the same on all processes.
+            sure: least confidence of a pixel in the scope "sure".
         """
         self.classes = list(classes)
         self._scores = ("confidence", *scores)
@@ -85,7 +82,7 @@ class PseudoLabelEvaluator:
         counts = len(self.classes)
         self._groups = torch.zeros(len(GROUPS), counts, 2, dtype=torch.int64)
         self._weights = torch.zeros(counts, 2, dtype=torch.float64)
-        # All of them from the start: a process without an image takes part in every sum.
+        # All of them from the start: a process without images must join every sum.
         empty = torch.zeros(len(SCOPES), counts, 2, BINS, dtype=torch.int64)
         self._histograms = dict.fromkeys(self._scores, empty)
 
@@ -97,10 +94,9 @@ class PseudoLabelEvaluator:
 
         Args:
             pseudo: the labels, with `reliable` and `weight` filled in.
-            scores: (B, H, W) float in [0, 1] by name, higher where a label is believed;
-                "confidence" is always added.
+            scores: (B, H, W) float in [0, 1] by name, higher for more reliable labels; "confidence" is always added.
             target: (B, H, W) integer true classes, `IGNORE` where there is none.
-            boxes: what the detector found; None if there is no detector.
+            boxes: of each image; None if there is no detector.
         """
         judged = pseudo.valid & (target != IGNORE) & (pseudo.labels != IGNORE)
         right = pseudo.labels == target
@@ -117,14 +113,14 @@ class PseudoLabelEvaluator:
             self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
 
     def evaluate(self) -> dict[str, float]:
-        """The numbers of all processes' images on the main one, empty on the others.
+        """The results over all processes' images on the main process, empty on the others.
 
         Returns:
-            Percent: `accuracy-GROUP` and `coverage-GROUP` (its share of the labeled pixels), for the GROUPs and for
-            `weighted`, the confident pixels, each counted by its weight. In [0, 1]: `auroc-SCORE-SCOPE`. What
-            `calibration_results` says of the confidence. All of these also with `-CLASS` for the pixels labeled as
-            that class, and with `-all objects` for those labeled as an object (where the data set names none: as any
-            class but the first); calibration with the latter alone. NaN where there is no pixel to tell from.
+            In percent `accuracy-GROUP` and `coverage-GROUP` (its part of the labeled pixels) for each of GROUPS and for
+            `weighted`, the confident pixels, counted by their weights; in [0, 1] `auroc-SCORE-SCOPE`; and the
+            `calibration_results` of the confidence. All of them again with `-CLASS` for the pixels labeled as that
+            class, and with `-all objects` for those labeled as an object (without objects: as any class but the first);
+            calibration with the latter only. NaN where no pixels are left.
         """
         groups, weights = sum_over_ranks(self._groups), sum_over_ranks(self._weights)
         summed = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
@@ -157,8 +153,7 @@ def evaluate_pseudo_labels(
     cfg: Any,
     model: UnifiedSegDet,
     weigher: PixelWeigher | None,
-    dataset_name: str,
-    left_out: LeftOut = NOTHING,
+    dataset: EvalDataset,
 ) -> dict[str, float]:
     """As `judge_pseudo_labels`, with the results in one flat dict, for a training's metrics.
 
@@ -166,7 +161,7 @@ def evaluate_pseudo_labels(
         see `PseudoLabelEvaluator.evaluate`; with a detector also `NAME@SCORE`, for all objects together, for the
         fields NAME of `AgreementRow`.
     """
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset_name, left_out)
+    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset)
     for score, rows in (agreement or {}).items():
         results |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
     return results
@@ -177,8 +172,7 @@ def judge_pseudo_labels(
     cfg: Any,
     model: UnifiedSegDet,
     weigher: PixelWeigher | None,
-    dataset_name: str,
-    left_out: LeftOut = NOTHING,
+    dataset: EvalDataset,
 ) -> tuple[dict[str, float], Agreement | None]:
     """Judge the labels that a model gives to the whole images of a data set. All processes must call it.
 
@@ -188,36 +182,37 @@ def judge_pseudo_labels(
         model: the pseudo-labeler.
         weigher: with the memory banks of the training; without it there are no weights and no scores to judge. Those
             that need a forward of their own are judged if it weighs by one of them.
-        dataset_name: registered, with masks.
-        left_out: takes the images that cannot be read or judged.
+        dataset: images that cannot be read or judged are left out.
 
     Returns:
         see `PseudoLabelEvaluator.evaluate` and, with a detector or cached boxes, `BoxAgreement.evaluate`.
 
     Raises:
-        InputError: the model labels no pixels, the cached boxes do not fit, or an image cannot be read or has no mask
-            and nothing may be left out.
+        InputError: the model labels no pixels, the cached detections do not fit, or an image cannot be read or has no
+            mask and the data set is not lenient.
     """
     if not isinstance(model, UnifiedSegDet):
         raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    source, refinement = BoxSource(cfg, model, dataset_name, left_out), build_refinement(cfg)
-    names, objects = (MetadataCatalog.get(dataset_name).get(key) for key in ("stuff_classes", "object_ids"))
-    judged = {} if weigher is None else _judged_scores(weigher, bool(source), model.device)
+    cache = load_detection_cache(cfg, dataset.classes, dataset.records_with_masks)
+    detects = cache is not None or model.has_detector
+    refinement = build_refinement(cfg)
+    names, objects = dataset.classes, dataset.object_ids
+    judged = {} if weigher is None else _judged_scores(weigher, detects, model.device)
     evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged), cfg.RPPI.CONF)
     box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
     in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
+    true_boxes = dataset.true_boxes if detects else {}
     # The weigher, too: what is judged is no step that its running figures should be of.
     with inference_context(model), nullcontext() if weigher is None else inference_context(weigher):
-        images = build_test_loader(cfg, dataset_name, "TEST.PSEUDO_LABELS", lenient=True)
-        loader = ReadableImages(images, left_out)
+        loader = dataset.loader(cache)
         for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
             try:
                 target = torch.tensor(read_labels(item, item["image"].shape[1:], len(names)), device=model.device)[None]
             except InputError as error:
-                left_out.note(item, error)
+                dataset.leave_out(item, error)
                 continue
             prediction = predict(model, model.normalize(item["image"][None]))
-            found = source.find(item, prediction.features)
+            found = _detect(model, item, prediction.features)
             evidence = gather_evidence(model, prediction, detections=None if found is None else [found])
             pseudo = make_pseudo_labels(evidence, refinement, weigher)
             boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
@@ -229,23 +224,31 @@ def judge_pseudo_labels(
             scores = {name: score(evidence, memory) for name, score in judged.items()}
             evaluator.score_batch(pseudo, scores, target, boxes)
             if found is not None:
-                in_boxes.score_image(pseudo, found, target, source.truth(item))
-    agreement = in_boxes.evaluate() if source else None
+                in_boxes.score_image(pseudo, found, target, true_boxes[item["image_id"]])
+    agreement = in_boxes.evaluate() if detects else None
     if agreement is not None:
         _LOGGER.info("boxes and pixels, %%:\n%s", agreement_tables(agreement, cfg.RPPI.BOX_SCORE))
     return evaluator.evaluate(), agreement
 
 
 def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> dict[str, Score]:
-    """All scores that can be computed, by name; "confidence" is the evaluator's own."""
+    """All scores that can be computed, by name, but for "confidence", which is the evaluator's own."""
     lacks = {"views"} - weigher.score_needs
     scores = comparable_scores(weigher.options, lacks if boxes else lacks | {"boxes"})
     del scores["confidence"]
     return {name: score.to(device) for name, score in scores.items()}
 
 
+def _detect(model: UnifiedSegDet, item: Mapping[str, Any], features: dict[str, Tensor]) -> Detections | None:
+    """All detections in an image: the cached ones, else the model's own; None without either."""
+    if "detections" in item:
+        return item["detections"].to(model.device)
+    size = (item["image"].shape[-2], item["image"].shape[-1])
+    return model.detect(features, [size])[0] if model.has_detector else None
+
+
 def _parts(classes: Sequence[str], objects: Sequence[int]) -> dict[str, list[int]]:
-    """What of the labels is judged by itself: the end of its results' names to ids of classes."""
+    """The parts of the labels with results of their own: suffix of the names to class ids."""
     foreground = list(objects) or list(range(1, len(classes)))
     every = {"": list(range(len(classes))), f"-{OBJECTS}": foreground}
     return every | {f"-{name}": [index] for index, name in enumerate(classes)}
@@ -266,7 +269,7 @@ def _group_results(
 
 
 def pseudo_label_table(results: Mapping[str, float], classes: Sequence[str]) -> str:
-    """What `PseudoLabelEvaluator.evaluate` found as text: accuracy (coverage) of the groups, AUROC, AUROC by class.
+    """The results of `PseudoLabelEvaluator` as text: accuracy (coverage) of the groups, AUROC, AUROC by class.
 
     Args:
         results: percent, and AUROC in [0, 1], by name.

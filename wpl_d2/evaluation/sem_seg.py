@@ -1,4 +1,4 @@
-"""The metrics of semantic segmentation from one confusion matrix, kept on the device until the end."""
+"""The metrics of semantic segmentation from a confusion matrix that stays on the device until the end."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
 
+from ..data import EvalDataset
 from ..data.mappers import read_labels
 from ..inference.sliding_window import center_window
 from ..structures import IGNORE
 from ..utils.comm import sum_over_ranks
 from ..utils.cpu_speed import label_map
-from .left_out import NOTHING, LeftOut, records_with_masks
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -48,11 +47,11 @@ class ConfusionMatrix:
             prediction: class ids in [0, C), any integer type and shape.
             target: class ids of the same shape and device; `IGNORE` is not counted.
         """
-        # A row for every value that a byte can have, `IGNORE` too, and then those of the classes: cheaper than
-        # selecting pixels. 32 bits hold any cell.
+        # Rows for all values of a byte, of which those of the classes are kept, are cheaper than leaving out `IGNORE`.
+        # 32 bits hold any cell.
         size = (IGNORE + 1) * self.num_classes
         if prediction.device.type == "cpu":
-            # NumPy's: to start threads for each of such short operations costs more than they take.
+            # NumPy: torch would start threads for operations that take less time than that.
             cells = np.multiply(target.numpy(), self.num_classes, dtype=np.int32) + prediction.numpy()
             new = torch.from_numpy(np.bincount(cells.ravel(), minlength=size))
         else:
@@ -61,36 +60,32 @@ class ConfusionMatrix:
 
 
 class SemSegConfusionEvaluator(DatasetEvaluator):
-    """Detectron2's `SemSegEvaluator` without what costs most of its time, boundary IoU and RLE files.
+    """Detectron2's `SemSegEvaluator` without boundary IoU and RLE files, which take most of its time.
 
-    The numbers that it does report are equal.
+    Its figures equal Detectron2's.
     """
 
     def __init__(
         self,
-        dataset_name: str,
-        num_classes: int,
+        dataset: EvalDataset,
         crop: tuple[int, int] | None = None,
         judge_padding: bool = False,
-        left_out: LeftOut = NOTHING,
     ) -> None:
         """Prepare for a data set.
 
         Args:
-            dataset_name: registered as `wpl_d2.data.register` does.
-            num_classes: C, the channels of "sem_seg".
-            crop: (height, width) of the centre of each image that is judged; None for all of it.
-            judge_padding: predictions are of the image in the middle of a canvas of any size, and what is around it has
-                the class 0 (U2PL, AEL).
-            left_out: takes the images without a mask.
+            dataset: of C classes; images without a mask are left out.
+            crop: (height, width) of the centre of each image to judge; None judges the whole image.
+            judge_padding: predictions are of a canvas of any size with the image in its middle, and the true class of
+                the padding is 0 (U2PL, AEL).
 
         Raises:
-            InputError: an image of the data set has no mask, and nothing may be left out.
+            InputError: an image has no mask, and the data set is not lenient.
         """
-        self._name = dataset_name
-        self._classes: Sequence[str] = MetadataCatalog.get(dataset_name).stuff_classes
-        self._records = {record["file_name"]: record for record in records_with_masks(dataset_name, left_out)}
-        self._matrix = ConfusionMatrix(num_classes)
+        self._name = dataset.name
+        self._classes = dataset.classes
+        self._records = {record["file_name"]: record for record in dataset.records_with_masks}
+        self._matrix = ConfusionMatrix(len(dataset.classes))
         self._crop = crop
         self._judge_padding = judge_padding
 
@@ -103,23 +98,24 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
 
         Args:
             inputs: dicts with "file_name" and, with `judge_padding`, "height" and "width" of the image.
-            outputs: dicts with "sem_seg" (C, H, W), at the size of the image's mask, or of the canvas.
+            outputs: dicts with "sem_seg" (C, H, W), of the size of the image's mask, or of the canvas.
 
         Raises:
             ValueError: a mask of another size than the prediction, or with a class that the model lacks.
         """
         for item, output in zip(inputs, outputs, strict=True):
             prediction = label_map(output["sem_seg"])
-            target = self._target(item, prediction.shape)
+            target = self._target(item, output["sem_seg"].shape)
             region = center_window(target.shape, self._crop or target.shape)
             # Copied, because what PIL gives is read-only.
             self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
 
-    def _target(self, item: dict[str, Any], size: Sequence[int]) -> NDArray[np.uint8]:
+    def _target(self, item: dict[str, Any], shape: Sequence[int]) -> NDArray[np.uint8]:
         record = self._records[item["file_name"]]
+        classes, *size = shape
         if not self._judge_padding:
-            return read_labels(record, size, self._matrix.num_classes)
-        labels = read_labels(record, (item["height"], item["width"]), self._matrix.num_classes)
+            return read_labels(record, size, classes)
+        labels = read_labels(record, (item["height"], item["width"]), classes)
         canvas = np.zeros(size, dtype=labels.dtype)
         canvas[center_window(size, labels.shape)] = labels
         return canvas
@@ -148,9 +144,8 @@ def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[s
         classes: C names.
 
     Returns:
-        percent by name: mIoU and mACC (means over the classes that are there), fwIoU (weighted by their
-            pixels),
-        pACC, IoU-CLASS and ACC-CLASS (NaN for a class that is not there).
+        percent by name: mIoU and mACC (means over the classes that occur), fwIoU (weighted by their pixels), pACC,
+            IoU-CLASS and ACC-CLASS (NaN for a class that does not occur).
     """
     right = counts.diagonal().astype(float)
     true, predicted = counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float)
@@ -170,7 +165,7 @@ def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[s
 
 
 def sem_seg_table(results: dict[str, float], classes: Sequence[str]) -> str:
-    """What `sem_seg_metrics` found, as a text table of the classes with the means below.
+    """The results of `sem_seg_metrics` as a text table of the classes, with the means below.
 
     Args:
         results: percent by name.

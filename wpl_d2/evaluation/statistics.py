@@ -1,4 +1,4 @@
-"""Counts by class, the area under the ROC curve and the calibration curve, all from histograms of fixed size."""
+"""Counts by class, area under the ROC curve and calibration curve, from histograms of fixed size."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 def count_by_class(
     labels: Tensor, right: Tensor, mask: Tensor, num_classes: int, weight: Tensor | None = None
 ) -> Tensor:
-    """How many of what is labeled as each class are wrong and right, or how much weight they have.
+    """The number, or the summed weight, of wrong and of right labels of each class.
 
     Args:
-        labels: int64 class ids, any shape; others than those of the classes only outside of the mask.
+        labels: int64 class ids, any shape; other values outside of the mask only.
         right: bool, same shape.
-        mask: bool, same shape; False is not counted.
-        num_classes: number of classes, C.
-        weight: float, same shape, added up in place of ones.
+        mask: bool, same shape; where it is False nothing is counted.
+        num_classes: C.
+        weight: float, same shape, summed in place of counting.
 
     Returns:
         (C, 2): wrong and right.
@@ -30,7 +30,7 @@ def count_by_class(
 
 
 def percent(part: float, whole: float) -> float:
-    """`part` of `whole` in percent; NaN of nothing."""
+    """`part` of `whole` in percent; NaN if `whole` is 0."""
     return 100 * float(part) / float(whole) if whole else float("nan")
 
 
@@ -41,14 +41,14 @@ def histograms(score: Tensor, kind: Tensor, mask: Tensor, kinds: int, bins: int 
     """Count the scores of pixels of several kinds, such as wrong and right ones.
 
     Args:
-        score: float in [0, 1], any shape; what lies outside is clipped.
-        kind: int64 in 0..kinds - 1, same shape; anything outside of the mask.
-        mask: bool, same shape; False is not counted.
+        score: float, any shape, clipped to [0, 1].
+        kind: int64 in 0..kinds - 1, same shape; any value outside of the mask.
+        mask: bool, same shape; where it is False nothing is counted.
         kinds: number of histograms.
         bins: of each histogram.
 
     Returns:
-        (kinds, bins) int64; sums of such histograms are histograms.
+        (kinds, bins) int64, which may be summed over images.
     """
     level = (score.float().clamp(0.0, 1.0) * (bins - 1)).round().long()
     cell = torch.where(mask, kind * bins + level, kinds * bins)
@@ -56,13 +56,13 @@ def histograms(score: Tensor, kind: Tensor, mask: Tensor, kinds: int, bins: int 
 
 
 def spread_confidence(confidence: Tensor) -> Tensor:
-    """Bring probabilities to an even scale: -log(1 - p), for most of them differ only in the digits near 1.
+    """Spread probabilities, of which most are close to 1, by -log(1 - p), scaled to [0, 1].
 
     Args:
         confidence: float in [0, 1].
 
     Returns:
-        float in [0, 1], rising with `confidence`; 1 where float32 cannot tell it from 1.
+        float in [0, 1], increasing with `confidence`; 1 where float32 cannot tell it from 1.
     """
     eps = torch.finfo(torch.float32).eps / 2
     rest = (1.0 - confidence.float()).clamp(eps, 1.0)
@@ -70,17 +70,17 @@ def spread_confidence(confidence: Tensor) -> Tensor:
 
 
 def confidence_of_bins(bins: int = BINS) -> NDArray[np.float64]:
-    """The probability that each bin of `histograms` stands for where `spread_confidence` was counted: its inverse.
+    """The confidence that each bin of a histogram of `spread_confidence` stands for.
 
     Returns:
-        (bins,) float, rising from 0.
+        (bins,) float, increasing from 0.
     """
     eps = float(torch.finfo(torch.float32).eps) / 2
     return 1.0 - eps ** (np.arange(bins) / (bins - 1))
 
 
 def auroc(counts: NDArray[np.int64]) -> float:
-    """The probability that a right pixel scores higher than a wrong one, pixels of one bin counting half.
+    """The probability that a right pixel scores higher than a wrong one; pairs in the same bin count half.
 
     Args:
         counts: (2, bins), wrong and right.
@@ -97,7 +97,7 @@ def auroc(counts: NDArray[np.int64]) -> float:
 
 
 CONFIDENCES = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
-"""Where the groups of the curve begin: narrow near 1, where most labels are."""
+"""The lower ends of the curve's bins, narrow near 1, where most labels are."""
 
 
 def calibration_results(counts: NDArray[np.int64], part: str = "") -> dict[str, float]:
@@ -108,9 +108,9 @@ def calibration_results(counts: NDArray[np.int64], part: str = "") -> dict[str, 
         part: end of the names.
 
     Returns:
-        Percent: `calibration-error`, the mean distance of a label's group from the diagonal, and for the labels with a
-        confidence from each of CONFIDENCES on to the next one `confidence`, `accuracy` (both means) and `coverage`
-        (their share of all labels) as `calibration-FIGURE@CONFIDENCE`; `part` follows FIGURE. NaN of no labels.
+        Percent: `calibration-error`, the expected calibration error, and for the labels between one of CONFIDENCES and
+        the next their mean `confidence`, `accuracy` and `coverage` (the ratio of all labels) as
+        `calibration-FIGURE@CONFIDENCE`; `part` follows FIGURE. NaN without labels.
     """
     confidences = confidence_of_bins(counts.shape[1])
     group = np.searchsorted(CONFIDENCES, confidences, side="right") - 1

@@ -6,34 +6,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator
 from PIL import Image
 
+from ..data import EvalDataset
 from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, save_png
 
 
 class SubmissionWriter(DatasetEvaluator):
-    """Writes one 8-bit PNG of the data set's own ids for each image, under the image's name; it measures nothing."""
+    """Writes for each image an 8-bit PNG of the data set's own ids under the image's name; it measures nothing."""
 
-    def __init__(self, dataset_name: str, output_dir: str | Path) -> None:
-        """Prepare for a data set, with masks or without.
+    def __init__(self, dataset: EvalDataset, output_dir: str | Path) -> None:
+        """Prepare for a data set, with or without masks.
 
         Args:
-            dataset_name: registered as `wpl_d2.data.register` does, with `dataset_ids`.
+            dataset: with `dataset_ids` in its description.
             output_dir: gets a folder `label_ids`.
 
         Raises:
-            InputError: the data set names no ids, or some that do not fit into a byte.
+            InputError: the data set gives no ids, or ids that do not fit into a byte.
         """
-        metadata = MetadataCatalog.get(dataset_name)
-        ids = list(metadata.get("stuff_dataset_id_to_contiguous_id", ()))
+        ids = list(dataset.metadata.get("stuff_dataset_id_to_contiguous_id", ()))
         if not ids or not all(0 <= number <= 255 for number in ids):
             raise InputError(
-                f"TEST.EVALUATOR: submission writes ids from 0 to 255, but those of {dataset_name} are "
-                f"{ids or 'not given'}; give one to each class under 'dataset_ids' in {metadata.description}"
+                f"TEST.EVALUATOR: submission writes ids from 0 to 255, but those of {dataset.name} are "
+                f"{ids or 'not given'}; give one to each class under 'dataset_ids' in {dataset.metadata.description}"
             )
         self._ids = np.array(ids, dtype=np.uint8)
         self._folder = Path(output_dir) / "label_ids"

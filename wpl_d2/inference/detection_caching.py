@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..data import EvalMapper
 from ..data.detection_cache import CacheMetadata, DetectionCache, ImageDetections, image_key
-from ..data.loader import build_whole_image_loader
+from ..data.loader import build_test_loader
 from ..structures import Detections
 from ..utils.errors import InputError
 
@@ -113,7 +113,7 @@ def _write_parts(
     if not todo:
         return
     records = [record for _, part in todo for record in part]
-    loader = build_whole_image_loader(records, EvalMapper(lenient=True), workers, SequentialSampler(records))
+    loader = build_test_loader(records, EvalMapper(lenient=True), workers, SequentialSampler(records))
     bar = tqdm(loader, "boxes", unit="image", mininterval=5, disable=not comm.is_main_process())
     items = (item for (item,) in bar)
     with inference_context(model), torch.no_grad():

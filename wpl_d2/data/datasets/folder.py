@@ -38,12 +38,12 @@ from ...structures import IGNORE
 from ...utils.errors import InputError, check_name, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY, EXIF
-from .lists import ANY_SUFFIX, SLOT, OpenSuffixes, extract, fill, read_list
+from .lists import ANY_SUFFIX, SLOT, SuffixResolver, extract, fill, read_list
 
 _REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
 _UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.-]|^\s|\s$')
-"""What some file system or shell does not take in a name, or takes for something else."""
+"""What some file system or shell rejects in a name, or misunderstands."""
 _LONGEST_NAME = 100
 _DEEP_IGNORE = 65535  # of masks of 16 bits
 
@@ -76,10 +76,10 @@ class Description:
     path: Path = field(default=Path("description"), compare=False)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained on.
+        """Check the values.
 
         Raises:
-            InputError: `file: what is wrong; how to mend it`.
+            InputError: one is invalid.
         """
         for what, name in (("'name'", self.name), *(("'lists'", name) for name in self.lists)):
             self._demand(
@@ -139,13 +139,12 @@ class Description:
             name: a key of `lists`.
 
         Returns:
-            A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if there is such a file, else
-            `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the file's value for "no
-            class"; `exif` where an orientation in image and mask is not to be applied.
+            A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if the mask exists, else
+            `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the mask's value for "no class"; `exif`
+            if the orientation of image and mask must not be applied.
 
         Raises:
-            InputError: the list file is missing.
-            InputError: a line cannot be read, or more than one file fits it.
+            InputError: the list is missing, a line cannot be read, or more than one file fits it.
         """
         file = self.root / self.lists[name]
         if not file.is_file():
@@ -155,14 +154,14 @@ class Description:
                 f"{'; tools/prepare_dataset.py imports published lists' if name in self.optional else ''}"
             )
         records = []
-        suffixes = OpenSuffixes(self.root)
+        suffixes = SuffixResolver(self.root)
         for entry in read_list(file, self.image, self.mask, self.root):
-            image = str(self.root / suffixes.find(entry.image))
+            image = str(self.root / suffixes.resolve(entry.image))
             record: dict[str, Any] = {"file_name": image, "image_id": entry.id}
             if self.exif != APPLY:
                 record["exif"] = self.exif
             if entry.mask:
-                mask = str(self.root / suffixes.find(entry.mask))
+                mask = str(self.root / suffixes.resolve(entry.mask))
                 record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
                 record["sem_seg_ignore"] = self.ignore
             records.append(record)
@@ -170,13 +169,13 @@ class Description:
 
 
 def class_names_and_colors(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """The names and colours of `count` classes: those in a data set's metadata, or made up where it has none."""
+    """The names and colours of `count` classes: from a data set's metadata, or defaults where it has none."""
     names = metadata.get("stuff_classes") or default_names(count)
     return list(names), [tuple(color) for color in metadata.get("stuff_colors") or default_colors(count)]
 
 
 def default_names(count: int) -> list[str]:
-    """Names for `count` classes of a data set that has none."""
+    """Placeholder names for `count` classes."""
     return [f"class {index}" for index in range(count)]
 
 
@@ -194,8 +193,7 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
         root: the data set's folder, in place of what the file says.
 
     Raises:
-        InputError: there is no such file.
-        InputError: `file: what is wrong; how to mend it`.
+        InputError: there is no such file, or it is no valid description.
     """
     file = Path(path).expanduser()
     file = file if file.is_file() else _REPOSITORY / file
@@ -219,7 +217,7 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
 
 
 def register(description: Description) -> None:
-    """Register every list as `NAME_LIST`, with its metadata. Registering the same again changes nothing.
+    """Register every list as `NAME_LIST`, with its metadata. A second call with the same description does nothing.
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
@@ -266,7 +264,7 @@ def _id_metadata(description: Description) -> dict[str, dict[int, int]]:
 
 
 def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path) -> dict[str, str]:
-    """Put every known split, and every one that has a file, into the lists that have the slot {split}."""
+    """Expand the lists with {split} to one list for each known split and each split that has a file."""
     filled = {}
     for name, file in lists.items():
         if SPLIT not in file:
@@ -288,11 +286,11 @@ def _resolve_root(root: str, file: Path) -> Path:
 
 
 SPLIT = "{split}"
-"""The slot in the name and the file of a list that stands for many."""
+"""The placeholder in the name and the file of a list that stands for one list a split."""
 
 
 def convert(key: str, value: Any, where: str) -> Any:
-    """A value of the YAML as the field of `Description` that its key names.
+    """Convert a value of the YAML to the type of its field in `Description`.
 
     Args:
         key: such as "classes".
@@ -314,7 +312,7 @@ def _text(value: Any, where: str) -> str:
 
 
 def _template(value: Any, where: str) -> str:
-    """A template of paths; a folder stands for all the images in it."""
+    """A template of paths; a folder stands for all images in it."""
     text = _text(value, where)
     if SLOT in text or PurePosixPath(text).suffix:
         return text

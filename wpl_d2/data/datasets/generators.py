@@ -15,17 +15,16 @@ from ...utils.files import clear_write_errors
 from .folder import Description
 
 GENERATORS = Registry("GENERATORS")
-"""Functions by their name. One named X that is not registered yet is looked for in X.py beside this."""
+"""Generators by name. One named X that is not registered yet is imported from X.py beside this file."""
 
 
 def generate_if_missing(description: Description) -> None:
-    """Make the data set's root if it does not exist and the description names a generator.
+    """Make the data set's root if it is missing and the description names a generator.
 
-    The data are made beside the root and moved there when complete: an interrupted run leaves no half of a
-    data set.
+    The data are made beside the root and moved there when complete, so that an interrupted run leaves none.
 
     Args:
-        description: the data set; without a generator nothing is done.
+        description: of the data set.
 
     Raises:
         InputError: there is no such generator, or the data cannot be written.
@@ -33,7 +32,7 @@ def generate_if_missing(description: Description) -> None:
     root = description.root
     if not description.generator or root.exists():
         return
-    generate = _find(description)
+    generate = _get_generator(description)
     with clear_write_errors(root):
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}.", dir=root.parent) as folder:
@@ -48,7 +47,7 @@ def generate_if_missing(description: Description) -> None:
                     raise
 
 
-def _find(description: Description) -> Callable[[Path], None]:
+def _get_generator(description: Description) -> Callable[[Path], None]:
     name = description.generator
     module = f"{__package__}.{name}"
     if name not in GENERATORS:

@@ -1,4 +1,4 @@
-"""Reading the lists that say which images belong together, in the formats in which they are published.
+"""Reading lists of images, in all formats in which the benchmarks' lists are published.
 
 A line is one of:
 
@@ -25,15 +25,15 @@ from ...utils.errors import InputError
 from ...utils.files import read_text
 
 EXTRA = "extra"
-"""The name of a list whose images no split labels and every split has unlabeled, beside the rest of its `train`."""
+"""The name of a list of images that are unlabeled in every split, beside the rest of its `train`."""
 SLOT = "{id}"
 ANY_SUFFIX = ".*"
-"""What a template ends with that leaves open which images its files are."""
+"""The ending of a template that stands for any image suffix."""
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 
 
 class Entry(NamedTuple):
-    """One line of a list: an id and paths below the data set's root; `mask` is "" where none is known."""
+    """One line of a list: an id and paths below the data set's root; `mask` is "" if unknown."""
 
     id: str
     image: str
@@ -46,7 +46,7 @@ def fill(template: str, image_id: str) -> str:
 
 
 def extract(template: str, path: str) -> str | None:
-    """The id with which `template` gives `path`, or None where it cannot."""
+    """The id that turns `template` into `path`, the inverse of `fill`; None if there is none."""
     ending = r"\.[^./]+" if template.endswith(ANY_SUFFIX) else ""
     first, *rest = (re.escape(part) for part in template.removesuffix(ANY_SUFFIX).split(SLOT))
     pattern = first + "(?P<id>.+)" + "(?P=id)".join(rest) if rest else first
@@ -61,7 +61,7 @@ def parse_line(line: str, image: str, mask: str, root: Path | None = None) -> En
         line: the line, without its newline.
         image: template of image paths.
         mask: template of mask paths, "" where the data set has none.
-        root: the absolute folder of the data set, by which absolute paths are understood.
+        root: the absolute folder of the data set, needed for absolute paths.
 
     Raises:
         InputError: the line has more than two fields, or two of which the first is not an image, or one that leads out
@@ -96,13 +96,13 @@ def read_list(file: Path, image: str, mask: str, root: Path | None = None) -> li
     """Read a list file.
 
     Args:
-        file: a text file in any of the formats above, the formats may be mixed.
+        file: a text file in any of the formats above, which may be mixed.
         image: template of image paths.
         mask: template of mask paths, "" where the data set has none.
-        root: the absolute folder of the data set, by which absolute paths are understood.
+        root: the absolute folder of the data set, needed for absolute paths.
 
     Raises:
-        InputError: `file: ...` where it is not text, `file, line N: what is wrong; how to mend it`.
+        InputError: it is not text, or a line cannot be read.
     """
     entries = []
     for number, line in enumerate(read_text(file).splitlines(), start=1):
@@ -116,7 +116,7 @@ def read_list(file: Path, image: str, mask: str, root: Path | None = None) -> li
 
 
 def _below(path: str, root: Path | None) -> str:
-    """A path, or an id, as it is below the root."""
+    """A path or an id, relative to the root."""
     leads_out = ".." in path.split("/")
     if not leads_out:
         if root is None or not path.startswith("/"):
@@ -138,23 +138,23 @@ def _without_suffix(path: str) -> str:
     return str(PurePosixPath(path).with_suffix(""))
 
 
-class OpenSuffixes:
+class SuffixResolver:
     """Finds the image that a path such as `images/7.*` stands for; each folder is read once."""
 
     def __init__(self, root: Path) -> None:
-        """Begin.
+        """Set the folder.
 
         Args:
-            root: the folder that the paths are below.
+            root: what the paths are relative to.
         """
         self._root = root
         self._folders: dict[str, dict[str, list[str]]] = {}
 
-    def find(self, path: str) -> str:
-        """The path with its suffix; as it is where it has one, or where there is no such file.
+    def resolve(self, path: str) -> str:
+        """The path with its suffix; unchanged if it has one or there is no such file.
 
         Raises:
-            InputError: there is more than one.
+            InputError: there are several such files.
         """
         if not path.endswith(ANY_SUFFIX):
             return path

@@ -1,4 +1,4 @@
-"""From the config's data set to registered lists and a config that knows the classes."""
+"""Registers the data set that a config names, and fills its classes into the config."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .generators import generate_if_missing
 def setup_datasets(cfg: CfgNode) -> None:
     """Register the data set of `DATASETS.DESCRIPTION` and fill its classes into `cfg`, in place.
 
-    Without a description the names in the config are checked, and data sets that other code registered get names and
-    colours of classes if they lack them. A data set with a generator is made first, by one process of each machine.
+    Without a description only the names in the config are checked. Data sets that other code registered get names and
+    colours for their classes if they lack them. A data set with a generator is made first, by one process of each
+    machine.
 
     Args:
         cfg: the config, not frozen. Filled in: `MODEL.SEM_SEG_HEAD.NUM_CLASSES`, `MODEL.ROI_HEADS.NUM_CLASSES` and
             `MODEL.DETECTOR.CLASSES`.
 
     Raises:
-        InputError: the description is missing.
-        InputError: `file-or-key: what is wrong; how to mend it`.
+        InputError: the description is missing or wrong, or does not fit the config.
     """
     if cfg.DATASETS.DESCRIPTION:
         description = load_description(cfg.DATASETS.DESCRIPTION)
@@ -53,15 +53,15 @@ def setup_datasets(cfg: CfgNode) -> None:
 
 
 def check_registered(key: str, name: str, also: Sequence[str] = ()) -> None:
-    """Refuse the name of a list that is not registered.
+    """Check that a list is registered.
 
     Args:
-        key: what the user set, for the message.
+        key: the config key or option that names it, for the message.
         name: such as "camvid_val".
-        also: all keys that have such names, as they do if a description replaced that of the config.
+        also: all keys with unknown names, as there are after the config's description was replaced.
 
     Raises:
-        InputError: the message proposes the nearest names, or all those that there are, but for Detectron2's own.
+        InputError: it is not; the message proposes the nearest names, or all but Detectron2's own.
     """
     if name in DatasetCatalog:
         return
@@ -102,14 +102,14 @@ def _complete_metadata(name: str, cfg: CfgNode) -> None:
 
 
 def register_part(name: str, images: int) -> str:
-    """Register some images of a data set, drawn at random from those with masks; of one name always the same ones.
+    """Register a random sample of a data set's images with masks. The same name always gives the same sample.
 
     Args:
         name: in the `DatasetCatalog`.
-        images: how many; all that have masks where they are fewer. A larger part holds the smaller ones.
+        images: size of the sample; at most all images with masks are taken. A larger sample holds the smaller ones.
 
     Returns:
-        the part's name, NAME_part_IMAGES, with the metadata of the whole.
+        the sample's name, NAME_part_IMAGES; its metadata are those of the whole.
 
     Raises:
         InputError: fewer than 1 are asked for, or no image has a mask.

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wpl_d2.data import check_training_data
-from wpl_d2.data import verification as verify
+from wpl_d2.data import check_training_data, validation
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 
@@ -37,13 +36,13 @@ def long(tree):
 def reads(monkeypatch):
     """The images that were read, by name."""
     seen = []
-    examine = verify._examine
+    examine = validation._examine
 
     def noted(record, num_classes):
         seen.append(os.path.basename(record["file_name"]).removesuffix(".png"))
         return examine(record, num_classes)
 
-    monkeypatch.setattr(verify, "_examine", noted)
+    monkeypatch.setattr(validation, "_examine", noted)
     return seen
 
 
@@ -177,9 +176,9 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(tree, monkeypatch, caplog
 
 
 def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads, ordinary_signals):
-    examine = verify._examine
-    monkeypatch.setattr(verify, "_examine", lambda *args: time.sleep(0.1) or examine(*args))
-    monkeypatch.setattr(verify, "_MOST_THREADS", 2)
+    examine = validation._examine
+    monkeypatch.setattr(validation, "_examine", lambda *args: time.sleep(0.1) or examine(*args))
+    monkeypatch.setattr(validation, "_MAX_THREADS", 2)
     threading.Timer(0.5, _thread.interrupt_main).start()
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -188,14 +187,14 @@ def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads, ord
     interrupted = len(reads)
     assert 0 < interrupted < 60
     reads.clear()
-    monkeypatch.setattr(verify, "_examine", examine)
+    monkeypatch.setattr(validation, "_examine", examine)
     check_training_data(long.cfg(*EVALUATED))
     assert 80 - interrupted <= len(reads) < 80
 
 
 def test_files_are_read_in_several_threads(long, monkeypatch):
     names = set()
-    examine = verify._examine
+    examine = validation._examine
     barrier = threading.Barrier(2, timeout=20)  # two must be at it at a time
 
     def noted(*args):
@@ -204,7 +203,7 @@ def test_files_are_read_in_several_threads(long, monkeypatch):
             barrier.wait()
         return examine(*args)
 
-    monkeypatch.setattr(verify, "_examine", noted)
+    monkeypatch.setattr(validation, "_examine", noted)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     check_training_data(long.cfg())
     assert len(names) == 2
