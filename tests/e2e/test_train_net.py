@@ -86,7 +86,8 @@ def test_images_that_an_evaluation_cannot_read_are_named_and_cost_no_run(tree, t
 DATASETS: {{DESCRIPTION: {tree.yaml}, TRAIN: ["{tree.name}_labeled"], UNLABELED: ["{tree.name}_unlabeled"],
            TEST: ["{tree.name}_val"]}}
 INPUT: {{CROP_SIZE: [48, 48]}}
-MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}, SEM_SEG_HEAD: {{CONVS_DIM: 16, ASPP_CHANNELS: 16}}}}
+MODEL: {{BACKBONE: {{NAME: build_timm_backbone}}, TIMM: {{NAME: test_resnet}},
+        SEM_SEG_HEAD: {{CONVS_DIM: 16, ASPP_CHANNELS: 16}}}}
 SOLVER: {{MAX_ITER: 2, IMS_PER_BATCH: 2, UNLABELED_IMS_PER_BATCH: 2}}
 TEST: {{EVAL_PERIOD: 2}}
 DATALOADER: {{NUM_WORKERS: 1}}
