@@ -269,7 +269,7 @@ def test_two_videos_of_one_name(tmp_path):
 KILLED = """
 import sys, time, torch
 sys.path.insert(0, {tests!r})
-from test_nothing_is_lost import run, segment
+from test_writers import run, segment
 
 def slow(images):
     if images.max() > 200:
