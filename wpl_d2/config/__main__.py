@@ -1,5 +1,6 @@
-"""`python -m wpl_d2.config` prints the reference of all config keys, in Markdown."""
+"""Print the reference of all config keys as Markdown: `python -m wpl_d2.config`."""
 
-from .reference import reference
+from . import reference
 
-print(reference())
+if __name__ == "__main__":
+    print(reference(), end="")
