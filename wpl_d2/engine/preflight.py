@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..config.validation import check_config, check_device
-from ..data import EvalDataset, check_training_data
+from ..data import EvalDataset, check_training_data, register_part
 from ..data.datasets.setup import check_registered
 from ..data.detection_cache import load_detection_cache
 from ..data.loader import images_per_process, labeled_dataset, require_masks, unlabeled_dataset
@@ -26,7 +26,7 @@ from .solver import build_optimizer
 from .trainer import build_training_framework
 
 
-def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
+def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int | None = None) -> None:
     """Check a training or an evaluation. Data and weights that it would make or download are made and downloaded.
 
     The model is built without memory for its weights, which takes next to no time.
@@ -34,6 +34,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     Args:
         args: of Detectron2's `default_argument_parser`.
         judged: names of further lists, on which pseudo-labels will be judged.
+        images: size of the part of each of them that will be (see `register_part`); None: all of it.
 
     Raises:
         InputError: config, data or weights are wrong, or the output folder cannot be written.
@@ -42,7 +43,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     check_config(cfg)
     if args.eval_only:
-        _check_evaluation(cfg, args, judged)
+        _check_evaluation(cfg, args, judged, images)
     else:
         _check_training(cfg, args)
     make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
@@ -66,9 +67,11 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         unlabeled_dataset(cfg)
 
 
-def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str]) -> None:
+def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str], images: int | None) -> None:
     for name in judged:
         check_registered("--dataset", name)
+    if images is not None:
+        judged = [register_part(name, images) for name in judged]
     tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
