@@ -11,7 +11,7 @@ LEVELS = {color.adjust_hue: 1.5, color.adjust_saturation: 0.5}
 
 
 def pictures(count, size=(40, 50)):
-    """(N, H, W, 3): smooth, with noise, not all of 0..255, and grey in part."""
+    """(N, H, W, 3): smooth, with noise, not all of 0..255, and gray in part."""
     rng = np.random.default_rng(0)
     ramp = np.linspace(20, 180, size[0])[:, None, None] + np.linspace(0, 50, size[1])[:, None]
     colors = rng.uniform(0.2, 1, (count, 1, 1, 3))

@@ -264,7 +264,7 @@ def test_a_palette_in_the_wrong_order_is_a_problem(tree):
         mask.save(tree.mask("val0"))
         found = problems(tree, colors=colors)
         assert len(found) == count
-    assert "its palette shows the id 1, 'box', in the colour of 'ball'" in found[0]
+    assert "its palette shows the id 1, 'box', in the color of 'ball'" in found[0]
 
 
 def test_palettes_that_differ_are_a_problem(tree):
@@ -273,7 +273,7 @@ def test_palettes_that_differ_are_a_problem(tree):
         mask.putpalette(colors + [0] * (3 * 253))
         mask.save(tree.mask(name))
     (found,) = problems(tree)
-    assert found.startswith(f"{tree.mask('val0')}: its palette shows the id 1, 'box', in another colour than that of")
+    assert found.startswith(f"{tree.mask('val0')}: its palette shows the id 1, 'box', in another color than that of")
     assert str(tree.mask("labeled0")) in found
 
 

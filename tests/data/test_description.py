@@ -94,7 +94,7 @@ def test_the_same_lists_of_another_root_are_another_data_set(tree):
         ({"ignore": 1}, "'ignore' is 1, a class id"),
         ({"ignore": "void"}, "'ignore': 'void' is not an integer"),
         ({"colors": [[1, 2, 3]]}, "'colors' has 1 entries; give one to each of 3"),
-        ({"colors": [[1, 2, 300]]}, r"\[1, 2, 300\] is not a colour"),
+        ({"colors": [[1, 2, 300]]}, r"\[1, 2, 300\] is not a color"),
         ({"image": "images/x.png"}, "'image' has no {id}"),
         ({"mask": "masks/x.png"}, "'mask' has no {id}"),
         ({"generator": "digit"}, "'generator': 'digit' is not known; did you mean digits"),

@@ -46,7 +46,7 @@ def whole(size, resized, resize):
 
 
 def linear(line, length):
-    """A line of numbers at another length: between the two nearest ones, with all pixels' centres spread alike."""
+    """A line of numbers at another length: between the two nearest ones, with all pixels' centers spread alike."""
     places = (np.arange(length) + 0.5) * len(line) / length - 0.5
     return np.interp(places, np.arange(len(line)), line)
 
@@ -124,7 +124,7 @@ def test_a_crop_is_cut_out_of_the_whole_image_resized_and_mirrored(resize):
     assert 30 < mirrored < 70
 
 
-def test_a_crop_of_a_photograph_differs_from_the_whole_by_a_grey_level():
+def test_a_crop_of_a_photograph_differs_from_the_whole_by_a_gray_level():
     image = Image.fromarray(photograph((40, 50))[0]).resize((500, 375), Image.Resampling.BICUBIC)  # smooth
     np.random.seed(0)
     view = RandomView((0.5, 2.0), (161, 161), (0, 0, 0), flip=False)

@@ -13,7 +13,7 @@ SIZES = [(321, 321), (513, 513), (65, 97), (20, 30)]
 
 
 def color_by_class(tree, name):
-    """An image whose colours tell the class of each pixel, so that image and mask can be compared."""
+    """An image whose colors tell the class of each pixel, so that image and mask can be compared."""
     mask = np.asarray(Image.open(tree.mask(name)))
     palette = np.zeros((256, 3), dtype=np.uint8)
     palette[[0, 1, 2, 255]] = [[0, 0, 0], [255, 0, 0], [0, 255, 0], [0, 0, 255]]
@@ -43,7 +43,7 @@ def test_image_mask_and_boxes_move_together(tree, size, scale, resize):
             torch.cdist(image.permute(1, 2, 0).reshape(-1, 3).float(), colors).argmin(1)
         ].reshape(size)
         differs = (expected != mask) & ~padding
-        edge = 0.0 if scale == (1.0, 1.0) else 0.1  # bilinear colours and nearest ids differ along edges
+        edge = 0.0 if scale == (1.0, 1.0) else 0.1  # bilinear colors and nearest ids differ along edges
         assert differs.sum() <= edge * (~padding).sum()
 
         found, ids = boxes_from_mask(mask.numpy(), [2, 1], min_area=1)
@@ -94,7 +94,7 @@ def test_boxes_outside_the_view_or_barely_in_it_are_dropped(tree):
         assert instances.gt_classes.tolist() == [0]
 
 
-def test_the_strong_views_change_colours_alone(tree):
+def test_the_strong_views_change_colors_alone(tree):
     strength = ("INPUT.STRONG.JITTER_PROB", 0.0, "INPUT.STRONG.GRAY_PROB", 0.0, "INPUT.STRONG.BLUR_PROB", 0.0)
     record = {"file_name": str(tree.image("unlabeled0"))}
     plain = UnlabeledMapper(tree.cfg(*strength))(record)

@@ -32,7 +32,7 @@ def test_sixteen_bits_and_one_bit(tmp_path):
     assert read_mask(tmp_path / "bit.png").tolist() == [[1, 0]]
 
 
-def test_colours_are_refused(tmp_path):
+def test_colors_are_refused(tmp_path):
     Image.new("RGB", (2, 2)).save(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=r"mask\.png: is an RGB image; .*convert"):
         read_mask(tmp_path / "mask.png")
@@ -78,15 +78,15 @@ RAW = [cv2.IMWRITE_TIFF_COMPRESSION, 1]
 DEEP = {
     "rgb.png": lambda pixels: (pixels[..., :3],),
     "rgba.png": lambda pixels: (pixels,),
-    "grey.png": lambda pixels: (pixels[..., 0],),
+    "gray.png": lambda pixels: (pixels[..., 0],),
     "rgb_lzw.tif": lambda pixels: (pixels[..., :3],),
     "rgb.tif": lambda pixels: (pixels[..., :3], RAW),
     "rgba.tif": lambda pixels: (pixels, RAW),
-    "grey.tif": lambda pixels: (pixels[..., 0],),
+    "gray.tif": lambda pixels: (pixels[..., 0],),
     "float_rgb.tif": lambda pixels: (pixels[..., :3].astype(np.float32),),
     "float.tif": lambda pixels: (pixels[..., 0].astype(np.float32),),
     "rgb.ppm": lambda pixels: (pixels[..., :3],),
-    "grey.pgm": lambda pixels: (pixels[..., 0],),
+    "gray.pgm": lambda pixels: (pixels[..., 0],),
     "float.pfm": lambda pixels: (pixels[..., :3].astype(np.float32),),
     "rgb.jp2": lambda pixels: (pixels[..., :3],),
     "light.hdr": lambda pixels: (pixels[..., :3].astype(np.float32),),
@@ -96,7 +96,7 @@ DEEP = {
 
 
 @pytest.mark.parametrize("name", DEEP)
-def test_images_of_more_than_eight_bits_are_refused_whatever_their_colours(tmp_path, name):
+def test_images_of_more_than_eight_bits_are_refused_whatever_their_colors(tmp_path, name):
     deep(tmp_path / name, DEEP[name])
     (tmp_path / name).rename(tmp_path / "deep.png")  # what counts is what is in the file
     with pytest.raises(UnreadableImageError, match=r"deep\.png: has more than 8 bits .* convert it to 8-bit"):
@@ -106,7 +106,7 @@ def test_images_of_more_than_eight_bits_are_refused_whatever_their_colours(tmp_p
 @pytest.mark.parametrize(
     "values", [np.uint16([[300]]), np.int32([[70000]]), np.float32([[0.5]])], ids=["16", "32", "f"]
 )
-def test_grey_values_of_more_than_eight_bits_are_refused(tmp_path, values):
+def test_gray_values_of_more_than_eight_bits_are_refused(tmp_path, values):
     Image.fromarray(values).save(tmp_path / "deep.tif")
     with pytest.raises(UnreadableImageError, match=r"deep\.tif: has more than 8 bits .* convert it to 8-bit"):
         read_image(tmp_path / "deep.tif")
@@ -188,8 +188,8 @@ def test_masks_of_exact_formats_are_read_whatever_their_suffix(tmp_path, name, o
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.jpg"), ids)
 
 
-def grey_png(file, rows, bits):
-    """A grey PNG of so many bits a pixel, which no library here writes."""
+def gray_png(file, rows, bits):
+    """A gray PNG of so many bits a pixel, which no library here writes."""
 
     def chunk(name, content):
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
@@ -202,12 +202,12 @@ def grey_png(file, rows, bits):
 
 @pytest.mark.parametrize("bits", [2, 4])
 def test_ids_that_readers_stretch_to_255_are_refused(tmp_path, bits):
-    grey_png(tmp_path / "a.png", [[0x12, 0x01]], bits)
+    gray_png(tmp_path / "a.png", [[0x12, 0x01]], bits)
     assert np.asarray(Image.open(tmp_path / "a.png")).max() > 15  # what Pillow makes of ids below 4 or 16
-    with pytest.raises(ValueError, match=r"a\.png: stores grey values of less than 8 bits, .*; save the mask as 8-bit"):
+    with pytest.raises(ValueError, match=r"a\.png: stores gray values of less than 8 bits, .*; save the mask as 8-bit"):
         read_mask(tmp_path / "a.png")
     (tmp_path / "b.pgm").write_bytes(b"P5 3 1 20\n" + bytes([0, 1, 20]))
-    with pytest.raises(ValueError, match=r"b\.pgm: stores grey values .* another maximum than 255"):
+    with pytest.raises(ValueError, match=r"b\.pgm: stores gray values .* another maximum than 255"):
         read_mask(tmp_path / "b.pgm")
 
 

@@ -64,7 +64,7 @@ def save(file, pixels, orientation, mode=None, **options):
 
 
 def picture(height=24, width=16):
-    """Four corners of different colours in blocks that JPEG keeps."""
+    """Four corners of different colors in blocks that JPEG keeps."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[:8, :8], pixels[:8, -8:] = (240, 20, 20), (20, 240, 20)
     pixels[-8:, :8], pixels[-8:, -8:] = (20, 20, 240), (240, 240, 240)
@@ -87,7 +87,7 @@ def test_an_image_is_read_as_a_viewer_shows_it_or_as_it_is_stored(tmp_path, form
 
 
 @pytest.mark.parametrize("orientation", SIDES)
-def test_a_grey_image_is_turned_too(tmp_path, orientation):
+def test_a_gray_image_is_turned_too(tmp_path, orientation):
     upright = picture()[..., 0]
     pixels = stored(upright, orientation)
     save(tmp_path / "a.tif", pixels, orientation)

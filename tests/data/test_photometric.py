@@ -9,7 +9,7 @@ from wpl_d2.data import UnlabeledMapper, seeded
 from wpl_d2.data.transforms import color
 from wpl_d2.data.transforms.photometric import IntensityView, JitterView
 
-# Each operation by PIL, as it was published, or by torchvision; at most so many grey levels differ.
+# Each operation by PIL, as it was published, or by torchvision; at most so many gray levels differ.
 PUBLISHED = {
     color.identity: (lambda image, _: image, 0),
     color.autocontrast: (lambda image, _: ImageOps.autocontrast(image), 0),
@@ -88,7 +88,7 @@ def test_a_jittered_view_is_distributed_as_torchvisions():
 
 
 def moments(view):
-    """Mean and standard deviation of each channel, and the mean step between neighbours."""
+    """Mean and standard deviation of each channel, and the mean step between neighbors."""
     values = view.astype(float)
     return [*values.mean((0, 1)), *values.std((0, 1)), abs(np.diff(values, axis=1)).mean()]
 

@@ -131,10 +131,10 @@ def test_vocs_own_masks_are_never_replaced(tmp_path):
     make_voc(tmp_path)
     file = tmp_path / f"SegmentationClass/{OWN_TRAIN}.png"
     write(file, np.zeros((4, 6, 3)))
-    colours = file.read_bytes()
+    colors = file.read_bytes()
     (problem,) = prepare("voc", tmp_path).problems
     assert problem.startswith(f"{file}: is missing, broken or a color image; unpack")
-    assert file.read_bytes() == colours
+    assert file.read_bytes() == colors
 
 
 def test_an_empty_folder_says_what_to_fetch(tmp_path):

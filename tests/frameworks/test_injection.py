@@ -18,7 +18,7 @@ def edges(mask):
 @pytest.mark.parametrize(("beta", "mean"), [((8.0, 2.0), 0.8), ((4.0, 4.0), 0.5)])
 def test_boxes_have_the_published_sizes_and_places(beta, mean):
     torch.manual_seed(0)
-    areas, centres = [], []
+    areas, centers = [], []
     for _ in range(300):
         masks = beta_boxes(3, (80, 120), beta)
         assert masks.shape == (3, 80, 120) and masks.dtype == torch.bool
@@ -28,12 +28,12 @@ def test_boxes_have_the_published_sizes_and_places(beta, mean):
             assert mask.sum() == (bottom - top) * (right - left)
         for top, bottom, left, right in inside:
             assert abs((bottom - top) / 80 - (right - left) / 120) < 0.05
-            centres.append(((top + bottom) / 160, (left + right) / 240))
+            centers.append(((top + bottom) / 160, (left + right) / 240))
         small = [side for side in ((box[1] - box[0]) / 80 for box in inside) if side]
         areas += [1 - side**2 for side in small[:1]]
     # Boxes that leave the image are not among these, and they are the large ones.
     assert mean - 0.03 < sum(areas) / len(areas) < mean + 0.2
-    assert min(y for y, _ in centres) >= 0.125 and min(x for _, x in centres) >= 0.125
+    assert min(y for y, _ in centers) >= 0.125 and min(x for _, x in centers) >= 0.125
 
 
 def test_the_side_is_the_root_of_the_area_that_beta_leaves(monkeypatch):

@@ -48,7 +48,7 @@ def _calibrate(student):
 
 
 def toy_batch():
-    """Two labeled images with void, two unlabeled ones with padding and boxes; a colour for each class, and noise."""
+    """Two labeled images with void, two unlabeled ones with padding and boxes; a color for each class, and noise."""
     rng = np.random.default_rng(1)
     labeled, unlabeled = [], []
     for number in range(4):

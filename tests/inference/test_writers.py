@@ -98,7 +98,7 @@ def test_what_is_left_out_is_said(tmp_path):
     folder = tmp_path / "in"
     save(folder / "a.png", 0)
     Image.new("RGBA", (6, 5), (0, 0, 0, 9)).save(folder / "glass.png")
-    Image.new("LA", (6, 5)).save(folder / "grey_glass.png")
+    Image.new("LA", (6, 5)).save(folder / "gray_glass.png")
     pages = [Image.new("L", (6, 5), value) for value in (255, 0, 0)]
     pages[0].save(folder / "scan.tif", save_all=True, append_images=pages[1:])
     palette = Image.new("P", (6, 5))

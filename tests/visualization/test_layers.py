@@ -8,13 +8,13 @@ from wpl_d2.visualization.preview import _cell
 COLORS = [(200, 0, 0), (0, 100, 250)]
 
 
-def test_overlay_colours_classes_and_leaves_void_alone():
+def test_overlay_colors_classes_and_leaves_void_alone():
     image = torch.full((3, 4, 6), 90, dtype=torch.uint8)
     image[0] = 150
     labels = torch.tensor([[0, 1, 255] * 2] * 4)
     result = overlay(image, labels, COLORS, opacity=0.5)
     assert result.shape == (3, 4, 6) and result.dtype == np.uint8
-    assert result[:, 0, 0].tolist() == [155, 55, 55]  # the image's grey is 110
+    assert result[:, 0, 0].tolist() == [155, 55, 55]  # the image's gray is 110
     assert result[:, 2, 1].tolist() == [55, 105, 180]
     assert result[:, 3, 5].tolist() == [150, 90, 90]
 

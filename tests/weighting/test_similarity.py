@@ -10,7 +10,7 @@ from wpl_d2.weighting.similarity import (
     margin,
     mean_prototype,
     nearest_index,
-    neighbour_scores,
+    neighbor_scores,
     rank_scores,
     top_channels,
 )
@@ -203,14 +203,14 @@ def test_margin_is_own_minus_the_best_other(classes, scores):
 
 
 @pytest.mark.parametrize("products", [1, 50, 1 << 24])
-def test_neighbour_scores_equal_a_loop(products, monkeypatch):
+def test_neighbor_scores_equal_a_loop(products, monkeypatch):
     monkeypatch.setattr(similarity, "_PRODUCTS", products)
     torch.manual_seed(0)
     bank, filled = torch.randn(4, 12, 6), torch.zeros(4, 12, dtype=torch.bool)
     for c, count in enumerate([12, 9, 3, 0]):
         filled[c, torch.randperm(12)[:count]] = True
     embedding = torch.randn(2, 6, 3, 4)
-    found = neighbour_scores(bank, filled)(embedding)
+    found = neighbor_scores(bank, filled)(embedding)
     assert found.shape == (2, 3, 4, 4)
     for b, y, x, c in torch.cartesian_prod(*(torch.arange(n) for n in found.shape)).tolist():
         own = [F.cosine_similarity(embedding[b, :, y, x], row, dim=0).item() for row in bank[c][filled[c]]]

@@ -75,7 +75,7 @@ class PublishedSamples:
     """UniMatch's samples by PIL and torchvision, as its authors make them: the baseline, which trains nothing."""
 
     def __init__(self, cfg: CfgNode) -> None:
-        """Take crop, range of scales and strength of the colours from `INPUT`."""
+        """Take crop, range of scales and strength of the colors from `INPUT`."""
         keys = cfg.INPUT
         self.size = keys.CROP_SIZE[0]
         self.scales = keys.SCALE_RANGE

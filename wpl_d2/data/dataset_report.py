@@ -33,7 +33,7 @@ class DatasetReport:
         description: the data set.
         lists: the dataset dicts of each readable list.
         pixels: (C + 1,) label counts of each readable mask (see `count_labels`), by image and mask file.
-        palettes: by class id, the colour in which the first mask with a palette shows it, and that mask.
+        palettes: by class id, the color in which the first mask with a palette shows it, and that mask.
         boxes: for each mask, (N, 4) xyxy and (N,) semantic class ids.
         turned: the files with an EXIF orientation, and whether turning them keeps their width and height.
         problems: what must be mended, `file: what is wrong; how to mend it`.
@@ -161,7 +161,7 @@ def _orientation_notes(result: DatasetReport) -> list[str]:
 
 
 def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: DatasetReport) -> None:
-    """Refuse a palette that shows a class in another class's colour, or not as other masks do: its order is wrong."""
+    """Refuse a palette that shows a class in another class's color, or not as other masks do: its order is wrong."""
     palette = mask.getpalette() if mask.mode == "P" else None
     if palette is None:
         return
@@ -170,9 +170,9 @@ def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: Dat
         color = tuple(palette[3 * class_id : 3 * class_id + 3])
         usual, first = result.palettes.setdefault(class_id, (color, file))
         if colors and color != colors[class_id] and color in colors:
-            other = f"in the colour of {classes[colors.index(color)]!r}"
+            other = f"in the color of {classes[colors.index(color)]!r}"
         elif color != usual:
-            other = f"in another colour than that of {first}"
+            other = f"in another color than that of {first}"
         else:
             continue
         raise InputError(

@@ -27,7 +27,7 @@ QUARTER_TURNS = 5
 """The first of EXIF's orientations that swap width and height."""
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
-# Pillow decodes some of them to colours only, so that they are no masks even where they are lossless.
+# Pillow decodes some of them to colors only, so that they are no masks even where they are lossless.
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp")
 # Turns stored pixels (H, W, ...) as EXIF's orientation says.
@@ -44,7 +44,7 @@ _BACK = {6: 8, 8: 6}  # the others are their own inverses
 
 
 def bits_per_channel(image: Image.Image) -> int:
-    """Bits of a channel in the file, from its header: whatever they are, Pillow decodes colours to eight.
+    """Bits of a channel in the file, from its header: whatever they are, Pillow decodes colors to eight.
 
     Args:
         image: opened and not loaded.
@@ -73,7 +73,7 @@ def lossy_format(image: Image.Image) -> str:
 
 
 def scales_values(image: Image.Image) -> bool:
-    """Whether Pillow stretches the stored values to 0..255: grey ones of 2 or 4 bits, or with an odd maximum.
+    """Whether Pillow stretches the stored values to 0..255: gray ones of 2 or 4 bits, or with an odd maximum.
 
     Args:
         image: opened and not loaded.
@@ -200,7 +200,7 @@ def read_record(record: Mapping[str, Any]) -> np.ndarray:
 
 
 def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
-    """Read a mask's values as stored; of palette images the indices, never the colours.
+    """Read a mask's values as stored; of palette images the indices, never the colors.
 
     Args:
         path: of the file, in any lossless format.
@@ -211,7 +211,7 @@ def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
 
     Raises:
         UnreadableImageError: the file is missing or broken.
-        InputError: it holds colours, or its format does not keep the values that were saved.
+        InputError: it holds colors, or its format does not keep the values that were saved.
     """
     with _opened(path) as image:
         lossy = lossy_format(image)
@@ -222,11 +222,11 @@ def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
             )
         if image.mode not in _INDEX_MODES:
             raise InputError(
-                f"{path}: is an {image.mode} image; masks hold one class id per pixel, convert its colours to ids"
+                f"{path}: is an {image.mode} image; masks hold one class id per pixel, convert its colors to ids"
             )
         if scales_values(image):
             raise InputError(
-                f"{path}: stores grey values of less than 8 bits, or up to another maximum than 255, which readers "
+                f"{path}: stores gray values of less than 8 bits, or up to another maximum than 255, which readers "
                 "stretch; save the mask as 8-bit PNG"
             )
         values, _ = load_pixels(image, None, exif)
@@ -246,7 +246,7 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
 
     Raises:
         UnreadableImageError: the file is missing or broken.
-        InputError: it is a colour image, is compressed with loss, or has ids that no class can have.
+        InputError: it is a color image, is compressed with loss, or has ids that no class can have.
     """
     values = read_raw_mask(path, exif)
     if ignore != IGNORE:
@@ -305,13 +305,13 @@ class ImageReader:
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Open an image; errors inside the block become `UnreadableImageError` with the file's name."""
     try:
-        # Not by its name: Pillow would map the file into memory, and lays out a grey TIFF that is to be turned wrongly.
+        # Not by its name: Pillow would map the file into memory, and lays out a gray TIFF that is to be turned wrongly.
         with open(path, "rb") as file, Image.open(file) as image:
             yield image
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        # Pillow knows no colours of 32 bits, and OpenCV does.
+        # Pillow knows no colors of 32 bits, and OpenCV does.
         with suppress(cv2.error):
             other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
             if other is not None and other.dtype != np.uint8:
@@ -324,7 +324,7 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 def _too_deep(path: str | Path, what: str) -> UnreadableImageError:
     return UnreadableImageError(
         f"{path}: has more than 8 bits a channel ({what}), and nothing says which value is white; convert it to 8-bit "
-        "grey or RGB"
+        "gray or RGB"
     )
 
 

@@ -132,7 +132,7 @@ class UnlabeledMapper:
 
         Args:
             view: draws the geometry, which the strong views share.
-            strong: changes the colours of the weak view.
+            strong: changes the colors of the weak view.
             views: number of strong views.
             on_device: draw the operations of the strong views alone.
             cache: adds each image's detections to its sample.

@@ -133,7 +133,7 @@ def best_scores(labels: Tensor, detections: Detections) -> Tensor:
     """
     best = torch.full(labels.shape, -torch.inf, dtype=detections.scores.dtype, device=labels.device)
     boxes, scores, classes = detections.select(detections.scores.argsort())
-    # From the first row or column whose centre is inside to the first one behind.
+    # From the first row or column whose center is inside to the first one behind.
     edges = (boxes - 0.5).ceil().clamp(min=0).long().tolist()
     # The later ones paint over those of lower scores.
     for (x0, y0, x1, y1), score, own in zip(edges, scores, classes, strict=True):

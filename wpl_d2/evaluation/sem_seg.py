@@ -75,7 +75,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
 
         Args:
             dataset: of C classes; images without a mask are left out.
-            crop: (height, width) of the centre of each image to judge; None judges the whole image.
+            crop: (height, width) of the center of each image to judge; None judges the whole image.
             judge_padding: predictions are of a canvas of any size with the image in its middle, and the true class of
                 the padding is 0 (U2PL, AEL).
 

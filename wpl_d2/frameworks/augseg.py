@@ -124,7 +124,7 @@ def beta_boxes(
 ) -> Tensor:
     """Draw one box for each image of a batch (AugSeg's recipe).
 
-    The boxes of a batch have one size, the image's times sqrt(1 - s), s ~ Beta(*beta); their centres are uniform, but
+    The boxes of a batch have one size, the image's times sqrt(1 - s), s ~ Beta(*beta); their centers are uniform, but
     not in the first eighth of rows and columns. They are clipped at the borders. The generator is that of
     `cutmix_masks`.
 
@@ -140,8 +140,8 @@ def beta_boxes(
     height, width = size
     # Unchecked: validation would wait for the device.
     ratio = (1 - torch.distributions.Beta(*beta, validate_args=False).sample()).sqrt()
-    centres = torch.rand(2, batch, 1)
-    y, x = (side // 8 + ((side - side // 8) * centre).long() for side, centre in zip(size, centres, strict=True))
+    centers = torch.rand(2, batch, 1)
+    y, x = (side // 8 + ((side - side // 8) * center).long() for side, center in zip(size, centers, strict=True))
     half_h, half_w = (height * ratio).long() // 2, (width * ratio).long() // 2
     return box_masks(y - half_h, y + half_h, x - half_w, x + half_w, size, device)
 

@@ -25,7 +25,7 @@ class UniMatch(Framework):
 
     Differences to the published code, in brackets: an image is mixed with another one of its batch (with a second view
     of itself, which has to be labeled in a forward more), so that with one image a process there is nothing to mix;
-    padding is always at the right and the bottom (mirrored with the image) and has the colour MODEL.PIXEL_MEAN, which
+    padding is always at the right and the bottom (mirrored with the image) and has the color MODEL.PIXEL_MEAN, which
     is 0 after normalization (0 before it); and the learning rate is that of its own step (of the step before).
 
     Args:

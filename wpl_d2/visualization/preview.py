@@ -98,12 +98,12 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
 
 
 def compose(rows: Sequence[Row], legend: Mapping[str, Color], weights: bool) -> Image.Image:
-    """Put rows of pictures below their titles and above a legend of the classes' colours.
+    """Put rows of pictures below their titles and above a legend of the classes' colors.
 
     Args:
         rows: all with the same titles.
         legend: (r, g, b) by class name.
-        weights: whether to add the colour scale of weights.
+        weights: whether to add the color scale of weights.
     """
     width = GAP + len(rows[0]) * (CELL + GAP)
     tops = np.cumsum([_LINE, *(max(cell.height for cell in row.values()) + GAP for row in rows)]).tolist()
@@ -137,7 +137,7 @@ def _legend_places(legend: Mapping[str, Color], width: int) -> list[tuple[int, i
 
 
 def _scale(canvas: Image.Image, top: int) -> None:
-    """Draw the colour scale of weights."""
+    """Draw the color scale of weights."""
     draw = ImageDraw.Draw(canvas)
     ramp = to_image(heatmap(np.tile(np.linspace(0, 1, 160), (16, 1))))
     start = "weight: none"

@@ -22,7 +22,7 @@ def on_cells(maps: Tensor) -> Tensor:
 def connected_components(mask: Tensor) -> Tensor:
     """Number the 8-connected components of masks.
 
-    Every pixel starts with a number of its own; each sweep spreads the largest number to the 8 neighbours and along
+    Every pixel starts with a number of its own; each sweep spreads the largest number to the 8 neighbors and along
     whole runs of True in rows and columns.
 
     Args:

@@ -17,7 +17,7 @@ _BOXES = 16
 
 @torch.no_grad()
 def reliable_mask(label: Tensor, confidence: Tensor, boxes: Sequence[ClassBoxes], threshold: float) -> Tensor:
-    """Where the confidence reaches the threshold and a box of the pixel's class covers its centre.
+    """Where the confidence reaches the threshold and a box of the pixel's class covers its center.
 
     Args:
         label: (B, H, W) int64 class ids, `IGNORE` where there is none.
@@ -49,7 +49,7 @@ def reliable_mask(label: Tensor, confidence: Tensor, boxes: Sequence[ClassBoxes]
 
 
 class BestBoxes(NamedTuple):
-    """For each pixel the best boxes that cover its centre.
+    """For each pixel the best boxes that cover its center.
 
     Attributes:
         own: (B, H, W) float32 in [0, 1], the best score of a box of the pixel's class, 0 where there is none.
@@ -99,7 +99,7 @@ def _padded(boxes: Sequence[ClassBoxes], device: torch.device) -> tuple[Tensor, 
 
 
 def _inside(corners: Tensor, size: Sequence[int]) -> Tensor:
-    """Whether boxes (B, N, 4) cover pixels' centres: (B, N, H, W) bool."""
+    """Whether boxes (B, N, 4) cover pixels' centers: (B, N, H, W) bool."""
     x0, y0, x1, y1 = corners.unsqueeze(-1).unbind(dim=2)
     row, column = (torch.arange(length, device=corners.device) + 0.5 for length in size)
     rows = (y0 <= row) & (row < y1)

@@ -26,7 +26,7 @@ from .similarity import (
     euclidean_scores,
     margin,
     mean_prototype,
-    neighbour_scores,
+    neighbor_scores,
     rank_scores,
 )
 
@@ -169,7 +169,7 @@ class Euclidean(PrototypeScore):
 
 
 @SCORE_REGISTRY.register()
-class NeighbourMargin(PrototypeScore):
+class NeighborMargin(PrototypeScore):
     """The mean cosine with the 8 nearest embeddings of the label's class minus that of the best other class.
 
     They are embeddings of the bank itself: the prototype of a class with several appearances may be similar to none.
@@ -179,7 +179,7 @@ class NeighbourMargin(PrototypeScore):
 
     @override
     def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
-        return margin(neighbour_scores(memory.embeddings - offset, memory.filled))
+        return margin(neighbor_scores(memory.embeddings - offset, memory.filled))
 
 
 @SCORE_REGISTRY.register()

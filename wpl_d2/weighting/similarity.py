@@ -149,17 +149,17 @@ def euclidean_scores(prototypes: Tensor) -> ClassScores:
     return score
 
 
-def neighbour_scores(embeddings: Tensor, filled: Tensor, neighbours: int = 8) -> ClassScores:
+def neighbor_scores(embeddings: Tensor, filled: Tensor, neighbors: int = 8) -> ClassScores:
     """The mean cosine, clamped to [0, 1], with the nearest embeddings of each class; 0 for an empty class.
 
     Args:
         embeddings: (C, N, D) float, of each class.
         filled: (C, N) bool, False for free slots.
-        neighbours: number of embeddings; all of a class's that has fewer.
+        neighbors: number of embeddings; all of a class's that has fewer.
     """
     classes, size, dim = embeddings.shape
     directions = F.normalize(embeddings.float(), dim=2).view(-1, dim)
-    taken = min(neighbours, size)
+    taken = min(neighbors, size)
     number = filled.sum(dim=1).clamp(1, taken)
     missing = ~filled.view(-1)
 

@@ -48,7 +48,7 @@ def _pairs(table: Table) -> Figure | None:
         return None
     figure = Figure(figsize=(7, 1.5 + 0.25 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.axvline(0, color="gray", linewidth=0.8)
     for draw in table.study.draws:
         places = [(pairs[draw], place) for place, (_, pairs) in enumerate(shown) if draw in pairs]
         if places:
@@ -70,7 +70,7 @@ def _calibration(table: Table) -> Figure | None:
         return None
     figure = Figure(figsize=(10, 5), layout="constrained")
     for axes, (title, part) in zip(figure.subplots(1, 2), _PARTS.items(), strict=True):
-        axes.plot([0, 100], [0, 100], color="grey", linewidth=0.8)
+        axes.plot([0, 100], [0, 100], color="gray", linewidth=0.8)
         for index, (name, judged) in enumerate(shown.items()):
             curve = [
                 (judged[f"calibration-confidence{part}@{low:g}"], judged[f"calibration-accuracy{part}@{low:g}"])
@@ -114,5 +114,5 @@ def _by_step(table: Table, row: Row) -> Iterator[tuple[int, Judged]]:
 
 
 def _look(index: int) -> Mapping[str, Any]:
-    """How the line of a row or a score looks: colours repeat after ten, with another line."""
+    """How the line of a row or a score looks: colors repeat after ten, with another line."""
     return {"color": f"C{index % 10}", "linestyle": ("-", "--", ":")[index // 10 % 3], "marker": ".", "linewidth": 1}

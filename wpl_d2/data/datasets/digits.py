@@ -25,7 +25,7 @@ SEED = 7
 SIZE = 128
 LABELED, UNLABELED, VALIDATION = 32, 500, 100
 
-_TRAIN_DIGITS = 1200  # of 1797 in file order: neighbours share a writer, so most writers stay on one side
+_TRAIN_DIGITS = 1200  # of 1797 in file order: neighbors share a writer, so most writers stay on one side
 _TRAIN_COLUMNS = 400  # of a photograph's 640
 _DIGITS = (3, 4)  # per scene, inclusive
 _HEIGHT = (44, 80)  # of a digit, pixels
@@ -93,7 +93,7 @@ def compose_scenes(source: _Source, rng: Generator) -> Iterator[tuple[NDArray[np
             digit = next(deck)
             stroke = source.strokes[rng.choice(np.flatnonzero(source.labels == digit))]
             cover = _place(stroke, mask, rng)
-            # Colour hints at the class, so that minutes of training get somewhere; shape has to tell neighbours and
+            # Color hints at the class, so that minutes of training get somewhere; shape has to tell neighbors and
             # distractors apart.
             _paint(image, cover, rng.normal(digit / 10, _HUES), rng)
             mask[cover > 0.5] = digit + 1
@@ -149,8 +149,8 @@ def _draw(stroke: Array, rng: Generator) -> Array:
     shape = np.array([[rng.uniform(0.8, 1.1), rng.uniform(-0.1, 0.1)], [0, 1]])
     linear = scale * rotate @ shape
     margin = 3.6 * scale
-    centre = rng.uniform(margin, SIZE - 1 - margin, 2)
-    offset = centre - linear @ np.array([5.5, 5.5])  # the middle of the 8x8 digit with its rim of 2
+    center = rng.uniform(margin, SIZE - 1 - margin, 2)
+    offset = center - linear @ np.array([5.5, 5.5])  # the middle of the 8x8 digit with its rim of 2
     warp = np.concatenate([linear, offset[:, None]], axis=1)
     field = cv2.warpAffine(np.pad(stroke, 2), warp, (SIZE, SIZE), flags=cv2.INTER_CUBIC)
     slope = 0.5 * scale  # of the field at a stroke's edge, about half the range over a cell
@@ -172,7 +172,7 @@ def _polygon(rng: Generator) -> Array:
 
 
 def _paint(image: Array, cover: Array, hue: float, rng: Generator) -> None:
-    """Lay a colour around `hue` (0..1) over `image` where `cover` is, in place, above a soft shadow."""
+    """Lay a color around `hue` (0..1) over `image` where `cover` is, in place, above a soft shadow."""
     saturation, value = rng.uniform(0.5, 1), rng.uniform(0.5, 1)
     ends = [
         (hue, saturation, value),

@@ -125,7 +125,7 @@ class Description:
 
     @property
     def palette(self) -> list[tuple[int, int, int]]:
-        """One (r, g, b) for each class: `colors`, or Detectron2's colour map where there are none."""
+        """One (r, g, b) for each class: `colors`, or Detectron2's color map where there are none."""
         return list(self.colors) or default_colors(len(self.classes))
 
     def present(self) -> list[str]:
@@ -169,7 +169,7 @@ class Description:
 
 
 def class_names_and_colors(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """The names and colours of `count` classes: from a data set's metadata, or defaults where it has none."""
+    """The names and colors of `count` classes: from a data set's metadata, or defaults where it has none."""
     names = metadata.get("stuff_classes") or default_names(count)
     return list(names), [tuple(color) for color in metadata.get("stuff_colors") or default_colors(count)]
 
@@ -180,7 +180,7 @@ def default_names(count: int) -> list[str]:
 
 
 def default_colors(count: int) -> list[tuple[int, int, int]]:
-    """One (r, g, b) of Detectron2's colour map for each of `count` classes."""
+    """One (r, g, b) of Detectron2's color map for each of `count` classes."""
     table = colormap(rgb=True, maximum=255).astype(int).tolist()
     return [tuple(table[i % len(table)]) for i in range(count)]
 
@@ -346,7 +346,7 @@ def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
     for color in colors:
         triple = isinstance(color, list) and len(color) == 3
         if not triple or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-            raise InputError(f"{where}: {color!r} is not a colour; write [r, g, b], each from 0 to 255")
+            raise InputError(f"{where}: {color!r} is not a color; write [r, g, b], each from 0 to 255")
     return tuple((r, g, b) for r, g, b in colors)
 
 

@@ -20,7 +20,7 @@ def setup_datasets(cfg: CfgNode) -> None:
     """Register the data set of `DATASETS.DESCRIPTION` and fill its classes into `cfg`, in place.
 
     Without a description only the names in the config are checked. Data sets that other code registered get names and
-    colours for their classes if they lack them. A data set with a generator is made first, by one process of each
+    colors for their classes if they lack them. A data set with a generator is made first, by one process of each
     machine.
 
     Args:
@@ -80,14 +80,14 @@ def _of_detectron2(make: Callable[[], Any]) -> bool:
 
 
 def _complete_metadata(name: str, cfg: CfgNode) -> None:
-    """Names and colours for the classes of a data set that other code registered without them."""
+    """Names and colors for the classes of a data set that other code registered without them."""
     metadata, count = MetadataCatalog.get(name), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     if not count:
         return
     classes, colors = class_names_and_colors(metadata.as_dict(), count)
     if len(classes) != count or len(colors) != count:
         raise InputError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: {count}, but {name} has names for {len(classes)} classes and colours for "
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES: {count}, but {name} has names for {len(classes)} classes and colors for "
             f"{len(colors)}; make them equal"
         )
     objects = cfg.MODEL.DETECTOR.CLASSES

@@ -1,4 +1,4 @@
-"""What is drawn at random about a single training image: geometry and colours."""
+"""What is drawn at random about a single training image: geometry and colors."""
 
 from .geometry import RandomView, View
 from .photometric import IntensityView, JitterView, StrongView

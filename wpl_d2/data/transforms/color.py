@@ -1,6 +1,6 @@
-"""Changes of an image's colours, (H, W, 3) uint8 RGB, by look-up tables and OpenCV.
+"""Changes of an image's colors, (H, W, 3) uint8 RGB, by look-up tables and OpenCV.
 
-Each is the operation of that name in torchvision, but for what eight bits round: at most a grey level where values are
+Each is the operation of that name in torchvision, but for what eight bits round: at most a gray level where values are
 scaled, and three where hues turn, which happens in eight bits of hue, saturation and value, as in PIL.
 """
 
@@ -24,13 +24,13 @@ def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
 
 
 def adjust_contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scale the distance to the mean grey value by `factor`."""
+    """Scale the distance to the mean gray value by `factor`."""
     mean = cv2.mean(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[0]
     return cv2.LUT(image, _table(factor * _LEVELS + (1 - factor) * mean))
 
 
 def adjust_saturation(image: np.ndarray, factor: float) -> np.ndarray:
-    """Scale the distance to the pixel's own grey value by `factor`."""
+    """Scale the distance to the pixel's own gray value by `factor`."""
     mix = factor * np.eye(3) + (1 - factor) * _GRAY
     return cv2.transform(image, np.column_stack([mix, _DOWN]))
 
@@ -43,7 +43,7 @@ def adjust_hue(image: np.ndarray, turn: float) -> np.ndarray:
 
 
 def to_grayscale(image: np.ndarray, _: float = 0.0) -> np.ndarray:
-    """Give all channels the grey value."""
+    """Give all channels the gray value."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 

@@ -39,7 +39,7 @@ class ViewTransform(T.Transform):
             flip: whether it is then mirrored, left to right.
             corner: first row and column of the crop.
             crop_size: (height, width) of the crop; what is not in the image is padded, at the right and the bottom.
-            color: colour of the padding, a value for each channel; that of masks is `IGNORE`.
+            color: color of the padding, a value for each channel; that of masks is `IGNORE`.
             resize: see `RandomView`.
         """
         super().__init__()
@@ -66,7 +66,7 @@ class ViewTransform(T.Transform):
     def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
         """The view (h, w) of a mask (H, W): each pixel takes the nearest one."""
         rows, columns = (
-            # As PIL, the pixel under the centre; as `torch.nn.functional.interpolate`, that under the corner.
+            # As PIL, the pixel under the center; as `torch.nn.functional.interpolate`, that under the corner.
             ((2 * places + 1) * old // (2 * new) if self.resize == "antialias" else places * old // new)
             for places, old, new in zip(self._places(), self.size, self.resized, strict=True)
         )
@@ -103,11 +103,11 @@ class ViewTransform(T.Transform):
         """The crop, before it is mirrored, as networks resize: between the four nearest pixels, unsmoothed."""
         grid, window = [], []
         for places, old, new in zip(self._places(), self.size, self.resized, strict=True):
-            centres = ((places + 0.5) * old / new - 0.5).clip(0, old - 1)
-            start, stop = int(centres[0]), int(centres[-1]) + 2
+            centers = ((places + 0.5) * old / new - 0.5).clip(0, old - 1)
+            start, stop = int(centers[0]), int(centers[-1]) + 2
             window.append(slice(start, stop))
             # `grid_sample` counts from -1 at the first pixel's edge to 1 at the last one's.
-            grid.append(torch.from_numpy((2 * (centres - start) + 1) / (min(stop, old) - start) - 1).float())
+            grid.append(torch.from_numpy((2 * (centers - start) + 1) / (min(stop, old) - start) - 1).float())
         pixels = torch.from_numpy(image[*window].astype(np.float32)).permute(2, 0, 1)
         points = torch.stack(torch.meshgrid(*grid, indexing="ij")[::-1], dim=-1)
         found = F.grid_sample(pixels[None], points[None], padding_mode="border", align_corners=False)[0]
@@ -151,7 +151,7 @@ class RandomView:
         Args:
             scale_range: smallest and largest factor of the resize; the aspect ratio stays.
             crop_size: (height, width) of the view in pixels.
-            color: colour of the padding, a value in 0..255 for each channel.
+            color: color of the padding, a value in 0..255 for each channel.
             flip: whether to mirror every other view, left to right.
             scale_base: long side in pixels that factor 1 stands for; 0: the image's own.
             scale_balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and

@@ -1,4 +1,4 @@
-"""The strong view: other colours of the weak view's pixels, by UniMatch's recipe or by AugSeg's."""
+"""The strong view: other colors of the weak view's pixels, by UniMatch's recipe or by AugSeg's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Operations = list[tuple[Operation, float]]
 
 
 class StrongView:
-    """Changes the colours of an image by operations that a subclass draws from torch's global generator."""
+    """Changes the colors of an image by operations that a subclass draws from torch's global generator."""
 
     def draw(self) -> Operations:
         """Draw what to do."""
@@ -31,7 +31,7 @@ class StrongView:
 
 
 class JitterView(StrongView):
-    """Colour jitter, greyscale and blur (UniMatch), each with its probability."""
+    """Color jitter, grayscale and blur (UniMatch), each with its probability."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class JitterView(StrongView):
         Args:
             jitter: ranges of brightness, contrast, saturation and hue, as of torchvision's `ColorJitter`.
             jitter_prob: probability of the jitter, which does the four in random order.
-            gray_prob: probability of greyscale.
+            gray_prob: probability of grayscale.
             blur_prob: probability of the blur.
             blur_sigma: smallest and largest standard deviation of the blur in pixels.
         """
