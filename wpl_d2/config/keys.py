@@ -2,7 +2,8 @@
 
 To add a key, add one entry to the table of its section, and read it as `cfg.SECTION.KEY`: the defaults, the check of
 values and the reference (`python -m wpl_d2.config`) are made from these tables. A rule that involves several keys goes
-into validation.py. To rename a key or a value, add it to `RENAMED` or `RENAMED_VALUES` below.
+into validation.py. To rename a key or a value, add it to `_RENAMED_PREFIXES` or
+`RENAMED_VALUES` below.
 
 Detectron2's keys that are not listed keep its defaults; `UNUSED` lists those of them that do nothing here.
 """
@@ -399,9 +400,17 @@ _TEST = (
 
 KEYS = (*_GENERAL, *_DATA, *_MODEL, *_FRAMEWORK, *_WEIGHTING, *_SOLVER, *_TEST)
 
-RENAMED = {
-    "SOLVER.PICTURE_PERIOD": "VIS_PERIOD",
+_RENAMED_PREFIXES = {
+    "SOLVER.PICTURE_": "VIS_",
     "WEIGHTING.SIMILARITY": "WEIGHTING.KIND",
+}
+"""How former keys began, one key or all those of a section, and how they begin now."""
+
+RENAMED = {
+    old + key.name.removeprefix(new): key.name
+    for old, new in _RENAMED_PREFIXES.items()
+    for key in KEYS
+    if key.name.startswith(new)
 }
 """Keys of former versions and their present names: errors name these, and configs in old checkpoints are translated."""
 
