@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    check_run(args, judged=[args.dataset])
+    check_run(args, judged=[args.dataset], images=args.images)
     if args.output:
         make_place("--output", args.output)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from ..data import check_training_data
+from ..data import check_training_data, register_part
 from ..data.box_cache import load_box_cache
 from ..data.datasets.setup import check_list
 from ..data.loader import labeled_dataset, list_records, share_of_batch, unlabeled_dataset
@@ -30,7 +30,7 @@ from .solver import build_optimizer
 from .trainer import precision, trained_framework
 
 
-def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
+def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int | None = None) -> None:
     """Find what is wrong with a training or evaluation. What must be made or downloaded first is made and downloaded.
 
     The model is built without memory for its weights, so that it costs next to nothing.
@@ -38,6 +38,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     Args:
         args: of Detectron2's `default_argument_parser`.
         judged: names of further lists, on which pseudo-labels will be judged.
+        images: size of the part of each of them that will be (see `register_part`); None: all of it.
 
     Raises:
         InputError: anything that is wrong in config, data or weights, or the output folder cannot be written.
@@ -49,7 +50,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = ()) -> None:
     check_evaluator(cfg)
     build_predict(cfg, lambda images: images)
     if args.eval_only:
-        _check_evaluation(cfg, args, judged)
+        _check_evaluation(cfg, args, judged, images)
     else:
         _check_training(cfg, args)
     make_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
@@ -73,9 +74,11 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         unlabeled_dataset(cfg)
 
 
-def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str]) -> None:
+def _check_evaluation(cfg: CfgNode, args: argparse.Namespace, judged: Sequence[str], images: int | None) -> None:
     for name in judged:
         check_list("--dataset", name)
+    if images is not None:
+        judged = [register_part(name, images) for name in judged]
     tested = {"DATASETS.TEST": cfg.DATASETS.TEST, "TEST.PSEUDO_LABELS": cfg.TEST.PSEUDO_LABELS, "--dataset": judged}
     if not any(tested.values()):
         raise InputError("DATASETS.TEST: names no list; name one to evaluate on")
