@@ -1,4 +1,4 @@
-"""Random embeddings of each class, and the resampling of maps to cells."""
+"""Random embeddings of each class, sums over the pixels of each, and the resampling of maps to cells."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ def sample_per_class(embedding: Tensor, label: Tensor, num_classes: int, n: int)
     features = embedding[image, :, rest // width, rest % width]
     labels = ids.repeat_interleave(n, output_size=num_classes * n)
     return features.masked_fill(missing.unsqueeze(1), 0.0), labels.masked_fill(missing, IGNORE)
+
+
+def class_sums(values: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The sum of each class's values, and their number: (2, C) of the values' type.
+
+    Args:
+        values: (B, H, W) float.
+        labels: (B, H, W) int64 class ids; pixels of higher ones, such as `IGNORE`, do not count.
+        num_classes: number of classes, C.
+    """
+    numbers, flat = labels.flatten().clamp(max=num_classes), values.flatten()
+    sums = flat.new_zeros(2, num_classes + 1)
+    sums[0].scatter_add_(0, numbers, flat)
+    sums[1].scatter_add_(0, numbers, torch.ones_like(flat))
+    return sums[:, :num_classes]
 
 
 def at_cells(maps: Tensor, height: int, width: int) -> Tensor:

@@ -14,7 +14,7 @@ from ..utils.errors import InputError, check_name
 from .evidence import Evidence, Memory
 from .memory_bank import MemoryBank
 from .reliability import reliable_mask
-from .sampling import at_cells, sample_per_class
+from .sampling import at_cells, class_sums, sample_per_class
 from .scores import Rank, Score, ScoreOptions, build_scores
 from .similarity import RESOLUTIONS
 
@@ -263,18 +263,9 @@ class RunningClassMean(nn.Module):
             mask: (B, H, W) bool, the pixels that count; all must have a label.
         """
         if self.training:
-            self._staged.append(self._sums(values, labels, mask))
+            self._staged.append(class_sums(values, labels.masked_fill(~mask, IGNORE), len(self.mean)))
         floor = torch.finfo(values.dtype).eps
         return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
-
-    def _sums(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
-        """(2, C) float32: the sum of each class's values, and their number."""
-        classes = len(self.mean)
-        number = labels.masked_fill(~mask, classes).flatten()
-        sums = values.new_zeros(2, classes + 1)
-        sums[0].scatter_add_(0, number, values.flatten())
-        sums[1].scatter_add_(0, number, torch.ones_like(values).flatten())
-        return sums[:, :classes]
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...losses import cross_entropy
 from ...utils.comm import all_gather_rows
+from ...weighting.sampling import class_sums
 from ..random_samples import nth_true, random_index
 
 
@@ -48,13 +49,8 @@ class ConfidenceBank(nn.Module):
             logits: (B, C, H, W) float, the student's.
             target: (B, H, W) int64 class ids or `IGNORE`.
         """
-        classes = len(self.confidence)
-        probability = torch.exp(-cross_entropy(logits, target)).flatten()
-        labels = target.flatten().clamp(max=classes)
-        sums = probability.new_zeros(2, classes + 1)
-        sums[0].scatter_add_(0, labels, probability)
-        sums[1].scatter_add_(0, labels, torch.ones_like(probability))
-        self._staged = sums[:, :classes].unsqueeze(0)
+        probability = torch.exp(-cross_entropy(logits, target))
+        self._staged = class_sums(probability, target, len(self.confidence)).unsqueeze(0)
 
     @torch.no_grad()
     def after_step(self) -> None:
