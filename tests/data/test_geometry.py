@@ -172,7 +172,7 @@ def test_a_view_of_either_resize_has_the_crops_size_and_says_what_is_padding(res
     for _ in range(50):
         view = RandomView((0.1, 2.0), (40, 50), (1, 2, 3), resize=resize)(image)
         assert view.image.shape == (40, 50, 3)
-        height, width = view.content
+        height, width = view.transform.content
         assert (view.image[height:] == (1, 2, 3)).all() and (view.image[:, width:] == (1, 2, 3)).all()
 
 

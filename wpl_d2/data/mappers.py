@@ -302,14 +302,15 @@ def read_labels(
 
 def _valid(view: View) -> Tensor:
     valid = torch.zeros(view.image.shape[:2], dtype=torch.bool)
-    valid[: view.content[0], : view.content[1]] = True
+    height, width = view.transform.content
+    valid[:height, :width] = True
     return valid
 
 
 def _move_boxes(boxes: np.ndarray, view: View) -> tuple[Boxes, Tensor]:
     """The boxes (N, 4) in pixels of the view, cut to what it shows, and which of them (N,) bool are still visible."""
     moved = Boxes(torch.from_numpy(view.transform.apply_box(boxes).astype(np.float32)))
-    moved.clip(view.content)
+    moved.clip(view.transform.content)
     return moved, moved.nonempty(threshold=MIN_VISIBLE - 1e-3)
 
 

@@ -19,6 +19,9 @@ class ViewTransform(T.Transform):
     """Resize, mirror, crop and pad in one step: only what the crop shows is resized.
 
     The result is that of resizing the whole image.
+
+    Attributes:
+        content: (height, width) of the part of the view, at the top left, that is not padding.
     """
 
     def __init__(
@@ -120,12 +123,10 @@ class View(NamedTuple):
     Attributes:
         image: (H, W, 3) uint8 of the crop's size.
         transform: what led there from the image, for its mask and boxes.
-        content: (height, width) of the part at the top left that is not padding.
     """
 
     image: np.ndarray
     transform: ViewTransform
-    content: tuple[int, int]
 
 
 class RandomView:
@@ -170,7 +171,7 @@ class RandomView:
     def __call__(self, image: np.ndarray) -> View:
         """Draw a view of `image` (H, W, 3) uint8."""
         transform = self.draw((image.shape[0], image.shape[1]))
-        return View(transform.apply_image(image), transform, transform.content)
+        return View(transform.apply_image(image), transform)
 
     def draw(self, size: tuple[int, int]) -> ViewTransform:
         """Draw the geometry for an image of `size` (height, width)."""
