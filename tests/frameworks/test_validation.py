@@ -4,7 +4,7 @@ import pytest
 from helpers import AEL, AUGSEG, U2PL, UNIMATCH
 from steps import losses_of, make
 
-from wpl_d2.frameworks.validation import check_pool_norm, images_per_process
+from wpl_d2.frameworks.validation import check_pool_norm, local_batch
 from wpl_d2.utils.errors import InputError
 
 POOL_NORM = ["MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM", True, "WEIGHTING.ENABLED", False]
@@ -64,7 +64,7 @@ def test_what_is_not_refused_trains(tree, opts):
 def test_what_processes_share_counts_together(tree, monkeypatch, norm, refused):
     cfg = tree.cfg(*POOL_NORM, *SUPERVISED, *images(2, 2), "MODEL.DEVICE", "cpu", "MODEL.SEM_SEG_HEAD.NORM", norm)
     monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
-    assert images_per_process(cfg) == (1, 1)
+    assert local_batch(cfg) == (1, 1)
     if not refused:
         return check_pool_norm(cfg, 1)
     with pytest.raises(InputError, match="BN of ASPP's pooling"):

@@ -22,7 +22,7 @@ from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
 from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
-from .validation import check_requirements, images_per_process
+from .validation import check_requirements, local_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -164,7 +164,7 @@ class Framework(nn.Module):
 
         By default labeled and unlabeled images go through the student together, without any of these in the burn-in.
         """
-        labeled, unlabeled = images_per_process(cfg)
+        labeled, unlabeled = local_batch(cfg)
         return labeled + unlabeled if cls.semi_supervised and not cfg.FRAMEWORK.BURN_IN else labeled
 
     @property

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from detectron2.utils import comm
-
 from .base import Framework
 from .teacher_student import TeacherStudent
+from .validation import local_batch
 
 
 def ineffective_keys(cfg: Any, framework: Framework) -> list[str]:
@@ -89,7 +88,7 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
     keys, solver = cfg.FRAMEWORK, cfg.SOLVER
     burn_in, copies = keys.BURN_IN, keys.BURN_IN + keys.EMA_COPY_STEPS
     averages = isinstance(framework, TeacherStudent) and keys.EMA_DECAY > 0
-    images = solver.UNLABELED_IMS_PER_BATCH // comm.get_world_size()
+    _, images = local_batch(cfg)
     return [
         (
             burn_in >= solver.MAX_ITER,
@@ -116,7 +115,7 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
 
 def _ohem(cfg: Any) -> tuple[bool, str]:
     ohem = cfg.FRAMEWORK.OHEM
-    pixels = cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size() * prod(cfg.INPUT.CROP_SIZE)
+    pixels = local_batch(cfg)[0] * prod(cfg.INPUT.CROP_SIZE)
     return (
         ohem.ENABLED and pixels <= ohem.MIN_KEPT,
         f"FRAMEWORK.OHEM.MIN_KEPT: {ohem.MIN_KEPT}, but a process's labeled images have {pixels} pixels, so that easy "

@@ -77,7 +77,7 @@ def check_pool_norm(cfg: Any, images: int) -> None:
         )
 
 
-def images_per_process(cfg: Any) -> tuple[int, int]:
+def local_batch(cfg: Any) -> tuple[int, int]:
     """How many labeled and how many unlabeled images a process gets in a step."""
     labeled, unlabeled = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.UNLABELED_IMS_PER_BATCH
     world = comm.get_world_size()

@@ -19,7 +19,7 @@ from ..mixing import half_boxes, paste
 from ..pseudo_labels import predict
 from ..random_samples import uniform
 from ..teacher_student import TeacherStudent
-from ..validation import images_per_process
+from ..validation import local_batch
 from .class_banks import ConfidenceBank, PresenceBank, sample_classes
 from .copy_paste import copy_paste, sample_component_boxes
 from .partner_queue import PartnerQueue
@@ -137,7 +137,7 @@ class AEL(TeacherStudent):
     @override
     def smallest_batch(cls, cfg: Any) -> int:
         # Labeled and unlabeled images have forwards of their own.
-        labeled, unlabeled = images_per_process(cfg)
+        labeled, unlabeled = local_batch(cfg)
         return min(labeled, unlabeled) if unlabeled else labeled
 
     @override
