@@ -1,11 +1,9 @@
 """What switches a method off is said: by the config at once, and by the training at its end."""
 
-import copy
-
 import pytest
 import torch
 from helpers import AEL, AUGSEG, RESNET18, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, build_on_meta
-from steps import fill_bank, losses_of, make
+from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.frameworks import ineffective_keys, ineffective_parts
@@ -134,12 +132,7 @@ def test_the_scalars_are_the_shares_of_valid_pixels(tree, name):
     framework, batch = make(tree, *FRAMEWORKS[name], *RESNET18, "FRAMEWORK.THRESHOLD", 0.4)
     for item in batch["unlabeled"]:
         item["valid"][:, 40:] = False
-    start = copy.deepcopy(framework.state_dict())
-    losses_of(framework, batch)
-    framework.load_state_dict(start)
-    kinds = framework.last_step.pseudo_labels.labels
-    present = int(kinds[kinds != IGNORE].mode().values)
-    framework.weigher.labeled_bank.push(torch.rand(20, 256), torch.full((20,), present))
+    present = fill_bank_for_one_class(framework, batch)
     torch.manual_seed(5)
     terms = {term.name: term for term in framework.terms(batch)[0]}
     pseudo, scalars = framework.last_step.pseudo_labels, framework.last_step.scalars
