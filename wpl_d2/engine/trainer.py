@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
+from ..checkpoint.classes import get_run_classes
 from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
 from ..data.loader import image_cache_in_use
@@ -35,6 +36,7 @@ from .hooks import (
     PeriodicWriter,
     Pictures,
     PseudoLabelAverages,
+    PseudoLabelsByClass,
     StopOnSignal,
 )
 from .solver import build_optimizer, optimizer_state_bytes
@@ -64,6 +66,8 @@ class Trainer(SimpleTrainer):
     """
 
     LOG_PERIOD = 20
+    CLASS_ROWS = 100
+    """The most rows of figures by class that a training writes: with many classes they are long."""
 
     def __init__(self, cfg: Any) -> None:
         """Build framework, optimizer, hooks and checkpointer.
@@ -114,6 +118,9 @@ class Trainer(SimpleTrainer):
             ]
         if cfg.VIS_PERIOD > 0:
             ret.append(Pictures(cfg.VIS_PERIOD, cfg))
+        if self.framework.semi_supervised:
+            period = max(self.LOG_PERIOD, self.max_iter // self.CLASS_ROWS)
+            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names, cfg.FRAMEWORK.THRESHOLD))
         if comm.is_main_process():
             ret.append(PeriodicWriter(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
         return [*ret, StopOnSignal()]
