@@ -153,8 +153,9 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         return OrderedDict(sem_seg=results)
 
     def _save(self, images: dict[str, NDArray[np.int64]], confusion: NDArray[np.int64], path: Path) -> None:
-        counts = np.array(list(images.values()), dtype=np.int64).reshape(-1, 3, len(self._classes))
-        ImageCounts(list(images), self._classes, counts, confusion).save(path)
+        files = sorted(images)  # the same of all models, whatever processes there were
+        counts = np.array([images[file] for file in files], dtype=np.int64).reshape(-1, 3, len(self._classes))
+        ImageCounts(files, self._classes, counts, confusion).save(path)
 
 
 def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:
