@@ -6,6 +6,7 @@ each step the trainer calls `forward`, then the optimizer, then `after_step`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
+from .compilation import CompiledParts
 from .loss_terms import select, supervised_term
 from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
 from .validation import check_requirements, local_batch
@@ -91,6 +93,7 @@ class Framework(nn.Module):
         alpha: float = 1.0,
         burn_in: int = 0,
         ohem: dict[str, Any] | None = None,
+        compiled: bool = False,
     ) -> None:
         """Store the parts and copy the student's weights to the teacher.
 
@@ -107,6 +110,7 @@ class Framework(nn.Module):
             alpha: factor of all losses on unlabeled images.
             burn_in: number of supervised steps at the start.
             ohem: `threshold` and `min_kept` of `ohem_mask` for the supervised loss; None disables OHEM.
+            compiled: whether `forward` runs backbones and segmentation heads by compiled code.
         """
         super().__init__()
         self.student = student
@@ -125,6 +129,8 @@ class Framework(nn.Module):
         if teacher is not None:
             teacher.requires_grad_(False)
             self.reset()
+        models = [student] if teacher is None else [student, teacher]
+        self._compiled = CompiledParts(models) if compiled else None
         self.train()
 
     @classmethod
@@ -142,6 +148,7 @@ class Framework(nn.Module):
             "alpha": cfg.FRAMEWORK.ALPHA,
             "burn_in": cfg.FRAMEWORK.BURN_IN,
             "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
+            "compiled": cfg.MODEL.COMPILE,
         }
 
     @classmethod
@@ -209,7 +216,8 @@ class Framework(nn.Module):
             scalar losses by name; terms of the same name are summed.
         """
         self.last_step = StepRecord()
-        terms, losses = self.terms(batch)
+        with self._compiled.in_use() if self._compiled else nullcontext():
+            terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
             loss = reduce_term(term, self.norm)
