@@ -357,7 +357,8 @@ class Framework(nn.Module):
         if self.pseudo_labeler.has_detector:
             size = (prediction.images.shape[-2], prediction.images.shape[-1])
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
-        return [item["detections"].to(self.device) for item in items]
+        # Chosen by their scores on the CPU, where nothing has to wait for how many they are.
+        return [item["detections"] for item in items]
 
     @torch.no_grad()
     def _stage_labeled(
