@@ -50,17 +50,26 @@ def check_two_steps(tree, opts):
     return compiled, batch
 
 
+@pytest.fixture
+def no_compiler(monkeypatch):
+    """Steps are captured as ever, but run without the code that a compiler makes of them, which takes minutes."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HOSTS)
-def test_every_host_can_be_captured(tree, monkeypatch, name):
-    # Without the code that a compiler makes, which takes minutes for each host.
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+def test_every_host_can_be_captured(tree, no_compiler, name):
     check_two_steps(tree, HOSTS[name])
     assert counters["stats"]["unique_graphs"] >= 2 and not counters["graph_break"]
 
 
 @pytest.mark.slow
-def test_compiled_steps_equal_eager_ones_and_evaluation_compiles_nothing(tree):
+def test_compiled_steps_equal_eager_ones(tree):
+    check_two_steps(tree, HOSTS["Supervised"])
+
+
+@pytest.mark.slow
+def test_evaluation_compiles_nothing(tree, no_compiler):
     framework, batch = check_two_steps(tree, HOSTS["MeanTeacher"])
     graphs = counters["stats"]["unique_graphs"]
     assert graphs == 4  # of student and teacher
