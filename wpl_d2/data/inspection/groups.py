@@ -138,7 +138,8 @@ def _show(sequence: str) -> str:
 def _alike(root: Path, neighbors: Sequence[tuple[str, str]], images: Sequence[str]) -> bool:
     """Whether neighbors look more alike than images that are far apart, in the median of some pairs."""
     near = evenly(neighbors, _PAIRS)
-    far = list(zip(evenly(images, _PAIRS), evenly([*images[len(images) // 2 :], *images], _PAIRS), strict=True))
+    some = evenly(images, _PAIRS)
+    far = list(zip(some, [*some[len(some) // 2 :], *some[: len(some) // 2]], strict=True))
     with ThreadPoolExecutor() as pool:
         of_near, of_far = (
             np.median(list(pool.map(lambda pair: _difference(root, *pair), pairs))) for pairs in (near, far)

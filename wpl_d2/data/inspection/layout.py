@@ -19,7 +19,7 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing"), TEST),
 }
 # Of several masks of one image, words in their paths that are wanted more or less than none.
-_RANKS = {"trainid": 2, "semantic": 1, "class": 1, "label": 1, "instance": -1, "object": -1, "color": -2, "depth": -3}
+_RANKS = {"trainid": 2, "semantic": 1, "class": 1, "instance": -1, "object": -1, "color": -2, "depth": -3}
 
 
 @dataclass(frozen=True)
