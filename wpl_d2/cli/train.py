@@ -14,9 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train a model."""
+    """Train a model, in smaller micro-batches if the memory is too small."""
+    from ..engine import check_run, launch_within_memory
+
     take_config(args)
-    train_net.main(args)
+    launch_within_memory(train_net.train_or_evaluate, args, check_run)
 
 
 def take_config(args: argparse.Namespace) -> None:
