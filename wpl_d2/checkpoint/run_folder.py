@@ -25,7 +25,7 @@ _CHECKPOINTS = ("model_*.pth", "last_checkpoint")
 _RUN_FILES = (
     *_CHECKPOINTS,
     *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "environment.txt", "preview.png"),
-    "inference",
+    *("inference", "report", "report.html", "report.json"),
 )
 """The files of a training."""
 

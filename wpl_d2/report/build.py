@@ -103,8 +103,17 @@ def default_page(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.absolute() for folder in folders])) / NAME
 
 
+def lacks_counts(folder: Path) -> bool:
+    """Whether a run kept no counts by image.
+
+    Raises:
+        InputError: it is none, or a file in it is damaged.
+    """
+    return read_run(folder).counts is None
+
+
 def evaluate_run(folder: Path) -> None:
-    """Evaluate the final model of a run that kept no counts by image, and gather what its report lacks.
+    """Evaluate the final model of a run on its first test set, and gather what its report lacks.
 
     Args:
         folder: of the run; gets `inference` and the files of `gather_evidence`.
@@ -114,8 +123,10 @@ def evaluate_run(folder: Path) -> None:
     """
     run = read_run(folder)
     weights = folder / "model_final.pth"
-    if not weights.is_file():
-        raise InputError(f"{weights}: is missing, so that nothing can be evaluated; finish the training (--resume)")
+    if not run.config or not weights.is_file():
+        raise InputError(
+            f"{folder}: lacks config.yaml or model_final.pth, so that nothing can be evaluated; finish the training"
+        )
     cfg = restore_cfg(run.config, str(folder / "config.yaml"))
     cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS = str(folder), str(weights)
     cfg.DATASETS.TEST, cfg.TEST.PSEUDO_LABELS, cfg.TEST.STUDENT = tuple(cfg.DATASETS.TEST[:1]), (), False

@@ -94,12 +94,11 @@ def explain_class(row: dict[str, Any], what: dict[str, Any]) -> list[str]:
         what: of `describe_training`.
     """
     reasons = []
-    if "labeled_share" in row:
-        if row["labeled_share"] < _FEW_SHARE or row["labeled_images"] < _FEW_IMAGES:
-            reasons.append(
-                f"few pixels: {row['labeled_share']:.2g} % of the labeled ones, in {row['labeled_images']} of "
-                f"{row['labeled_counted']} labeled images"
-            )
+    if "labeled_share" in row and (row["labeled_share"] < _FEW_SHARE or row["labeled_images"] < _FEW_IMAGES):
+        reasons.append(
+            f"few pixels: {row['labeled_share']:.2g} % of the labeled ones, in {row['labeled_images']} of "
+            f"{row['labeled_counted']} labeled images"
+        )
     if row["recall"] is not None and row["recall"] < 1:
         reasons.append("hardly ever predicted")
     taken, mistaken = row.get("taken_for"), row.get("mistaken")
