@@ -11,6 +11,10 @@ import torch
 from detectron2.config import CfgNode
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
+from ..checkpoint.metadata import restore_cfg
+from ..checkpoint.run_folder import has_previous_run
+from ..config.config import leaf_keys
+from ..config.layers import value_of
 from ..config.validation import check_config, check_device
 from ..data import EvalDataset, check_training_data, register_part
 from ..data.datasets.setup import check_registered
@@ -19,7 +23,7 @@ from ..data.loader import images_per_process, labeled_dataset, require_masks, un
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
 from ..utils.errors import InputError
-from ..utils.files import make_output_folder
+from ..utils.files import make_output_folder, read_text
 from .launch import count_processes
 from .setup import read_cfg
 from .solver import build_optimizer
@@ -47,6 +51,38 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int 
     else:
         _check_training(cfg, args)
     make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
+
+
+_SAME_RESULT = {"OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB"}
+"""Keys that a run may go on with another value of."""
+_NAMED = 5
+
+
+def check_same_config(args: argparse.Namespace) -> None:
+    """Check that a training has the config of the run in its folder, if there is one, so that it can go on.
+
+    Args:
+        args: as for `check_run`.
+
+    Raises:
+        InputError: keys differ; the message names them.
+    """
+    cfg, _ = read_cfg(args)
+    folder = Path(cfg.OUTPUT_DIR)
+    file = folder / "config.yaml"
+    if not has_previous_run(folder) or not file.is_file():
+        return
+    before, now = restore_cfg(read_text(file), str(file)), restore_cfg(cfg.dump())  # both as YAML has them
+    # A seed below 0 stands for any, and config.yaml has the one that was drawn.
+    free = _SAME_RESULT | ({"SEED"} if cfg.SEED < 0 else set())
+    keys = [key for key in leaf_keys(now) if key not in free and value_of(now, key) != value_of(before, key)]
+    if keys:
+        named = [f"{key} {value_of(now, key)}, there {value_of(before, key)}" for key in keys[:_NAMED]]
+        more = [f"{len(keys) - _NAMED} more"] if keys[_NAMED:] else []
+        raise InputError(
+            f"OUTPUT_DIR: {folder} holds a run with another config ({'; '.join(named + more)}); choose another folder, "
+            "or add --new to begin anew, or --resume to go on with the new values"
+        )
 
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
