@@ -8,6 +8,7 @@ differ, and does nothing. --new begins anew, and moves what is there to a subfol
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 from . import train_net
 
@@ -26,20 +27,14 @@ def add_config_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train a model."""
-    from ..engine import check_run, check_same_config, launch
+    """Train a model, in smaller micro-batches if the memory is too small."""
+    from ..engine import check_continued_run, check_run, launch_within_memory
 
     take_config(args)
-    if args.new or args.resume or args.eval_only:
-        launch(train_net.train_or_evaluate, args, check_run)
-        return
-
-    def check(args: argparse.Namespace) -> None:
-        check_same_config(args)
-        check_run(args)
-
-    args.resume = True
-    launch(train_net.train_or_evaluate, args, check)
+    check: Callable[[argparse.Namespace], None] = check_run
+    if not (args.new or args.resume or args.eval_only):
+        args.resume, check = True, check_continued_run
+    launch_within_memory(train_net.train_or_evaluate, args, check)
 
 
 def take_config(args: argparse.Namespace) -> None:

@@ -340,6 +340,10 @@ _SOLVER = (
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),
+    Key("SOLVER.GRAD_ACCUMULATION", 1, COUNT,
+        "Micro-batches into which each process divides its images of a step, for GPUs with little memory: their "
+        "gradients add up to one step's. What every method computes for each of them stands with its class in "
+        "`wpl_d2.frameworks`."),
     Key("SOLVER.REFERENCE_IMS_PER_BATCH", 0, COUNT_FROM_0,
         "IMS_PER_BATCH for which learning rate and numbers of steps are given: with another one they are scaled, "
         "except those set on the command line without this key (see `wpl_d2.engine.solver.scale_schedule`); 0: never."),

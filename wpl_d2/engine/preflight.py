@@ -53,28 +53,35 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int 
     make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
 
 
-_SAME_RESULT = {"OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB"}
+_FREE = {
+    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB"),
+    "SOLVER.GRAD_ACCUMULATION",  # a second try after too little memory has set it
+}
 """Keys that a run may go on with another value of."""
 _NAMED = 5
 
 
-def check_same_config(args: argparse.Namespace) -> None:
-    """Check that a training has the config of the run in its folder, if there is one, so that it can go on.
+def check_continued_run(args: argparse.Namespace) -> None:
+    """`check_run` for a training that goes on if its folder has a run, which must have the same config.
 
     Args:
         args: as for `check_run`.
 
     Raises:
-        InputError: keys differ; the message names them.
+        InputError: as for `check_run`, or keys differ; the message names them.
     """
-    cfg, _ = read_cfg(args)
+    _check_same_config(read_cfg(args)[0])
+    check_run(args)
+
+
+def _check_same_config(cfg: CfgNode) -> None:
     folder = Path(cfg.OUTPUT_DIR)
     file = folder / "config.yaml"
     if not has_previous_run(folder) or not file.is_file():
         return
     before, now = restore_cfg(read_text(file), str(file)), restore_cfg(cfg.dump())  # both as YAML has them
     # A seed below 0 stands for any, and config.yaml has the one that was drawn.
-    free = _SAME_RESULT | ({"SEED"} if cfg.SEED < 0 else set())
+    free = _FREE | ({"SEED"} if cfg.SEED < 0 else set())
     keys = [key for key in leaf_keys(now) if key not in free and value_of(now, key) != value_of(before, key)]
     if keys:
         named = [f"{key} {value_of(now, key)}, there {value_of(before, key)}" for key in keys[:_NAMED]]
