@@ -22,6 +22,7 @@ from ..data.detection_cache import load_detection_cache
 from ..data.loader import images_per_process, labeled_dataset, require_masks, unlabeled_dataset
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
+from ..frameworks.compilation import check_compiler
 from ..utils.errors import InputError
 from ..utils.files import make_output_folder, read_text
 from .launch import count_processes
@@ -99,6 +100,8 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
     framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
+    if cfg.MODEL.COMPILE:
+        check_compiler(cfg.MODEL.DEVICE)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
         with warnings.catch_warnings(action="ignore"):  # one for each tensor that meta has no values for
             load_initial_weights(framework.student, cfg)
