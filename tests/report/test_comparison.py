@@ -12,10 +12,10 @@ from wpl_d2.report.comparison import compare_runs, group_runs
 from wpl_d2.report.run import Run
 
 
-def run_of(folder, method, seed, miou, counts=None):
-    settings = {"FRAMEWORK.NAME": method, "SEED": seed, "OUTPUT_DIR": folder}
+def run_of(folder, method, seed, miou, counts=None, labeled=("fields_labeled", None)):
+    settings = {"FRAMEWORK.NAME": method, "SEED": seed, "OUTPUT_DIR": folder, "DATASETS.TRAIN": labeled[:1]}
     rows = [] if miou is None else [{"iteration": 9, "sem_seg/mIoU": miou, "sem_seg/IoU-sky": miou}]
-    return Run(Path(folder), settings, "", rows, counts, {}, [])
+    return Run(Path(folder), settings, "", rows, counts, {"labeled": {"images": labeled[1]}}, [])
 
 
 def counts_of(right):
@@ -65,6 +65,18 @@ def test_runs_that_differ_by_their_seed_alone_are_a_group():
     assert {name: len(group) for name, group in group_runs(study).items()} == {"plain": 2, "rank": 2}
     alike = [run_of("one/run", "MeanTeacher", 0, 50), run_of("two/run", "UniMatch", 0, 50)]
     assert list(group_runs(alike)) == ["one/run", "two/run"]
+
+
+def test_other_draws_of_as_many_labeled_images_are_a_group_and_paired_by_draw():
+    draws = [("half_labeled", 9), ("half_b_labeled", 9), ("whole_labeled", 18)]
+    runs = [
+        run_of(f"{method}/{number}", method, 0, value + number, labeled=draw)
+        for method, value in (("Supervised", 50), ("MeanTeacher", 53))
+        for number, draw in enumerate(draws)
+    ]
+    rows = compare_runs(runs)["groups"]
+    assert [row["count"] for row in rows] == [2, 1, 2, 1]
+    assert rows[2]["difference"]["by_seed"] == {"0, half_labeled": 3, "0, half_b_labeled": 3}
 
 
 def test_runs_that_were_not_evaluated_are_shown_without_a_word_on_them():

@@ -36,5 +36,5 @@ def main(args: argparse.Namespace) -> None:
     for folder in filter(lacks_counts, args.runs if args.evaluate else ()):
         evaluate_run(folder)
     report = write_report(args.runs, page)
-    verdicts = [f"{run['name']}, seed {run['what']['seed']}: {run['verdict']['headline']}" for run in report["runs"]]
+    verdicts = [f"{run['name']}: {run['verdict']['headline']}" for run in report["runs"]]
     print("\n".join([*verdicts, f"report: {page}"]))

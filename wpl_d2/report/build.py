@@ -77,11 +77,15 @@ def make_report(folders: Sequence[Path]) -> dict[str, Any]:
         InputError: a folder is none of a run, or a file in it is damaged.
     """
     runs = [read_run(folder) for folder in folders]
+    common = default_page(folders).parent
     summaries = []
     for run in runs:
         summary = _without_nan(summarize_run(run))
+        if len(runs) > 1:
+            summary["name"] = str(run.folder.absolute().relative_to(common))
         summaries.append({**summary, "verdict": judge_run(summary)})
     return {
+        "folder": str(common),
         "made": f"{datetime.now():%Y-%m-%d %H:%M}",
         "version": __version__,
         "runs": summaries,

@@ -16,7 +16,7 @@ from .run import MIOU, Run
 from .summary import curve
 
 Group = list[Run]
-"""Runs that differ by their seed alone."""
+"""Runs of equal `Run.recipe`."""
 
 
 def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
@@ -26,7 +26,8 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
     """
     groups = group_runs(runs)
     base = next((name for name, group in groups.items() if group[0].is_supervised), next(iter(groups)))
-    rows = [_summarize_group(name, group, base, groups[base]) for name, group in groups.items()]
+    draws = len({run.labeled for run in runs}) > 1
+    rows = [_summarize_group(name, group, base, groups[base], draws) for name, group in groups.items()]
     return {
         "metric": "mIoU" if runs[0].metric == MIOU else "box AP",
         "baseline": base,
@@ -37,7 +38,7 @@ def compare_runs(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def group_runs(runs: Sequence[Run]) -> dict[str, Group]:
-    """Runs of equal config but for the seed, under a name each."""
+    """Runs of equal config but for the seed and which images are labeled, under a name each."""
     by_recipe: dict[str, Group] = defaultdict(list)
     for run in runs:
         by_recipe[run.recipe if run.settings else str(run.folder)].append(run)
@@ -58,19 +59,20 @@ def _common_name(group: Group) -> str:
     return names[0] if len(names) == 1 else parents.pop() if len(parents) == 1 else ", ".join(names)
 
 
-def _by_seed(group: Group) -> dict[str, Run]:
-    """The evaluated runs by seed; a seed that was trained again gets a number."""
+def _by_seed(group: Group, draws: bool) -> dict[str, Run]:
+    """The evaluated runs by seed and, where labeled images differ, list; one that was trained again gets a number."""
     found: dict[str, Run] = {}
+    repeats: Counter[str] = Counter()
     for run in group:
         if run.figure is not None:
-            seed = str(run.seed)
-            repeats = sum(known.split(" ")[0] == seed for known in found)
-            found[f"{seed} ({repeats + 1})" if repeats else seed] = run
+            seed = f"{run.seed}, {run.labeled}" if draws else str(run.seed)
+            repeats[seed] += 1
+            found[f"{seed} ({repeats[seed]})" if repeats[seed] > 1 else seed] = run
     return found
 
 
-def _summarize_group(name: str, group: Group, base_name: str, base: Group) -> dict[str, Any]:
-    ours, theirs = _by_seed(group), _by_seed(base)
+def _summarize_group(name: str, group: Group, base_name: str, base: Group, draws: bool) -> dict[str, Any]:
+    ours, theirs = _by_seed(group, draws), _by_seed(base, draws)
     values = {seed: float(run.figure or 0.0) for seed, run in ours.items()}
     row: dict[str, Any] = {"name": name, "runs": len(group), "values": values, **_spread(values.values())}
     row["classes"] = _class_means(group)

@@ -58,9 +58,17 @@ class Run:
         return self.settings.get("SEED")
 
     @property
+    def labeled(self) -> str:
+        """The names of DATASETS.TRAIN."""
+        return ", ".join(self.settings.get("DATASETS.TRAIN", ()))
+
+    @property
     def recipe(self) -> str:
-        """Equal for runs that differ by their seed and folder alone."""
-        return repr(sorted((key, value) for key, value in self.settings.items() if key not in ("SEED", "OUTPUT_DIR")))
+        """Equal for runs that differ alone by seed, folder, and which images are labeled, if these are equally many."""
+        other = {"SEED", "OUTPUT_DIR"}
+        if images := self.evidence.get("labeled", {}).get("images"):
+            other |= {"DATASETS.TRAIN", "DATASETS.UNLABELED", "DATASETS.SPLIT"}
+        return repr((images, sorted((key, value) for key, value in self.settings.items() if key not in other)))
 
     @property
     def is_supervised(self) -> bool:

@@ -27,7 +27,7 @@ def summarize_run(run: Run) -> dict[str, Any]:
     """All that is known of a run, but for the words of `judge_run`. Figures are percent; None is what is not known."""
     classes = summarize_classes(run)
     return {
-        "name": run.name,
+        "name": run.folder.absolute().name,
         "folder": str(run.folder),
         "finished": run.finished,
         "steps": run.steps,

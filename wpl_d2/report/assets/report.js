@@ -9,13 +9,13 @@
 
   function paint(chart, lines) {
     chart.data.datasets.forEach((data, index) => {
-      data.borderColor = data.pointBorderColor = data.pointBackgroundColor = color(lines[index], index);
+      data.borderColor = data.backgroundColor = color(lines[index], index);
     });
     for (const axis of Object.values(chart.options.scales)) {
       axis.grid.color = style("--line");
       axis.ticks.color = axis.title.color = style("--soft");
     }
-    chart.update("none");
+    chart.update();
   }
 
   function legend(figure, chart, lines) {
@@ -42,6 +42,7 @@
   function draw(figure) {
     const { unit, series: lines } = charts[figure.dataset.chart];
     const axis = (text) => ({ type: "linear", grid: {}, ticks: { maxTicksLimit: 6 }, title: { display: !!text, text } });
+    const last = Math.max(...lines.flatMap((line) => line.points.map(([step]) => step)));
     const chart = new Chart(figure.querySelector("canvas"), {
       type: "line",
       data: {
@@ -49,6 +50,8 @@
           label: line.name,
           data: line.points.map(([x, y]) => ({ x, y })),
           borderWidth: 2,
+          borderColor: color(line, index),
+          backgroundColor: color(line, index),
           borderDash: dash(line.group === undefined ? index : 0),
           pointRadius: line.points.length > 30 ? 0 : 3,
           hidden: lines.length > SHOWN_AT_FIRST + 2 && index >= SHOWN_AT_FIRST,
@@ -57,10 +60,11 @@
       options: {
         animation: false,
         parsing: false,
+        clip: false,
         maintainAspectRatio: false,
         interaction: { mode: "nearest", axis: "x", intersect: false },
-        scales: { x: axis("step"), y: axis(unit) },
-        plugins: { legend: { display: false } },
+        scales: { x: { ...axis("step"), min: 0, max: last }, y: axis(unit) },
+        plugins: { legend: { display: false }, colors: { enabled: false } },
       },
     });
     paint(chart, lines);
