@@ -27,13 +27,11 @@ from wpl_d2.data import setup_datasets
 from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
 
-_ROOT = Path(__file__).resolve().parents[1]
-
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     if args.suite:
-        Suite(Path(args.output), _ROOT / "configs", args.opts).run(args.seconds, args.only or ())
+        Suite(Path(args.output), args.opts).run(args.seconds, args.only or ())
         return
     cfg = load_cfg(args.config_file, args.opts)
     cfg.MODEL.DEVICE = cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu"

@@ -1,6 +1,5 @@
 import json
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +8,8 @@ from helpers import SMALL
 from wpl_d2.benchmark import device, suite
 from wpl_d2.benchmark.step import first_batch
 from wpl_d2.engine import trainer
+from wpl_d2.utils.errors import InputError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 TOY = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "test_resnet"),
     *("INPUT.CROP_SIZE", (65, 65), "SOLVER.IMS_PER_BATCH", 2, "SOLVER.UNLABELED_IMS_PER_BATCH", 2),
@@ -24,7 +23,7 @@ def toy(tmp_path, monkeypatch):
     sizes = {name: ((90, 70), *rest) for name, (_, *rest) in suite._DATA_SETS.items()}
     monkeypatch.setattr(suite, "_DATA_SETS", sizes)
     monkeypatch.setattr(suite, "_LOADED_SECONDS", 0.2)
-    return suite.Suite(tmp_path / "out", CONFIGS, TOY)
+    return suite.Suite(tmp_path / "out", TOY)
 
 
 @pytest.mark.slow
@@ -45,8 +44,17 @@ def test_every_kind_of_part_leaves_its_row_and_the_table(toy):
 
 def test_parts_are_one_factor_from_the_base(toy):
     assert toy._crop(25 / 16) == (97, 97)
-    assert suite.Suite(toy.folder, CONFIGS)._crop(25 / 16) == (801, 801)
+    assert suite.Suite(toy.folder)._crop(25 / 16) == (801, 801)
     assert next(iter(toy.parts())) == "base"
+
+
+def test_what_cannot_be_measured_is_said_before(toy):
+    with pytest.raises(InputError, match=r"--only: 'bass' is not known; did you mean base"):
+        toy.run(60, ["bass"])
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match=r"MODEL\.DEVICE: 'cuda' asked for, but there are 0 GPUs"):
+            suite.Suite(toy.folder).run(60)
+    assert not toy.folder.exists()
 
 
 def test_a_part_that_fails_or_takes_too_long_is_a_row(toy, monkeypatch):

@@ -21,8 +21,10 @@ import torch
 
 from ..config import load_cfg
 from ..config.config import override
+from ..config.validation import check_device
 from ..data import build_train_loader, setup_datasets
 from ..frameworks import Framework, build_framework
+from ..utils.errors import check_name
 from .device import check_no_sync, compare_resumed, compare_with_cpu
 from .step import compare_steps, first_batch
 from .synthetic import write_data_set
@@ -76,15 +78,14 @@ class Suite:
     and FOLDER/table.md is written anew.
     """
 
-    def __init__(self, folder: Path, presets: Path, opts: Collection[Any] = ()) -> None:
+    def __init__(self, folder: Path, opts: Collection[Any] = ()) -> None:
         """Plan.
 
         Args:
             folder: for rows and table; made where it is missing.
-            presets: the project's `configs`.
             opts: KEY VALUE pairs that change the base of all parts.
         """
-        self.folder, self.presets, self.opts = folder, presets, list(opts)
+        self.folder, self.opts = folder, list(opts)
         self.rows: list[Figures] = []
         self.scratch = Path()
 
@@ -124,7 +125,13 @@ class Suite:
         Args:
             seconds: after these no part is begun, and the one that runs is given up.
             only: names of parts; by default all.
+
+        Raises:
+            InputError: the base is no valid config, there is no such part, or no GPU.
         """
+        check_device("MODEL.DEVICE", self._read().MODEL.DEVICE)
+        for name in only:
+            check_name("--only", name, self.parts())
         end = time.monotonic() + seconds
         faulthandler.dump_traceback_later(seconds + 30, exit=True)  # where no signal is handled any more
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -146,7 +153,7 @@ class Suite:
             self._add(row | {"took_s": round(time.monotonic() - began, 1)})
 
     def _read(self, preset: str = "unimatch", opts: Collection[Any] = (), data: str = "benchmark_photos") -> Any:
-        cfg = load_cfg(str(self.presets / "voc" / f"{preset}.yaml"))
+        cfg = load_cfg(f"voc/{preset}")
         lists = [f"{data}_{name}" for name in ("labeled", "unlabeled")]
         data_set: list[Any] = ["DATASETS.DESCRIPTION", str(self.scratch / data / "data.yaml"), "DATASETS.TEST", ()]
         data_set += ["DATASETS.TRAIN", lists[:1], "DATASETS.UNLABELED", lists[1:]]
