@@ -39,6 +39,7 @@ from .hooks import (
     PseudoLabelAverages,
     StopOnSignal,
 )
+from .memory import memory_limit
 from .solver import build_optimizer, optimizer_state_bytes
 
 logger = logging.getLogger(__name__)
@@ -180,19 +181,25 @@ class Trainer(SimpleTrainer):
         return results
 
     def run_step(self) -> None:
-        """Train one step."""
+        """Train one step.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+            MemoryLimitError: it does not fit into the memory.
+        """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.framework.iteration = self.iter
         seed_step(self.cfg.SEED, self.iter, comm.get_rank())
-        self.optimizer.zero_grad()
-        losses = self._compute_gradients(batch)
-        self._reduce_and_check(losses, data_time)
-        # Read now, when the device has finished its work and nothing has to wait.
-        self._partner_indices.extend(self.framework.partner_indices()[-1:])
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        with memory_limit(self.cfg, comm.get_world_size()):
+            self.optimizer.zero_grad()
+            losses = self._compute_gradients(batch)
+            self._reduce_and_check(losses, data_time)
+            # Read now, when the device has finished its work and nothing has to wait.
+            self._partner_indices.extend(self.framework.partner_indices()[-1:])
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
 
     def _compute_gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
         """Compute the gradients of all micro-batches, which add up; `last_step.scalars` become those of the step.
