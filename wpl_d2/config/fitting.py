@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+
+from .validation import check_device
 
 GiB = 2**30
 _CPU_CROP, _GPU_CROP = 192, 512
@@ -26,9 +29,8 @@ _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
 _PER_PAIR = 2.5 * GiB  # of a labeled and an unlabeled crop of _GPU_CROP; estimated
 _EVALUATION_SHARE = 0.2
 _PASSES = 8  # forwards' worth of a labeled and an unlabeled crop: students with backward, teacher
-_ONE_WAY = re.compile(
-    r"\b(left|right|arrow|digit|letter|text|zero|one|two|three|four|five|six|seven|eight|nine|[a-z]|\d+)\b"
-)
+_ONE_WAY = re.compile(r".*\b(left|right|arrow|digit|letter|text)s?\b.*")
+_SIGN = re.compile(r"\d+|[a-z]|zero|one|two|three|four|five|six|seven|eight|nine")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Device(NamedTuple):
         """This machine; `name` as of MODEL.DEVICE."""
         cores = len(os.sched_getaffinity(0))
         if name.startswith("cuda") and torch.cuda.is_available():
+            check_device("MODEL.DEVICE", name)
             return cls(True, cores, torch.cuda.get_device_properties(torch.device(name)).total_memory)
         return cls(False, cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
@@ -85,22 +88,31 @@ class Setting(NamedTuple):
     reason: str
 
 
-def fit_settings(facts: DatasetFacts, device: Device) -> list[Setting]:
-    """The settings for a data set on a device."""
+def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] | None = None) -> list[Setting]:
+    """The settings for a data set on a device.
+
+    Args:
+        facts: of the data set.
+        device: what trains.
+        given: keys that are set already. They are left out, and what depends on steps and batch follows theirs.
+    """
+    given = given or {}
     scale, view = _views(facts, device)
-    steps, schedule = _schedule(facts, device)
+    steps = given.get("SOLVER.MAX_ITER") or _steps(facts, device)
     batch = _batch(facts, device)
-    return [
+    images = given.get("SOLVER.IMS_PER_BATCH") or batch[0].value
+    settings = [
         *view,
         *batch,
-        *schedule,
-        *_optimizer(steps, batch[0].value),
+        *_schedule(facts, device, steps),
+        *_optimizer(steps, images),
         *(_pseudo_labels(facts, steps) if facts.unlabeled else _supervised()),
         *_detector(facts, scale),
         *_backbone(device),
-        *_evaluation(facts, steps, batch[0].value, scale, view[0].value[0]),
+        *_evaluation(facts, steps, images, scale, view[0].value[0]),
         Setting("DATALOADER.NUM_WORKERS", _clip(device.cores - 1, 1, 8 if device.gpu else 4), f"{device.cores} cores"),
     ]
+    return [setting for setting in settings if setting.key not in given]
 
 
 def _views(facts: DatasetFacts, device: Device) -> tuple[float, list[Setting]]:
@@ -120,7 +132,8 @@ def _views(facts: DatasetFacts, device: Device) -> tuple[float, list[Setting]]:
         Setting("INPUT.SCALE_RANGE", (round(least, 3), round(1.5 * scale, 3)), f"half to three halves of {scale:g}"),
         Setting("TEST.INFERENCE.SCALES", (scale,), "images are judged at the scale at which they are trained on"),
     ]
-    one_way = [name for name in facts.classes if _ONE_WAY.search(name.lower().replace("_", " "))]
+    words = {name: name.lower().replace("_", " ") for name in facts.classes}
+    one_way = [name for name, said in words.items() if _ONE_WAY.fullmatch(said) or _SIGN.fullmatch(said)]
     if one_way:
         settings.append(Setting("INPUT.RANDOM_FLIP", "none", f"{one_way[0]!r} is something else in a mirror"))
     return scale, settings
@@ -143,19 +156,19 @@ def _batch(facts: DatasetFacts, device: Device) -> list[Setting]:
     as_many = "as many as labeled ones" if unlabeled else "there are none"
     return [
         Setting("SOLVER.IMS_PER_BATCH", labeled, why if labeled == size else f"no more than {facts.labeled} images"),
-        Setting(
-            "SOLVER.UNLABELED_IMS_PER_BATCH", unlabeled, "as many as labeled ones" if unlabeled else "there are none"
-        ),
+        Setting("SOLVER.UNLABELED_IMS_PER_BATCH", unlabeled, as_many),
     ]
 
 
-def _schedule(facts: DatasetFacts, device: Device) -> tuple[int, list[Setting]]:
-    factor = _GPU_FACTOR if device.gpu else 1
-    steps = factor * _clip(round(160 * math.sqrt(facts.labeled) / 100) * 100, 600, 4000)
+def _steps(facts: DatasetFacts, device: Device) -> int:
+    return (_GPU_FACTOR if device.gpu else 1) * _clip(round(160 * math.sqrt(facts.labeled) / 100) * 100, 600, 4000)
+
+
+def _schedule(facts: DatasetFacts, device: Device, steps: int) -> list[Setting]:
     why = f"grows with the square root of {facts.labeled} labeled images{', tenfold on a GPU' if device.gpu else ''}"
-    return steps, [
+    return [
         Setting("SOLVER.MAX_ITER", steps, why),
-        Setting("SOLVER.CHECKPOINT_PERIOD", steps // 6, "a stop loses at most a sixth"),
+        Setting("SOLVER.CHECKPOINT_PERIOD", math.ceil(steps / 6), "a stop loses at most a sixth"),
     ]
 
 
@@ -171,7 +184,7 @@ def _supervised() -> list[Setting]:
 
 def _pseudo_labels(facts: DatasetFacts, steps: int) -> list[Setting]:
     labeled = facts.labeled
-    burn_in = round(steps * _clip(2 / math.sqrt(labeled), 0.25, 0.5) / 50) * 50
+    burn_in = int(steps * _clip(2 / math.sqrt(labeled), 0.25, 0.5))
     decay = _clip(1 - 8 / (steps - burn_in), 0.98, 0.999)
     weights = "pseudo-labels count by the mean confidence of their object, so that no threshold shuts hard classes out"
     return [

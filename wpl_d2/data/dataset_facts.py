@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from ..config.fitting import DatasetFacts
+from ..config.fitting import DatasetFacts, Device, Setting, fit_settings
 from ..utils.errors import InputError
 from .component_boxes import boxes_from_mask
-from .datasets.folder import Description, register
-from .datasets.setup import check_registered
+from .datasets.folder import Description
+from .datasets.setup import check_registered, register_description
+from .file_cache import file_state
 from .image_io import read_record_mask
 from .sampler import counted_seed
 
 _SAMPLE = 200
+_known: dict[tuple[Any, ...], DatasetFacts] = {}
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def fit_to_data(cfg: CfgNode, given: Mapping[str, Any]) -> list[Setting]:
+    """The settings that fit the lists of a config; none where it names nothing to train on.
+
+    Args:
+        cfg: with DATASETS filled in. Data with a generator are made if they are missing.
+        given: keys that are set otherwise, and their values.
+
+    Raises:
+        InputError: as of `measure_dataset`.
+    """
+    data = cfg.DATASETS
+    if not data.TRAIN:
+        return []
+    description = register_description(data.DESCRIPTION)
+    names = tuple(data.TRAIN), tuple(data.UNLABELED), tuple(data.TEST)
+    files = [description.path, *(description.root / file for file in description.lists.values())]
+    key = (*names, data.MIN_BOX_AREA, *(file_state(str(file)) for file in files if file.is_file()))
+    if key not in _known:  # a run asks several times
+        _known[key] = measure_dataset(description, *names, data.MIN_BOX_AREA)
+    return fit_settings(_known[key], Device.present(cfg.MODEL.DEVICE), given)
 
 
 def measure_dataset(
@@ -27,7 +52,7 @@ def measure_dataset(
     """Measure the labeled images of a data set, or a random sample of 200 of them, and count the others.
 
     Args:
-        description: it is registered.
+        description: of the registered data set.
         labeled: names of its lists, as in DATASETS.TRAIN.
         unlabeled: as in DATASETS.UNLABELED; of these the images are only counted.
         val: as in DATASETS.TEST.
@@ -36,7 +61,6 @@ def measure_dataset(
     Raises:
         InputError: a list or a mask cannot be read.
     """
-    register(description)
     records = _records("DATASETS.TRAIN", labeled)
     masked = [record for record in records if "sem_seg_file_name" in record]
     if not masked:
