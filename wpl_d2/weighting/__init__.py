@@ -6,11 +6,14 @@ from .refinement import Refinement
 from .reliability import reliable_mask
 from .sampling import sample_per_class
 from .scores import SCORE_REGISTRY, Score
+from .separation import ConfidenceSeparable, ConfidenceVariance
 from .similarity import cosine, euclidean, rank_overlap
 from .weigher import PixelWeigher
 
 __all__ = [
     "SCORE_REGISTRY",
+    "ConfidenceSeparable",
+    "ConfidenceVariance",
     "Evidence",
     "MemoryBank",
     "PixelWeigher",
