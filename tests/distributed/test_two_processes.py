@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils import comm
-from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
+from helpers import AEL, AUGSEG, LEARNED, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
 
 from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, loading
 from wpl_d2.engine import Trainer, launch
@@ -16,7 +16,7 @@ from wpl_d2.utils.errors import InputError
 
 pytestmark = pytest.mark.slow
 ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
-FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": LEARNED, "U2PL": U2PL, "UniMatch": UNIMATCH}
 
 
 def trainer_of(args, name, run, eval_period=0, resume=False):
@@ -129,6 +129,8 @@ def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path):
         )
         assert straight.keys() == resumed.keys()
         assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
+        if FRAMEWORKS[name] is LEARNED:
+            assert straight["weigher.scores.calibrated.fitted"] and straight["weigher.class_means.seen"].any()
 
 
 class Loop:

@@ -291,7 +291,8 @@ _WEIGHTING = (
     Key("WEIGHTING.KIND", ("rank",), NAMES,
         "Score in [0, 1] that makes the weight, or several to be multiplied; see wpl_d2/weighting/scores.py. From the "
         "memory bank: rank (the paper's), rank_margin, cosine, cosine_margin, euclidean, knn_margin; from "
-        "probabilities: confidence, object, softmatch; from boxes: detector; from three more forwards: tta."),
+        "probabilities: confidence, object, softmatch, csl, covar; from boxes: detector; from three more forwards: "
+        "tta; learned from several of these: calibrated."),
     Key("WEIGHTING.POWER", 1.0, POSITIVE, "Exponent of the score; above 1 it is sharpened."),
     Key("WEIGHTING.PER_CLASS", False, FLAG,
         "Divide the score by its running mean over the class, so that hard classes lose nothing."),
@@ -299,6 +300,11 @@ _WEIGHTING = (
         "Pixels over which the score object averages the confidence: a connected component, or all of the class."),
     Key("WEIGHTING.MOMENTUM", 0.999, SHARE,
         "Share of the former value in the running means of PER_CLASS and of the score softmatch."),
+    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "knn_margin"), NAMES,
+        "Kinds from which the score calibrated learns how probably a label is right."),
+    Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
+        "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
+        "last fifth of the schedule; from then on they train, and the last fit stays."),
     Key("WEIGHTING.CENTERED", False, FLAG,
         "Subtract the mean prototype from pixel and prototype before they are compared."),
     Key("WEIGHTING.K", 5, COUNT, "Number of most active channels that the score rank compares."),

@@ -6,6 +6,7 @@ each step the trainer calls `forward`, then the optimizer, then `after_step`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +22,15 @@ from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepR
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
-from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
+from .pseudo_labels import (
+    Prediction,
+    build_refinement,
+    evaluation_mode,
+    gather_evidence,
+    make_pseudo_labels,
+    predict,
+    summarize,
+)
 from .validation import check_requirements, local_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
@@ -31,7 +40,8 @@ Items = list[dict[str, Any]]
 """Samples of a mapper, one an image."""
 
 Batch = dict[str, Items]
-"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise}."""
+"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise, "held_out": see
+`wpl_d2.data.TrainBatch`; the last two may be missing}."""
 
 Terms = tuple[list[LossTerm], dict[str, Tensor]]
 """The per-pixel terms of a step, and its scalar losses (the detector's, contrastive ones)."""
@@ -209,6 +219,7 @@ class Framework(nn.Module):
             scalar losses by name; terms of the same name are summed.
         """
         self.last_step = StepRecord()
+        self._stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
         terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
@@ -350,6 +361,20 @@ class Framework(nn.Module):
             size = (prediction.images.shape[-2], prediction.images.shape[-1])
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
         return [item["detections"].to(self.device) for item in items]
+
+    @torch.no_grad()
+    def _stage_held_out(self, items: Items, at_a_time: int) -> None:
+        """Judge the labels of held-out images, refined as all are, for the score `calibrated`; some at a time."""
+        if self.weigher is None:
+            return
+        for start in range(0, len(items), at_a_time):
+            part = items[start : start + at_a_time]
+            with evaluation_mode(self.pseudo_labeler):
+                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
+            detections = self._detections(part, prediction) if "boxes" in self.needs else None
+            evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
+            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
+            self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
 
     @torch.no_grad()
     def _stage_labeled(

@@ -1,5 +1,6 @@
 """How far to trust pseudo-labels: RPPI, PPW and alternatives, in plain torch."""
 
+from .calibrated import Calibrated
 from .evidence import Evidence
 from .memory_bank import MemoryBank, pooled_prototypes
 from .refinement import Refinement
@@ -12,6 +13,7 @@ from .weigher import PixelWeigher
 
 __all__ = [
     "SCORE_REGISTRY",
+    "Calibrated",
     "ConfidenceSeparable",
     "ConfidenceVariance",
     "Evidence",
