@@ -66,14 +66,14 @@ def test_the_choice_hangs_on_seed_and_names_alone(tree):
 
 
 def test_processes_share_a_fit_and_all_give_as_many_images():
-    held_out = HeldOut(tuple(range(40)), range(2, 9, 2), 9)
-    alone = take(FitSampler(held_out, 0), 10)
+    fits, many = range(2, 9, 2), HeldOut(tuple(range(40)), range(0), 0)
+    alone = take(FitSampler(fits, many.images_per_process(1), 0), 10)
     assert [len(step) for step in alone] == [0, 0, 16, 0, 16, 0, 16, 0, 16, 0]
-    both = [take(FitSampler(held_out, 0, rank, 2), 10) for rank in range(2)]
+    both = [take(FitSampler(fits, many.images_per_process(2), 0, rank, 2), 10) for rank in range(2)]
     assert [first + second for first, second in zip(*both, strict=True)] == alone
     assert len(set(itertools.chain(*alone))) == 64  # views of other images in each fit
-    few = HeldOut((0, 1, 2), range(0, 1), 1)
-    assert [len(take(FitSampler(few, 0, rank, 2), 1)[0]) for rank in range(2)] == [2, 2]
+    few = HeldOut((0, 1, 2), range(0), 0)
+    assert [few.images_per_process(2), few.images_per_process(2, 2), few.images_per_process(1, 3)] == [2, 2, 3]
 
 
 def test_nothing_is_pasted_from_them(tree):

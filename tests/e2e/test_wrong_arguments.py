@@ -185,7 +185,7 @@ WRONG = {
         "voc2012": "invalid choice: 'voc2012'",
         "voc --root @text": "--root: @text is not a folder",
         "voc --workers 0": "'0' is not a whole number of 1 or more",
-        "voc --balanced": "--balanced is for --fraction",
+        "voc --balanced": "--balanced: is for --fraction",
         "voc --root @empty --splits @text": "@text: no such folder",
     },
 }

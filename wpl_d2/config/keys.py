@@ -300,11 +300,6 @@ _WEIGHTING = (
         "Pixels over which the score object averages the confidence: a connected component, or all of the class."),
     Key("WEIGHTING.MOMENTUM", 0.999, SHARE,
         "Share of the former value in the running means of PER_CLASS and of the score softmatch."),
-    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "knn_margin"), NAMES,
-        "Kinds from which the score calibrated learns how probably a label is right."),
-    Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
-        "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
-        "last fifth of the schedule; from then on they train, and the last fit stays."),
     Key("WEIGHTING.CENTERED", False, FLAG,
         "Subtract the mean prototype from pixel and prototype before they are compared."),
     Key("WEIGHTING.K", 5, COUNT, "Number of most active channels that the score rank compares."),
@@ -327,6 +322,11 @@ _WEIGHTING = (
     Key("WEIGHTING.MIN_COUNT", 16, COUNT, "Pixels of a class with fewer embeddings in the bank have neutral weights."),
     Key("WEIGHTING.LABELED_CONF", 0.95, SHARE,
         "Labeled pixels enter the bank if they are predicted correctly with more than this confidence."),
+    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "knn_margin"), NAMES,
+        "Kinds from which the score calibrated learns how probably a label is right."),
+    Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
+        "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
+        "last fifth of the schedule; from then on they train, and the last fit stays."),
     Key("RPPI.ENABLED", False, FLAG,
         "RPPI: pixels on which segmenter and detector agree enter the bank (paper, section 3.2); needs a detector."),
     Key("RPPI.CONF", 0.95, SHARE, "Least confidence of such a pixel."),
@@ -344,6 +344,10 @@ _SOLVER = (
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),
+    Key("SOLVER.GRAD_ACCUMULATION", 1, COUNT,
+        "Micro-batches into which each process divides its images of a step, for GPUs with little memory: their "
+        "gradients add up to one step's. What every method computes for each of them stands with its class in "
+        "`wpl_d2.frameworks`."),
     Key("SOLVER.REFERENCE_IMS_PER_BATCH", 0, COUNT_FROM_0,
         "IMS_PER_BATCH for which learning rate and numbers of steps are given: with another one they are scaled, "
         "except those set on the command line without this key (see `wpl_d2.engine.solver.scale_schedule`); 0: never."),

@@ -34,9 +34,9 @@ class HeldOut:
     fits: range
     end: int
 
-    def images_per_process(self, processes: int) -> int:
-        """The number of images that each process contributes to a fit."""
-        return -(-min(len(self.indices), FIT_IMAGES) // processes)
+    def images_per_process(self, processes: int, micro_batches: int = 1) -> int:
+        """The number of images that each process contributes to a fit: equally many in each of its micro-batches."""
+        return -(-min(len(self.indices), FIT_IMAGES) // (processes * micro_batches)) * micro_batches
 
 
 def holds_out(cfg: CfgNode) -> bool:
@@ -76,19 +76,19 @@ def held_out_images(cfg: CfgNode, records: Sequence[dict[str, Any]]) -> HeldOut:
 class FitSampler(Sampler[list[int]]):
     """The counters of the held-out samples of one process, an endless iterable of one list a step, mostly empty."""
 
-    def __init__(self, held_out: HeldOut, start: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, fits: range, images: int, start: int, rank: int = 0, world: int = 1) -> None:
         """Begin with a step.
 
         Args:
-            held_out: when there are fits, and of how many images.
+            fits: the steps that have samples.
+            images: how many.
             start: the first step.
             rank: this process.
             world: number of processes.
         """
-        self.held_out, self.start, self.rank, self.world = held_out, start, rank, world
+        self.fits, self.images, self.start, self.rank, self.world = fits, images, start, rank, world
 
     def __iter__(self) -> Iterator[list[int]]:
-        held_out, own = self.held_out, self.held_out.images_per_process(self.world)
         for step in itertools.count(self.start):
-            first = (step // held_out.fits.step * self.world + self.rank) * own
-            yield list(range(first, first + own)) if step in held_out.fits else []
+            first = (step // self.fits.step * self.world + self.rank) * self.images
+            yield list(range(first, first + self.images)) if step in self.fits else []

@@ -91,7 +91,7 @@ def load_records(name: str, key: str, optional: bool = False) -> Records:
 
 
 def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
-    """The batch size of one process.
+    """The images that one process gets in a step.
 
     Args:
         cfg: the config.
@@ -99,11 +99,15 @@ def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
         processes: the number of processes of the run.
 
     Raises:
-        InputError: the batch cannot be divided among them.
+        InputError: the batch cannot be divided among them, or each one's part into its micro-batches.
     """
-    total = cfg.SOLVER[key]
-    if total < 1 or total % processes:
-        raise InputError(f"SOLVER.{key}: {total} images do not divide among {processes} processes; take a multiple")
+    total, micro_batches = cfg.SOLVER[key], cfg.SOLVER.GRAD_ACCUMULATION
+    parts = processes * micro_batches
+    if total < 1 or total % parts:
+        each = f" with {micro_batches} micro-batches each (SOLVER.GRAD_ACCUMULATION)" * (micro_batches > 1)
+        raise InputError(
+            f"SOLVER.{key}: {total} images do not divide among {processes} processes{each}; take a multiple of {parts}"
+        )
     return total // processes
 
 
@@ -242,7 +246,9 @@ def build_held_out_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
     records = labeled_records(cfg)
     held_out = held_out_images(cfg, records)
     dataset = CountedDataset([records[index] for index in held_out.indices], LabeledMapper(cfg), cfg.SEED, "held out")
-    sampler = FitSampler(held_out, start_iter, comm.get_rank(), comm.get_world_size())
+    rank, world = comm.get_rank(), comm.get_world_size()
+    images = held_out.images_per_process(world, cfg.SOLVER.GRAD_ACCUMULATION)
+    sampler = FitSampler(held_out.fits, images, start_iter, rank, world)
     workers = min(1, cfg.DATALOADER.NUM_WORKERS)
     # So many steps, most of them without images, give the worker time for a fit's images.
     return _data_loader(cfg, dataset, workers, batch_sampler=sampler, prefetch_factor=16 if workers else None)

@@ -1,6 +1,7 @@
 """Training: launching processes, the start of a run, the trainer and its hooks."""
 
 from .launch import launch
+from .memory import launch_within_memory
 from .preflight import check_run
 from .runs import Spread, find_runs, is_finished, last_value, paired_differences, read_json, read_metrics
 from .setup import report_results, save_run_info, setup
@@ -16,6 +17,7 @@ __all__ = [
     "is_finished",
     "last_value",
     "launch",
+    "launch_within_memory",
     "paired_differences",
     "read_json",
     "read_metrics",

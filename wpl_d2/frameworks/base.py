@@ -22,6 +22,7 @@ from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepR
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .loss_terms import select, supervised_term
+from .micro_batches import WHOLE, Items, add_to, scaled
 from .pseudo_labels import (
     Prediction,
     build_refinement,
@@ -31,13 +32,10 @@ from .pseudo_labels import (
     predict,
     summarize,
 )
-from .validation import check_requirements, local_batch
+from .validation import check_requirements, local_batch, per_micro_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
-
-Items = list[dict[str, Any]]
-"""Samples of a mapper, one an image."""
 
 Batch = dict[str, Items]
 """{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise, "held_out": see
@@ -65,11 +63,16 @@ class Framework(nn.Module):
 
     A subclass implements `terms`, and overrides the rest as it needs.
 
+    With SOLVER.GRAD_ACCUMULATION a micro-batch is to `terms` what a batch is otherwise: BN statistics, and all that
+    images of a batch share, are its own. Per-pixel losses are averaged over the whole step's pixels. `after_step`,
+    schedules and the teacher count steps.
+
     Attributes:
         student: the model that is trained.
         teacher: a model that makes pseudo-labels and has no gradient, or None.
         weigher: memory bank and weights, or None where every weight is 1.
         iteration: the current step, set by the trainer; all schedules are functions of it.
+        micro_batch: which part of the step's batch the next forward gets, set by the trainer.
         last_step: see `StepRecord`.
         metric: selects the best checkpoint; a name in metrics.json.
         semi_supervised: whether it learns from unlabeled images.
@@ -131,6 +134,7 @@ class Framework(nn.Module):
         self.burn_in = burn_in
         self.ohem = ohem
         self.iteration = 0
+        self.micro_batch = WHOLE
         self.last_step = StepRecord()
         if teacher is not None:
             teacher.requires_grad_(False)
@@ -151,7 +155,9 @@ class Framework(nn.Module):
             "threshold": cfg.FRAMEWORK.THRESHOLD,
             "alpha": cfg.FRAMEWORK.ALPHA,
             "burn_in": cfg.FRAMEWORK.BURN_IN,
-            "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
+            "ohem": {"threshold": ohem.THRESHOLD, "min_kept": per_micro_batch(cfg, ohem.MIN_KEPT)}
+            if ohem.ENABLED
+            else None,
         }
 
     @classmethod
@@ -170,7 +176,7 @@ class Framework(nn.Module):
 
     @classmethod
     def smallest_batch(cls, cfg: Any) -> int:
-        """Images of the smallest batch that a process puts through a model in training mode.
+        """Images of the smallest batch, or micro-batch, that a process puts through a model in training mode.
 
         By default labeled and unlabeled images go through the student together, without any of these in the burn-in.
         """
@@ -212,20 +218,26 @@ class Framework(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a step. The state changes only in the BN statistics of models that are in training mode.
 
+        Losses and `last_step.scalars` of a micro-batch are parts that the trainer adds up: per-pixel terms count by its
+        share of the pixels, so that means over all labeled or valid pixels are those of the whole batch; other losses
+        by its share of the images.
+
         Args:
             batch: the items of all streams; "unlabeled" and "partners" may be empty.
 
         Returns:
             scalar losses by name; terms of the same name are summed.
         """
-        self.last_step = StepRecord()
+        self.last_step, part = StepRecord(), self.micro_batch
         self._stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
         terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
-            loss = reduce_term(term, self.norm)
-            reduced[term.name] = reduced[term.name] + loss if term.name in reduced else loss
-        return reduced | losses
+            share = part.labeled if term.weight is None else part.unlabeled
+            term = replace(term, coefficient=term.coefficient * share)
+            add_to(reduced, {term.name: reduce_term(term, self.norm)})
+        self.last_step.scalars = scaled(self.last_step.scalars, part.unlabeled)
+        return reduced | scaled(losses, part.images)
 
     def terms(self, batch: Batch) -> Terms:
         """All forward passes of the step, and the loss terms they make.
