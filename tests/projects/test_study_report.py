@@ -138,6 +138,25 @@ def test_one_draw_says_nothing_of_the_next(tmp_path):
     assert "One draw says nothing about the next" in answer(table_of(tmp_path, scores, rows, draws=("a",)))
 
 
+def test_a_question_compares_its_rows_draw_by_draw(tmp_path):
+    rows = ("good", "plain", "bad", "never")
+    text = study_text(table_of(tmp_path, questions={"Is good best?": rows, "And never?": ("never", "good")}), {})
+    good, plain = np.array(DEV["good"]), np.array(DEV["plain"])
+    t = stats.ttest_rel(good, plain).statistic
+    assert "## Is good best?\n\nOn `camvid_dev`: `good` 49.17 ± 2.25 (3), `plain` 47.17" in text
+    assert "`bad` 45.75 ± 2.47 (2), `never` not run. " in text
+    assert f"Draw by draw: `good` +2.00 ± 0.50 (3) (t = {t:.1f}) to `plain`; `good` +2.25 ± 1.06 (2)" in text
+    assert "## And never?\n\nOn `camvid_dev`: `never` not run, `good` 49.17 ± 2.25 (3). No pair is finished." in text
+
+
+def test_the_report_says_how_it_was_run(tmp_path):
+    table = table_of(tmp_path)
+    table.results["good", "a"] = make_result("good", "a", dev_teacher=50, commit="def5678")
+    text = study_text(table, {})
+    assert cells(text, "b", "## How it was run")[0] == ["1", "`camvid_1_30_labeled`", "`camvid_1_30_unlabeled`"]
+    assert "Finished runs by commit: abc1234 (13), def5678 (1)." in text
+
+
 def test_labels_are_reported_before_and_after_weights_where_there_are_weights(tmp_path):
     table = table_of(tmp_path, judge=JUDGE)
     for shift, draw in enumerate("abc"):
@@ -178,18 +197,18 @@ def test_a_figure_that_no_draw_has_is_a_dash(tmp_path):
 
 def test_pictures_are_drawn_of_what_there_is(tmp_path):
     table = table_of(tmp_path, judge=JUDGE)
-    assert [file.name for file in draw_pictures(table).values()] == ["pairs.png"]
+    assert [file.name for file in draw_pictures(table, tmp_path / "x_").values()] == ["x_pairs.png"]
     for draw in "abc":
         for row in ("plain", "good"):
             write_judged(table, row, draw, 600)
             write_judged(table, row, draw, 200, shift=1)
-    drawn = draw_pictures(table)
-    assert [file.name for file in drawn.values()] == ["pairs.png", "calibration.png", "auroc.png"]
+    drawn = draw_pictures(table, tmp_path / "x_")
+    assert [file.name for file in drawn.values()] == ["x_pairs.png", "x_calibration.png", "x_auroc.png"]
     text = study_text(table, drawn)
     for file in drawn.values():
         assert f"]({file.name})" in text
         assert np.asarray(Image.open(file).convert("L")).std() > 10
-    assert draw_pictures(table_of(tmp_path / "none", {})) == {}
+    assert draw_pictures(table_of(tmp_path, {}), tmp_path / "y_") == {}
 
 
 def test_rows_of_another_study_in_the_folder_are_left_alone(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from tabulate import tabulate
 from wpl_d2.engine import Spread
 from wpl_d2.evaluation.box_agreement import OBJECTS
 
-from .answer import answer, signed
-from .study import Judge, Row
+from .answer import answer, compared_text, signed
+from .results import Result
+from .study import DRAW, Judge, Row
 from .table import Judged, Table, auroc_scores
 
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
@@ -43,13 +45,13 @@ def study_text(table: Table, pictures: Mapping[str, Path]) -> str:
         pictures: by title, files beside the report.
     """
     study = table.study
-    done = sum(len(table.runs(row)) for row in study.rows.values())
+    done = len(_results(table))
     parts = [
         f"# {study.title}",
         f"{done} of {len(study.rows) * len(study.draws)} runs are finished, over `{os.path.relpath(study.base)}`. "
-        "mIoU is that after the last step: mean ± standard deviation (number of draws). Commands, commits and seeds: "
-        "`results.csv`.",
+        "mIoU is that after the last step: mean ± standard deviation (number of draws).",
         f"## Which weight is good here?\n\n{answer(table)}",
+        *(f"## {question}\n\n{compared_text(table, rows)}" for question, rows in study.questions.items()),
         f"## mIoU\n\n{_mean_table(table)}",
         f"The model to use, the teacher where there is one, on `{study.lists.dev}`, and its difference to the row it "
         f"is compared with:\n\n{_draw_table(table)}",
@@ -57,7 +59,28 @@ def study_text(table: Table, pictures: Mapping[str, Path]) -> str:
     if study.judge is not None:
         parts += _label_parts(table, study.judge)
     parts += [f"## {title}\n\n![{title}]({file.name})" for title, file in pictures.items()]
+    parts.append(f"## How it was run\n\n{_run_text(table)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _run_text(table: Table) -> str:
+    """Draws, commits, and the command that goes on."""
+    study, counts = table.study, Counter(result.commit for result in _results(table))
+    names = (study.lists.labeled, study.lists.unlabeled)
+    lines = [
+        [draw.name, str(draw.seed), *(f"`{name.replace(DRAW, draw.suffix)}`" for name in names)]
+        for draw in study.draws.values()
+    ]
+    commits = ", ".join(f"{commit} ({count})" for commit, count in counts.items())
+    return (
+        f"{_pipe(['draw', 'seed', 'labeled', 'unlabeled'], lines)}\n\nOne row anew, and all that is not run: "
+        "`projects/WeightStudy/weight_study.py run STUDY --rows ROW`; the command of each run is in its `results.csv`. "
+        f"Finished runs by commit: {commits}. Seconds a step are beside whatever else ran."
+    )
+
+
+def _results(table: Table) -> list[Result]:
+    return [result for row in table.study.rows.values() for result in table.runs(row).values()]
 
 
 def _mean_table(table: Table) -> str:
