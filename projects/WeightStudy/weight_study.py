@@ -70,7 +70,7 @@ def collect(args: argparse.Namespace) -> None:
             f"{args.output}: holds no results.csv with finished runs; give the folder that `run` wrote into"
         )
     page = args.page or args.output / "study.md"
-    text = study_text(table, draw_pictures(table, page.with_name(f"{page.stem}_")))
+    text = study_text(table, draw_pictures(table, page.with_name(f"{page.stem}_")), args.study)
     page.write_text(text)
     print(text, end="")
 
