@@ -24,6 +24,7 @@ from .launch import count_processes
 from .setup import read_cfg
 from .solver import build_optimizer
 from .trainer import build_training_framework
+from .writers import check_loggers
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int | None = None) -> None:
@@ -56,6 +57,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
     framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
+    check_loggers(cfg)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
         with warnings.catch_warnings(action="ignore"):  # one for each tensor that meta has no values for
             load_initial_weights(framework.student, cfg)
