@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from . import train
+from . import train_net
+from .train import add_config_argument, take_config
 
-add_arguments = train.add_arguments
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments: those of Detectron2's training scripts, and CONFIG."""
+    add_config_argument(parser)
+    train_net.add_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
     """Evaluate a trained model."""
+    take_config(args)
     args.eval_only = True
-    train.main(args)
+    train_net.main(args)

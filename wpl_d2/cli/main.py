@@ -13,6 +13,7 @@ from ..utils.command_line import parse_args
 from ..utils.errors import clear_errors, suggest
 
 COMMANDS = {
+    "init": "describe a folder of images and masks as a data set",
     "check": "check a data set: lists, images, masks, classes and boxes",
     "train": "train a model",
     "evaluate": "evaluate a trained model",

@@ -2,7 +2,7 @@
 
 from .launch import launch
 from .memory import launch_within_memory
-from .preflight import check_run
+from .preflight import check_continued_run, check_run
 from .runs import Spread, find_runs, is_finished, last_value, paired_differences, read_json, read_metrics
 from .setup import report_results, save_run_info, setup
 from .solver import build_optimizer
@@ -12,6 +12,7 @@ __all__ = [
     "Spread",
     "Trainer",
     "build_optimizer",
+    "check_continued_run",
     "check_run",
     "find_runs",
     "is_finished",

@@ -6,6 +6,7 @@ each step the trainer calls `forward`, then the optimizer, then `after_step`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
+from .compilation import CompiledParts
 from .loss_terms import select, supervised_term
 from .micro_batches import WHOLE, Items, add_to, scaled
 from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
@@ -95,6 +97,7 @@ class Framework(nn.Module):
         alpha: float = 1.0,
         burn_in: int = 0,
         ohem: dict[str, Any] | None = None,
+        compiled: bool = False,
     ) -> None:
         """Store the parts and copy the student's weights to the teacher.
 
@@ -111,6 +114,7 @@ class Framework(nn.Module):
             alpha: factor of all losses on unlabeled images.
             burn_in: number of supervised steps at the start.
             ohem: `threshold` and `min_kept` of `ohem_mask` for the supervised loss; None disables OHEM.
+            compiled: whether `forward` runs backbones and segmentation heads by compiled code.
         """
         super().__init__()
         self.student = student
@@ -130,6 +134,8 @@ class Framework(nn.Module):
         if teacher is not None:
             teacher.requires_grad_(False)
             self.reset()
+        models = [student] if teacher is None else [student, teacher]
+        self._compiled = CompiledParts(models) if compiled else None
         self.train()
 
     @classmethod
@@ -149,6 +155,7 @@ class Framework(nn.Module):
             "ohem": {"threshold": ohem.THRESHOLD, "min_kept": per_micro_batch(cfg, ohem.MIN_KEPT)}
             if ohem.ENABLED
             else None,
+            "compiled": cfg.MODEL.COMPILE,
         }
 
     @classmethod
@@ -220,7 +227,8 @@ class Framework(nn.Module):
             scalar losses by name; terms of the same name are summed.
         """
         self.last_step, part = StepRecord(), self.micro_batch
-        terms, losses = self.terms(batch)
+        with self._compiled.in_use() if self._compiled else nullcontext():
+            terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
             share = part.labeled if term.weight is None else part.unlabeled
@@ -362,7 +370,8 @@ class Framework(nn.Module):
         if self.pseudo_labeler.has_detector:
             size = (prediction.images.shape[-2], prediction.images.shape[-1])
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
-        return [item["detections"].to(self.device) for item in items]
+        # Chosen by their scores on the CPU, where nothing has to wait for how many they are.
+        return [item["detections"] for item in items]
 
     @torch.no_grad()
     def _stage_labeled(
