@@ -25,6 +25,7 @@ _CHECKPOINTS = ("model_*.pth", "last_checkpoint")
 RUN_FILES = (
     *_CHECKPOINTS,
     *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "environment.txt", "preview.png"),
+    *("mlflow_run", "wandb_run", "wandb"),
     "inference",
 )
 """The files of a training."""

@@ -34,6 +34,9 @@ NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 _GENERAL = (
     Key("OUTPUT_DIR", "./output", TEXT, "Folder for checkpoints, metrics, logs and results."),
     Key("SEED", -1, Constraint("a whole number"), "Seed of every random draw; below 0: another one in each run."),
+    Key("LOGGERS", ("tensorboard",), some_of("tensorboard", "mlflow", "wandb"),
+        "Where scalars go beside metrics.json. MLflow and Weights & Biases are extras to install, `wpl_d2[mlflow]` and "
+        "`wpl_d2[wandb]`, and take their own environment variables."),
     Key("VIS_PERIOD", 500, COUNT_FROM_0,
         "Steps between images of predictions, pseudo-labels and weights in TensorBoard; 0: none."),
 )
@@ -372,6 +375,9 @@ _SOLVER = (
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
+    Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
+        "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
+        "always takes MAX_ITER steps. `model_best.pth` is the model of the best evaluation."),
     Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm"),
         "How gradients are clipped, with SOLVER.CLIP_GRADIENTS.ENABLED."),
     Key("SOLVER.AMP.DTYPE", "bfloat16", one_of("bfloat16", "float16"),

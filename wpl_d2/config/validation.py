@@ -200,7 +200,14 @@ def _check_rppi(cfg: CfgNode) -> None:
         raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")
 
 
-def _check_precision(cfg: CfgNode) -> None:
+def _check_solver(cfg: CfgNode) -> None:
+    if cfg.SOLVER.EARLY_STOPPING.PATIENCE:
+        if not cfg.TEST.EVAL_PERIOD and not cfg.TEST.EVAL_EPOCHS:
+            raise InputError(
+                "SOLVER.EARLY_STOPPING.PATIENCE: counts evaluations, of which there are none; set TEST.EVAL_PERIOD"
+            )
+        if cfg.TEST.EVALUATOR == "submission":
+            raise InputError("SOLVER.EARLY_STOPPING.PATIENCE: needs figures; set TEST.EVALUATOR confusion")
     amp = cfg.SOLVER.AMP
     if amp.ENABLED and amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
@@ -236,7 +243,7 @@ _RULES: dict[str, Callable[[CfgNode], None]] = {
     "PSEUDO_LABEL": _check_refinement,
     "WEIGHTING": _check_weighting,
     "RPPI": _check_rppi,
-    "SOLVER": _check_precision,
+    "SOLVER": _check_solver,
     "TEST.INFERENCE": _check_windows,
     "TEST": _check_evaluator,
 }
