@@ -137,14 +137,23 @@ def save_run_info(cfg: Any) -> None:
     open_log(output)
 
 
-_LOGGERS = ("fvcore", "detectron2", "wpl_d2")
+_LIBRARIES = ("fvcore", "detectron2")
+_LOGGERS = (*_LIBRARIES, "py.warnings", "wpl_d2")
 _NEVER = logging.CRITICAL + 1
 
 
 def start_log() -> None:
-    """Start logging to the main process's terminal, and buffer everything for `open_log`."""
-    for name in _LOGGERS:
+    """Start logging to the main process's terminal, and buffer everything for `open_log`.
+
+    What libraries say of their work, and their warnings to developers, do not reach the terminal.
+    """
+    logging.captureWarnings(True)
+    for name in (*_LIBRARIES, "wpl_d2"):
         setup_logger(distributed_rank=comm.get_rank(), name=name)
+    for name in _LIBRARIES:
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.WARNING)
     _attach(MemoryHandler(capacity=1000, flushLevel=_NEVER))
 
 
