@@ -24,7 +24,8 @@ def test_heading_titles_and_note_have_lines_of_their_own_and_hide_no_picture():
     assert dark[:26].any() and dark[26:52].any()
     noted = np.asarray(compose([row_of("image", "mask")] * 2, LEGEND, "what is shown", "and how"))
     scaled = np.asarray(compose([row_of("image", "mask")] * 2, LEGEND, "what is shown", "and how", weights=True))
-    assert len(sheet) < len(noted) < len(scaled)
+    bare = np.asarray(compose([row_of("image", "mask")] * 2, {}, "what is shown"))
+    assert len(bare) < len(sheet) < len(noted) < len(scaled)
     assert np.array_equal(sheet[:-10], noted[: len(sheet) - 10]) and np.array_equal(
         noted[:-10], scaled[: len(noted) - 10]
     )

@@ -42,6 +42,7 @@ def summarize_run(run: Run) -> dict[str, Any]:
         "examples": run.evidence.get("examples", []),
         "left_out": last_value(run.rows, "left_out/images"),
         "warnings": run.warnings,
+        "fitted": run.fitted,
         "commands": run.commands,
         "config": run.config,
     }
