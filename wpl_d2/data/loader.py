@@ -25,7 +25,8 @@ from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_sign
 from .component_boxes import attach_component_boxes
 from .detection_cache import load_detection_cache
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
-from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
+from .sampler import ClassBalancedDataset, CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
+from .verified_files import label_counts
 
 Records = list[dict[str, Any]]
 
@@ -135,6 +136,9 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
     """The labeled stream's samples by counter."""
     records = labeled_records(cfg)
     mapper = PasteMapper(cfg, records) if cfg.INPUT.PASTE.PROB else LabeledMapper(cfg)
+    if cfg.DATALOADER.CLASS_BALANCED:
+        shown = label_counts(cfg, records)[:, :-1] > 0
+        return ClassBalancedDataset(records, mapper, cfg.SEED, "labeled", shown=shown)
     return CountedDataset(records, mapper, cfg.SEED, "labeled")
 
 

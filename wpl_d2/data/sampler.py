@@ -179,6 +179,24 @@ class CountedDataset(Dataset[dict[str, Any]]):
             )
 
 
+class ClassBalancedDataset(CountedDataset):
+    """Images by classes: each sample shows a class that was drawn, all being equally likely, with replacement."""
+
+    def __init__(self, *args: Any, shown: np.ndarray) -> None:
+        """Prepare the samples.
+
+        Args:
+            args: those of `CountedDataset`, with a list of N images.
+            shown: (N, C) bool, which images show which classes; images that show none are not drawn.
+        """
+        super().__init__(*args)
+        self._images = [np.flatnonzero(images) for images in shown.T if images.any()]
+
+    def _index(self, counter: int) -> int:
+        generator = np.random.default_rng(counted_seed(self.seed, self.stream, "class", counter))
+        return int(generator.choice(self._images[generator.integers(len(self._images))]))
+
+
 class PartnerDataset(CountedDataset):
     """Samples of chosen images: a key is (counter, index)."""
 

@@ -21,6 +21,7 @@ from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
 from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
+from ..data.class_weights import build_class_weights
 from ..data.loader import image_cache_in_use
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
@@ -303,8 +304,8 @@ def build_training_framework(cfg: Any) -> Framework:
     """Build the framework of a config for training.
 
     Raises:
-        InputError: see `build_framework`; DATASETS.UNLABELED is empty for a semi-supervised framework, or the schedule
-            still counts epochs.
+        InputError: see `build_framework` and `build_class_weights`; DATASETS.UNLABELED is empty for a semi-supervised
+            framework, or the schedule still counts epochs.
     """
     if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
         raise InputError(f"{counted[0]}: is not a number of steps; call resolve_epochs(cfg) first")
@@ -314,6 +315,8 @@ def build_training_framework(cfg: Any) -> Framework:
             f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
             "name a list of them, or set FRAMEWORK.NAME Supervised"
         )
+    if weights := build_class_weights(cfg):
+        framework.class_weights = torch.tensor(weights, device=framework.device)
     return framework
 
 
