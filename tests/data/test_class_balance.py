@@ -74,9 +74,9 @@ def test_a_weighted_training_of_balanced_images(tree, tmp_path):
     assert isinstance(labeled_dataset(cfg), ClassBalancedDataset)
 
 
-def balanced(shown, seed=0):
+def balanced(shown, seed=0, **others):
     records = [{"number": number} for number in range(len(shown))]
-    return ClassBalancedDataset(records, dict, seed, "labeled", shown=np.array(shown, dtype=bool))
+    return ClassBalancedDataset(records, dict, seed, "labeled", shown=np.array(shown, dtype=bool), **others)
 
 
 def test_all_classes_are_drawn_alike_and_of_each_all_images():
@@ -92,3 +92,9 @@ def test_a_draw_is_a_function_of_seed_and_counter():
     order = [first[counter]["number"] for counter in range(50)]
     assert [second[counter]["number"] for counter in reversed(range(50))] == order[::-1]
     assert [other[counter]["number"] for counter in range(50)] != order
+
+
+def test_images_that_are_held_out_come_late():
+    dataset = balanced([[1, 0], [1, 0], [0, 1]], held_out=(0,), until=200)
+    drawn = [dataset[counter]["number"] for counter in range(400)]
+    assert set(drawn[:200]) == {1, 2} and set(drawn[200:]) == {0, 1, 2}

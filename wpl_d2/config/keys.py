@@ -309,7 +309,8 @@ _WEIGHTING = (
     Key("WEIGHTING.KIND", ("rank",), NAMES,
         "Score in [0, 1] that makes the weight, or several to be multiplied; see wpl_d2/weighting/scores.py. From the "
         "memory bank: rank (the paper's), rank_margin, cosine, cosine_margin, euclidean, knn_margin; from "
-        "probabilities: confidence, object, softmatch; from boxes: detector; from three more forwards: tta."),
+        "probabilities: confidence, object, softmatch, csl, covar; from boxes: detector; from three more forwards: "
+        "tta; learned from several of these: calibrated."),
     Key("WEIGHTING.POWER", 1.0, POSITIVE, "Exponent of the score; above 1 it is sharpened."),
     Key("WEIGHTING.PER_CLASS", False, FLAG,
         "Divide the score by its running mean over the class, so that hard classes lose nothing."),
@@ -339,6 +340,11 @@ _WEIGHTING = (
     Key("WEIGHTING.MIN_COUNT", 16, COUNT, "Pixels of a class with fewer embeddings in the bank have neutral weights."),
     Key("WEIGHTING.LABELED_CONF", 0.95, SHARE,
         "Labeled pixels enter the bank if they are predicted correctly with more than this confidence."),
+    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "knn_margin"), NAMES,
+        "Kinds from which the score calibrated learns how probably a label is right."),
+    Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
+        "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
+        "last fifth of the schedule; from then on they train, and the last fit stays."),
     Key("RPPI.ENABLED", False, FLAG,
         "RPPI: pixels on which segmenter and detector agree enter the bank (paper, section 3.2); needs a detector."),
     Key("RPPI.CONF", 0.95, SHARE, "Least confidence of such a pixel."),

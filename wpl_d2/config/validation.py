@@ -173,6 +173,11 @@ def _check_weighting(cfg: CfgNode) -> None:
         return
     if "detector" in keys.KIND and cfg.MODEL.DETECTOR.MODE == "none":
         raise InputError("WEIGHTING.KIND: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
+    if "calibrated" in keys.KIND and "detector" in keys.CALIBRATED.SCORES and cfg.MODEL.DETECTOR.MODE != "shared":
+        raise InputError(
+            "WEIGHTING.CALIBRATED.SCORES: detector needs boxes of labeled images, which are not cached; leave it out, "
+            "or set MODEL.DETECTOR.MODE shared"
+        )
     if cfg.RPPI.ENABLED:
         return
     # Labeled pixels alone fill the memory bank: without any, all weights would stay neutral.
