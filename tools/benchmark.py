@@ -2,9 +2,9 @@
 """What a training step, or a training sample, costs: measured beside baselines that take turns with it in one process.
 
 `--part step`: the step with and without weights, how near it is to what the machine could do, and with UniMatch also
-the plain step as its authors' code does it, without a detector (`published_step_s`). `--part data`: a labeled and an
-unlabeled sample, in seconds of one core's time, beside the operations of UniMatch's own loader. The last line is one
-JSON object.
+the plain step as its authors' code does it, without a detector (`published_step_s`). `--part kinds`: each kind of
+weight, as a share of the plain step. `--part data`: a labeled and an unlabeled sample, in seconds of one core's time,
+beside the operations of UniMatch's own loader. The last line is one JSON object.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from wpl_d2.benchmark.data import compare_samples
+from wpl_d2.benchmark.kinds import compare_kinds
 from wpl_d2.benchmark.overlap import compare_overlap
 from wpl_d2.benchmark.step import compare_steps
 from wpl_d2.config import load_cfg
@@ -39,23 +40,27 @@ def main(args: argparse.Namespace) -> None:
         result |= compare_samples(cfg, args.steps)
     else:
         result |= {"device": cfg.MODEL.DEVICE, "threads": args.threads, "steps": args.steps}
-        result |= measure_steps(cfg, args.steps)
+        result |= measure_steps(cfg, args.part, args.steps)
     print(json.dumps({key: round(v, 5) if isinstance(v, float) else v for key, v in result.items()}))
 
 
-def measure_steps(cfg: Any, steps: int) -> dict[str, float]:
+def measure_steps(cfg: Any, part: str, steps: int) -> dict[str, float]:
     stream = build_train_loader(cfg)
     batch = next(stream)
     if build_framework(cfg).partner_indices():
         # Any images cost what those cost that a framework asks for.
         batch["partners"] = next(stream)["unlabeled"]
+    if part == "kinds":
+        return compare_kinds(cfg, batch, steps)
     return compare_steps(cfg, batch, steps) | compare_overlap(cfg, batch, steps)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, help="path to config file")
-    parser.add_argument("--part", choices=("step", "data"), default="step", help="what is measured (default: step)")
+    parser.add_argument(
+        "--part", choices=("step", "kinds", "data"), default="step", help="what is measured (default: step)"
+    )
     parser.add_argument("--steps", type=positive_int, default=10, help="measured steps, or samples, of each kind")
     parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
