@@ -125,6 +125,21 @@ def test_names_of_classes_are_read(content, names, color, tmp_path):
     assert found.colors[0] == color
 
 
+def test_values_that_no_mask_holds_are_noted(tmp_path):
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for file in (root / "masks").iterdir():
+        mask = np.asarray(Image.open(file))
+        Image.fromarray(np.where(mask == 3, 5, mask).astype(np.uint8)).save(file)
+    found = propose(root)
+    assert "no mask holds 3, 4: these classes are never learned, nor predicted" in found.said
+    found.write()
+    report = report_dataset(load_description(found.path), 10)
+    assert report.problems == []
+    assert (
+        f"{found.path}: no mask shows 'class_3', 'class_4'; nothing is learned of what is not labeled" in report.notes
+    )
+
+
 def test_a_palette_gives_the_colors(tmp_path):
     fill(tmp_path, "images/{}.jpg", "masks/{}.png")
     for file in (tmp_path / "masks").iterdir():

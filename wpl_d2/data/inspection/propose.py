@@ -195,6 +195,9 @@ def _say_layout(layout: Layout, statistics: MaskStatistics) -> list[str]:
         said.append(f"passed over: masks such as {', '.join(layout.alternatives[:_MAX_SHOWN])}; --masks takes others")
     if layout.unmatched:
         said.append(f"left out: {len(layout.unmatched)} masks without an image, such as {layout.unmatched[0]}")
+    unused = [str(value) for value in range(statistics.num_values) if value not in statistics.images]
+    if unused:
+        said.append(f"no mask holds {_few(unused)}: these classes are never learned, nor predicted")
     if statistics.ignored:
         said.append(f"pixels of the value {statistics.ignore} have no class ({statistics.ignored} masks hold it)")
     return said
