@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,9 @@ def propose(
     """
     if not root.is_dir():
         raise InputError(f"{root}: is no folder; give the one that holds images and masks")
+    if not os.access(root, os.W_OK):
+        mend = "copy or link images and masks to a folder of yours"
+        raise InputError(f"{root}: cannot be written to, and YAML and lists have their place there; {mend}")
     layout = find_layout(root, images, masks)
     statistics = read_masks(layout)
     named = read_class_names(root, statistics.num_values) or _made_up_names(statistics)
