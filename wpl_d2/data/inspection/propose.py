@@ -227,7 +227,8 @@ def _make_lists(
     else:
         val, unlabeled, reasons = _hold_out(layout, statistics, labeled, unlabeled, pattern, share, seed)
         said += reasons
-    labeled = [image for image in labeled if image not in set(val)]
+    held = set(val)
+    labeled = [image for image in labeled if image not in held]
     said.append(f"lists: {len(labeled)} labeled, {len(unlabeled)} unlabeled, {len(val)} val, {len(test)} test")
     return {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}, said
 
