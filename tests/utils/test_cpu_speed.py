@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from wpl_d2.modeling import build_model
-from wpl_d2.utils.cpu_speed import label_map, speed_up_depthwise
+from wpl_d2.utils.cpu_speed import kth_largest, label_map, speed_up_depthwise
 
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 7), (1, 5)])
@@ -90,3 +90,14 @@ def test_label_map_of_a_diverged_model_has_classes_only():
     scores[1, 0] = 1
     assert label_map(scores).max() < 3
     assert (label_map(torch.full((3, 4, 5), -torch.inf)) == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64, torch.float32])
+def test_the_kth_largest_is_that_of_the_sorted_row(dtype):
+    torch.manual_seed(0)
+    values = torch.randint(-1000, 1000, (3, 4, 50)).to(dtype)
+    before = values.clone()
+    ordered = values.sort(dim=-1, descending=True).values
+    for k in (1, 7, 50):
+        assert torch.equal(kth_largest(values, k), ordered[..., k - 1 : k])
+    assert torch.equal(values, before)

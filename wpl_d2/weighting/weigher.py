@@ -165,7 +165,9 @@ class PixelWeigher(nn.Module):
             weight = weight.pow(self.power)
         known = labels != IGNORE
         if "bank" in self.score_needs:
-            known &= (memory.counts >= self.min_count)[labels.masked_fill(~known, 0)]
+            seen = labels.new_zeros(IGNORE + 1, dtype=torch.bool)
+            seen[: self.num_classes] = memory.counts >= self.min_count
+            known = seen[labels]
         if self.class_means is not None:
             weight = self.class_means(weight, labels, known)
         if self.weight_form == "plus_one":
