@@ -42,6 +42,22 @@ def label_map(scores: Tensor) -> Tensor:
     return torch.from_numpy(labels)
 
 
+def best_class(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """`scores.max(dim=1)`, twice as fast on a CPU.
+
+    Args:
+        scores: (B, C, H, W) float, C <= 255.
+
+    Returns:
+        (B, H, W) the largest score, and (B, H, W) int64 its class; the first class wins ties.
+    """
+    if scores.device.type != "cpu":
+        best = scores.max(dim=1)
+        return best.values, best.indices
+    scores = scores.contiguous()
+    return scores.amax(dim=1), torch.stack([label_map(image) for image in scores]).long()
+
+
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """The k-th largest number of each row, five times as fast as `Tensor.topk` on a CPU (NumPy selects by AVX).
 
@@ -63,22 +79,38 @@ def argsort(keys: Tensor) -> Tensor:
     return keys.argsort() if keys.device.type != "cpu" else torch.from_numpy(keys.numpy().argsort())
 
 
-def speed_up_depthwise(model: nn.Module) -> None:
-    """Make the depthwise convolutions of `model` train faster on a CPU, in place.
+def speed_up_convolutions(model: nn.Module) -> None:
+    """Make the convolutions of `model` faster on a CPU, in place. On GPUs nothing changes.
 
-    PyTorch's backward pass for them is several times slower in bfloat16 than in float32, and slower with dilation than
-    without. So they run in float32, and dilated ones as undilated convolutions of interleaved sub-grids. On GPUs and
-    without gradients nothing changes.
+    PyTorch's backward pass for depthwise convolutions is several times slower in bfloat16 than in float32, and slower
+    with dilation than without. So in training they run in float32, and dilated ones as undilated convolutions of
+    interleaved sub-grids. With one thread PyTorch gives pointwise convolutions in float32 to MKL, unless they are
+    dilated, which for a kernel of one pixel means nothing; oneDNN is up to three times as fast.
 
     Args:
         model: any module; subclasses of `nn.Conv2d` are covered too.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
+        if not isinstance(module, nn.Conv2d):
+            continue
+        if module.groups == module.in_channels > 1:
+            module.forward = partial(_depthwise, module, module.forward)  # type: ignore[method-assign]
+        elif (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0)):
+            module.forward = partial(_pointwise, module, module.forward)  # type: ignore[method-assign]
 
 
-def _forward(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _pointwise(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    # An exported model keeps its own dilation.
+    if images.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return forward(images)
+    conv.dilation = (2, 2)
+    try:
+        return forward(images)
+    finally:
+        conv.dilation = (1, 1)
+
+
+def _depthwise(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     if images.device.type != "cpu" or not torch.is_grad_enabled():
         return forward(images)
     with torch.autocast("cpu", enabled=False):
