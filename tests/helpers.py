@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from wpl_d2 import build_framework, get_cfg
@@ -29,19 +30,53 @@ _SYNCS = {
     "unique_consecutive",
     "unique_dim",
 }
+_COPIES = {"_to_copy", "copy_"}
 _INDEXED = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 
 
 class forbid_host_sync(TorchDispatchMode):
-    """Fails on every operation that would make the host wait for the device's result."""
+    """Fails on every operation that would make the host wait for the device's result.
+
+    On tensors of the CPU that is all but copies between devices. With a model on PyTorch's meta device, which has no
+    results to wait for, these are found too, and what the CPU does with its own tensors is free.
+    """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
         indices = args[1] if name in _INDEXED else ()
         by_mask = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
-        if name in _SYNCS or by_mask:
+        if (name in _SYNCS or by_mask) and not (self.on_meta and args[0].device.type == "cpu"):
             raise AssertionError(f"{func} waits for the device")
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **kwargs)
+        if name in _COPIES:
+            other = args[1].device if name == "copy_" else result.device
+            waits = not (kwargs.get("non_blocking") or (name == "copy_" and args[2:] and args[2]))
+            if args[0].device != other and waits:
+                raise AssertionError(f"{func} from {args[0].device} to {other} waits for the device")
+        return result
+
+    def __init__(self, on_meta=False):
+        super().__init__()
+        self.on_meta = on_meta
+        self._lists = _forbid_lists_on_meta()
+
+    def __enter__(self):
+        self._lists.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error):
+        super().__exit__(*error)
+        self._lists.__exit__(*error)
+
+
+class _forbid_lists_on_meta(TorchFunctionMode):
+    """Fails on tensors that are made of Python's numbers there: they are copied where no operation shows it."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.tensor, torch.as_tensor, torch.Tensor.new_tensor) and result.device.type == "meta":
+            raise AssertionError(f"{func} waits for the device")
+        return result
 
 
 @contextmanager

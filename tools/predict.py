@@ -1,67 +1,9 @@
 #!/usr/bin/env python
-"""Predict images or a video: `tools/predict.py --weights MODEL --input FOLDER --output DIR [KEY VALUE ...]`.
+"""Predict images or a video: `wpl predict`."""
 
-MODEL is a training's checkpoint or a file of tools/export_model.py; a TorchScript file is a program and needs
---trust-code. Results are DIR/masks (pixel values are class ids), DIR/overlays, with a detector DIR/boxes.json (COCO's
-format), and DIR/predicted.json, which maps each result to its image: a.png to a.jpg, but a.jpg.png and a.png.png if
-there is an a.png too. Trailing KEY VALUE pairs set keys below TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`.
-Ignored files are listed; the exit status is 1 if an image could not be read, predicted or drawn, or a video is
-truncated.
-"""
-
-from __future__ import annotations
-
-import argparse
 import sys
-from pathlib import Path
 
-import torch
-
-from wpl_d2.export import open_model
-from wpl_d2.inference.predictor import Predictor, predict
-from wpl_d2.inference.sources import open_source
-from wpl_d2.inference.writers import PredictionWriter
-from wpl_d2.modeling.weights import MODEL_NAMES
-from wpl_d2.utils.command_line import fraction, parse_args, positive_int
-from wpl_d2.utils.errors import clear_errors
-from wpl_d2.utils.files import make_output_folder
-
-
-def main() -> int:
-    args = _parse()
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = open_source(args.input, output=args.output)
-    model = open_model(args.weights, args.model, device, args.trust_code)
-    predictor = Predictor(model, device, args.min_score, args.opts)
-    make_output_folder("--output", args.output)
-    with PredictionWriter(args.output, model.metadata, model.detect is not None, source) as writer:
-        skipped = predict(source, predictor, writer, args.batch_size)
-    for text in source.ignored():
-        print(f"left out: {text}")
-    if writer.without_overlay:
-        print(f"without an overlay: {len(writer.without_overlay)} images")
-    print(f"{writer.count} images predicted, {len(skipped)} skipped: {args.output}")
-    return 1 if skipped or writer.without_overlay else 0
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, help="checkpoint or exported file")
-    parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
-    parser.add_argument("--output", required=True, type=Path, help="folder for the results")
-    parser.add_argument(
-        "--model", default="", choices=MODEL_NAMES, help="of a checkpoint (default: the teacher, if any)"
-    )
-    parser.add_argument(
-        "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
-    )
-    parser.add_argument("--batch-size", type=positive_int, default=4, help="images of one size at once (default: 4)")
-    parser.add_argument("--min-score", type=fraction, default=0.5, help="of the boxes (default: 0.5)")
-    parser.add_argument("--device", default="", help="default: cuda, where there is one")
-    parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs below TEST.INFERENCE")
-    return parse_args(parser)
-
+from wpl_d2.cli import run
 
 if __name__ == "__main__":
-    with clear_errors():
-        sys.exit(main())
+    sys.exit(run("predict"))

@@ -96,7 +96,7 @@ class LossTerm:
         mask: (B, H, W) bool or float, the framework's own selection of pixels, or factor of each.
         norm: (B, H, W) bool or float; its sum is the loss's denominator.
         coefficient: factor of the reduced loss.
-        weight: (B, H, W) float, the pseudo-labels' weights; None where they do not apply.
+        weight: (B, H, W) float, the pseudo-labels' weights; None on labeled images, where they do not apply.
     """
 
     name: str
@@ -117,7 +117,7 @@ class StepRecord:
         labeled: the first labeled image (3, H, W) uint8, its labels (H, W) int64 and the student's logits (C, H, W).
         weak_views: (3, H, W) uint8, the images of `pseudo_labels`.
         pseudo_labels: before mixing; None where none were made.
-        scalars: about the pseudo-labels, under their names in metrics.json.
+        scalars: about the pseudo-labels of the whole step, under their names in metrics.json.
     """
 
     labeled: tuple[Tensor, Tensor, Tensor] | None = None

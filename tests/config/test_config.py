@@ -189,7 +189,7 @@ FILES = [
     ("SOLVER:\n  MAX_ITERS: 3\n", "config.yaml: no config key SOLVER.MAX_ITERS; did you mean SOLVER.MAX_ITER"),
     ("SOLVER: 3\n", "config.yaml: SOLVER is a section"),
     ("INPUT:\n  CROP_SIZE: 321\n", "config.yaml: INPUT.CROP_SIZE cannot be 321"),
-    ("classes: [a]\nlists: {val: val.txt}\n", "config.yaml: describes a data set; give DATASETS.DESCRIPTION this file"),
+    ("classes: [a]\nlists: {val: val.txt}\n", "config.yaml: the key 'name' is missing; add it"),
     ("FRAMEWORK:\n  THRESHOLD: 95\n", "FRAMEWORK.THRESHOLD: 95.0 is out of its range"),
 ]
 

@@ -72,6 +72,37 @@ def test_a_split_gives_no_unlabeled_images_to_a_method_without(tree, config):
     assert lists(tree, supervised, "DATASETS.SPLIT", "1_8") == (("1_8_labeled",), ())
 
 
+def test_lists_of_the_usual_names_are_those_of_a_later_description(tree, config):
+    tree.describe()
+    own = tuple((f"{tree.name}_{name}",) for name in ("labeled", "unlabeled", "val"))
+
+    def data(file, *opts):
+        cfg = load_cfg(file, opts)
+        return cfg.DATASETS.TRAIN, cfg.DATASETS.UNLABELED, cfg.DATASETS.TEST
+
+    others = {"DATASETS": {"DESCRIPTION": "other.yaml", "TRAIN": ["a"], "UNLABELED": ["b"], "TEST": ["c"]}}
+    described = {"DATASETS": {"DESCRIPTION": str(tree.yaml)}}
+    assert data(config(described)) == own
+    assert data(config(others, described)) == own
+    assert data(config(others), "DATASETS.DESCRIPTION", str(tree.yaml)) == own
+    assert data(str(tree.yaml)) == own
+    # Lists that are named with it, or after it, stand, and so does what a method does without.
+    assert data(config(described), "DATASETS.TRAIN", "own") == (("own",), (), ())
+    assert data(config(described), "DATASETS.TEST", "()") == (*own[:2], ())
+    supervised = config({"DATASETS": {"UNLABELED": []}}, described)
+    assert data(supervised) == (own[0], (), own[2])
+    tree.describe(lists={"labeled": "labeled.txt"})
+    assert data(config(others, described)) == (own[0], (), ())
+
+
+def test_presets_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_name = load_cfg("voc/unimatch")
+    assert by_name == load_cfg("configs/voc/unimatch.yaml") and by_name.FRAMEWORK.NAME == "UniMatch"
+    with pytest.raises(InputError, match=r"voc/unimach: .*; did you mean voc/unimatch"):
+        load_cfg("voc/unimach")
+
+
 def test_splits_that_there_are_not_are_refused(config):
     with pytest.raises(InputError, match=r"SPLIT: .*data\.yaml has no list '1_80_labeled'; did you mean 1_8 or"):
         load_cfg(config({}), ["DATASETS.SPLIT", "1_80"])

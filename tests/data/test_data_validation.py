@@ -13,6 +13,7 @@ from wpl_d2 import get_cfg
 from wpl_d2.data import check_training_data, load_description
 from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.structures import Detections
+from wpl_d2.visualization.training_views import draw_unlabeled
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
@@ -329,14 +330,13 @@ def test_the_pictures_of_the_data_are_drawn(tree):
 
 
 def test_the_boxes_of_a_cache_are_drawn_where_the_view_shows_them():
-    tool = runpy.run_path(str(TOOLS / "visualize_data.py"))
     view = torch.zeros(3, 40, 48, dtype=torch.uint8)
     xyxy = torch.tensor([[10.0, 20.0, 30.0, 38.0], [0.0, 0.0, 48.0, 10.0]])
     found = Detections(xyxy, torch.tensor([0.9, 0.5]), torch.tensor([2, 1]))
     valid = torch.ones(40, 48, dtype=torch.bool)
     sample = {"image": view, "strong": view[None][:0], "valid": valid, "detections": found}
     metadata = SimpleNamespace(stuff_classes=["a", "b", "c"], stuff_colors=[(1, 1, 1), (2, 2, 2), (0, 200, 0)])
-    weak, boxes, valid = tool["draw_unlabeled"](sample, sample, get_cfg(), metadata)
+    weak, boxes, valid = draw_unlabeled(sample, sample, get_cfg(), metadata)
     assert not weak.any() and valid.all()
     assert boxes[37, 20].tolist() == [0, 200, 0]  # the lower edge of the sure box
     assert not boxes[:10, 31:].any()  # nothing of the other

@@ -16,7 +16,15 @@ from wpl_d2.utils.errors import InputError
 
 pytestmark = pytest.mark.slow
 ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
-FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+MICRO_BATCHES = ["SOLVER.GRAD_ACCUMULATION", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.UNLABELED_IMS_PER_BATCH", 4]
+FRAMEWORKS = {
+    "AEL": [*AEL, *MICRO_BATCHES],
+    "AugSeg": [*AUGSEG, *MICRO_BATCHES],
+    "MeanTeacher": [],
+    "MeanTeacher in micro-batches": MICRO_BATCHES,
+    "U2PL": [*U2PL, *MICRO_BATCHES],
+    "UniMatch": [*UNIMATCH, *MICRO_BATCHES],
+}
 
 
 def trainer_of(args, name, run, eval_period=0, resume=False):

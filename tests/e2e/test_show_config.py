@@ -1,19 +1,14 @@
 """What a run's keys are, and where each of them comes from."""
 
-import runpy
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
 
+from wpl_d2.cli import main
 from wpl_d2.config import load_cfg
-
-TOOL = Path(__file__).resolve().parents[2] / "tools" / "show_config.py"
 
 
 @pytest.fixture
-def show(tree, tmp_path, monkeypatch, capsys):
+def show(tree, tmp_path, capsys):
     """Prints a config that stands on another one."""
     base, file = tmp_path / "base.yaml", tmp_path / "run.yaml"
     lists = {"TRAIN": [f"{tree.name}_labeled"], "UNLABELED": [f"{tree.name}_unlabeled"]}
@@ -22,8 +17,7 @@ def show(tree, tmp_path, monkeypatch, capsys):
     file.write_text(f"_BASE_: {base.name}\nSOLVER: {{IMS_PER_BATCH: 2}}\nMODEL: {{DEVICE: cpu}}\n")
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["show_config.py", "--config-file", str(file), *words])
-        runpy.run_path(str(TOOL), run_name="__main__")
+        assert main(["show-config", "--config-file", str(file), *words]) == 0
         return capsys.readouterr().out
 
     return call

@@ -154,14 +154,13 @@ WRONG = {
 }
 # The tool with one list of arguments after the other, in one process: it is the start that takes long.
 EACH = """
-import contextlib, io, json, runpy, sys
-tool = runpy.run_path(sys.argv[1])
+import contextlib, io, json, sys
+from wpl_d2.cli import run
 said = []
 for args in json.load(sys.stdin):
     with contextlib.redirect_stderr(io.StringIO()) as errors:
         try:
-            args = tool["parse_args"](tool["default_argument_parser"](), args)
-            tool["launch"](tool["main"], args, tool["check_run"])
+            run("train_net", args)
         except SystemExit as end:
             said.append((end.code, errors.getvalue()))
 print(json.dumps(said))
@@ -175,7 +174,7 @@ def refused(voc, tmp_path_factory):
     common = ["OUTPUT_DIR", str(folder / "out"), "--config-file", str(ROOT / "configs" / "voc_1_16.yaml")]
     runs = [[*common, "MODEL.WEIGHTS", "", "--num-gpus", "4", *args] for args in WRONG.values()]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", EACH, str(ROOT / "tools" / "train_net.py")],
+        [sys.executable, "-W", "ignore", "-c", EACH],
         input=json.dumps(runs),
         capture_output=True,
         text=True,

@@ -64,7 +64,7 @@ WRONG = {
         "--config-file @empty": "Is a directory; give a YAML file",
         "--config-file @weights": "model_final.pth: is not UTF-8 text",
         "--config-file @broken.yaml": "broken.yaml: is not YAML",
-        "--config-file @description": "describes a data set; give DATASETS.DESCRIPTION this file",
+        "--config-file quikstart": "quikstart: No such file or directory; did you mean quickstart?",
         "--config-file @run.yaml --nonsense": "unrecognized arguments: --nonsense",
         "--config-file @run.yaml --num-gpus -1": "--num-gpus: -1; give 1 or more",
         "--config-file @run.yaml SEED 1 SOLVER.BASE_LR --resume": "SOLVER.BASE_LR has no value",
@@ -173,7 +173,6 @@ WRONG = {
         "SEED 1": "required: --config-file",
         "--config-file @run.yaml --steps 0": "'0' is not a whole number of 1 or more",
         "--config-file @run.yaml DATASETS.UNLABELED () --threads 1": "DATASETS.UNLABELED: empty",
-        "--config-file @description": "describes a data set",
     },
     "benchmark_evaluation": {
         "--classes 300": "--classes: 300; take 2 to 254",
@@ -185,7 +184,7 @@ WRONG = {
         "voc2012": "invalid choice: 'voc2012'",
         "voc --root @text": "--root: @text is not a folder",
         "voc --workers 0": "'0' is not a whole number of 1 or more",
-        "voc --balanced": "--balanced is for --fraction",
+        "voc --balanced": "--balanced: is for --fraction",
         "voc --root @empty --splits @text": "@text: no such folder",
     },
 }

@@ -8,6 +8,7 @@ from steps import losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
+from wpl_d2.frameworks.micro_batches import split_batch
 from wpl_d2.losses import reduce_term
 from wpl_d2.structures import IGNORE, PseudoLabels
 
@@ -149,6 +150,22 @@ def test_the_box_around_the_class_comes_from_the_partner(tree, monkeypatch):
         expected = own["image"].clone()
         expected[:, 8:20, 4:32] = partner["image"][:, 8:20, 4:32]
         assert torch.equal(mixed, expected)
+
+
+def test_a_micro_batch_is_mixed_by_the_classes_of_its_own_partners(tree, monkeypatch):
+    framework, batch = make_with_partners(tree, *PLAIN)
+    labels = torch.zeros(48, 64, dtype=torch.int64)
+    labels[8:20, 4:32] = 1
+    label_all(framework, monkeypatch, labels)
+    framework.queue.rows[0, :, 1] = torch.tensor([2, 1])  # class 2 is nowhere
+    for number, (items, framework.micro_batch) in enumerate(split_batch(batch, 2)):
+        samples = framework.random_samples(1, (48, 64))
+        images, _ = framework._mix(items["unlabeled"], items["partners"], samples)
+        box = torch.zeros(48, 64, dtype=torch.bool)
+        box[8:20, 4:32] = True
+        box = box if number else samples.boxes[0]
+        own, partner = (batch[stream][number]["image"] for stream in ("unlabeled", "partners"))
+        assert torch.equal(images[0], torch.where(box, partner, own))
 
 
 def test_all_that_is_known_moves_with_the_pixels(tree):

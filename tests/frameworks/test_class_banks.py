@@ -40,6 +40,19 @@ def test_classes_that_a_batch_lacks_keep_their_confidence():
     assert bank.confidence[1] == pytest.approx(0.3 + 1 / 6)
 
 
+def test_confidences_of_several_forwards_are_those_of_all_their_images():
+    torch.manual_seed(0)
+    logits, target = torch.randn(4, 3, 5, 6), torch.randint(0, 3, (4, 5, 6))
+    target[0] = IGNORE
+    whole, parts = ConfidenceBank(3, momentum=0.9), ConfidenceBank(3, momentum=0.9)
+    whole.stage(logits, target)
+    for images in (slice(1), slice(1, 4)):
+        parts.stage(logits[images], target[images])
+    whole.after_step()
+    parts.after_step()
+    torch.testing.assert_close(parts.confidence, whole.confidence)
+
+
 def labels_with(*areas):
     """(10, 10) labels with so many pixels of class 0, 1, ... and `IGNORE` else."""
     flat = torch.full((100,), IGNORE)
@@ -69,6 +82,10 @@ def test_the_last_view_decides_and_views_of_one_step_add_up():
     assert bank.present[1].tolist() == [False, False, True]
     bank.after_step()
     assert bank.present[1].tolist() == [False, False, True]
+    for labels in (labels_with(50), labels_with(0, 50)):  # of two forwards
+        bank.stage([1], labels[None])
+    bank.after_step()
+    assert bank.present[1].tolist() == [True, True, False]
 
 
 def test_images_are_drawn_from_those_that_show_the_class_or_from_all():

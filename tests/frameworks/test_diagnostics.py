@@ -28,7 +28,7 @@ BY_CONFIG = [
     ([*COPIES, 19], []),
     ([*COPIES, 20, *UNIMATCH], []),
     ([*COPIES, 20, "FRAMEWORK.EMA_DECAY", 0.0], []),
-    (ALONE, ["SOLVER.UNLABELED_IMS_PER_BATCH: one image a process, which CutMix can mix with no other"]),
+    (ALONE, ["SOLVER.UNLABELED_IMS_PER_BATCH: one image a process at a time, which CutMix can mix with no other"]),
     ([*ALONE, *UNIMATCH], ["SOLVER.UNLABELED_IMS_PER_BATCH: one image"]),
     ([*ALONE, *U2PL], ["SOLVER.UNLABELED_IMS_PER_BATCH: one image"]),
     ([*ALONE, "FRAMEWORK.CUTMIX.PROB", 0.0], []),

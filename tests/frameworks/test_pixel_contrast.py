@@ -72,12 +72,27 @@ def test_negatives_are_confused_labeled_cells_and_unlabeled_ones_of_another_clas
             torch.testing.assert_close(found, rows, rtol=0.0, atol=1e-3)
 
 
+def test_a_step_of_several_forwards_pushes_the_negatives_of_all():
+    module, batches = contrast(), [example(seed=seed) for seed in (0, 1)]
+    for cells in batches:
+        module(cells, module.random_samples())
+    module.after_step()
+    for kind in range(4):
+        expected = sum(len(expected_negatives(cells, kind, 3, 20)) for cells in batches)
+        assert module.queues.pushed[kind] == expected > 0
+
+
+def test_the_micro_batches_of_a_step_share_its_keys(make_cfg):
+    cfg = make_cfg(*U2PL, "SOLVER.GRAD_ACCUMULATION", 3)
+    assert PixelContrast(cfg).keys == 14  # of 40
+
+
 def test_too_many_negatives_are_sampled_evenly_and_without_repetition():
     module, cells = contrast(2, keys=8), example(2)
     counts = torch.zeros(2, 64)
     for _ in range(200):
         module(cells, module.random_samples())
-        rows = module._staged.float()
+        rows = module._staged[0].float()
         module.after_step()
         every = torch.nn.functional.normalize(cells.teacher.transpose(0, 1).flatten(1).T, dim=-1)
         for kind in (0, 1):

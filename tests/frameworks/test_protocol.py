@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, forbid_host_sync
+from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -164,12 +164,3 @@ def test_unlabeled_images_wait_for_the_end_of_the_burn_in(tree, name):
     assert "loss_sem_seg" in losses <= other_losses(name)
     framework.iteration = 1
     assert (unlabeled_losses(name, losses_of(framework, batch)) > 0).all()
-
-
-def test_step_without_detector_never_waits_for_the_device(tree, name):
-    framework, batch = make(tree, *FRAMEWORKS[name], "FRAMEWORK.OHEM.ENABLED", True, "FRAMEWORK.OHEM.MIN_KEPT", 100)
-    fill_bank(framework, batch, steps=1)
-    with forbid_host_sync():
-        losses = losses_of(framework, batch)
-        sum(losses.values()).backward()
-        framework.after_step()

@@ -22,7 +22,7 @@ _LOCKED: dict[Path, IO[str]] = {}
 """This process's open lock files by folder. The lock ends with them, however the process ends."""
 
 _CHECKPOINTS = ("model_*.pth", "last_checkpoint")
-_RUN_FILES = (
+RUN_FILES = (
     *_CHECKPOINTS,
     *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "environment.txt", "preview.png"),
     "inference",
@@ -115,7 +115,7 @@ def move_aside(folder: Path) -> Path | None:
     aside = unused_path(folder / "earlier")
     with clear_write_errors(aside):
         aside.mkdir()
-        for path in _matches(folder, _RUN_FILES):
+        for path in _matches(folder, RUN_FILES):
             path.replace(aside / path.name)
     return aside
 

@@ -45,10 +45,10 @@ def add_wpl_config(cfg: CN) -> None:
 
 
 def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
-    """The defaults with the values of a YAML file and of `KEY VALUE` pairs, checked; DATASETS.SPLIT filled in.
+    """The defaults with the values of a YAML file and of `KEY VALUE` pairs, checked; the lists of the data filled in.
 
     Args:
-        config_file: path of a YAML config; "" for none.
+        config_file: a YAML config, a preset's name, or a data set's YAML, see `read_layers`; "" for none.
         opts: keys and values in turn, as on the command line.
 
     Raises:
@@ -56,13 +56,13 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
             keys that contradict each other, or an override that only another backbone reads.
     """
     # Data sets know their splits, and what reads them knows this package.
-    from ..data.datasets.split import choose_split
+    from ..data.datasets.split import choose_lists
 
     if problem := find_misplaced(opts, set(leaf_keys(get_cfg()))):
         raise InputError(f"{COMMAND_LINE}: {problem}")
     layers = read_layers(config_file, opts)
     cfg = merge_layers(layers)
-    choose_split(cfg, layers)
+    choose_lists(cfg, layers)
     drop_overridden_epochs(cfg, layers)
     check_config(cfg)
     check_overrides(cfg, opts[::2])

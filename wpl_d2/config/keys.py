@@ -45,7 +45,9 @@ _DATA = (
         "A split of the data set, such as 1_16: its lists SPLIT_labeled and SPLIT_unlabeled become TRAIN and UNLABELED "
         "and it replaces {split} in OUTPUT_DIR and MODEL.DETECTOR.CACHE. A list that is set in the same file, in one "
         "that has it as its _BASE_, or on the command line is kept; an UNLABELED that is set to () stays empty."),
-    Key("DATASETS.TRAIN", (), NAMES, "Lists of labeled images to train on."),
+    Key("DATASETS.TRAIN", (), NAMES,
+        "Lists of labeled images to train on. Where DESCRIPTION is set after it and has lists named labeled, unlabeled "
+        "and val, these are TRAIN, UNLABELED and TEST."),
     Key("DATASETS.UNLABELED", (), NAMES,
         "Lists of images to train on without labels. If they have masks, training never reads them."),
     Key("DATASETS.TEST", (), NAMES, "Lists of labeled images to evaluate on."),
@@ -105,6 +107,9 @@ _MODEL = (
     Key("MODEL.META_ARCHITECTURE", "UnifiedSegDet", TEXT,
         "UnifiedSegDet: a segmenter, perhaps with a detector; FPNDetector: a detector alone."),
     Key("MODEL.DEVICE", "cuda", TEXT, "Device of the model, such as cpu or cuda. Without a GPU, cuda becomes cpu."),
+    Key("MODEL.COMPILE", False, FLAG,
+        "Whether backbones and segmentation heads train by code of `torch.compile`. The first steps take minutes, the "
+        "others less time; values differ by rounding. Evaluation, export and detectors are as ever."),
     Key("MODEL.WEIGHTS", "", TEXT,
         "First weights, of the backbone or of a whole model; in an evaluation, the checkpoint. Empty: random ones."),
     Key("MODEL.MATCH_CLASSES", False, FLAG,
@@ -338,6 +343,10 @@ _SOLVER = (
     Key("SOLVER.REFERENCE_WORLD_SIZE", 0, COUNT_FROM_0, "Processes for which EPOCHS counts steps; 0: one."),
     Key("SOLVER.IMS_PER_BATCH", 8, COUNT, "Labeled images of a step, over all processes."),
     Key("SOLVER.UNLABELED_IMS_PER_BATCH", 8, COUNT_FROM_0, "Unlabeled images of a step, over all processes."),
+    Key("SOLVER.GRAD_ACCUMULATION", 1, COUNT,
+        "Micro-batches into which each process divides its images of a step, for GPUs with little memory: their "
+        "gradients add up to one step's. What every method computes for each of them stands with its class in "
+        "`wpl_d2.frameworks`."),
     Key("SOLVER.REFERENCE_IMS_PER_BATCH", 0, COUNT_FROM_0,
         "IMS_PER_BATCH for which learning rate and numbers of steps are given: with another one they are scaled, "
         "except those set on the command line without this key (see `wpl_d2.engine.solver.scale_schedule`); 0: never."),

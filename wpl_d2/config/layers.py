@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from detectron2.config import CfgNode as CN
 
-from ..utils.errors import InputError
+from ..utils.errors import InputError, suggest
 from ..utils.files import read_yaml
+from .presets import OWN_DATA, find_config, preset_names
 
 COMMAND_LINE = "overrides"
 IN_EPOCHS = {
@@ -38,14 +39,16 @@ class Layer(NamedTuple):
 def read_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
     """The layers of a config, from the first `_BASE_` to the command line.
 
+    The YAML of a data set stands for the settings of `OWN_DATA` with that data.
+
     Args:
-        config_file: path of a YAML config; "" for none.
+        config_file: a YAML config, see `find_config`; "" for none.
         opts: keys and values in turn, as on the command line.
 
     Raises:
         InputError: a file is missing, is not YAML, has a tag that would run code or a key twice, or holds no keys.
     """
-    files = _read_file(config_file) if config_file else []
+    files = _read_file(find_config(config_file)) if config_file else []
     return [*files, Layer(COMMAND_LINE, dict(zip(opts[::2], opts[1::2], strict=True)))]
 
 
@@ -89,14 +92,22 @@ def value_of(cfg: CN, key: str) -> Any:
     return value
 
 
+def describes_data(content: Mapping[str, Any]) -> bool:
+    """Whether a YAML file's content is a data set's description rather than a config."""
+    return {"classes", "lists"} <= content.keys()
+
+
 def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
     """The layers of a config file and of its `_BASE_`; `above` are the files that have it as theirs."""
     try:
         content = read_yaml(Path(file), "configs/quickstart.yaml")
     except OSError as error:
-        raise InputError(f"{file}: {error.strerror}; give a YAML file, see configs/") from error
-    if {"classes", "lists"} <= content.keys():
-        raise InputError(f"{file}: describes a data set; give DATASETS.DESCRIPTION this file, and a config here")
+        names = [] if file.endswith((".yaml", ".yml")) else preset_names()
+        mend = suggest(file, names, otherwise="give a YAML file, see configs/")
+        raise InputError(f"{file}: {error.strerror}; {mend}") from error
+    if describes_data(content):
+        data = {"DATASETS.DESCRIPTION": file, "OUTPUT_DIR": f"output/{content.get('name')}"}
+        return [*_read_file(str(OWN_DATA)), Layer(file, data)]
     bases = content.pop("_BASE_", [])
     above = (*above, os.path.realpath(file))
     layers = []

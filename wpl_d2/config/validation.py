@@ -149,6 +149,8 @@ def _check_detector(cfg: CfgNode) -> None:
         )
     if architecture == "FPNDetector" and mode != "alone":
         raise InputError(f"MODEL.DETECTOR.MODE: {mode!r} with META_ARCHITECTURE FPNDetector; set it to alone")
+    if architecture == "FPNDetector" and cfg.MODEL.COMPILE:
+        raise InputError("MODEL.COMPILE: True, but a detector alone has no part that is compiled; set it to False")
     stride = cfg.MODEL.BACKBONE.OUTPUT_STRIDE
     if architecture == "FPNDetector" and stride != 32:
         raise InputError(f"MODEL.BACKBONE.OUTPUT_STRIDE: {stride} under an FPN; set it to 32")

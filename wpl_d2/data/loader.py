@@ -88,7 +88,7 @@ def load_records(name: str, key: str, optional: bool = False) -> Records:
 
 
 def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
-    """The batch size of one process.
+    """The images that one process gets in a step.
 
     Args:
         cfg: the config.
@@ -96,11 +96,15 @@ def images_per_process(cfg: CfgNode, key: str, processes: int) -> int:
         processes: the number of processes of the run.
 
     Raises:
-        InputError: the batch cannot be divided among them.
+        InputError: the batch cannot be divided among them, or each one's part into its micro-batches.
     """
-    total = cfg.SOLVER[key]
-    if total < 1 or total % processes:
-        raise InputError(f"SOLVER.{key}: {total} images do not divide among {processes} processes; take a multiple")
+    total, micro_batches = cfg.SOLVER[key], cfg.SOLVER.GRAD_ACCUMULATION
+    parts = processes * micro_batches
+    if total < 1 or total % parts:
+        each = f" with {micro_batches} micro-batches each (SOLVER.GRAD_ACCUMULATION)" * (micro_batches > 1)
+        raise InputError(
+            f"SOLVER.{key}: {total} images do not divide among {processes} processes{each}; take a multiple of {parts}"
+        )
     return total // processes
 
 

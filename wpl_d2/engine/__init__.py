@@ -1,7 +1,8 @@
 """Training: launching processes, the start of a run, the trainer and its hooks."""
 
 from .launch import launch
-from .preflight import check_run
+from .memory import launch_within_memory
+from .preflight import check_continued_run, check_run
 from .runs import Spread, find_runs, is_finished, last_value, paired_differences, read_json, read_metrics
 from .setup import report_results, save_run_info, setup
 from .solver import build_optimizer
@@ -11,11 +12,13 @@ __all__ = [
     "Spread",
     "Trainer",
     "build_optimizer",
+    "check_continued_run",
     "check_run",
     "find_runs",
     "is_finished",
     "last_value",
     "launch",
+    "launch_within_memory",
     "paired_differences",
     "read_json",
     "read_metrics",

@@ -48,8 +48,8 @@ _FAILED, _INPUT_ERROR = 1, 2
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 Main = Callable[[argparse.Namespace], None]
-Failures: TypeAlias = "SimpleQueue[tuple[bool, str]]"
-"""Errors of ranks in order of time: whether it is an `InputError`, and its message or traceback."""
+Failures: TypeAlias = "SimpleQueue[tuple[type[InputError] | None, str]]"
+"""Errors of ranks in order of time: the class of an `InputError` and its message, or None and a traceback."""
 
 
 def launch(main: Main, args: argparse.Namespace, check: Main | None = None) -> None:
@@ -159,9 +159,9 @@ def _run_ranks(main: Main, args: argparse.Namespace) -> None:
         print(f"error: a process was ended by {signal.Signals(-status).name}", file=sys.stderr)
         raise SystemExit(exit_status(-status))
     if status in (_FAILED, _INPUT_ERROR) and not failures.empty():
-        is_input_error, text = failures.get()
-        if is_input_error:
-            raise InputError(text)
+        kind, text = failures.get()
+        if kind:
+            raise kind(text)
         sys.stderr.write(text)
     raise SystemExit(status)
 
@@ -228,9 +228,9 @@ def _run_rank(local_rank: int, main: Main, args: argparse.Namespace, url: str, f
             status = end.code if isinstance(end.code, int) else int(end.code is not None)
         except InputError as error:
             status = _INPUT_ERROR
-            failures.put((True, str(error)))
+            failures.put((type(error), str(error)))
         except Exception:
-            failures.put((False, traceback.format_exc()))
+            failures.put((None, traceback.format_exc()))
         _exit(status)
 
 

@@ -11,6 +11,10 @@ import torch
 from detectron2.config import CfgNode
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
+from ..checkpoint.metadata import restore_cfg
+from ..checkpoint.run_folder import has_previous_run
+from ..config.config import leaf_keys
+from ..config.layers import value_of
 from ..config.validation import check_config, check_device
 from ..data import EvalDataset, check_training_data, register_part
 from ..data.datasets.setup import check_registered
@@ -18,8 +22,9 @@ from ..data.detection_cache import load_detection_cache
 from ..data.loader import images_per_process, labeled_dataset, require_masks, unlabeled_dataset
 from ..evaluation.submission import SubmissionWriter
 from ..frameworks import Framework, build_framework
+from ..frameworks.compilation import check_compiler
 from ..utils.errors import InputError
-from ..utils.files import make_output_folder
+from ..utils.files import make_output_folder, read_text
 from .launch import count_processes
 from .setup import read_cfg
 from .solver import build_optimizer
@@ -49,6 +54,45 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int 
     make_output_folder("OUTPUT_DIR", Path(cfg.OUTPUT_DIR))
 
 
+_FREE = {
+    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB"),
+    "SOLVER.GRAD_ACCUMULATION",  # a second try after too little memory has set it
+}
+"""Keys that a run may go on with another value of."""
+_NAMED = 5
+
+
+def check_continued_run(args: argparse.Namespace) -> None:
+    """`check_run` for a training that goes on if its folder has a run, which must have the same config.
+
+    Args:
+        args: as for `check_run`.
+
+    Raises:
+        InputError: as for `check_run`, or keys differ; the message names them.
+    """
+    _check_same_config(read_cfg(args)[0])
+    check_run(args)
+
+
+def _check_same_config(cfg: CfgNode) -> None:
+    folder = Path(cfg.OUTPUT_DIR)
+    file = folder / "config.yaml"
+    if not has_previous_run(folder) or not file.is_file():
+        return
+    before, now = restore_cfg(read_text(file), str(file)), restore_cfg(cfg.dump())  # both as YAML has them
+    # A seed below 0 stands for any, and config.yaml has the one that was drawn.
+    free = _FREE | ({"SEED"} if cfg.SEED < 0 else set())
+    keys = [key for key in leaf_keys(now) if key not in free and value_of(now, key) != value_of(before, key)]
+    if keys:
+        named = [f"{key} {value_of(now, key)}, there {value_of(before, key)}" for key in keys[:_NAMED]]
+        more = [f"{len(keys) - _NAMED} more"] if keys[_NAMED:] else []
+        raise InputError(
+            f"OUTPUT_DIR: {folder} holds a run with another config ({'; '.join(named + more)}); choose another folder, "
+            "or add --new to begin anew, or --resume to go on with the new values"
+        )
+
+
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     processes = count_processes(args)
     images_per_process(cfg, "IMS_PER_BATCH", processes)
@@ -56,6 +100,8 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
     framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
+    if cfg.MODEL.COMPILE:
+        check_compiler(cfg.MODEL.DEVICE)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):
         with warnings.catch_warnings(action="ignore"):  # one for each tensor that meta has no values for
             load_initial_weights(framework.student, cfg)

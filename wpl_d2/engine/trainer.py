@@ -7,6 +7,7 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..data import TrainBatch, build_train_loader
 from ..data.loader import image_cache_in_use
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
+from ..frameworks.micro_batches import add_to, split_batch
 from ..utils.errors import InputError, one_line_message
 from ..utils.signals import STOP_SIGNALS, StopRequest
 from .hooks import (
@@ -37,6 +39,7 @@ from .hooks import (
     PseudoLabelAverages,
     StopOnSignal,
 )
+from .memory import memory_limit
 from .solver import build_optimizer, optimizer_state_bytes
 
 logger = logging.getLogger(__name__)
@@ -178,23 +181,47 @@ class Trainer(SimpleTrainer):
         return results
 
     def run_step(self) -> None:
-        """Train one step."""
+        """Train one step.
+
+        Raises:
+            FloatingPointError: a loss is not finite.
+            MemoryLimitError: it does not fit into the memory.
+        """
         start = time.perf_counter()
         batch = next(self._data_loader_iter)
         data_time = time.perf_counter() - start
         self.framework.iteration = self.iter
         seed_step(self.cfg.SEED, self.iter, comm.get_rank())
-        with torch.autocast(
-            self.framework.device.type, self._amp_dtype or torch.bfloat16, enabled=self._amp_dtype is not None
-        ):
-            losses = self.model(batch)
-        self.optimizer.zero_grad()
-        self._scaler.scale(torch.stack(list(losses.values())).sum()).backward()
-        self._reduce_and_check(losses, data_time)
-        # Read now, when the device has finished its work and nothing has to wait.
-        self._partner_indices.extend(self.framework.partner_indices()[-1:])
-        self._scaler.step(self.optimizer)
-        self._scaler.update()
+        with memory_limit(self.cfg, comm.get_world_size()):
+            self.optimizer.zero_grad()
+            losses = self._compute_gradients(batch)
+            self._reduce_and_check(losses, data_time)
+            # Read now, when the device has finished its work and nothing has to wait.
+            self._partner_indices.extend(self.framework.partner_indices()[-1:])
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+
+    def _compute_gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
+        """Compute the gradients of all micro-batches, which add up; `last_step.scalars` become those of the step.
+
+        Returns:
+            the losses of the step, without gradients.
+        """
+        device, dtype = self.framework.device.type, self._amp_dtype
+        losses: dict[str, Tensor] = {}
+        scalars: dict[str, Tensor] = {}
+        count = self.cfg.SOLVER.GRAD_ACCUMULATION
+        for number, (items, self.framework.micro_batch) in enumerate(split_batch(batch, count), 1):
+            # DDP exchanges the sums of the gradients, in the last backward.
+            no_sync = nullcontext if number == count else getattr(self.model, "no_sync", nullcontext)
+            with no_sync():
+                with torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None):
+                    parts = self.model(items)
+                self._scaler.scale(torch.stack(list(parts.values())).sum()).backward()
+            add_to(losses, {name: part.detach() for name, part in parts.items()})
+            add_to(scalars, self.framework.last_step.scalars)
+        self.framework.last_step.scalars = scalars
+        return losses
 
     def _reduce_and_check(self, losses: dict[str, Tensor], data_time: float) -> None:
         """Exchange losses, divergence and stop requests between ranks, in a step's only all-reduce and host sync.

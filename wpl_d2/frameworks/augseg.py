@@ -32,6 +32,10 @@ class AugSeg(TeacherStudent):
     Lu nor in that of a score; the batches of labeled and unlabeled images may differ in size. Its ResNet-50 run on 92
     labels of VOC also sends the weak views through the student, which moves BN's statistics; that is not done here.
 
+    With SOLVER.GRAD_ACCUMULATION these are of each micro-batch: what is so in `MeanTeacher`, the labeled images that
+    patches come from, and the size of patches and boxes. Patches change the number of valid pixels, so that the mean of
+    Lu is one of micro-batches' means, weighted by their valid pixels before the mixing.
+
     Args:
         injection: whether patches of labeled images are injected; if not, unlabeled images alone are mixed.
         framework: the arguments of `TeacherStudent`.

@@ -6,6 +6,8 @@ each step the trainer calls `forward`, then the optimizer, then `after_step`.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,15 +22,14 @@ from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
+from .compilation import CompiledParts
 from .loss_terms import select, supervised_term
+from .micro_batches import WHOLE, Items, add_to, scaled
 from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
-from .validation import check_requirements, local_batch
+from .validation import check_requirements, local_batch, per_micro_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
-
-Items = list[dict[str, Any]]
-"""Samples of a mapper, one an image."""
 
 Batch = dict[str, Items]
 """{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise}."""
@@ -55,11 +56,16 @@ class Framework(nn.Module):
 
     A subclass implements `terms`, and overrides the rest as it needs.
 
+    With SOLVER.GRAD_ACCUMULATION a micro-batch is to `terms` what a batch is otherwise: BN statistics, and all that
+    images of a batch share, are its own. Per-pixel losses are averaged over the whole step's pixels. `after_step`,
+    schedules and the teacher count steps.
+
     Attributes:
         student: the model that is trained.
         teacher: a model that makes pseudo-labels and has no gradient, or None.
         weigher: memory bank and weights, or None where every weight is 1.
         iteration: the current step, set by the trainer; all schedules are functions of it.
+        micro_batch: which part of the step's batch the next forward gets, set by the trainer.
         last_step: see `StepRecord`.
         metric: selects the best checkpoint; a name in metrics.json.
         semi_supervised: whether it learns from unlabeled images.
@@ -91,6 +97,7 @@ class Framework(nn.Module):
         alpha: float = 1.0,
         burn_in: int = 0,
         ohem: dict[str, Any] | None = None,
+        compiled: bool = False,
     ) -> None:
         """Store the parts and copy the student's weights to the teacher.
 
@@ -107,6 +114,7 @@ class Framework(nn.Module):
             alpha: factor of all losses on unlabeled images.
             burn_in: number of supervised steps at the start.
             ohem: `threshold` and `min_kept` of `ohem_mask` for the supervised loss; None disables OHEM.
+            compiled: whether `forward` runs backbones and segmentation heads by compiled code.
         """
         super().__init__()
         self.student = student
@@ -121,10 +129,13 @@ class Framework(nn.Module):
         self.burn_in = burn_in
         self.ohem = ohem
         self.iteration = 0
+        self.micro_batch = WHOLE
         self.last_step = StepRecord()
         if teacher is not None:
             teacher.requires_grad_(False)
             self.reset()
+        models = [student] if teacher is None else [student, teacher]
+        self._compiled = CompiledParts(models) if compiled else None
         self.train()
 
     @classmethod
@@ -141,7 +152,10 @@ class Framework(nn.Module):
             "threshold": cfg.FRAMEWORK.THRESHOLD,
             "alpha": cfg.FRAMEWORK.ALPHA,
             "burn_in": cfg.FRAMEWORK.BURN_IN,
-            "ohem": {"threshold": ohem.THRESHOLD, "min_kept": ohem.MIN_KEPT} if ohem.ENABLED else None,
+            "ohem": {"threshold": ohem.THRESHOLD, "min_kept": per_micro_batch(cfg, ohem.MIN_KEPT)}
+            if ohem.ENABLED
+            else None,
+            "compiled": cfg.MODEL.COMPILE,
         }
 
     @classmethod
@@ -160,7 +174,7 @@ class Framework(nn.Module):
 
     @classmethod
     def smallest_batch(cls, cfg: Any) -> int:
-        """Images of the smallest batch that a process puts through a model in training mode.
+        """Images of the smallest batch, or micro-batch, that a process puts through a model in training mode.
 
         By default labeled and unlabeled images go through the student together, without any of these in the burn-in.
         """
@@ -202,19 +216,26 @@ class Framework(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """The losses of a step. The state changes only in the BN statistics of models that are in training mode.
 
+        Losses and `last_step.scalars` of a micro-batch are parts that the trainer adds up: per-pixel terms count by its
+        share of the pixels, so that means over all labeled or valid pixels are those of the whole batch; other losses
+        by its share of the images.
+
         Args:
             batch: the items of all streams; "unlabeled" and "partners" may be empty.
 
         Returns:
             scalar losses by name; terms of the same name are summed.
         """
-        self.last_step = StepRecord()
-        terms, losses = self.terms(batch)
+        self.last_step, part = StepRecord(), self.micro_batch
+        with self._compiled.in_use() if self._compiled else nullcontext():
+            terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
-            loss = reduce_term(term, self.norm)
-            reduced[term.name] = reduced[term.name] + loss if term.name in reduced else loss
-        return reduced | losses
+            share = part.labeled if term.weight is None else part.unlabeled
+            term = replace(term, coefficient=term.coefficient * share)
+            add_to(reduced, {term.name: reduce_term(term, self.norm)})
+        self.last_step.scalars = scaled(self.last_step.scalars, part.unlabeled)
+        return reduced | scaled(losses, part.images)
 
     def terms(self, batch: Batch) -> Terms:
         """All forward passes of the step, and the loss terms they make.
@@ -349,7 +370,8 @@ class Framework(nn.Module):
         if self.pseudo_labeler.has_detector:
             size = (prediction.images.shape[-2], prediction.images.shape[-1])
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
-        return [item["detections"].to(self.device) for item in items]
+        # Chosen by their scores on the CPU, where nothing has to wait for how many they are.
+        return [item["detections"] for item in items]
 
     @torch.no_grad()
     def _stage_labeled(

@@ -18,6 +18,8 @@ from .validation import check_paste
 class Detector(Framework):
     """The paper's detector, trained before the segmenter and on the labeled images alone (section 3.2).
 
+    With SOLVER.GRAD_ACCUMULATION the proposals over which its losses are averaged are those of a micro-batch.
+
     `tools/cache_boxes.py` writes its detections on the unlabeled images to a file for MODEL.DETECTOR.MODE cached.
     """
 

@@ -103,8 +103,8 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
         (keys.ALPHA == 0, "FRAMEWORK.ALPHA: 0, so that pseudo-labels train nothing; raise it"),
         (
             framework.mixes and keys.CUTMIX.PROB > 0 and images == 1,
-            "SOLVER.UNLABELED_IMS_PER_BATCH: one image a process, which CutMix can mix with no other; raise it, or set "
-            "FRAMEWORK.CUTMIX.PROB 0",
+            "SOLVER.UNLABELED_IMS_PER_BATCH: one image a process at a time, which CutMix can mix with no other; raise "
+            "it, or set FRAMEWORK.CUTMIX.PROB 0",
         ),
         (
             cfg.MODEL.DETECTOR.MODE == "cached" and "boxes" not in framework.needs,
@@ -115,7 +115,7 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
 
 def _ohem(cfg: Any) -> tuple[bool, str]:
     ohem = cfg.FRAMEWORK.OHEM
-    pixels = local_batch(cfg)[0] * prod(cfg.INPUT.CROP_SIZE)
+    pixels = cfg.SOLVER.GRAD_ACCUMULATION * local_batch(cfg)[0] * prod(cfg.INPUT.CROP_SIZE)
     return (
         ohem.ENABLED and pixels <= ohem.MIN_KEPT,
         f"FRAMEWORK.OHEM.MIN_KEPT: {ohem.MIN_KEPT}, but a process's labeled images have {pixels} pixels, so that easy "

@@ -29,6 +29,10 @@ class MeanTeacher(TeacherStudent):
     (with a second view of itself), and the losses are summed (and halved: its steps are those of half of
     SOLVER.BASE_LR and twice SOLVER.WEIGHT_DECAY here).
 
+    A step of SOLVER.GRAD_ACCUMULATION is one of the whole batch but for what is of each micro-batch: `Supervised`'s
+    part, the images that CutMix mixes, the denominator of WEIGHTING.NORM weight_sum, and the draws of the pixels that
+    enter the memory bank.
+
     Args:
         cutmix: draws the boxes in which strong views are mixed.
         framework: the arguments of `TeacherStudent`.

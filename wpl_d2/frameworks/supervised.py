@@ -11,7 +11,12 @@ from .teacher_student import TeacherStudent
 
 @FRAMEWORK_REGISTRY.register()
 class Supervised(Framework):
-    """Cross entropy on labeled images, and the detector's losses where there is one."""
+    """Cross entropy on labeled images, and the detector's losses where there is one.
+
+    A step of SOLVER.GRAD_ACCUMULATION is one of the whole batch but for what is of each micro-batch: BN statistics,
+    the hard pixels of OHEM (MIN_KEPT divided by the number of micro-batches), and the proposals over which the
+    detector's losses are averaged.
+    """
 
     semi_supervised = False
 

@@ -28,6 +28,8 @@ class UniMatch(Framework):
     padding is always at the right and the bottom (mirrored with the image) and has the color MODEL.PIXEL_MEAN, which
     is 0 after normalization (0 before it); and the learning rate is that of its own step (of the step before).
 
+    With SOLVER.GRAD_ACCUMULATION the same is of each micro-batch as in `MeanTeacher`.
+
     Args:
         feature_dropout: probability with which a feature channel is dropped in the perturbed stream.
         cutmix: draws the boxes in which strong views are mixed.

@@ -72,13 +72,18 @@ def check_pool_norm(cfg: Any, images: int) -> None:
     if head.ASPP_POOL_NORM and norm in ("BN", "SyncBN", "naiveSyncBN") and images < 2:
         raise InputError(
             f"MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM: True, but {norm} of ASPP's pooling cannot train on a batch of one "
-            "image; give each process two or more (SOLVER.IMS_PER_BATCH, SOLVER.UNLABELED_IMS_PER_BATCH), or set "
-            "MODEL.SEM_SEG_HEAD.NORM GN or this key False"
+            "image; give each process two or more at a time (SOLVER.IMS_PER_BATCH, SOLVER.UNLABELED_IMS_PER_BATCH, by "
+            "SOLVER.GRAD_ACCUMULATION), or set MODEL.SEM_SEG_HEAD.NORM GN or this key False"
         )
 
 
 def local_batch(cfg: Any) -> tuple[int, int]:
-    """How many labeled and how many unlabeled images a process gets in a step."""
+    """How many labeled and how many unlabeled images a process gets at a time, in a micro-batch of a step."""
     labeled, unlabeled = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.UNLABELED_IMS_PER_BATCH
-    world = comm.get_world_size()
-    return labeled // world, unlabeled // world if cfg.DATASETS.UNLABELED else 0
+    parts = comm.get_world_size() * cfg.SOLVER.GRAD_ACCUMULATION
+    return labeled // parts, unlabeled // parts if cfg.DATASETS.UNLABELED else 0
+
+
+def per_micro_batch(cfg: Any, count: int) -> int:
+    """A number of something in a process's batch of a step -> in each of its micro-batches, rounded up."""
+    return -(-count // cfg.SOLVER.GRAD_ACCUMULATION)

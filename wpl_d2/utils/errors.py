@@ -9,6 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_NO_DETECTRON2 = (
+    "detectron2: is not installed; `pip install 'wpl_d2[detectron2]' "
+    "'git+https://github.com/facebookresearch/detectron2.git@a59f0563'` builds it from its sources; without a compiler "
+    "take its Python files from the wheel sal-detectron2, as docs/installation.md says"
+)
 
 
 def suggest(name: str, valid: Iterable[str], otherwise: str = "") -> str:
@@ -61,6 +66,8 @@ def one_line_message(error: BaseException | None) -> str:
         return str(error)
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         return f"{error.filename or 'a file'}: cannot be written ({error.strerror}); make room on a disk for it"
+    if isinstance(error, ModuleNotFoundError) and error.name == "detectron2":
+        return _NO_DETECTRON2
     return ""
 
 
@@ -68,12 +75,12 @@ def one_line_message(error: BaseException | None) -> str:
 def clear_errors() -> Iterator[None]:
     """Print an `InputError` raised inside as one line and exit with status 2; for the main function of a tool.
 
-    Full or read-only disks, where other code such as Detectron2's evaluators meets them, are treated alike; Ctrl-C
-    prints one line and exits with status 130.
+    Full or read-only disks, where other code such as Detectron2's evaluators meets them, and a missing Detectron2 are
+    treated alike; Ctrl-C prints one line and exits with status 130.
     """
     try:
         yield
-    except (InputError, OSError) as error:
+    except (InputError, OSError, ModuleNotFoundError) as error:
         if not (message := one_line_message(error)):
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -55,7 +55,7 @@ class Refinement:
         """Which of the class ids (...) int64 are of countable objects: (...) bool, False for `IGNORE`."""
         table = torch.zeros(IGNORE + 1, dtype=torch.bool)
         table[list(self.objects)] = True
-        return table.to(labels.device)[labels]
+        return table.to(labels.device, non_blocking=True)[labels]
 
 
 def _augment(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> 
     height, width = pseudo.labels.shape[-2:]
     part = refinement.is_object(on_cells(pseudo.labels))
     numbers = connected_components(part)
-    objects = torch.tensor(refinement.objects, device=numbers.device)
+    objects = torch.tensor(refinement.objects).to(numbers.device, non_blocking=True)
     probabilities = on_cells(evidence.logits).float().softmax(dim=1)[:, objects]
     means = torch.stack(
         [region_mean(own, numbers, numbers[0].numel() + 1) for own in probabilities.unbind(dim=1)], dim=1

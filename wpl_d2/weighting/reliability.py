@@ -73,7 +73,8 @@ def best_boxes(label: Tensor, detections: Sequence[Detections]) -> BestBoxes:
     own, best = torch.zeros(2, *label.shape, device=label.device)
     kind = torch.full_like(label, -1, dtype=torch.int16)
     corners, classes = _padded([(found.boxes, found.classes) for found in detections], label.device)
-    scores = pad_sequence([found.scores.float() for found in detections], batch_first=True).to(label.device)
+    scores = pad_sequence([found.scores.float() for found in detections], batch_first=True)
+    scores = scores.to(label.device, non_blocking=True)
     parts = (field.split(_BOXES, dim=1) for field in (corners, classes, scores))
     for part, ids, score in zip(*parts, strict=True):
         if not ids.shape[1]:  # splitting no boxes gives one empty part
@@ -92,10 +93,10 @@ def _padded(boxes: Sequence[ClassBoxes], device: torch.device) -> tuple[Tensor, 
 
     Padding has the class -1, which no pixel has, and covers nothing.
     """
-    corners = pad_sequence([xyxy.float().view(-1, 4) for xyxy, _ in boxes], batch_first=True).to(device)
-    classes = pad_sequence([ids for _, ids in boxes], batch_first=True, padding_value=-1).to(device)
+    corners = pad_sequence([xyxy.float().view(-1, 4) for xyxy, _ in boxes], batch_first=True)
     # int16 makes the comparison of every box with every pixel four times cheaper than int64.
-    return corners, classes.short()
+    classes = pad_sequence([ids.short() for _, ids in boxes], batch_first=True, padding_value=-1)
+    return corners.to(device, non_blocking=True), classes.to(device, non_blocking=True)
 
 
 def _inside(corners: Tensor, size: Sequence[int]) -> Tensor:

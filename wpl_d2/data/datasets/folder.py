@@ -34,13 +34,13 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
 
+from ...config.presets import ROOT
 from ...structures import IGNORE
 from ...utils.errors import InputError, check_name, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY, EXIF
 from .lists import ANY_SUFFIX, SLOT, SuffixResolver, extract, fill, read_list
 
-_REPOSITORY = Path(__file__).resolve().parents[3]
 _REGISTERED: dict[str, Description] = {}
 _UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.-]|^\s|\s$')
 """What some file system or shell rejects in a name, or misunderstands."""
@@ -189,14 +189,14 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
     """Read and check a data set's YAML file.
 
     Args:
-        path: the file; a relative path is tried as given, then from the repository's root.
+        path: the file; a relative path is tried as given, then from where the presets are.
         root: the data set's folder, in place of what the file says.
 
     Raises:
         InputError: there is no such file, or it is no valid description.
     """
     file = Path(path).expanduser()
-    file = file if file.is_file() else _REPOSITORY / file
+    file = file if file.is_file() else ROOT / file
     if not file.is_file():
         raise InputError(f"{path}: no such file; give DATASETS.DESCRIPTION a data set's YAML, see configs/datasets")
     raw = read_yaml(file)

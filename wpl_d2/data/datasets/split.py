@@ -1,4 +1,4 @@
-"""The lists of DATASETS.SPLIT."""
+"""The lists of DATASETS.SPLIT, or of their usual names."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from ...config.layers import Layer, layer_of
 from ...utils.errors import InputError, suggest
 from .folder import SPLIT, Description, load_description
 
+_USUAL = {"TRAIN": "labeled", "UNLABELED": "unlabeled", "TEST": "val"}
 
-def choose_split(cfg: CN, layers: Sequence[Layer]) -> None:
-    """Put the lists of DATASETS.SPLIT into `cfg`, in place, and the split's name into its paths; see the key's text.
+
+def choose_lists(cfg: CN, layers: Sequence[Layer]) -> None:
+    """Put the lists of DATASETS.SPLIT, or those of the usual names, into `cfg`, in place; see the keys' texts.
 
     Args:
-        cfg: with the values of all layers, not frozen.
+        cfg: with the values of all layers, not frozen. The split's name is put into its paths, too.
         layers: of `read_layers`.
 
     Raises:
@@ -23,6 +25,7 @@ def choose_split(cfg: CN, layers: Sequence[Layer]) -> None:
     """
     data, split = cfg.DATASETS, cfg.DATASETS.SPLIT
     if not split:
+        _choose_usual(data, layers)
         return
     chosen, train, unlabeled = (layer_of(layers, f"DATASETS.{key}") for key in ("SPLIT", "TRAIN", "UNLABELED"))
     open_lists = {"TRAIN": f"{split}_labeled"} if train < chosen else {}
@@ -37,6 +40,21 @@ def choose_split(cfg: CN, layers: Sequence[Layer]) -> None:
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR.replace(SPLIT, split)
     cfg.MODEL.DETECTOR.CACHE = cfg.MODEL.DETECTOR.CACHE.replace(SPLIT, split)
     data.SPLIT = ""
+
+
+def _choose_usual(data: CN, layers: Sequence[Layer]) -> None:
+    """Replace lists that were named before the description was, which are another data set's, or never."""
+    described = layer_of(layers, "DATASETS.DESCRIPTION")
+    if not data.DESCRIPTION or layer_of(layers, "DATASETS.TRAIN") >= described:
+        return
+    description = load_description(data.DESCRIPTION)
+    if "labeled" not in description.lists:
+        return
+    for key, name in _USUAL.items():
+        index = layer_of(layers, f"DATASETS.{key}")
+        # A list that was set to () is one that the method does not use.
+        if index < described and (index < 0 or data[key]):
+            data[key] = (f"{description.name}_{name}",) if name in description.lists else ()
 
 
 def _check_list(description: Description, name: str, split: str) -> None:

@@ -72,6 +72,10 @@ class AEL(TeacherStudent):
     the published code divides them by the number of processes, and DDP averages them again. Its steps on 8 GPUs are
     those of SOLVER.BASE_LR 0.00125 SOLVER.WEIGHT_DECAY 0.0008 here.
 
+    With SOLVER.GRAD_ACCUMULATION these are of each micro-batch: what is so in `MeanTeacher`, the teacher's BN
+    statistics, the classes to paste, and sum(p^2 * m). The confidence c, the images that show a class, and the choice
+    of partners are of the whole step.
+
     Args:
         confidence: the student's confidence in each class.
         presence: which unlabeled images show each class.
@@ -217,7 +221,9 @@ class AEL(TeacherStudent):
         theirs = pseudo.map(lambda field: field[count:] if partners else field.roll(1, dims=0))
         second = views[count:] if partners else views.roll(1, dims=0)
         area = self.component_area
-        boxes, found = sample_component_boxes(theirs.labels, self.queue.classes[:count], samples.components, area)
+        first = self.micro_batch.first
+        classes = self.queue.classes[first : first + count]
+        boxes, found = sample_component_boxes(theirs.labels, classes, samples.components, area)
         boxes = torch.where(found[:, None, None], boxes, samples.boxes)
         return paste(views[:count], own, boxes, second, theirs)
 

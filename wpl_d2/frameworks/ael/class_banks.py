@@ -34,7 +34,7 @@ class ConfidenceBank(nn.Module):
         super().__init__()
         self.momentum = momentum
         self.register_buffer("confidence", torch.zeros(num_classes))
-        self._staged: Tensor | None = None
+        self._staged: list[Tensor] = []
 
     @property
     def uncertainty(self) -> Tensor:
@@ -43,25 +43,25 @@ class ConfidenceBank(nn.Module):
 
     @torch.no_grad()
     def stage(self, logits: Tensor, target: Tensor) -> None:
-        """Stage the labeled images of a step.
+        """Stage the labeled images of a step, or some of them.
 
         Args:
             logits: (B, C, H, W) float, the student's.
             target: (B, H, W) int64 class ids or `IGNORE`.
         """
         probability = torch.exp(-cross_entropy(logits, target))
-        self._staged = class_sums(probability, target, len(self.confidence)).unsqueeze(0)
+        self._staged.append(class_sums(probability, target, len(self.confidence)))
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Update by what all ranks staged; a class without pixels keeps its value. A collective call."""
-        if self._staged is None:
+        if not self._staged:
             return
-        total, count = all_gather_rows(self._staged).sum(dim=0)
+        total, count = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
         mean = total / count.clamp(min=1)
         moved = self.confidence.lerp(mean, 1 - self.momentum)
         self.confidence.copy_(torch.where(count > 0, moved, self.confidence))
-        self._staged = None
+        self._staged = []
 
 
 class PresenceBank(nn.Module):
@@ -84,11 +84,11 @@ class PresenceBank(nn.Module):
         super().__init__()
         self.min_area = min_area
         self.register_buffer("present", torch.zeros(num_images, num_classes, dtype=torch.bool))
-        self._staged: tuple[Tensor, Tensor] | None = None
+        self._staged: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def stage(self, images: Sequence[int], labels: Tensor) -> None:
-        """Stage the pseudo-labels of a step.
+        """Stage the pseudo-labels of a step, or some of them.
 
         Args:
             images: the index of each image in the list.
@@ -99,18 +99,18 @@ class PresenceBank(nn.Module):
         areas.scatter_add_(1, labels.flatten(1).clamp(max=classes), torch.ones_like(labels).flatten(1))
         shown = areas[:, :classes] >= self.min_area * labels[0].numel()
         place = torch.tensor(images).to(labels.device, non_blocking=True)
-        self._staged = place, shown.byte()
+        self._staged.append((place, shown.byte()))
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Store what all ranks staged; several views of one image show the classes of any. A collective call."""
-        if self._staged is None:
+        if not self._staged:
             return
-        place, shown = (all_gather_rows(rows) for rows in self._staged)
+        place, shown = (all_gather_rows(torch.cat(rows)) for rows in zip(*self._staged, strict=True))
         present = self.present.view(torch.uint8)
         present.index_fill_(0, place, 0)
         present.scatter_reduce_(0, place.unsqueeze(1).expand_as(shown), shown, "amax")
-        self._staged = None
+        self._staged = []
 
     @torch.no_grad()
     def sample_images(self, classes: Tensor, samples: Tensor) -> Tensor:

@@ -43,7 +43,10 @@ class PartnerQueue(nn.Module):
         return self._own()[0, :, 1]
 
     def stage(self, images: Tensor, classes: Tensor) -> None:
-        """Choose the next partners: indices of images (count,) int64, and the class (count,) int64 of each."""
+        """Choose the next partners: indices of images (count,) int64, and the class (count,) int64 of each.
+
+        Of several choices in a step the last one counts.
+        """
         self._staged = torch.stack([images, classes], dim=1)
 
     def upcoming(self) -> list[list[int]]:

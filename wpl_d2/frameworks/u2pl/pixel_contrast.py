@@ -14,6 +14,7 @@ from ...losses import info_nce
 from ...structures import IGNORE
 from ...utils.comm import all_gather_rows
 from ..random_samples import nth_true, random_index, uniform
+from ..validation import per_micro_batch
 from .class_queues import ClassQueues
 
 
@@ -90,7 +91,7 @@ class PixelContrast(nn.Module):
             queue_sizes: length of each class's queue.
             anchors: number of anchors of a class, A, sampled with replacement.
             negatives: number of negatives of an anchor, M, sampled with replacement.
-            keys: the most cells of each class and process that enter the queue in a step.
+            keys: the most cells of each class and process that enter the queue from a forward.
             temperature: of `info_nce`.
             min_prob: an anchor's probability of its class is above this.
             ranks: first and last (exclusive) rank, from 0, of the classes that an unlabeled cell is a negative of. The
@@ -107,7 +108,7 @@ class PixelContrast(nn.Module):
         self.min_prob = min_prob
         self.ranks = min(ranks[0], num_classes - 1), ranks[1]
         self.as_published = as_published
-        self._staged: Tensor | None = None
+        self._staged: list[Tensor] = []
 
     @classmethod
     def from_config(cls, cfg: Any) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class PixelContrast(nn.Module):
             "queue_sizes": [keys.QUEUE_SIZE_FIRST, *[keys.QUEUE_SIZE] * (classes - 1)],
             "anchors": keys.ANCHORS,
             "negatives": keys.NEGATIVES,
-            "keys": keys.KEYS_PER_STEP,
+            "keys": per_micro_batch(cfg, keys.KEYS_PER_STEP),
             "temperature": keys.TEMPERATURE,
             "min_prob": keys.ANCHOR_PROB,
             "ranks": tuple(keys.NEGATIVE_RANKS),
@@ -154,10 +155,10 @@ class PixelContrast(nn.Module):
     @torch.no_grad()
     def after_step(self) -> None:
         """Push the staged negatives of all ranks, in rank order, so that the queues are the same on every rank."""
-        if self._staged is not None:
-            ranks = all_gather_rows(self._staged).unflatten(0, (-1, self.shape[0]))
-            self.queues.push(ranks.transpose(0, 1).flatten(1, 2))
-        self._staged = None
+        if self._staged:
+            forwards = all_gather_rows(torch.cat(self._staged)).unflatten(0, (-1, self.shape[0]))
+            self.queues.push(forwards.transpose(0, 1).flatten(1, 2))
+        self._staged = []
 
     def _own(self, cells: Cells) -> Tensor:
         """(C, N) bool, which cells are labeled as which class."""
@@ -177,7 +178,7 @@ class PixelContrast(nn.Module):
         order = (steps * counts.clamp(min=self.keys)).long()
         rows = _at(cells.teacher, nth_true(negative, order))
         rows = F.normalize(rows.float(), dim=-1).masked_fill((order >= counts).unsqueeze(-1), 0.0)
-        self._staged = rows.to(self.queues.rows.dtype)
+        self._staged.append(rows.to(self.queues.rows.dtype))
 
     def _negatives(self, cells: Cells, own: Tensor, probability: Tensor) -> Tensor:
         """(C, N) bool, which cells are negatives of which class."""

@@ -41,6 +41,10 @@ class U2PL(TeacherStudent):
     once: the published code averages it itself and DDP does so again, so that on its 4 GPUs (Cityscapes: 8) it counts
     as with FRAMEWORK.U2PL.CONTRAST_WEIGHT 0.25 (0.125) here.
 
+    With SOLVER.GRAD_ACCUMULATION these are of each micro-batch: what is so in `MeanTeacher`, the teacher's BN
+    statistics, the draw whether to mix, percentiles, V / K, and Lc with its classes, anchors and positives. The queues
+    get the negatives of all, each with its part of KEYS_PER_STEP, after the step.
+
     Args:
         contrast: the contrastive loss.
         contrast_weight: its factor.

@@ -1,0 +1,101 @@
+r"""Write a detector's boxes of whole data sets into one file, for MODEL.DETECTOR.MODE cached.
+
+wpl cache-boxes --weights output/detector/camvid_1_30/model_final.pth \
+    --dataset camvid_1_30_unlabeled --output output/detector/camvid_1_30/boxes.npz
+
+A run that was stopped goes on where it was; a file that is there gets the images that it lacks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .train_net import add_process_arguments
+
+if TYPE_CHECKING:
+    from detectron2.config import CfgNode
+
+    from ..checkpoint.classes import ClassNames
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--weights", required=True, help="checkpoint of the detector, or of a model that shares one")
+    parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="such as camvid_1_30_unlabeled")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the file of boxes, FILE.npz")
+    parser.add_argument("--description", default="", metavar="YAML", help="of the data set, by default the training's")
+    add_process_arguments(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write a detector's boxes into a file."""
+    from ..engine import launch
+
+    launch(_cache, args, _check)
+
+
+def _cache(args: argparse.Namespace) -> None:
+    import hashlib
+    import logging
+
+    import torch
+    from detectron2.utils import comm
+    from detectron2.utils.logger import setup_logger
+
+    from ..checkpoint import load_model
+    from ..checkpoint.classes import ClassNames
+    from ..data.detection_cache import CacheMetadata
+    from ..inference.detection_caching import cache_detections
+
+    setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
+    model, metadata = load_model(args.weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    cfg, classes = metadata["config"], metadata["classes"]
+    records = _find_records(args, cfg, ClassNames.from_checkpoint(metadata))
+    with open(args.weights, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    cache = cache_detections(model, records, origin, metadata["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
+    count = sum(len(detections.scores) for _, detections in cache.values())
+    logging.getLogger("wpl_d2").info(
+        "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache), args.output
+    )
+
+
+def _check(args: argparse.Namespace) -> None:
+    from ..checkpoint import load_checkpoint
+    from ..checkpoint.classes import ClassNames
+    from ..checkpoint.metadata import restore_cfg
+    from ..utils.files import make_output_parent
+
+    content = load_checkpoint(args.weights)
+    _find_records(args, restore_cfg(content["config"], args.weights), ClassNames.from_checkpoint(content))
+    make_output_parent("--output", args.output)
+
+
+def _find_records(args: argparse.Namespace, cfg: CfgNode, trained: ClassNames) -> list[dict[str, Any]]:
+    """The images of the lists, if the detector of the config, trained on these classes, can look at them."""
+    from dataclasses import replace
+    from itertools import chain
+
+    from ..checkpoint.classes import ClassNames
+    from ..data import setup_datasets
+    from ..data.datasets.setup import check_registered
+    from ..data.loader import load_records
+    from ..utils.errors import InputError
+
+    if cfg.MODEL.DETECTOR.MODE not in ("alone", "shared"):
+        raise InputError(f"{args.weights}: has no detector; give a checkpoint of configs/detector or of a shared one")
+    cfg.DATASETS.DESCRIPTION = args.description or cfg.DATASETS.DESCRIPTION
+    # Those of the training need not be there.
+    cfg.DATASETS.TRAIN = cfg.DATASETS.UNLABELED = cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = ()
+    setup_datasets(cfg)
+    for name in args.dataset:
+        check_registered("--dataset", name)
+        # Its objects may be others: the boxes keep the detector's.
+        if difference := trained.difference(replace(ClassNames.from_dataset(name, cfg), objects=())):
+            raise InputError(
+                f"{args.weights}: was trained on other classes than {name} has, {difference}; give another detector"
+            )
+    return list(chain.from_iterable(load_records(name, "--dataset") for name in args.dataset))

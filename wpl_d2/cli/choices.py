@@ -1,0 +1,10 @@
+"""What some options can be, for parsers that must not wait for the modules that know it."""
+
+from __future__ import annotations
+
+MODELS = ("teacher", "student")
+"""`wpl_d2.modeling.weights.MODEL_NAMES`"""
+FORMATS = {"torchscript": ".pt", "onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
+"""The suffixes of `wpl_d2.export.FORMATS`."""
+BENCHMARKS = ("cityscapes", "coco", "voc", "voc_animals")
+"""Those of `wpl_d2.data.preparation`."""

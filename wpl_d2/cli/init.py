@@ -1,0 +1,75 @@
+"""Describe a folder of images and masks as a data set: `wpl init FOLDER`.
+
+Finds out which file is the mask of which image, which classes there are and which of them are countable, chooses
+validation images, and writes FOLDER/NAME.yaml and FOLDER/lists. Images and masks are only read. On a terminal it asks
+whether it is right; nothing is written before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..utils.command_line import fraction
+from ..utils.errors import InputError
+
+if TYPE_CHECKING:
+    from ..data.inspection import Proposal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where images and masks are, at any depth")
+    parser.add_argument("--images", default="*", metavar="PATTERN", help="which files are images, such as 'photos/*'")
+    parser.add_argument("--masks", default="*", metavar="PATTERN", help="which files are masks, such as 'labels/*'")
+    parser.add_argument(
+        "--groups",
+        default="",
+        metavar="PATTERN",
+        help="regular expression whose first group is what images of one video or place share in their paths, such as "
+        "'(seq[0-9]+)_'; by default numbered frames that look alike are found",
+    )
+    parser.add_argument("--val", type=fraction, default=0.2, metavar="SHARE", help="of labeled images (default 0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of validation images (default 0)")
+    parser.add_argument("--yes", action="store_true", help="ask nothing")
+    parser.add_argument("--force", action="store_true", help="replace a YAML and lists that are there")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Describe a folder."""
+    from ..data.inspection import propose
+
+    proposal = propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed)
+    if not args.force:
+        proposal.check_free()
+    print(f"{proposal.root}\n" + "\n".join(f"- {line}" for line in proposal.said))
+    if sys.stdin.isatty() and not args.yes:
+        _correct(proposal)
+    proposal.write()
+    names = ", ".join(f"{list_name} ({len(lines)})" for list_name, lines in proposal.lists.items())
+    print(f"wrote {proposal.path}, with the lists {names}\n{_next_steps(proposal)}")
+
+
+def _next_steps(proposal: Proposal) -> str:
+    return (
+        f"next: look through {proposal.path.name}, above all its classes and objects; then\n"
+        f"  wpl check {proposal.path}\n  wpl train {proposal.path}"
+    )
+
+
+def _correct(proposal: Proposal) -> None:
+    """Ask for names and objects until they fit."""
+    print("Press Enter where it is right.")
+    _ask("classes, in the order of their ids", proposal.classes, proposal.rename_classes)
+    _ask("objects, which can be counted; - for none", proposal.objects, proposal.choose_objects)
+
+
+def _ask(question: str, present: Sequence[str], change: Callable[[list[str]], None]) -> None:
+    while answer := input(f"{question} [{', '.join(present)}]: ").strip():
+        try:
+            return change([] if answer == "-" else [name.strip() for name in answer.split(",")])
+        except InputError as error:
+            print(error)

@@ -1,0 +1,60 @@
+"""Names of classes from a text file beside the images, as tools that draw masks write it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...utils.errors import InputError
+from ...utils.files import read_text
+
+_FILES = ("classes.txt", "labels.txt", "class_names.txt", "classes.names", "obj.names", "names.txt")
+_LINE = re.compile(r"(?:(?P<id>\d+)[\s:,;]+)?(?P<name>.*?)(?:[\s:,;]+(?P<color>\d+[\s,;]+\d+[\s,;]+\d+))?[\s:,;]*")
+
+
+@dataclass(frozen=True)
+class NamedClasses:
+    """Names, and where there are some colors, by class id; `source` says where they are from."""
+
+    names: tuple[str, ...]
+    source: str
+    colors: tuple[tuple[int, int, int], ...] = ()
+
+
+def read_class_names(root: Path, count: int) -> NamedClasses | None:
+    """Read the names of the classes, a line each: `name`, `id name`, or with `r g b` behind it.
+
+    Args:
+        root: the folder whose files are tried, `classes.txt` first.
+        count: one more than the highest class id in the masks. If there is one name less, the first class is
+            "background".
+
+    Returns:
+        None if there is no such file.
+
+    Raises:
+        InputError: a file has too few names, or some twice.
+    """
+    file = next((root / name for name in _FILES if (root / name).is_file()), None)
+    if file is None:
+        return None
+    lines = [
+        match for line in read_text(file).splitlines() if line.strip() and (match := _LINE.fullmatch(line.strip()))
+    ]
+    if all(line["id"] for line in lines):
+        lines.sort(key=lambda line: int(line["id"]))
+    first = int(lines[0]["id"] or 0) if lines else 0
+    names = [line["name"] for line in lines]
+    triples = [re.findall(r"\d+", line["color"]) for line in lines if line["color"]]
+    colors = [(int(red), int(green), int(blue)) for red, green, blue in triples]
+    source = f"named by {file.name}"
+    if len(names) == count - 1 or first == 1:
+        names, colors = ["background", *names], [(0, 0, 0), *colors]
+        source += ", which names none for the value 0"
+    if len(names) < count or len(set(names)) != len(names):
+        raise InputError(
+            f"{file}: has {len(set(names))} different names, and the masks have values up to {count - 1}; give each "
+            "class a line, in the order of the values from 0"
+        )
+    return NamedClasses(tuple(names), source, tuple(colors) if len(colors) == len(names) else ())
