@@ -144,7 +144,7 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
 
     Returns:
         `KIND_step_s`, `KIND_peak_mib` and `KIND_floor_share`, the share of the step that its FLOPs would take at the
-        speed of a large matrix product (`peak_gflops`), of each KIND; `weighting_s` and `detector_forward_s`, and
+        speed of `peak_flops` (`peak_gflops`), of each KIND; `weighting_s` and `detector_forward_s`, and
         ratios of these: `weighting_overhead`, `step_ratio`, `weighted_to_published`.
     """
     plain_cfg = cfg.clone()
