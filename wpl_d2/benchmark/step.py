@@ -84,8 +84,16 @@ class Step:
 class PublishedUniMatch(UniMatch):
     """Plain UniMatch as its authors' code does the step, to compare with.
 
-    The images to mix with are labeled in a forward of their own.
+    The images to mix with are labeled in a forward of their own, and PyTorch's layers run as they are, on planes.
     """
+
+    @classmethod
+    def build(cls, cfg: Any) -> PublishedUniMatch:
+        """The framework of a config, without what makes our networks faster."""
+        framework = cls(cfg).to(memory_format=torch.contiguous_format)
+        for module in framework.modules():
+            module.__dict__.pop("forward", None)
+        return framework
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of a plain step."""
@@ -155,7 +163,7 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
     if isinstance(plain.framework, UniMatch):
         bare_cfg = plain_cfg.clone()
         bare_cfg.MODEL.DETECTOR.MODE = "none"
-        kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch)
+        kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch.build)
     # The machine's speed at the beginning, in the middle and at the end: others may use it too.
     peaks = []
     for number in range(steps + 2):
