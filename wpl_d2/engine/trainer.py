@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
+from ..checkpoint.classes import get_run_classes
 from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
 from ..data.loader import image_cache_in_use
@@ -36,6 +37,7 @@ from .hooks import (
     PeriodicCheckpointer,
     Pictures,
     PseudoLabelAverages,
+    PseudoLabelsByClass,
     StopOnSignal,
 )
 from .memory import memory_limit
@@ -68,6 +70,8 @@ class Trainer(SimpleTrainer):
     """
 
     LOG_PERIOD = 20
+    CLASS_ROWS = 100
+    """The most rows of figures by class that a training writes: with many classes they are long."""
 
     def __init__(self, cfg: Any) -> None:
         """Build framework, optimizer, hooks and checkpointer.
@@ -123,6 +127,9 @@ class Trainer(SimpleTrainer):
                 self._early_stopping.append(EarlyStopping(evaluation, self.framework.metric, patience))
         if cfg.VIS_PERIOD > 0:
             ret.append(Pictures(cfg.VIS_PERIOD, cfg))
+        if self.framework.semi_supervised:
+            period = max(self.LOG_PERIOD, self.max_iter // self.CLASS_ROWS)
+            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names, cfg.FRAMEWORK.THRESHOLD))
         if comm.is_main_process():
             ret.append(PeriodicWriter(cfg, self.framework.metric, self.LOG_PERIOD))
         # The last ones, since they end the loop.

@@ -236,7 +236,7 @@ class Framework(nn.Module):
             scalar losses by name; terms of the same name are summed.
         """
         self.last_step, part = StepRecord(), self.micro_batch
-        self._stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
+        self.stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
         with self._compiled.in_use() if self._compiled else nullcontext():
             terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
@@ -336,6 +336,25 @@ class Framework(nn.Module):
         if self.weigher is not None and self.unlabeled_view == "strong":
             self.weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
 
+    @torch.no_grad()
+    def stage_held_out(self, items: Items, at_a_time: int) -> None:
+        """Stage the labels of held-out images, refined as all are, and their masks for a fit of the score `calibrated`.
+
+        Args:
+            items: of `LabeledMapper`; may be none.
+            at_a_time: how many go through the model together.
+        """
+        if self.weigher is None:
+            return
+        for start in range(0, len(items), at_a_time):
+            part = items[start : start + at_a_time]
+            with evaluation_mode(self.pseudo_labeler):
+                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
+            detections = self._detections(part, prediction) if "boxes" in self.needs else None
+            evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
+            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
+            self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
+
     def record(self, items: Items, pseudo: PseudoLabels) -> None:
         """Keep the items' pseudo-labels in `last_step`."""
         self.last_step.weak_views = [item["image"] for item in items]
@@ -382,20 +401,6 @@ class Framework(nn.Module):
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
         # Chosen by their scores on the CPU, where nothing has to wait for how many they are.
         return [item["detections"] for item in items]
-
-    @torch.no_grad()
-    def _stage_held_out(self, items: Items, at_a_time: int) -> None:
-        """Judge the labels of held-out images, refined as all are, for the score `calibrated`; some at a time."""
-        if self.weigher is None:
-            return
-        for start in range(0, len(items), at_a_time):
-            part = items[start : start + at_a_time]
-            with evaluation_mode(self.pseudo_labeler):
-                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
-            detections = self._detections(part, prediction) if "boxes" in self.needs else None
-            evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
-            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
-            self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
 
     @torch.no_grad()
     def _stage_labeled(
