@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ def summarize_run(run: Run) -> dict[str, Any]:
         "warnings": run.warnings,
         "fitted": run.fitted,
         "commands": run.commands,
+        "again": shlex.join(["wpl", "train", f"{run.folder}/config.yaml", "OUTPUT_DIR", f"{run.folder}_again"]),
         "config": run.config,
     }
 
