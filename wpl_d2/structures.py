@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .utils.cpu_speed import best_class
+
 IGNORE = 255
 """The class id of a pixel without a label, in every label map of the package; data sets' own values become it."""
 
@@ -54,7 +56,7 @@ class PseudoLabels:
             logits: (B, C, H, W) float.
             valid: (B, H, W) bool, where it is False the label is `IGNORE`; None: all pixels are valid.
         """
-        confidence, labels = logits.float().softmax(dim=1).max(dim=1)
+        confidence, labels = best_class(logits.float().softmax(dim=1))
         valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
         return cls(
             labels=labels.masked_fill(~valid, IGNORE),

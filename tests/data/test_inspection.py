@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -356,3 +359,16 @@ def test_photos_with_rasterized_polygons(shared, tmp_path):
     found.write()
     problems = report_dataset(load_description(found.path), 90).problems
     assert [problem for problem in problems if "no pixel is labeled" not in problem] == []
+
+
+@pytest.mark.slow
+def test_three_commands_lead_from_a_folder_to_a_model(tmp_path):
+    fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "WPL_D2_CACHE": str(tmp_path / "cache")}
+    steps = ["SOLVER.MAX_ITER", "2"]
+    for words in (["init", "fields"], ["check", "fields/fields.yaml"], ["train", "fields/fields.yaml", *steps]):
+        command = [sys.executable, "-m", "wpl_d2.cli", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "INPUT.CROP_SIZE (64, 64): the whole of images of 48x48" in done.stdout
+    assert (tmp_path / "output/fields/model_final.pth").is_file()

@@ -233,6 +233,8 @@ class Trainer(SimpleTrainer):
             self._reduce_and_check(losses, data_time)
             # Read now, when the device has finished its work and nothing has to wait.
             self._partner_indices.extend(self.framework.partner_indices()[-1:])
+            # Before the step: a fused optimizer would unscale after gradients are clipped.
+            self._scaler.unscale_(self.optimizer)
             self._scaler.step(self.optimizer)
             self._scaler.update()
 
