@@ -90,6 +90,18 @@ def test_layouts_are_recognized_and_can_be_trained_on(layout, tmp_path):
     assert description.objects == ("class_1", "class_2", "class_3")
 
 
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "L"), ("png", "RGB"), ("jpg", "L")])
+def test_even_images_such_as_scans_are_not_taken_for_masks(suffix, mode, tmp_path):
+    fill(tmp_path, f"scans/{{}}.{suffix}", "truth/{}.png")
+    for file in (tmp_path / "scans").iterdir():
+        page = np.full((400, 400), 255, np.uint8)
+        page[100:140, 100:140] = np.asarray(Image.open(file).convert("L"))[:40, :40]  # all grays
+        Image.fromarray(page).convert(mode).save(file, quality=95)
+    for file in (tmp_path / "truth").iterdir():
+        Image.open(file).resize((400, 400), Image.Resampling.NEAREST).save(file)
+    assert propose(tmp_path).templates == (f"scans/{{id}}.{suffix}", "truth/{id}.png")
+
+
 def test_folders_of_a_split_are_kept(tmp_path):
     for split, count in (("train", 4), ("val", 2), ("test", 3)):
         for i in range(count):
