@@ -3,7 +3,10 @@
 import contextlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,6 +88,18 @@ def test_layouts_are_recognized_and_can_be_trained_on(layout, tmp_path):
     assert len(report.pixels) == 6
     assert description.classes == ("background", "class_1", "class_2", "class_3")
     assert description.objects == ("class_1", "class_2", "class_3")
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "L"), ("png", "RGB"), ("jpg", "L")])
+def test_even_images_such_as_scans_are_not_taken_for_masks(suffix, mode, tmp_path):
+    fill(tmp_path, f"scans/{{}}.{suffix}", "truth/{}.png")
+    for file in (tmp_path / "scans").iterdir():
+        page = np.full((400, 400), 255, np.uint8)
+        page[100:140, 100:140] = np.asarray(Image.open(file).convert("L"))[:40, :40]  # all grays
+        Image.fromarray(page).convert(mode).save(file, quality=95)
+    for file in (tmp_path / "truth").iterdir():
+        Image.open(file).resize((400, 400), Image.Resampling.NEAREST).save(file)
+    assert propose(tmp_path).templates == (f"scans/{{id}}.{suffix}", "truth/{id}.png")
 
 
 def test_folders_of_a_split_are_kept(tmp_path):
@@ -356,3 +371,16 @@ def test_photos_with_rasterized_polygons(shared, tmp_path):
     found.write()
     problems = report_dataset(load_description(found.path), 90).problems
     assert [problem for problem in problems if "no pixel is labeled" not in problem] == []
+
+
+@pytest.mark.slow
+def test_three_commands_lead_from_a_folder_to_a_model(tmp_path):
+    fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "WPL_D2_CACHE": str(tmp_path / "cache")}
+    steps = ["SOLVER.MAX_ITER", "2"]
+    for words in (["init", "fields"], ["check", "fields/fields.yaml"], ["train", "fields/fields.yaml", *steps]):
+        command = [sys.executable, "-m", "wpl_d2.cli", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "INPUT.CROP_SIZE (64, 64): the whole of images of 48x48" in done.stdout
+    assert (tmp_path / "output/fields/model_final.pth").is_file()
