@@ -2,9 +2,9 @@
 """What a training step, or a training sample, costs: measured beside baselines that take turns with it in one process.
 
 `--part step`: the step with and without weights, how near it is to what the machine could do, and with UniMatch also
-the plain step as its authors' code does it, without a detector (`published_step_s`). `--part data`: a labeled and an
-unlabeled sample, in seconds of one core's time, beside the operations of UniMatch's own loader. The last line is one
-JSON object.
+the plain step as its authors' code does it, without a detector (`published_step_s`). `--part kinds`: each kind of
+weight, as a share of the plain step. `--part data`: a labeled and an unlabeled sample, in seconds of one core's time,
+beside the operations of UniMatch's own loader. The last line is one JSON object.
 
 `--suite gpu --output FOLDER`: steps of many configs, one factor at a time around UniMatch with ResNet-101 at crop 513
 in bfloat16, the loader beside them, and checks of the GPU against the CPU, in at most 7 minutes. It needs no data, and
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from wpl_d2.benchmark.data import compare_samples
+from wpl_d2.benchmark.kinds import compare_kinds
 from wpl_d2.benchmark.overlap import compare_overlap
 from wpl_d2.benchmark.step import compare_steps, first_batch
 from wpl_d2.benchmark.suite import Suite
@@ -48,14 +49,18 @@ def main(args: argparse.Namespace) -> None:
     else:
         result |= {"device": cfg.MODEL.DEVICE, "threads": args.threads, "steps": args.steps}
         batch = first_batch(cfg)
-        result |= compare_steps(cfg, batch, args.steps) | compare_overlap(cfg, batch, args.steps)
+        if args.part == "kinds":
+            result |= compare_kinds(cfg, batch, args.steps)
+        else:
+            result |= compare_steps(cfg, batch, args.steps) | compare_overlap(cfg, batch, args.steps)
     print(json.dumps({key: round(v, 5) if isinstance(v, float) else v for key, v in result.items()}))
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", help="path to config file; --suite has its own")
-    parser.add_argument("--part", choices=("step", "data"), default="step", help="what is measured (default: step)")
+    parts = ("step", "kinds", "data")
+    parser.add_argument("--part", choices=parts, default="step", help="what is measured (default: step)")
     parser.add_argument("--steps", type=positive_int, default=10, help="measured steps, or samples, of each kind")
     parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--suite", choices=("gpu",), help="measure all that a GPU has to show")
