@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,11 @@ class _LogFile(logging.FileHandler):
     """A log file that reports a full disk once, without ending the run."""
 
     _reported = False
+
+    def close(self) -> None:
+        """Close it, whatever of it could not be written; `handleError` has said so."""
+        with suppress(OSError):
+            super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
