@@ -74,6 +74,7 @@ class Framework(nn.Module):
         teacher: a model that makes pseudo-labels and has no gradient, or None.
         weigher: memory bank and weights, or None where every weight is 1.
         iteration: the current step, set by the trainer; all schedules are functions of it.
+        class_weights: (C,) float32, of the labeled losses, set by the trainer; None: all are 1.
         micro_batch: which part of the step's batch the next forward gets, set by the trainer.
         last_step: see `StepRecord`.
         metric: selects the best checkpoint; a name in metrics.json.
@@ -138,6 +139,7 @@ class Framework(nn.Module):
         self.burn_in = burn_in
         self.ohem = ohem
         self.iteration = 0
+        self.class_weights: Tensor | None = None
         self.micro_batch = WHOLE
         self.last_step = StepRecord()
         if teacher is not None:
@@ -388,10 +390,12 @@ class Framework(nn.Module):
             instances = [item["instances"].to(self.device) for item in items]
             own = select(features, slice(len(items)))
             losses = self.student.detection_losses(own, [size] * len(items), instances)
-        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient)]
+        weights = self.class_weights
+        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient, weights)]
         if (aux_head := self.student.aux_head) is not None:
             logits = aux_head(features, size, len(items))
-            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient * aux_head.loss_weight))
+            coefficient = coefficient * aux_head.loss_weight
+            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient, weights))
         return terms, losses
 
     def _detections(self, items: Items, prediction: Prediction) -> list[Detections]:
