@@ -222,4 +222,9 @@ AEL = [
     *("FRAMEWORK.NAME", "AEL", "FRAMEWORK.EMA_BUFFERS", "none", "INPUT.STRONG.VIEWS", 0, "INPUT.PASTE.PROB", 0.8),
     *("FRAMEWORK.AEL.PRESENCE_AREA", 0.1, "FRAMEWORK.AEL.COMPONENT_AREA", 0.02, "FRAMEWORK.AEL.MOMENTUM", 0.5),
 ]
+# Weights that learn, in all the ways that there are.
+LEARNED = [
+    *("WEIGHTING.KIND", ("calibrated", "softmatch"), "WEIGHTING.PER_CLASS", True, "WEIGHTING.MOMENTUM", 0.5),
+    *("WEIGHTING.CALIBRATED.PERIOD", 1),
+]
 AUGSEG = ["FRAMEWORK.NAME", "AugSeg", "INPUT.STRONG.KIND", "intensity"]

@@ -5,26 +5,34 @@
 the plain step as its authors' code does it, without a detector (`published_step_s`). `--part data`: a labeled and an
 unlabeled sample, in seconds of one core's time, beside the operations of UniMatch's own loader. The last line is one
 JSON object.
+
+`--suite gpu --output FOLDER`: steps of many configs, one factor at a time around UniMatch with ResNet-101 at crop 513
+in bfloat16, the loader beside them, and checks of the GPU against the CPU, in at most 7 minutes. It needs no data, and
+no network; what is measured stands in FOLDER/rows.jsonl and, as tables, in FOLDER/table.md.
 """
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from wpl_d2.benchmark.data import compare_samples
 from wpl_d2.benchmark.overlap import compare_overlap
-from wpl_d2.benchmark.step import compare_steps
+from wpl_d2.benchmark.step import compare_steps, first_batch
+from wpl_d2.benchmark.suite import Suite
 from wpl_d2.config import load_cfg
-from wpl_d2.data import build_train_loader, setup_datasets
-from wpl_d2.frameworks import build_framework
+from wpl_d2.data import setup_datasets
 from wpl_d2.utils.command_line import parse_args, positive_int
 from wpl_d2.utils.errors import InputError, clear_errors
 
 
 def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
+    if args.suite:
+        Suite(Path(args.output), args.opts).run(args.seconds, args.only or ())
+        return
     cfg = load_cfg(args.config_file, args.opts)
     cfg.MODEL.DEVICE = cfg.MODEL.DEVICE if torch.cuda.is_available() else "cpu"
     cfg.FRAMEWORK.BURN_IN = 0
@@ -39,27 +47,33 @@ def main(args: argparse.Namespace) -> None:
         result |= compare_samples(cfg, args.steps)
     else:
         result |= {"device": cfg.MODEL.DEVICE, "threads": args.threads, "steps": args.steps}
-        result |= measure_steps(cfg, args.steps)
+        batch = first_batch(cfg)
+        result |= compare_steps(cfg, batch, args.steps) | compare_overlap(cfg, batch, args.steps)
     print(json.dumps({key: round(v, 5) if isinstance(v, float) else v for key, v in result.items()}))
-
-
-def measure_steps(cfg: Any, steps: int) -> dict[str, float]:
-    stream = build_train_loader(cfg)
-    batch = next(stream)
-    if build_framework(cfg).partner_indices():
-        # Any images cost what those cost that a framework asks for.
-        batch["partners"] = next(stream)["unlabeled"]
-    return compare_steps(cfg, batch, steps) | compare_overlap(cfg, batch, steps)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config-file", required=True, help="path to config file")
+    parser.add_argument("--config-file", help="path to config file; --suite has its own")
     parser.add_argument("--part", choices=("step", "data"), default="step", help="what is measured (default: step)")
     parser.add_argument("--steps", type=positive_int, default=10, help="measured steps, or samples, of each kind")
     parser.add_argument("--threads", type=positive_int, default=torch.get_num_threads(), help="CPU threads")
+    parser.add_argument("--suite", choices=("gpu",), help="measure all that a GPU has to show")
+    parser.add_argument("--output", help="folder for what --suite measures")
+    parser.add_argument("--seconds", type=positive_int, default=420, help="after which --suite ends (default: 420)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="a part of --suite, by its row's name; give several",
+    )
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="pairs that override the config")
-    return parse_args(parser)
+    args = parse_args(parser)
+    if args.suite and not args.output:
+        raise InputError("--output: is missing; name a folder for what --suite measures")
+    if not args.suite and not args.config_file:
+        raise InputError("--config-file: is missing; give one, such as configs/camvid/mean_teacher_wpl.yaml")
+    return args
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 weight_study.py list STUDY [--output ROOT]                     rows, what they are, and which draws are finished
 weight_study.py show STUDY [--rows A,B] [--draws A]            the commands that train them
 weight_study.py run STUDY [--rows A,B] [--draws A] [--jobs N]  what is not finished, N runs at a time
-weight_study.py collect STUDY [--output ROOT]                  study.md and its pictures, in ROOT
+weight_study.py collect STUDY [--output ROOT] [--page FILE]    the report and its pictures, as ROOT/study.md
 """
 
 import argparse
@@ -69,8 +69,9 @@ def collect(args: argparse.Namespace) -> None:
         raise InputError(
             f"{args.output}: holds no results.csv with finished runs; give the folder that `run` wrote into"
         )
-    text = study_text(table, draw_pictures(table))
-    (args.output / "study.md").write_text(text)
+    page = args.page or args.output / "study.md"
+    text = study_text(table, draw_pictures(table, page.with_name(f"{page.stem}_")), args.study)
+    page.write_text(text)
     print(text, end="")
 
 
@@ -99,7 +100,8 @@ def parse_args() -> argparse.Namespace:
         "--jobs", type=int, default=cores, metavar="N", help="runs at a time, here by default %(default)s"
     )
     running.set_defaults(call=run)
-    collected = commands.add_parser("collect", parents=[common], help="write study.md and pictures")
+    collected = commands.add_parser("collect", parents=[common], help="write the report and its pictures")
+    collected.add_argument("--page", type=Path, metavar="FILE", help="the report's; by default ROOT/study.md")
     collected.set_defaults(call=collect)
     args = parser.parse_args()
     args.output = args.output or Path("output/study") / args.study.stem

@@ -57,6 +57,20 @@ TOY = [
 
 
 @pytest.mark.slow
+def test_a_normal_start_shows_its_own_lines_alone(tmp_path):
+    given = ["--config-file", ROOT / "configs/quickstart.yaml", "SOLVER.MAX_ITER", 2, "OUTPUT_DIR", tmp_path / "out"]
+    words = [
+        word for word in command(*given, "TEST.EVAL_PERIOD", 0, "FRAMEWORK.BURN_IN", 0) if word not in ("-W", "ignore")
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    lines = [line for line in done.stdout.splitlines() if not line.startswith("  ")]
+    assert all(re.match(r"(WARNING )?\[.* wpl_d2.*\]: ", line) for line in lines)
+    assert any("step 2/2  loss " in line for line in lines)
+    assert "Serializing" in (tmp_path / "out/log.txt").read_text()
+
+
+@pytest.mark.slow
 def test_the_readme_command_on_two_processes(voc, tmp_path):
     config = ROOT / "configs" / "voc_1_16.yaml"
     done = train_net("--config-file", config, "--num-gpus", 2, *TOY, "OUTPUT_DIR", tmp_path / "out", env=voc)

@@ -11,7 +11,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultPredictor
-from helpers import AEL, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
+from helpers import AEL, LEARNED, SMALL, SMALL_DETECTOR, SMALL_FPN, UNIMATCH, files_up_to
 
 from wpl_d2 import get_cfg
 from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, load_framework, load_model, loading
@@ -98,8 +98,9 @@ class StopAfter:
         (SMALL_DETECTOR, 2, signal.SIGTERM),
         ([*SMALL_DETECTOR, *UNIMATCH], 0, signal.SIGTERM),
         (AEL, 2, signal.SIGTERM),
+        (LEARNED, 2, signal.SIGTERM),
     ],
-    ids=["ppw-0-ctrl_c", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0", "ael_ppw-2"],
+    ids=["ppw-0-ctrl_c", "ppw-2", "wpl-0", "wpl-2", "unimatch_wpl-0", "ael_ppw-2", "learned-2"],
 )
 def test_resume_after_a_signal_is_exact(tree, tmp_path, own, workers, signum):
     opts = [*own, "DATALOADER.NUM_WORKERS", workers]

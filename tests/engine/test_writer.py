@@ -5,13 +5,16 @@ from types import SimpleNamespace
 import pytest
 from detectron2.utils.events import EventStorage, get_event_storage
 
-from wpl_d2.engine.hooks import PeriodicWriter
+from wpl_d2 import get_cfg
+from wpl_d2.engine.writers import PeriodicWriter
 from wpl_d2.utils.files import UnwritableError
 
 
 def train(folder, steps, before_step):
     """A training that does nothing but write, after each step."""
-    writer = PeriodicWriter(folder, steps, period=1)
+    cfg = get_cfg()
+    cfg.OUTPUT_DIR = str(folder)
+    writer = PeriodicWriter(cfg, "sem_seg/mIoU", period=1)
     trainer = writer.trainer = SimpleNamespace(iter=0, max_iter=steps)
     with EventStorage() as storage:
         try:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,10 @@ def table_of(tmp_path, scores=DEV, rows=ROWS, **parts):
     return Table(study, results, tmp_path)
 
 
+def text_of(table, pictures=()):
+    return study_text(table, dict(pictures), Path("studies/fields.yaml"))
+
+
 def cells(text, row, part=""):
     """The cells of a row's lines in the part of a report that begins with a title."""
     body = text.split(part, 1)[1] if part else text
@@ -75,7 +80,7 @@ def write_judged(table, row, draw, step, shift=0.0):
 
 
 def test_means_spreads_and_paired_t_are_those_of_the_draws(tmp_path):
-    text = study_text(table_of(tmp_path), {})
+    text = text_of(table_of(tmp_path))
     good, plain = np.array(DEV["good"]), np.array(DEV["plain"])
     means, by_draw = cells(text, "good")
     assert means[0] == f"{good.mean():.2f} ± {good.std(ddof=1):.2f} (3)"
@@ -138,13 +143,33 @@ def test_one_draw_says_nothing_of_the_next(tmp_path):
     assert "One draw says nothing about the next" in answer(table_of(tmp_path, scores, rows, draws=("a",)))
 
 
+def test_a_question_compares_its_rows_draw_by_draw(tmp_path):
+    rows = ("good", "plain", "bad", "never")
+    text = text_of(table_of(tmp_path, questions={"Is good best?": rows, "And never?": ("never", "good")}))
+    good, plain = np.array(DEV["good"]), np.array(DEV["plain"])
+    t = stats.ttest_rel(good, plain).statistic
+    assert "## Is good best?\n\nOn `camvid_dev`: `good` 49.17 ± 2.25 (3), `plain` 47.17" in text
+    assert "`bad` 45.75 ± 2.47 (2), `never` not run. " in text
+    assert f"Draw by draw: `good` +2.00 ± 0.50 (3) (t = {t:.1f}) to `plain`; `good` +2.25 ± 1.06 (2)" in text
+    assert "## And never?\n\nOn `camvid_dev`: `never` not run, `good` 49.17 ± 2.25 (3). No pair is finished." in text
+
+
+def test_the_report_says_how_it_was_run(tmp_path):
+    table = table_of(tmp_path)
+    table.results["good", "a"] = make_result("good", "a", dev_teacher=50, commit="def5678")
+    text = text_of(table)
+    assert cells(text, "b", "## How it was run")[0] == ["1", "`camvid_1_30_labeled`", "`camvid_1_30_unlabeled`"]
+    assert "weight_study.py run studies/fields.yaml --rows ROW\n" in text
+    assert "Runs by commit: abc1234 (13), def5678 (1)." in text
+
+
 def test_labels_are_reported_before_and_after_weights_where_there_are_weights(tmp_path):
     table = table_of(tmp_path, judge=JUDGE)
     for shift, draw in enumerate("abc"):
         write_judged(table, "good", draw, 600, shift)
         write_judged(table, "plain", draw, 600, shift)
     write_judged(table, "good", "a", 200)
-    text = study_text(table, {})
+    text = text_of(table)
     labels = "## Pseudo-labels"
     assert cells(text, "good", labels)[0] == [
         "11.0",
@@ -163,7 +188,8 @@ def test_labels_are_reported_before_and_after_weights_where_there_are_weights(tm
     after_200, after_600 = (cells(text, "good", title)[0] for title in ("After step 200", "After the last step"))
     assert after_200 == ["0.900 / 0.800 / 0.700"] * 2
     assert after_600 == ["0.910 / 0.810 / 0.710"] * 2
-    assert cells(text, "plain", "After step 200")[0][0] == "not measured"
+    assert cells(text.split("After the last step")[0], "plain", "After step 200") == []
+    assert "After step 200:\n\nnot measured." in text_of(table_of(tmp_path / "none", judge=JUDGE))
 
 
 def test_a_figure_that_no_draw_has_is_a_dash(tmp_path):
@@ -173,23 +199,23 @@ def test_a_figure_that_no_draw_has_is_a_dash(tmp_path):
     file.write_text(
         '{"pseudo_labels": {"accuracy-confident": NaN, "auroc-rank-pixel": NaN, "coverage-confident": 5.0}}'
     )
-    assert cells(study_text(table, {}), "good", "## Pseudo-labels")[0][:3] == ["5.0", "-", "-"]
+    assert cells(text_of(table), "good", "## Pseudo-labels")[0][:3] == ["5.0", "-", "-"]
 
 
 def test_pictures_are_drawn_of_what_there_is(tmp_path):
     table = table_of(tmp_path, judge=JUDGE)
-    assert [file.name for file in draw_pictures(table).values()] == ["pairs.png"]
+    assert [file.name for file in draw_pictures(table, tmp_path / "x_").values()] == ["x_pairs.png"]
     for draw in "abc":
         for row in ("plain", "good"):
             write_judged(table, row, draw, 600)
             write_judged(table, row, draw, 200, shift=1)
-    drawn = draw_pictures(table)
-    assert [file.name for file in drawn.values()] == ["pairs.png", "calibration.png", "auroc.png"]
-    text = study_text(table, drawn)
+    drawn = draw_pictures(table, tmp_path / "x_")
+    assert [file.name for file in drawn.values()] == ["x_pairs.png", "x_calibration.png", "x_auroc.png"]
+    text = text_of(table, drawn)
     for file in drawn.values():
         assert f"]({file.name})" in text
         assert np.asarray(Image.open(file).convert("L")).std() > 10
-    assert draw_pictures(table_of(tmp_path / "none", {})) == {}
+    assert draw_pictures(table_of(tmp_path, {}), tmp_path / "y_") == {}
 
 
 def test_rows_of_another_study_in_the_folder_are_left_alone(tmp_path):
@@ -199,4 +225,4 @@ def test_rows_of_another_study_in_the_folder_are_left_alone(tmp_path):
         ("good", "z"): make_result("good", "z", dev_teacher=99),
     }
     more = Table(table.study, {**table.results, **stray}, tmp_path)
-    assert study_text(more, {}) == study_text(table, {})
+    assert text_of(more) == text_of(table)

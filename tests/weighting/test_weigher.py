@@ -250,6 +250,7 @@ def test_config_names_every_option():
     weighting = SimpleNamespace(
         KIND=("cosine", "object"), CENTERED=True, K=7, WEIGHT_FORM="plus_one", TOPK_RES="full", BANK_SIZE=9,
         PUSH_PER_IMAGE=3, MIN_COUNT=4, LABELED_CONF=0.5, POWER=3.0, PER_CLASS=True, OBJECT="class", MOMENTUM=0.9,
+        CALIBRATED=SimpleNamespace(SCORES=["tta"]),
     )  # fmt: skip
     head = SimpleNamespace(NUM_CLASSES=5, CONVS_DIM=6, ALIGN_CORNERS=True)
     model = SimpleNamespace(SEM_SEG_HEAD=head, DETECTOR=SimpleNamespace(CLASSES=(1, 3)))
@@ -257,7 +258,7 @@ def test_config_names_every_option():
     weigher = PixelWeigher.from_config(cfg)
     assert weigher.labeled_bank.ring.shape == weigher.unlabeled_bank.ring.shape == (5, 9, 6)
     assert list(weigher.scores) == ["cosine", "object"]
-    assert weigher.options == ScoreOptions(5, (1, 3), 7, True, "full", True, "class", 0.9)
+    assert weigher.options == ScoreOptions(5, (1, 3), 7, True, "full", True, "class", 0.9, ("tta",))
     numbers = (weigher.push_per_image, weigher.min_count, weigher.labeled_conf, weigher.reliable_conf)
     assert numbers == (3, 4, 0.5, 0.6)
     assert (weigher.box_score, weigher.power, weigher.weight_form) == (0.7, 3.0, "plus_one")

@@ -12,6 +12,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from torch.profiler import ProfilerActivity, profile
 
+from ..data import build_train_loader
 from ..engine import build_optimizer
 from ..engine.trainer import amp_dtype
 from ..frameworks import Framework, UniMatch, build_framework
@@ -54,7 +55,8 @@ class Step:
     def flops(self) -> int:
         """Floating-point operations of one more step."""
         times = len(self.times)
-        flops = count_flops(self)
+        with torch.compiler.set_stance("force_eager"):  # compiled operations are not seen
+            flops = count_flops(self)
         del self.times[times:]
         return flops
 
@@ -134,13 +136,31 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
             timed(framework.pseudo_labeler, "detect", "detector")
 
 
-def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
+def first_batch(cfg: Any) -> Any:
+    """A batch of a config's loader, with partners if its framework mixes images with some."""
+    stream = build_train_loader(cfg)
+    batch = next(stream)
+    if cfg.FRAMEWORK.NAME == "AEL":
+        # Any images cost what those cost that a framework asks for.
+        batch["partners"] = next(stream)["unlabeled"]
+    return batch
+
+
+def compare_steps(
+    cfg: Any,
+    batch: Any,
+    steps: int,
+    build: Callable[[Any], Framework] = build_framework,
+    with_published: bool = True,
+) -> dict[str, float]:
     """Step time and memory of the plain, the weighted and, for UniMatch, the published step, all taking turns.
 
     Args:
         cfg: complete, with its data sets registered; its weights are switched off and on.
         batch: of the config's loader.
         steps: measured steps of each kind.
+        build: makes a framework of a config.
+        with_published: whether UniMatch is compared with its authors' step.
 
     Returns:
         `KIND_step_s`, `KIND_peak_mib` and `KIND_floor_share`, the share of the step that its FLOPs would take at the
@@ -150,9 +170,9 @@ def compare_steps(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
     plain_cfg = cfg.clone()
     plain_cfg.WEIGHTING.ENABLED = plain_cfg.RPPI.ENABLED = False
     cfg.WEIGHTING.ENABLED = True
-    plain, weighted = Step(plain_cfg, batch), Step(cfg, batch)
+    plain, weighted = Step(plain_cfg, batch, build), Step(cfg, batch, build)
     kinds = {"plain": plain, "weighted": weighted}
-    if isinstance(plain.framework, UniMatch):
+    if with_published and isinstance(plain.framework, UniMatch):
         bare_cfg = plain_cfg.clone()
         bare_cfg.MODEL.DETECTOR.MODE = "none"
         kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch)

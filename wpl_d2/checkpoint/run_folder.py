@@ -24,7 +24,8 @@ _LOCKED: dict[Path, IO[str]] = {}
 _CHECKPOINTS = ("model_*.pth", "last_checkpoint")
 RUN_FILES = (
     *_CHECKPOINTS,
-    *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "environment.txt", "preview.png"),
+    *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "fitted.json", "environment.txt"),
+    *("preview.png", "mlflow_run", "wandb_run", "wandb"),
     "inference",
 )
 """The files of a training."""

@@ -32,12 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Print a config."""
     from ..config import get_cfg
-    from ..config.config import leaf_keys, merge_layers
-    from ..config.layers import COMMAND_LINE, layer_of, read_layers, value_of
+    from ..config.config import leaf_keys, load_layers, merge_layers
+    from ..config.layers import COMMAND_LINE, layer_of, value_of
     from ..engine.setup import read_cfg
 
     cfg, _ = read_cfg(args)
-    layers = read_layers(args.config_file, args.opts)
+    layers = load_layers(args.config_file, args.opts)
     given, default = merge_layers(layers), get_cfg()
     sources = ["default", *("command line" if source == COMMAND_LINE else source for source, _ in layers)]
     rows = []

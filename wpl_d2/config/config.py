@@ -13,8 +13,9 @@ from detectron2.config import get_cfg as get_detectron2_cfg
 from detectron2.projects.deeplab import add_deeplab_config
 
 from ..utils.errors import InputError, suggest
+from .fitting import Setting
 from .keys import KEYS, NAMES, RENAMED, RENAMED_VALUES
-from .layers import COMMAND_LINE, Layer, drop_overridden_epochs, read_layers
+from .layers import COMMAND_LINE, FITTED, Layer, drop_overridden_epochs, read_layers, value_of
 from .validation import check_config, check_overrides
 
 _LISTS_OF_NAMES = {key.name for key in KEYS if key.constraint is NAMES}
@@ -55,17 +56,50 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
         InputError: a file that cannot be read, an unknown key (the message names the nearest ones), an invalid value,
             keys that contradict each other, or an override that only another backbone reads.
     """
-    # Data sets know their splits, and what reads them knows this package.
-    from ..data.datasets.split import choose_lists
+    layers = load_layers(config_file, opts)
+    cfg = _merge_with_lists(layers)
+    drop_overridden_epochs(cfg, layers)
+    check_config(cfg)
+    check_overrides(cfg, opts[::2])
+    return cfg
+
+
+def load_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
+    """The layers of a config, those of settings that fit the data filled in; args and errors as of `load_cfg`."""
+    layers = read_layers(config_file, opts)
+    fitted = {setting.key: setting.value for setting in fitted_settings(config_file, opts)}
+    return [Layer(FITTED, fitted) if layer.source == FITTED else layer for layer in layers]
+
+
+def fitted_settings(config_file: str, opts: Sequence[str] = ()) -> list[Setting]:
+    """The settings that fit the data of a config that is a data set's YAML, but for those that are set otherwise.
+
+    Args:
+        config_file: as for `load_cfg`; of other configs there are none.
+        opts: keys and values in turn.
+
+    Raises:
+        InputError: as `load_cfg`, or the labeled images cannot be read.
+    """
+    # Data sets know what is in them, and what reads them knows this package.
+    from ..data.dataset_facts import fit_to_data
 
     if problem := find_misplaced(opts, set(leaf_keys(get_cfg()))):
         raise InputError(f"{COMMAND_LINE}: {problem}")
     layers = read_layers(config_file, opts)
+    place = next((index for index, layer in enumerate(layers) if layer.source == FITTED), None)
+    if place is None:
+        return []
+    cfg = _merge_with_lists(layers)
+    given = {key: value_of(cfg, key) for layer in layers[place:] for key in layer.values}
+    return fit_to_data(cfg, given)
+
+
+def _merge_with_lists(layers: Sequence[Layer]) -> CN:
+    from ..data.datasets.split import choose_lists
+
     cfg = merge_layers(layers)
     choose_lists(cfg, layers)
-    drop_overridden_epochs(cfg, layers)
-    check_config(cfg)
-    check_overrides(cfg, opts[::2])
     return cfg
 
 

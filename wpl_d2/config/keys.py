@@ -34,6 +34,9 @@ NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 _GENERAL = (
     Key("OUTPUT_DIR", "./output", TEXT, "Folder for checkpoints, metrics, logs and results."),
     Key("SEED", -1, Constraint("a whole number"), "Seed of every random draw; below 0: another one in each run."),
+    Key("LOGGERS", ("tensorboard",), some_of("tensorboard", "mlflow", "wandb"),
+        "Where scalars go beside metrics.json. MLflow and Weights & Biases are extras to install, `wpl_d2[mlflow]` and "
+        "`wpl_d2[wandb]`, and take their own environment variables."),
     Key("VIS_PERIOD", 500, COUNT_FROM_0,
         "Steps between images of predictions, pseudo-labels and weights in TensorBoard; 0: none."),
 )
@@ -296,7 +299,8 @@ _WEIGHTING = (
     Key("WEIGHTING.KIND", ("rank",), NAMES,
         "Score in [0, 1] that makes the weight, or several to be multiplied; see wpl_d2/weighting/scores.py. From the "
         "memory bank: rank (the paper's), rank_margin, cosine, cosine_margin, euclidean, knn_margin; from "
-        "probabilities: confidence, object, softmatch; from boxes: detector; from three more forwards: tta."),
+        "probabilities: confidence, object, softmatch, csl, covar; from boxes: detector; from three more forwards: "
+        "tta; learned from several of these: calibrated."),
     Key("WEIGHTING.POWER", 1.0, POSITIVE, "Exponent of the score; above 1 it is sharpened."),
     Key("WEIGHTING.PER_CLASS", False, FLAG,
         "Divide the score by its running mean over the class, so that hard classes lose nothing."),
@@ -326,6 +330,11 @@ _WEIGHTING = (
     Key("WEIGHTING.MIN_COUNT", 16, COUNT, "Pixels of a class with fewer embeddings in the bank have neutral weights."),
     Key("WEIGHTING.LABELED_CONF", 0.95, SHARE,
         "Labeled pixels enter the bank if they are predicted correctly with more than this confidence."),
+    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "knn_margin"), NAMES,
+        "Kinds from which the score calibrated learns how probably a label is right."),
+    Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
+        "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
+        "last fifth of the schedule; from then on they train, and the last fit stays."),
     Key("RPPI.ENABLED", False, FLAG,
         "RPPI: pixels on which segmenter and detector agree enter the bank (paper, section 3.2); needs a detector."),
     Key("RPPI.CONF", 0.95, SHARE, "Least confidence of such a pixel."),
@@ -366,6 +375,9 @@ _SOLVER = (
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
+    Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
+        "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
+        "always takes MAX_ITER steps. `model_best.pth` is the model of the best evaluation."),
     Key("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "value", one_of("value", "norm"),
         "How gradients are clipped, with SOLVER.CLIP_GRADIENTS.ENABLED."),
     Key("SOLVER.AMP.DTYPE", "bfloat16", one_of("bfloat16", "float16"),

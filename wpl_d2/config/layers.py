@@ -14,6 +14,8 @@ from ..utils.files import read_yaml
 from .presets import OWN_DATA, find_config, preset_names
 
 COMMAND_LINE = "overrides"
+FITTED = "settings that fit the data"
+"""The source of the layer that `load_layers` fills in, of a data set that no preset is made for."""
 IN_EPOCHS = {
     "SOLVER.EPOCHS": "SOLVER.MAX_ITER",
     "SOLVER.CHECKPOINT_EPOCHS": "SOLVER.CHECKPOINT_PERIOD",
@@ -28,7 +30,7 @@ class Layer(NamedTuple):
     """The values that one file, or the command line, sets; later layers override earlier ones.
 
     Attributes:
-        source: the file's path, or `COMMAND_LINE`.
+        source: the file's path, `FITTED` or `COMMAND_LINE`.
         values: by key, such as "SOLVER.MAX_ITER".
     """
 
@@ -39,7 +41,7 @@ class Layer(NamedTuple):
 def read_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
     """The layers of a config, from the first `_BASE_` to the command line.
 
-    The YAML of a data set stands for the settings of `OWN_DATA` with that data.
+    The YAML of a data set stands for the settings of `OWN_DATA` with that data; an empty layer `FITTED` is between.
 
     Args:
         config_file: a YAML config, see `find_config`; "" for none.
@@ -107,7 +109,7 @@ def _read_file(file: str, above: tuple[str, ...] = ()) -> list[Layer]:
         raise InputError(f"{file}: {error.strerror}; {mend}") from error
     if describes_data(content):
         data = {"DATASETS.DESCRIPTION": file, "OUTPUT_DIR": f"output/{content.get('name')}"}
-        return [*_read_file(str(OWN_DATA)), Layer(file, data)]
+        return [*_read_file(str(OWN_DATA)), Layer(FITTED, {}), Layer(file, data)]
     bases = content.pop("_BASE_", [])
     above = (*above, os.path.realpath(file))
     layers = []

@@ -173,6 +173,11 @@ def _check_weighting(cfg: CfgNode) -> None:
         return
     if "detector" in keys.KIND and cfg.MODEL.DETECTOR.MODE == "none":
         raise InputError("WEIGHTING.KIND: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
+    if "calibrated" in keys.KIND and "detector" in keys.CALIBRATED.SCORES and cfg.MODEL.DETECTOR.MODE != "shared":
+        raise InputError(
+            "WEIGHTING.CALIBRATED.SCORES: detector needs boxes of labeled images, which are not cached; leave it out, "
+            "or set MODEL.DETECTOR.MODE shared"
+        )
     if cfg.RPPI.ENABLED:
         return
     # Labeled pixels alone fill the memory bank: without any, all weights would stay neutral.
@@ -195,7 +200,14 @@ def _check_rppi(cfg: CfgNode) -> None:
         raise InputError("RPPI.ENABLED: reliable pixels only feed the weights' memory bank; set WEIGHTING.ENABLED True")
 
 
-def _check_precision(cfg: CfgNode) -> None:
+def _check_solver(cfg: CfgNode) -> None:
+    if cfg.SOLVER.EARLY_STOPPING.PATIENCE:
+        if not cfg.TEST.EVAL_PERIOD and not cfg.TEST.EVAL_EPOCHS:
+            raise InputError(
+                "SOLVER.EARLY_STOPPING.PATIENCE: counts evaluations, of which there are none; set TEST.EVAL_PERIOD"
+            )
+        if cfg.TEST.EVALUATOR == "submission":
+            raise InputError("SOLVER.EARLY_STOPPING.PATIENCE: needs figures; set TEST.EVALUATOR confusion")
     amp = cfg.SOLVER.AMP
     if amp.ENABLED and amp.DTYPE == "float16" and cfg.MODEL.DEVICE == "cpu":
         raise InputError("SOLVER.AMP.DTYPE: float16 needs a GPU; take bfloat16, or SOLVER.AMP.ENABLED False")
@@ -231,7 +243,7 @@ _RULES: dict[str, Callable[[CfgNode], None]] = {
     "PSEUDO_LABEL": _check_refinement,
     "WEIGHTING": _check_weighting,
     "RPPI": _check_rppi,
-    "SOLVER": _check_precision,
+    "SOLVER": _check_solver,
     "TEST.INFERENCE": _check_windows,
     "TEST": _check_evaluator,
 }

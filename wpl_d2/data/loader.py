@@ -24,6 +24,7 @@ from ..utils.errors import InputError
 from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
 from .component_boxes import attach_component_boxes
 from .detection_cache import load_detection_cache
+from .held_out import FitSampler, held_out_images, holds_out
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
 from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 
@@ -36,12 +37,14 @@ Source = tuple[Records, Callable[[dict[str, Any]], dict[str, Any]]]
 class TrainBatch(TypedDict):
     """What one step gets: samples of `LabeledMapper` (or `PasteMapper`) and of `UnlabeledMapper`.
 
-    `partners` are further unlabeled images, which the framework chose to mix with (`Framework.partner_indices`).
+    `partners` are further unlabeled images, which the framework chose to mix with (`Framework.partner_indices`);
+    `held_out` are samples of `LabeledMapper` that train nothing, for a fit of the weight `calibrated` after the step.
     """
 
     labeled: Records
     unlabeled: Records
     partners: Records
+    held_out: Records
 
 
 def labeled_records(cfg: CfgNode) -> Records:
@@ -132,10 +135,16 @@ def missing_mask(record: dict[str, Any], where: str) -> str:
 
 
 def labeled_dataset(cfg: CfgNode) -> CountedDataset:
-    """The labeled stream's samples by counter."""
+    """The labeled stream's samples by counter; see `held_out_images` for those that come late."""
     records = labeled_records(cfg)
-    mapper = PasteMapper(cfg, records) if cfg.INPUT.PASTE.PROB else LabeledMapper(cfg)
-    return CountedDataset(records, mapper, cfg.SEED, "labeled")
+    late: tuple[int, ...] = ()
+    until = 0
+    if holds_out(cfg):
+        held_out = held_out_images(cfg, records)
+        late, until = held_out.indices, held_out.end * cfg.SOLVER.IMS_PER_BATCH
+    pasted = [record for index, record in enumerate(records) if index not in late]
+    mapper = PasteMapper(cfg, pasted) if cfg.INPUT.PASTE.PROB else LabeledMapper(cfg)
+    return CountedDataset(records, mapper, cfg.SEED, "labeled", held_out=late, until=until)
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
@@ -227,6 +236,24 @@ def build_partner_loader(
     return _data_loader(cfg, dataset, workers, batch_sampler=sampler, prefetch_factor=1 if workers else None)
 
 
+def build_held_out_loader(cfg: CfgNode, start_iter: int = 0) -> DataLoader:
+    """This process's labeled images for the fits of the weight `calibrated`, step by step; none in most steps.
+
+    Args:
+        cfg: the config, after `setup_datasets`; it must hold images out.
+        start_iter: the step to begin with.
+    """
+    records = labeled_records(cfg)
+    held_out = held_out_images(cfg, records)
+    dataset = CountedDataset([records[index] for index in held_out.indices], LabeledMapper(cfg), cfg.SEED, "held out")
+    rank, world = comm.get_rank(), comm.get_world_size()
+    images = held_out.images_per_process(world, cfg.SOLVER.GRAD_ACCUMULATION)
+    sampler = FitSampler(held_out.fits, images, start_iter, rank, world)
+    workers = min(1, cfg.DATALOADER.NUM_WORKERS)
+    # So many steps, most of them without images, give the worker time for a fit's images.
+    return _data_loader(cfg, dataset, workers, batch_sampler=sampler, prefetch_factor=16 if workers else None)
+
+
 def build_train_loader(
     cfg: CfgNode,
     start_iter: int = 0,
@@ -247,14 +274,17 @@ def build_train_loader(
     labeled = iter(build_labeled_loader(cfg, start_iter))
     unlabeled: Iterator[Records] = repeat([])
     partners: Iterator[Records] = repeat([])
+    held_out: Iterator[Records] = repeat([])
     if cfg.DATASETS.UNLABELED:
         loader = build_unlabeled_loader(cfg, start_iter, source)
         unlabeled = iter(loader)
         if partner_indices:
             unreadable = loader.dataset.unreadable  # type: ignore[attr-defined]
             partners = iter(build_partner_loader(cfg, partner_indices, start_iter, unreadable, source))
-    batches = zip(labeled, unlabeled, partners, strict=True)
-    return (TrainBatch(labeled=ours, unlabeled=others, partners=more) for ours, others, more in batches)
+    if holds_out(cfg):
+        held_out = iter(build_held_out_loader(cfg, start_iter))
+    batches = zip(labeled, unlabeled, partners, held_out, strict=True)
+    return (TrainBatch(labeled=a, unlabeled=b, partners=c, held_out=d) for a, b, c, d in batches)
 
 
 def build_test_loader(

@@ -11,7 +11,7 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,6 +102,8 @@ class CountedDataset(Dataset[dict[str, Any]]):
         stream: str,
         skip: bool = False,
         unreadable: torch.Tensor | None = None,
+        held_out: Collection[int] = (),
+        until: int = 0,
     ) -> None:
         """Prepare the samples.
 
@@ -112,6 +114,8 @@ class CountedDataset(Dataset[dict[str, Any]]):
             stream: name of the stream, so that two streams of a run differ.
             skip: take another image in place of one that cannot be read.
             unreadable: that of another stream of the same list, to skip what either of them cannot read.
+            held_out: places in the list of images that no counter below `until` has.
+            until: see `held_out`; a new epoch begins there.
 
         Raises:
             InputError: the list is empty.
@@ -127,7 +131,9 @@ class CountedDataset(Dataset[dict[str, Any]]):
             # In shared memory: an image that one worker cannot read is skipped by all.
             unreadable = torch.zeros(len(dataset_dicts), dtype=torch.bool).share_memory_()
         self.unreadable = unreadable
-        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self.until = until
+        self._early = np.setdiff1d(np.arange(len(dataset_dicts)), list(held_out))
+        self._epoch, self._order = (False, -1), np.empty(0, dtype=np.int64)
 
     def __getitem__(self, counter: int) -> dict[str, Any]:
         """The sample of a counter >= 0; see `sample`."""
@@ -160,10 +166,12 @@ class CountedDataset(Dataset[dict[str, Any]]):
         raise AssertionError("unreachable")
 
     def _index(self, counter: int) -> int:
-        epoch, position = divmod(counter, len(self.records))
-        if epoch != self._epoch:
-            generator = np.random.default_rng(counted_seed(self.seed, self.stream, "epoch", epoch))
-            self._epoch, self._order = epoch, generator.permutation(len(self.records))
+        early = counter < self.until
+        places = self._early if early else np.arange(len(self.records))
+        number, position = divmod(counter if early else counter - self.until, len(places))
+        if (early, number) != self._epoch:
+            generator = np.random.default_rng(counted_seed(self.seed, self.stream, "epoch", number))
+            self._epoch, self._order = (early, number), places[generator.permutation(len(places))]
         return int(self._order[position])
 
     def _mark_unreadable(self, index: int, error: UnreadableImageError) -> None:

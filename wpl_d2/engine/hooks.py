@@ -1,9 +1,8 @@
-"""The trainer's hooks: state, schedule, checkpoints, evaluation, metrics, pictures, averages of pseudo-labels."""
+"""The trainer's hooks: state, schedule, checkpoints, evaluation, pictures, averages of pseudo-labels."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +12,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, JSONWriter, TensorboardXWriter, get_event_storage
+from detectron2.utils.events import get_event_storage
 from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_checkpoint
@@ -21,7 +20,6 @@ from ..checkpoint.checkpointer import STEP_FILE
 from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
-from ..utils.files import LineFile, UnwritableError, clear_write_errors
 from ..utils.signals import exit_status
 from ..visualization import heatmap, optional_picture, overlay
 
@@ -84,6 +82,14 @@ class PeriodicCheckpointer(HookBase):
 class EvalHook(hooks.EvalHook):
     """Detectron2's hook, but a request to stop ends an evaluation at once, since the step before it is saved."""
 
+    def is_due(self, steps: int) -> bool:
+        """Whether an evaluation follows after so many steps."""
+        return bool(self._period > 0 and steps % self._period == 0)
+
+    def evaluate(self) -> None:
+        """Evaluate now."""
+        self._do_eval()
+
     def _do_eval(self) -> None:
         if self.trainer.stopping:
             return
@@ -91,8 +97,8 @@ class EvalHook(hooks.EvalHook):
             super()._do_eval()
 
     def after_train(self) -> None:
-        """Evaluate the final model, if the training is complete."""
-        if self.trainer.iter >= self.trainer.max_iter:
+        """Evaluate the final model, if the training is complete and has not done so."""
+        if self.trainer.iter >= self.trainer.max_iter and not self.trainer.ended_early:
             super().after_train()
 
 
@@ -141,58 +147,6 @@ class BestCheckpointer(hooks.BestCheckpointer):
                 state_dict = {"best_metric": None, "best_iter": None}
         self.best_metric = state_dict["best_metric"]
         self.best_iter = state_dict["best_iter"]
-
-
-class MetricsWriter(JSONWriter):
-    """Detectron2's writer with a file of complete lines only."""
-
-    def __init__(self, path: Path, window_size: int = 20) -> None:
-        """Append to `path`; the arguments are Detectron2's."""
-        self._file_handle = LineFile(path)
-        self._window_size = window_size
-        self._last_write = -1
-
-
-class PeriodicWriter(hooks.PeriodicWriter):
-    """Detectron2's hook, but it opens its files when the training starts: before, an earlier run's may be there."""
-
-    def __init__(self, folder: Path, max_iter: int, period: int) -> None:
-        """Write to the terminal and into `folder`, every `period` steps."""
-        super().__init__([], period)
-        self._folder = folder
-        self._max_iter = max_iter
-        self._excepthook = threading.excepthook
-
-    def before_train(self) -> None:
-        """Open the files."""
-        self._excepthook, threading.excepthook = threading.excepthook, self._report_exception
-        self._writers = [
-            CommonMetricPrinter(self._max_iter),
-            MetricsWriter(self._folder / "metrics.json"),
-            TensorboardXWriter(str(self._folder)),
-        ]
-
-    def after_step(self) -> None:
-        """Write if due."""
-        with clear_write_errors(self._folder):
-            super().after_step()
-
-    def after_train(self) -> None:
-        """Write the rest; if the training ended early, its error is reported rather than one of this."""
-        try:
-            with clear_write_errors(self._folder):
-                super().after_train()
-        except UnwritableError as error:
-            if self.trainer.iter >= self.trainer.max_iter:
-                raise
-            logger.warning("%s", error)
-        finally:
-            threading.excepthook = self._excepthook
-
-    def _report_exception(self, args: threading.ExceptHookArgs) -> None:
-        # TensorBoard's thread passes its error to the next write: it need not be printed too.
-        if not type(args.thread).__module__.startswith("tensorboard."):
-            self._excepthook(args)
 
 
 class StopOnSignal(HookBase):

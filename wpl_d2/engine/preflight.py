@@ -29,6 +29,7 @@ from .launch import count_processes
 from .setup import read_cfg
 from .solver import build_optimizer
 from .trainer import build_training_framework
+from .writers import check_loggers
 
 
 def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int | None = None) -> None:
@@ -55,7 +56,8 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int 
 
 
 _FREE = {
-    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB"),
+    *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB", "LOGGERS"),
+    "SOLVER.EARLY_STOPPING.PATIENCE",
     "SOLVER.GRAD_ACCUMULATION",  # a second try after too little memory has set it
 }
 """Keys that a run may go on with another value of."""
@@ -100,6 +102,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
     framework = _without_memory(build_training_framework, cfg)
     build_optimizer(cfg, framework.student)
+    check_loggers(cfg)
     if cfg.MODEL.COMPILE:
         check_compiler(cfg.MODEL.DEVICE)
     if not (args.resume and any(Path(cfg.OUTPUT_DIR).glob("model_*.pth"))):

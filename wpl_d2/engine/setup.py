@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 import sys
@@ -19,6 +20,7 @@ from detectron2.utils.logger import setup_logger
 
 from ..checkpoint.run_folder import check_folder_free, has_previous_run
 from ..config import get_cfg, load_cfg
+from ..config.config import fitted_settings
 from ..config.validation import warn_unused
 from ..data import setup_datasets
 from ..frameworks import Framework
@@ -46,12 +48,27 @@ def setup(args: argparse.Namespace) -> Any:
     cfg.freeze()
     _open_run(cfg, args.eval_only)
     warn_unused(cfg, get_cfg())
-    for note in notes:
+    for note in (*notes, *([] if args.eval_only else _fitted(args, Path(cfg.OUTPUT_DIR)))):
         logging.getLogger(__name__).info(note)
     # For initial weights; later random numbers depend on the seed and a counter only.
     seed_all_rng(cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK and not args.eval_only
     return cfg
+
+
+def _fitted(args: argparse.Namespace, output: Path) -> list[str]:
+    """Write the settings that fit the data, and why, to the run's folder; what is to be logged of them."""
+    settings = fitted_settings(args.config_file, args.opts)
+    if not settings:
+        return []
+    if comm.is_main_process():
+        rows = [setting._asdict() for setting in settings]
+        write_text(output / "fitted.json", json.dumps(rows, indent=1) + "\n")
+    keys: dict[str, list[str]] = {}
+    for key, value, reason in settings:
+        keys.setdefault(reason, []).append(f"{key} {value}")
+    lines = [f"{', '.join(of_reason)}: {reason}" for reason, of_reason in keys.items()]
+    return ["\n  ".join(["settings that fit the data (KEY VALUE on the command line overrides):", *lines])]
 
 
 def read_cfg(args: argparse.Namespace) -> tuple[Any, list[str]]:
@@ -120,14 +137,23 @@ def save_run_info(cfg: Any) -> None:
     open_log(output)
 
 
-_LOGGERS = ("fvcore", "detectron2", "wpl_d2")
+_LIBRARIES = ("fvcore", "detectron2")
+_LOGGERS = (*_LIBRARIES, "py.warnings", "wpl_d2")
 _NEVER = logging.CRITICAL + 1
 
 
 def start_log() -> None:
-    """Start logging to the main process's terminal, and buffer everything for `open_log`."""
-    for name in _LOGGERS:
+    """Start logging to the main process's terminal, and buffer everything for `open_log`.
+
+    What libraries say of their work, and their warnings to developers, do not reach the terminal.
+    """
+    logging.captureWarnings(True)
+    for name in (*_LIBRARIES, "wpl_d2"):
         setup_logger(distributed_rank=comm.get_rank(), name=name)
+    for name in _LIBRARIES:
+        for handler in logging.getLogger(name).handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.setLevel(logging.WARNING)
     _attach(MemoryHandler(capacity=1000, flushLevel=_NEVER))
 
 

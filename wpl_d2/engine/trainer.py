@@ -7,9 +7,8 @@ import logging
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+from contextlib import nullcontext, suppress
+from typing import Any, NoReturn
 
 import torch
 from detectron2.engine import SimpleTrainer, create_ddp_model, hooks
@@ -28,19 +27,20 @@ from ..frameworks import Framework, build_framework, ineffective_keys
 from ..frameworks.micro_batches import add_to, split_batch
 from ..utils.errors import InputError, one_line_message
 from ..utils.signals import STOP_SIGNALS, StopRequest
+from .early_stopping import EarlyEnd, EarlyStopping
 from .hooks import (
     AfterStep,
     BestCheckpointer,
     EvalHook,
     LRScheduler,
     PeriodicCheckpointer,
-    PeriodicWriter,
     Pictures,
     PseudoLabelAverages,
     StopOnSignal,
 )
 from .memory import memory_limit
 from .solver import build_optimizer, optimizer_state_bytes
+from .writers import PeriodicWriter
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ class Trainer(SimpleTrainer):
         stop_request: records signals for the end of the step.
         stopping: the signal that requested a stop, the same on all ranks, or 0.
         averages: of the pseudo-labels of all steps.
+        ended_early: whether SOLVER.EARLY_STOPPING ended the training.
     """
 
     LOG_PERIOD = 20
@@ -85,6 +86,7 @@ class Trainer(SimpleTrainer):
         # `train` builds the loader, once the first iteration is known.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0
+        self.ended_early = False
         # For the loader: the framework's partner indices of the steps to come.
         self._partner_indices: deque[list[int]] = deque()
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
@@ -94,6 +96,7 @@ class Trainer(SimpleTrainer):
             torch.device(cfg.MODEL.DEVICE).type, enabled=self._amp_dtype is torch.float16
         )
         self.checkpointer = FrameworkCheckpointer(self.model, cfg, trainer=self)
+        self._early_stopping: list[EarlyStopping] = []
         self.register_hooks(self._build_hooks())
         self.stop_request = StopRequest()
         self.last_results: OrderedDict[str, Any] = OrderedDict()
@@ -111,15 +114,19 @@ class Trainer(SimpleTrainer):
             ),
         ]
         if cfg.TEST.EVAL_PERIOD > 0:
+            evaluation = EvalHook(cfg.TEST.EVAL_PERIOD, self.test)
             ret += [
-                EvalHook(cfg.TEST.EVAL_PERIOD, self.test),
+                evaluation,
                 BestCheckpointer(cfg.TEST.EVAL_PERIOD, self.checkpointer, self.framework.metric),
             ]
+            if patience := solver.EARLY_STOPPING.PATIENCE:
+                self._early_stopping.append(EarlyStopping(evaluation, self.framework.metric, patience))
         if cfg.VIS_PERIOD > 0:
             ret.append(Pictures(cfg.VIS_PERIOD, cfg))
         if comm.is_main_process():
-            ret.append(PeriodicWriter(Path(cfg.OUTPUT_DIR), self.max_iter, self.LOG_PERIOD))
-        return [*ret, StopOnSignal()]
+            ret.append(PeriodicWriter(cfg, self.framework.metric, self.LOG_PERIOD))
+        # The last ones, since they end the loop.
+        return [*ret, *self._early_stopping, StopOnSignal()]
 
     def resume_or_load(self, resume: bool) -> None:
         """Resume the run of the output folder, or start a new one from `MODEL.WEIGHTS`.
@@ -151,11 +158,13 @@ class Trainer(SimpleTrainer):
             size = tensor_bytes(self.framework.state_dict()) + optimizer_state_bytes(self.optimizer)
             self.checkpointer.check_disk_space(size, self.cfg.SOLVER.CHECKPOINTS_TO_KEEP)
         self.last_results = OrderedDict()
+        if any(hook.exhausted for hook in self._early_stopping):  # the run that is resumed has ended
+            self.max_iter = self.start_iter
         self._partner_indices.extend(self.framework.partner_indices())
         with image_cache_in_use(self.cfg):
             self.reset_data_loader(lambda: self.build_train_loader(self._partner_indices))
             try:
-                with self.stop_request:
+                with self.stop_request, suppress(EarlyEnd):
                     super().train(self.start_iter, self.max_iter)
             finally:
                 # Ends the workers. The end of the process would kill them and leave their temporary folders.
@@ -179,6 +188,24 @@ class Trainer(SimpleTrainer):
             results.setdefault("left_out", {"images": 0})
         self.last_results = results
         return results
+
+    def after_train(self) -> None:
+        """Call the hooks; after an early end nothing is left to be done, as metrics.json says."""
+        if self.ended_early:
+            self.storage.iter = self.iter
+            self.storage.put_scalar("eta_seconds", 0.0, smoothing_hint=False)
+        super().after_train()
+
+    def end_early(self) -> NoReturn:
+        """End the training after the current step, as if it was the last one.
+
+        Raises:
+            EarlyEnd: always; it leaves Detectron2's loop.
+        """
+        self.ended_early, self.max_iter = True, self.iter + 1
+        self.checkpointer.save("model_final", iteration=self.iter)
+        self.iter += 1  # as the loop leaves it at its end
+        raise EarlyEnd
 
     def run_step(self) -> None:
         """Train one step.

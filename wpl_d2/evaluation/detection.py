@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ class BoxEvaluator(COCOEvaluator):
     def evaluate(self, img_ids: list[Any] | None = None) -> Any:
         """All processes' average precision on the main one."""
         given = comm.all_gather([prediction["image_id"] for prediction in self._predictions])
-        return super().evaluate(img_ids or list(chain.from_iterable(given)))
+        with redirect_stdout(StringIO()):  # of pycocotools; the figures are logged
+            return super().evaluate(img_ids or list(chain.from_iterable(given)))
 
 
 def build_box_evaluator(dataset: EvalDataset, output_dir: str | Path) -> BoxEvaluator:

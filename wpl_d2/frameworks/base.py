@@ -25,14 +25,23 @@ from ..weighting import PixelWeigher, Refinement
 from .compilation import CompiledParts
 from .loss_terms import select, supervised_term
 from .micro_batches import WHOLE, Items, add_to, scaled
-from .pseudo_labels import Prediction, build_refinement, gather_evidence, make_pseudo_labels, predict, summarize
+from .pseudo_labels import (
+    Prediction,
+    build_refinement,
+    evaluation_mode,
+    gather_evidence,
+    make_pseudo_labels,
+    predict,
+    summarize,
+)
 from .validation import check_requirements, local_batch, per_micro_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
 
 Batch = dict[str, Items]
-"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise}."""
+"""{"labeled": items of `LabeledMapper`, "unlabeled": items of `UnlabeledMapper`, "partners": likewise, "held_out": see
+`wpl_d2.data.TrainBatch`; the last two may be missing}."""
 
 Terms = tuple[list[LossTerm], dict[str, Tensor]]
 """The per-pixel terms of a step, and its scalar losses (the detector's, contrastive ones)."""
@@ -227,6 +236,7 @@ class Framework(nn.Module):
             scalar losses by name; terms of the same name are summed.
         """
         self.last_step, part = StepRecord(), self.micro_batch
+        self._stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
         with self._compiled.in_use() if self._compiled else nullcontext():
             terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
@@ -372,6 +382,20 @@ class Framework(nn.Module):
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
         # Chosen by their scores on the CPU, where nothing has to wait for how many they are.
         return [item["detections"] for item in items]
+
+    @torch.no_grad()
+    def _stage_held_out(self, items: Items, at_a_time: int) -> None:
+        """Judge the labels of held-out images, refined as all are, for the score `calibrated`; some at a time."""
+        if self.weigher is None:
+            return
+        for start in range(0, len(items), at_a_time):
+            part = items[start : start + at_a_time]
+            with evaluation_mode(self.pseudo_labeler):
+                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
+            detections = self._detections(part, prediction) if "boxes" in self.needs else None
+            evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
+            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
+            self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
 
     @torch.no_grad()
     def _stage_labeled(

@@ -7,7 +7,8 @@ labels, `PixelWeigher.weight` gives each pixel the product of the scores of WEIG
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -99,10 +100,18 @@ def summarize(pseudo: PseudoLabels, threshold: float) -> dict[str, Tensor]:
     }
 
 
-def _segment(model: UnifiedSegDet, images: Tensor) -> Tensor:
-    """Logits of normalized images in evaluation mode, so that no BN statistics move; the mode is put back."""
+@contextmanager
+def evaluation_mode(model: UnifiedSegDet) -> Iterator[None]:
+    """Within, the model is in evaluation mode, so that no BN statistics move; its own mode is put back."""
     training = model.training
     model.eval()
-    logits = predict(model, images).output.logits
-    model.train(training)
-    return logits
+    try:
+        yield
+    finally:
+        model.train(training)
+
+
+def _segment(model: UnifiedSegDet, images: Tensor) -> Tensor:
+    """Logits of normalized images in evaluation mode."""
+    with evaluation_mode(model):
+        return predict(model, images).output.logits

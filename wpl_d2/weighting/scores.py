@@ -50,6 +50,7 @@ class ScoreOptions:
         align_corners: of the upsampling for "full".
         object_region: what `object` averages over: "component" or "class".
         momentum: factor of the old value in running means.
+        constituents: kinds that `calibrated` combines.
     """
 
     num_classes: int
@@ -60,6 +61,7 @@ class ScoreOptions:
     align_corners: bool = False
     object_region: str = "component"
     momentum: float = 0.999
+    constituents: tuple[str, ...] = ("confidence", "object", "knn_margin")
 
 
 class Score(nn.Module):
@@ -71,10 +73,12 @@ class Score(nn.Module):
     Attributes:
         kind: its name in WEIGHTING.KIND.
         needs: what it needs beyond the prediction: "bank", "boxes" or "views" (further forward passes).
+        learns: whether its state changes in training.
     """
 
     kind: ClassVar[str]
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
+    learns: ClassVar[bool] = False
 
     def __init__(self, options: ScoreOptions) -> None:
         """Store the options."""
@@ -230,6 +234,7 @@ class SoftMatch(Score):
     """
 
     kind = "softmatch"
+    learns = True
     mean: Tensor
     variance: Tensor
 
@@ -296,12 +301,13 @@ class TestTimeAugmentation(Score):
         return pick_class(mean_probabilities(evidence), evidence.pseudo.labels)
 
 
-def build_scores(kinds: str | Sequence[str], options: ScoreOptions) -> list[Score]:
-    """The scores of WEIGHTING.KIND, whose product makes the weight.
+def build_scores(kinds: str | Sequence[str], options: ScoreOptions, key: str = "WEIGHTING.KIND") -> list[Score]:
+    """The scores that a config key names.
 
     Args:
         kinds: one name or several.
         options: for all of them.
+        key: the key, for messages.
 
     Raises:
         InputError: no name, an unknown name, or a name given twice.
@@ -309,17 +315,17 @@ def build_scores(kinds: str | Sequence[str], options: ScoreOptions) -> list[Scor
     known = {score.kind: score for _, score in SCORE_REGISTRY}
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     if not kinds:
-        raise InputError(f"WEIGHTING.KIND: names nothing; give one or more of {', '.join(sorted(known))}")
+        raise InputError(f"{key}: names nothing; give one or more of {', '.join(sorted(known))}")
     for kind in kinds:
         if kind not in known:
-            raise InputError(f"WEIGHTING.KIND: {kind!r} is not known; {suggest(str(kind), known)}")
+            raise InputError(f"{key}: {kind!r} is not known; {suggest(str(kind), known)}")
         if kinds.count(kind) > 1:
-            raise InputError(f"WEIGHTING.KIND: names {kind} twice; to sharpen it set WEIGHTING.POWER")
+            raise InputError(f"{key}: names {kind} twice; to sharpen it set WEIGHTING.POWER")
     return [known[kind](options) for kind in kinds]
 
 
 def comparable_scores(options: ScoreOptions, lacks: Collection[str]) -> dict[str, Score]:
-    """All scores without running statistics, and their variants, to be compared with each other.
+    """All scores that do not learn, and their variants, to be compared with each other.
 
     Args:
         options: for all of them; both values of `centered` and `object_region` are built.
@@ -330,7 +336,7 @@ def comparable_scores(options: ScoreOptions, lacks: Collection[str]) -> dict[str
     """
     scores: dict[str, Score] = {}
     for _, score in SCORE_REGISTRY:
-        if score is SoftMatch or score.needs & set(lacks):
+        if score.learns or score.needs & set(lacks):
             continue
         scores[score.kind] = score(replace(options, centered=False, object_region="component"))
         if issubclass(score, PrototypeScore):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..structures import IGNORE, class_boxes
 from ..utils.comm import all_gather_rows
 from ..utils.errors import InputError, check_name
+from .calibrated import Calibrated
 from .evidence import Evidence, Memory
 from .memory_bank import MemoryBank
 from .reliability import reliable_mask
@@ -84,7 +85,8 @@ class PixelWeigher(nn.Module):
         self.scores: Mapping[str, Score] = nn.ModuleDict(  # type: ignore[assignment]
             {score.kind: score for score in build_scores(kind, self.options)}
         )
-        if any(isinstance(score, Rank) for score in self.scores.values()) and self.options.k >= dim:
+        ranks = any(isinstance(score, Rank) for own in self.scores.values() for score in own.modules())
+        if ranks and self.options.k >= dim:
             raise InputError(
                 f"WEIGHTING.K: {self.options.k}, but an embedding has {dim} channels, and which are the most active of "
                 "all says nothing; set it below MODEL.SEM_SEG_HEAD.CONVS_DIM"
@@ -127,6 +129,7 @@ class PixelWeigher(nn.Module):
             align_corners=head.ALIGN_CORNERS,
             object_region=weighting.OBJECT,
             momentum=weighting.MOMENTUM,
+            constituents=tuple(weighting.CALIBRATED.SCORES),
         )
 
     @property
@@ -163,9 +166,7 @@ class PixelWeigher(nn.Module):
             weight = weight * score(evidence, memory)
         if self.power != 1.0:
             weight = weight.pow(self.power)
-        known = labels != IGNORE
-        if "bank" in self.score_needs:
-            known &= (memory.counts >= self.min_count)[labels.masked_fill(~known, 0)]
+        known = self._known(labels, memory)
         if self.class_means is not None:
             weight = self.class_means(weight, labels, known)
         if self.weight_form == "plus_one":
@@ -209,6 +210,19 @@ class PixelWeigher(nn.Module):
         self._stage("unlabeled", embedding, labels.masked_fill(~reliable, IGNORE))
 
     @torch.no_grad()
+    def stage_held_out(self, evidence: Evidence, target: Tensor) -> None:
+        """Stage pixels of labeled images that train nothing, for the fit of the score `calibrated`.
+
+        Args:
+            evidence: of the images.
+            target: (B, H, W) int64, the true labels, `IGNORE` where there is none.
+        """
+        memory = self.memory
+        for score in self.scores.values():
+            if isinstance(score, Calibrated):
+                score.stage(evidence, memory, target, self._known(evidence.pseudo.labels, memory))
+
+    @torch.no_grad()
     def after_step(self) -> None:
         """Push what all ranks staged, in rank order, so that the banks are the same on every rank. A collective call.
 
@@ -223,6 +237,13 @@ class PixelWeigher(nn.Module):
             score.after_step()
         if self.class_means is not None:
             self.class_means.after_step()
+
+    def _known(self, labels: Tensor, memory: Memory) -> Tensor:
+        """Which pixels of (B, H, W) labels are weighed, (B, H, W) bool."""
+        known = labels != IGNORE
+        if "bank" in self.score_needs:
+            known &= (memory.counts >= self.min_count)[labels.masked_fill(~known, 0)]
+        return known
 
     def _stage(self, bank: str, embedding: Tensor, labels: Tensor) -> None:
         n = self.push_per_image * len(embedding)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scipy import stats
 
-from wpl_d2.engine import Spread
+from wpl_d2.engine import Spread, paired_differences
 
 from .study import Row
 from .table import Table
@@ -53,6 +53,25 @@ def paired_text(table: Table, row: Row) -> str:
     """A row's difference on `dev` to the row it is compared with, in words."""
     pairs = Spread.of(table.pairs(row, "dev").values())
     return f"{signed(pairs)} to `{row.plain}`" + ("" if math.isnan(pairs.t) else f", t = {pairs.t:.1f}")
+
+
+def compared_text(table: Table, names: Sequence[str]) -> str:
+    """Means on `dev` of some rows, and the paired differences of the first to the others, in words."""
+    scores = {name: table.scores(table.study.rows[name], "dev") for name in names}
+    first, *others = names
+    means = ", ".join(
+        f"`{name}` {Spread.of(by_draw.values())}" if by_draw else f"`{name}` not run"
+        for name, by_draw in scores.items()
+    )
+    pairs = {name: Spread.of(paired_differences(scores[first], scores[name]).values()) for name in others}
+    told = [f"`{first}` {_with_t(pair)} to `{name}`" for name, pair in pairs.items() if pair.count]
+    return f"On `{table.study.lists.dev}`: {means}. " + (
+        f"Draw by draw: {'; '.join(told)}." if told else "No pair is finished."
+    )
+
+
+def _with_t(pairs: Spread) -> str:
+    return signed(pairs) + ("" if math.isnan(pairs.t) else f" (t = {pairs.t:.1f})")
 
 
 def signed(spread: Spread) -> str:

@@ -19,21 +19,25 @@ from .table import Judged, Table, auroc_scores
 _PARTS = {"all labels": "", "foreground": f"-{OBJECTS}"}
 
 
-def draw_pictures(table: Table) -> dict[str, Path]:
-    """Draw what there are figures of, as PNG files in the folder of the runs.
+def draw_pictures(table: Table, begin: Path) -> dict[str, Path]:
+    """Draw what there are figures of, as PNG files.
+
+    Args:
+        table: what is known.
+        begin: what their paths begin with, such as FOLDER/study_.
 
     Returns:
         the files by title.
     """
     drawn = {
-        f"Difference to the row compared with, on {table.study.lists.dev}": ("pairs.png", _pairs(table)),
-        "Calibration after the last step": ("calibration.png", _calibration(table)),
-        "AUROC among sure pixels as training goes on": ("auroc.png", _auroc(table)),
+        f"Difference to the row compared with, on {table.study.lists.dev}": ("pairs", _pairs(table)),
+        "Calibration after the last step": ("calibration", _calibration(table)),
+        "AUROC among sure pixels as training goes on": ("auroc", _auroc(table)),
     }
     files = {}
     for title, (name, figure) in drawn.items():
         if figure is not None:
-            files[title] = table.root / name
+            files[title] = begin.with_name(f"{begin.name}{name}.png")
             replace_file(
                 files[title], lambda unfinished, figure=figure: figure.savefig(unfinished, format="png", dpi=120)
             )

@@ -11,6 +11,7 @@ draws:                                 # {draw} in the lists becomes the suffix,
 plain: host                            # the row to which the others are compared, draw by draw
 judge: {images: 70, steps: [600]}      # optional: pseudo-labels of so many images, after these steps and after the last
 detector: {base: configs/detector/camvid_lite0.yaml, overrides: {}}      # optional: whose boxes are {boxes}
+questions: {"Boxes?": [boxes, rank]}   # optional: the first row is compared with the others
 rows:                                  # keys over those of all rows; `plain` names another row to compare with
   host: {}
   rank: {WEIGHTING.ENABLED: True}
@@ -39,7 +40,7 @@ from .oracle import PREFIX
 from .study import BOXES, REPOSITORY, Detector, Draw, Judge, Lists, Row, Settings, Study
 
 EXAMPLE = "projects/WeightStudy/studies/voc_animals_1_8.yaml"
-_KEYS = ("title", "base", "overrides", "lists", "draws", "plain", "judge", "detector", "rows")
+_KEYS = ("title", "base", "overrides", "lists", "draws", "plain", "judge", "detector", "questions", "rows")
 _SET_BY_STUDY = (
     *("DATASETS.TRAIN", "DATASETS.UNLABELED", "DATASETS.TEST", "SEED", "OUTPUT_DIR", "TEST.STUDENT"),
     *("TEST.EVAL_PERIOD", "TEST.PSEUDO_LABELS", "SOLVER.CHECKPOINTS_TO_KEEP"),
@@ -89,6 +90,9 @@ def _study(raw: dict[str, Any]) -> Study:
     for row in rows.values():
         check_name(f"rows: {row.name}: plain", row.plain, rows)
     study = _build(Study, raw, "", draws=draws, rows=rows)
+    for question, names in study.questions.items():
+        for name in names:
+            check_name(f"questions: {question}", name, rows)
     asking = [row.name for row in rows.values() if row.asks_for_boxes]
     if asking and study.detector is None:
         raise InputError(f"rows: {asking[0]}: asks for {BOXES}, but there is no 'detector'; add one")
@@ -174,6 +178,12 @@ def _steps(value: Any, where: str) -> tuple[int, ...]:
     return tuple(sorted({_integer(step, where, least=1) for step in value}))
 
 
+def _questions(value: Any, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict) or not all(isinstance(rows, list) and len(rows) > 1 for rows in value.values()):
+        raise InputError(f"{where}: {value!r} does not do; give two rows or more for each, 'QUESTION: [ROW, ROW]'")
+    return {str(question): tuple(map(str, rows)) for question, rows in value.items()}
+
+
 def _judge(value: Any, where: str) -> Judge:
     judge = _build(Judge, value, where)
     _integer(judge.images, f"{where}: images", least=1)
@@ -188,6 +198,7 @@ _CONVERT: dict[str, Callable[[Any, str], Any]] = {
     "Path": _find,
     "Lists": lambda value, where: _build(Lists, value, where),
     "Judge | None": _judge,
+    "Mapping[str, tuple[str, ...]]": _questions,
     "Detector | None": lambda value, where: _build(Detector, value, where),
 }
 """By the type of a field, as it is written."""

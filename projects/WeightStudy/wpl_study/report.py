@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from tabulate import tabulate
 from wpl_d2.engine import Spread
 from wpl_d2.evaluation.box_agreement import OBJECTS
 
-from .answer import answer, signed
-from .study import Judge, Row
+from .answer import answer, compared_text, signed
+from .results import Result
+from .study import DRAW, Judge, Row
 from .table import Judged, Table, auroc_scores
 
 NOT_RUN, NOT_MEASURED = "not run", "not measured"
+_TOOL = "projects/WeightStudy/weight_study.py"
 _SCOPES = ("pixel", "sure", f"sure-{OBJECTS}")
 _PARTS = ("", f"-{OBJECTS}")
 
@@ -31,25 +34,26 @@ of its teacher."""
 _ABOUT_AUROC = """\
 ## AUROC of right labels, by score
 
-Of all pixels / of those with a confidence of RPPI.CONF and more / of the foreground among these. A training without
-weights is judged with a memory bank of its labeled images."""
+Rows that are not listed are not measured. Of all pixels / of those with a confidence of RPPI.CONF and more / of the
+foreground among these. A training without weights is judged with a memory bank of its labeled images."""
 
 
-def study_text(table: Table, pictures: Mapping[str, Path]) -> str:
+def study_text(table: Table, pictures: Mapping[str, Path], file: Path) -> str:
     """The report.
 
     Args:
         table: what is known.
         pictures: by title, files beside the report.
+        file: the study's, for the commands.
     """
     study = table.study
-    done = sum(len(table.runs(row)) for row in study.rows.values())
+    done = len(_results(table))
     parts = [
         f"# {study.title}",
         f"{done} of {len(study.rows) * len(study.draws)} runs are finished, over `{os.path.relpath(study.base)}`. "
-        "mIoU is that after the last step: mean ± standard deviation (number of draws). Commands, commits and seeds: "
-        "`results.csv`.",
+        "mIoU is that after the last step: mean ± standard deviation (number of draws).",
         f"## Which weight is good here?\n\n{answer(table)}",
+        *(f"## {question}\n\n{compared_text(table, rows)}" for question, rows in study.questions.items()),
         f"## mIoU\n\n{_mean_table(table)}",
         f"The model to use, the teacher where there is one, on `{study.lists.dev}`, and its difference to the row it "
         f"is compared with:\n\n{_draw_table(table)}",
@@ -57,7 +61,29 @@ def study_text(table: Table, pictures: Mapping[str, Path]) -> str:
     if study.judge is not None:
         parts += _label_parts(table, study.judge)
     parts += [f"## {title}\n\n![{title}]({file.name})" for title, file in pictures.items()]
+    parts.append(f"## How it was run\n\n{_run_text(table, os.path.relpath(file))}")
     return "\n\n".join(parts) + "\n"
+
+
+def _run_text(table: Table, file: str) -> str:
+    """Draws, commits, and the commands that go on and that make this report."""
+    study, counts = table.study, Counter(result.commit for result in _results(table))
+    names = (study.lists.labeled, study.lists.unlabeled)
+    lines = [
+        [draw.name, str(draw.seed), *(f"`{name.replace(DRAW, draw.suffix)}`" for name in names)]
+        for draw in study.draws.values()
+    ]
+    commits = ", ".join(f"{commit} ({count})" for commit, count in counts.items())
+    return (
+        f"{_pipe(['draw', 'seed', 'labeled', 'unlabeled'], lines)}\n\n"
+        "What is not run, a row of it, this report:\n\n```sh\n"
+        f"{_TOOL} run {file}\n{_TOOL} run {file} --rows ROW\n{_TOOL} collect {file}\n```\n\n"
+        f"`results.csv` has the command of each run. Runs by commit: {commits}. Seconds a step are beside whatever ran."
+    )
+
+
+def _results(table: Table) -> list[Result]:
+    return [result for row in table.study.rows.values() for result in table.runs(row).values()]
 
 
 def _mean_table(table: Table) -> str:
@@ -124,13 +150,13 @@ def _label_cells(judged: Judged, weighted: bool) -> list[str]:
 
 
 def _auroc_table(table: Table, step: int | None) -> str:
-    judged = {row.name: table.judged(row, step) for row in table.study.rows.values()}
+    judged = {row.name: figures for row in table.study.rows.values() if (figures := table.judged(row, step))}
     scores = auroc_scores(judged)
-    lines = []
-    for name, figures in judged.items():
-        cells = [" / ".join(_mean(figures, f"auroc-{score}-{scope}", 3) for scope in _SCOPES) for score in scores]
-        lines.append([name, *(cells if figures else [NOT_MEASURED])])
-    return _pipe(["row", *scores], lines)
+    lines = [
+        [name, *(" / ".join(_mean(figures, f"auroc-{score}-{scope}", 3) for scope in _SCOPES) for score in scores)]
+        for name, figures in judged.items()
+    ]
+    return _pipe(["row", *scores], lines) if lines else f"{NOT_MEASURED}."
 
 
 def _mean(judged: Judged, name: str, digits: int) -> str:

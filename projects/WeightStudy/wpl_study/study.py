@@ -114,6 +114,7 @@ class Study:
         title: of the report.
         judge: None where pseudo-labels are not measured.
         detector: None where no row asks for boxes.
+        questions: rows to be compared with each other, the first with all others, by the question that this answers.
     """
 
     base: Path
@@ -123,3 +124,4 @@ class Study:
     title: str = "What weights are worth"
     judge: Judge | None = None
     detector: Detector | None = None
+    questions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

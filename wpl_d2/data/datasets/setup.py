@@ -12,7 +12,7 @@ from detectron2.utils import comm
 
 from ...utils.errors import InputError, suggest
 from ..sampler import counted_seed
-from .folder import class_names_and_colors, load_description, register
+from .folder import Description, class_names_and_colors, load_description, register
 from .generators import generate_if_missing
 
 
@@ -31,11 +31,7 @@ def setup_datasets(cfg: CfgNode) -> None:
         InputError: the description is missing or wrong, or does not fit the config.
     """
     if cfg.DATASETS.DESCRIPTION:
-        description = load_description(cfg.DATASETS.DESCRIPTION)
-        if comm.get_local_rank() == 0:
-            generate_if_missing(description)
-        comm.synchronize()
-        register(description)
+        description = register_description(cfg.DATASETS.DESCRIPTION)
         if cfg.MODEL.DETECTOR.MODE != "none" and not description.objects:
             raise InputError(
                 f"{description.path}: has no 'objects' to detect; name some, or set MODEL.DETECTOR.MODE none"
@@ -50,6 +46,20 @@ def setup_datasets(cfg: CfgNode) -> None:
         for name in names:
             check_registered(key, name, also=wrong)
             _complete_metadata(name, cfg)
+
+
+def register_description(file: str) -> Description:
+    """Register the data set of a YAML file. All processes must call it: one of each machine makes missing data.
+
+    Raises:
+        InputError: the description is missing or wrong.
+    """
+    description = load_description(file)
+    if comm.get_local_rank() == 0:
+        generate_if_missing(description)
+    comm.synchronize()
+    register(description)
+    return description
 
 
 def check_registered(key: str, name: str, also: Sequence[str] = ()) -> None:
