@@ -97,7 +97,7 @@ def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batc
     if batch_size < 1:
         raise InputError(f"--batch-size: {batch_size} images; take at least 1")
     skipped: list[Frame] = []
-    read = in_background(_batches(source, batch_size), _AHEAD)
+    read = in_background(batches(source, batch_size), _AHEAD)
     predicted = in_background(((batch, _predict_batch(predictor, batch)) for batch in read), _AHEAD)
     with tqdm(total=len(source), unit="image") as progress:
         for batch, predictions in predicted:
@@ -129,7 +129,7 @@ def _write(writer: PredictionWriter, frame: Frame, prediction: Prediction, skipp
 
 
 def _predict_batch(predictor: Predictor, batch: Sequence[Frame]) -> Sequence[Prediction | Exception]:
-    """The predictions of `_batches`' frames, or the error that one cannot be read."""
+    """The predictions of `batches`' frames, or the error that one cannot be read."""
     images = [frame.image for frame in batch]
     if isinstance(images[0], UnreadableImageError):
         return [images[0]]
@@ -146,7 +146,7 @@ def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> Sequence[Pre
     return [_predict(predictor, [image])[0] for image in images]
 
 
-def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     """Successive images of one size; one that cannot be read is a batch by itself, before the one that it stood in."""
     batch: list[Frame] = []
     for frame in frames:
