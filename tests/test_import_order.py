@@ -8,7 +8,7 @@ import wpl_d2
 ROOT = Path(wpl_d2.__file__).parent
 ORDER = [
     *("utils", "structures", "weighting", "losses", "config", "data", "modeling", "frameworks", "checkpoint"),
-    *("visualization", "inference", "evaluation", "export", "engine", "benchmark", "cli"),
+    *("visualization", "inference", "evaluation", "export", "engine", "benchmark", "report", "cli"),
 ]
 
 

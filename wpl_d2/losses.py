@@ -10,17 +10,18 @@ from .structures import IGNORE, LossTerm
 from .utils.errors import check_name
 
 
-def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """The cross entropy of each pixel, computed in float32.
 
     Args:
         logits: (B, C, H, W) float.
         target: (B, H, W) int64 class ids, `IGNORE` where there is none.
+        class_weights: (C,) float32, factors of the pixels of each class; None: all are 1.
 
     Returns:
         (B, H, W) float32, 0 where the target is `IGNORE`.
     """
-    return F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")
+    return F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="none")
 
 
 def entropy(logits: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .utils.cpu_speed import best_class
+
 IGNORE = 255
 """The class id of a pixel without a label, in every label map of the package; data sets' own values become it."""
 
@@ -54,7 +56,7 @@ class PseudoLabels:
             logits: (B, C, H, W) float.
             valid: (B, H, W) bool, where it is False the label is `IGNORE`; None: all pixels are valid.
         """
-        confidence, labels = logits.float().softmax(dim=1).max(dim=1)
+        confidence, labels = best_class(logits.float().softmax(dim=1))
         valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
         return cls(
             labels=labels.masked_fill(~valid, IGNORE),
@@ -109,19 +111,30 @@ class LossTerm:
 
 @dataclass
 class StepRecord:
-    """What the last forward leaves for pictures and diagnostics: detached, and no part of the state.
+    """What a step leaves for pictures and diagnostics: detached, and no part of the state.
 
     Attributes:
         labeled: the first labeled image (3, H, W) uint8, its labels (H, W) int64 and the student's logits (C, H, W).
         weak_views: (3, H, W) uint8, the images of `pseudo_labels`.
         pseudo_labels: before mixing; None where none were made.
-        scalars: about the pseudo-labels of the whole step, under their names in metrics.json.
+        scalars: about the pseudo-labels, under their names in metrics.json.
     """
 
     labeled: tuple[Tensor, Tensor, Tensor] | None = None
     weak_views: list[Tensor] = field(default_factory=list)
     pseudo_labels: PseudoLabels | None = None
     scalars: dict[str, Tensor] = field(default_factory=dict)
+
+    def joined(self, other: StepRecord) -> StepRecord:
+        """This record and that of a further micro-batch of the step, of whose scalars the parts add up."""
+        pseudo = self.pseudo_labels
+        if pseudo is not None and other.pseudo_labels is not None:
+            pairs = (
+                (getattr(record.pseudo_labels, field.name) for record in (self, other)) for field in fields(pseudo)
+            )
+            pseudo = PseudoLabels(*(torch.cat(list(pair)) for pair in pairs))
+        scalars = {name: value + other.scalars[name] for name, value in self.scalars.items()}
+        return StepRecord(self.labeled, self.weak_views + other.weak_views, pseudo, scalars)
 
 
 class Detections(NamedTuple):

@@ -10,8 +10,8 @@ from wpl_d2.config.config import set_value
 from wpl_d2.config.fitting import DatasetFacts, Device, GiB, fit_settings
 from wpl_d2.config.validation import check_config
 
-CPU = Device(gpu=False, cores=2, memory=16 * GiB)
-GPU = Device(gpu=True, cores=16, memory=24 * GiB)
+CPU = Device(cores=2)
+GPU = Device(cores=16, gpu_memory=24 * GiB)
 FIELDS = DatasetFacts(
     labeled=60,
     unlabeled=600,
@@ -100,11 +100,18 @@ def test_what_is_given_is_left_out_and_followed():
     assert settings["FRAMEWORK.BURN_IN"] == 25
     assert settings["SOLVER.BASE_LR"] == 0.00015
     assert settings["TEST.EVAL_PERIOD"] <= 100
+    assert "MODEL.WEIGHTS" in fit(GPU)
+    backbone = fit_settings(FIELDS, GPU, {"MODEL.TIMM.NAME": "resnet18"})
+    assert not {"MODEL.WEIGHTS", "MODEL.BACKBONE.NAME"} & {setting.key for setting in backbone}
+    small = replace(FIELDS, box_side=12.0)
+    keys = {setting.key for setting in fit_settings(small, CPU, {"MODEL.DETECTOR.MODE": "shared"})}
+    assert "MODEL.ANCHOR_GENERATOR.SIZES" in keys - {setting.key for setting in fit_settings(small, CPU)}
 
 
 def test_memory_bounds_the_batch():
-    batches = [fit(Device(True, 16, memory * GiB))["SOLVER.IMS_PER_BATCH"] for memory in (4, 8, 16, 24, 40, 80)]
-    assert batches == [2, 2, 3, 5, 9, 16]
+    batches = [fit(Device(16, memory * GiB))["SOLVER.IMS_PER_BATCH"] for memory in (4, 8, 16, 24, 40, 80)]
+    assert batches == [2, 2, 2, 4, 8, 16]
+    assert fit(labeled=3, unlabeled=5)["SOLVER.IMS_PER_BATCH"] == 2
 
 
 def test_without_unlabeled_images_it_is_supervised():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wpl_d2.data import check_training_data, validation
+from wpl_d2.data import check_training_data, verified_files
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 
@@ -36,13 +36,13 @@ def long(tree):
 def reads(monkeypatch):
     """The images that were read, by name."""
     seen = []
-    examine = validation._examine
+    examine = verified_files._examine
 
     def noted(record, num_classes):
         seen.append(os.path.basename(record["file_name"]).removesuffix(".png"))
         return examine(record, num_classes)
 
-    monkeypatch.setattr(validation, "_examine", noted)
+    monkeypatch.setattr(verified_files, "_examine", noted)
     return seen
 
 
@@ -176,9 +176,9 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(tree, monkeypatch, caplog
 
 
 def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads, ordinary_signals):
-    examine = validation._examine
-    monkeypatch.setattr(validation, "_examine", lambda *args: time.sleep(0.1) or examine(*args))
-    monkeypatch.setattr(validation, "_MAX_THREADS", 2)
+    examine = verified_files._examine
+    monkeypatch.setattr(verified_files, "_examine", lambda *args: time.sleep(0.1) or examine(*args))
+    monkeypatch.setattr(verified_files, "_MAX_THREADS", 2)
     threading.Timer(0.5, _thread.interrupt_main).start()
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
@@ -187,14 +187,14 @@ def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads, ord
     interrupted = len(reads)
     assert 0 < interrupted < 60
     reads.clear()
-    monkeypatch.setattr(validation, "_examine", examine)
+    monkeypatch.setattr(verified_files, "_examine", examine)
     check_training_data(long.cfg(*EVALUATED))
     assert 80 - interrupted <= len(reads) < 80
 
 
 def test_files_are_read_in_several_threads(long, monkeypatch):
     names = set()
-    examine = validation._examine
+    examine = verified_files._examine
     barrier = threading.Barrier(2, timeout=20)  # two must be at it at a time
 
     def noted(*args):
@@ -203,7 +203,7 @@ def test_files_are_read_in_several_threads(long, monkeypatch):
             barrier.wait()
         return examine(*args)
 
-    monkeypatch.setattr(validation, "_examine", noted)
+    monkeypatch.setattr(verified_files, "_examine", noted)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     check_training_data(long.cfg())
     assert len(names) == 2

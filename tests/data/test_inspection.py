@@ -1,12 +1,19 @@
 """`wpl init`: folders of images and masks in the layouts that they come in, and what it says about those it refuses."""
 
+import contextlib
+import io
 import json
+import os
 import re
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools.coco import COCO
 
 from wpl_d2.cli import main
 from wpl_d2.data.dataset_report import report_dataset
@@ -123,6 +130,21 @@ def test_names_of_classes_are_read(content, names, color, tmp_path):
     found = propose(tmp_path)
     assert found.classes == names
     assert found.colors[0] == color
+
+
+def test_values_that_no_mask_holds_are_noted(tmp_path):
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for file in (root / "masks").iterdir():
+        mask = np.asarray(Image.open(file))
+        Image.fromarray(np.where(mask == 3, 5, mask).astype(np.uint8)).save(file)
+    found = propose(root)
+    assert "no mask holds 3, 4: these classes are never learned, nor predicted" in found.said
+    found.write()
+    report = report_dataset(load_description(found.path), 10)
+    assert report.problems == []
+    assert (
+        f"{found.path}: no mask shows 'class_3', 'class_4'; nothing is learned of what is not labeled" in report.notes
+    )
 
 
 def test_a_palette_gives_the_colors(tmp_path):
@@ -308,3 +330,45 @@ def test_large_folders_take_little_time(tmp_path):
             (tmp_path / part / f"{i:05}{files[0].suffix}").symlink_to(files[i % len(files)])
     assert len(propose(tmp_path).lists["val"]) == 104
     assert time.process_time() - start < 15
+
+
+def test_photos_with_rasterized_polygons(shared, tmp_path):
+    """Two thirds of COCO128 with masks beside the photos, and the names of their classes."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(shared / "coco128/annotations/instances_train2017.json")
+    labeled = [image for index, image in enumerate(coco.imgs.values()) if index % 3]
+    annotations = {image["id"]: coco.loadAnns(coco.getAnnIds(image["id"])) for image in labeled}
+    categories = sorted({a["category_id"] for found in annotations.values() for a in found})
+    root = tmp_path / "street"
+    root.mkdir()
+    for image in coco.imgs.values():
+        (root / image["file_name"]).symlink_to(shared / "coco128/train2017" / image["file_name"])
+    for image in labeled:
+        mask = np.zeros((image["height"], image["width"]), np.uint8)
+        for annotation in annotations[image["id"]]:
+            mask[coco.annToMask(annotation) > 0] = 1 + categories.index(annotation["category_id"])
+        Image.fromarray(mask).save(root / f"{Path(image['file_name']).stem}_mask.png")
+    names = [coco.cats[category]["name"] for category in categories]
+    (root / "labels.txt").write_text("\n".join(names))
+    found = propose(root)
+    assert found.templates == ("{id}.jpg", "{id}_mask.png")
+    assert found.classes == ["background", *names]
+    assert {"person", "dog", "car"} <= set(found.objects)
+    assert len(found.lists["unlabeled"]) == len(coco.imgs) - len(labeled)
+    assert not any("sequence" in line for line in found.said)
+    found.write()
+    problems = report_dataset(load_description(found.path), 90).problems
+    assert [problem for problem in problems if "no pixel is labeled" not in problem] == []
+
+
+@pytest.mark.slow
+def test_three_commands_lead_from_a_folder_to_a_model(tmp_path):
+    fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "WPL_D2_CACHE": str(tmp_path / "cache")}
+    steps = ["SOLVER.MAX_ITER", "2"]
+    for words in (["init", "fields"], ["check", "fields/fields.yaml"], ["train", "fields/fields.yaml", *steps]):
+        command = [sys.executable, "-m", "wpl_d2.cli", *words]
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    assert "INPUT.CROP_SIZE (64, 64): the whole of images of 48x48" in done.stdout
+    assert (tmp_path / "output/fields/model_final.pth").is_file()

@@ -52,6 +52,7 @@ def test_steps_equal_those_of_the_whole_batch(tree, tmp_path, own, norms):
     torch.testing.assert_close(parts, whole, rtol=0.0, atol=1e-6)
     # Means over all steps, in which the images' valid and labeled pixels differ.
     names = {name for name in expected if name.startswith(("loss", "pseudo/", "total"))}
+    assert len(accumulating.framework.last_step.weak_views) == (4 if own is PLAIN_MEAN_TEACHER else 0)
     assert {name: found[name] for name in names} == pytest.approx({name: expected[name] for name in names}, abs=1e-6)
     assert accumulating.averages.state_dict()["steps"] == trainer.averages.state_dict()["steps"]
     assert found["lr"] == expected["lr"] and found["iteration"] == 2

@@ -5,9 +5,11 @@ import logging
 
 import pytest
 import torch
+from helpers import CLASSES
 from test_trainer import StopAfter, run, trainer_of
 
 from wpl_d2.checkpoint import load_checkpoint
+from wpl_d2.engine import Trainer
 
 UNREACHABLE = ["FRAMEWORK.THRESHOLD", 0.9999, "SOLVER.MAX_ITER", 4, "WEIGHTING.MIN_COUNT", 1]
 
@@ -88,3 +90,47 @@ def test_checkpoints_of_earlier_versions_are_resumed(tree, tmp_path, name, steps
     content["trainer"]["hooks"][name] = content["trainer"]["hooks"].pop("PseudoLabelAverages")
     torch.save(content, path)
     assert run(tree, tmp_path / "out", *SHORT, resume=True).averages.state_dict()["steps"] == steps
+
+
+def rows_of(output):
+    return [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+
+
+def test_the_metrics_tell_what_became_of_each_class(tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(Trainer, "LOG_PERIOD", 2)
+    seen = []
+    trainer = trainer_of(tree, tmp_path / "out", *SHORT)
+
+    def keep():
+        if (pseudo := trainer.framework.last_step.pseudo_labels) is not None:
+            seen.append(pseudo)
+
+    trainer.framework.after_step = keep
+    trainer.train()
+    rows = {row["iteration"]: row for row in rows_of(tmp_path / "out")}
+    assert len(seen) == 3
+    for iteration, steps in ((1, seen[:1]), (3, seen[1:])):
+        labels, confidence, weight, valid = (
+            torch.cat([getattr(step, name).flatten() for step in steps])
+            for name in ("labels", "confidence", "weight", "valid")
+        )
+        for number, name in enumerate(CLASSES):
+            own = labels == number
+            assert rows[iteration][f"pseudo/share-{name}"] == pytest.approx(float(own.sum() / valid.sum()))
+            if own.any():
+                selected = (confidence[own] >= trainer.framework.threshold).float().mean()
+                assert rows[iteration][f"pseudo/selected-{name}"] == pytest.approx(float(selected))
+                assert rows[iteration][f"pseudo/weight-{name}"] == pytest.approx(float(weight[own].mean()))
+            else:
+                assert f"pseudo/weight-{name}" not in rows[iteration]
+
+
+def test_a_resumed_run_counts_its_classes_over_all_steps(tree, tmp_path):
+    run(tree, tmp_path / "straight", *SHORT)
+    stop_after_two_steps(tree, tmp_path / "out")
+    run(tree, tmp_path / "out", *SHORT, resume=True)
+    straight, resumed = (
+        {key: value for key, value in rows_of(tmp_path / name)[-1].items() if key.startswith("pseudo/share-")}
+        for name in ("straight", "out")
+    )
+    assert resumed == straight and straight.keys() == {f"pseudo/share-{name}" for name in CLASSES}

@@ -590,3 +590,19 @@ def test_what_is_kept_of_training_images_is_not_asked_for_in_evaluation(tree, tm
     assert_same(loaded.weigher.state_dict(), trained.framework.weigher.state_dict())
     with pytest.raises(InputError, match="of another model"):
         run(tree, tmp_path / "run", *AEL, "SOLVER.UNLABELED_IMS_PER_BATCH", 4, resume=True)
+
+
+def test_gradients_are_clipped_without_the_factor_of_loss_scaling(tree, tmp_path):
+    found = []
+    for name, scale in (("plain", None), ("scaled", 2.0**12)):
+        trainer = trainer_of(
+            tree, tmp_path / name, "SOLVER.CLIP_GRADIENTS.ENABLED", True, "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 1e-3
+        )
+        if scale:
+            trainer._scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        trainer.resume_or_load(False)
+        trainer.max_iter = 2
+        trainer.train()
+        found.append(trainer.framework.student.state_dict())
+    for key, plain in found[0].items():
+        torch.testing.assert_close(found[1][key], plain)

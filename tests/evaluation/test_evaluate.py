@@ -248,4 +248,9 @@ def test_a_training_without_weights_is_judged_by_what_they_could_be_made_of(tree
     assert again.labeled_bank.counts.sum() > 0
     assert torch.equal(again.labeled_bank.ring, expected.labeled_bank.ring)
     results = evaluate_pseudo_labels(cfg, framework.teacher, again, EvalDataset(cfg, name=f"{tree.name}_val"))
-    assert 0 <= results["auroc-rank-pixel"] <= 1
+    assert 0 <= results["auroc-rank-pixel"] <= 1 and "auroc-softmatch-pixel" not in results
+    # A score that learns is judged as its training has left it.
+    cfg.WEIGHTING.KIND = ("softmatch",)
+    learned = PixelWeigher.from_config(cfg)
+    results = evaluate_pseudo_labels(cfg, framework.teacher, learned, EvalDataset(cfg, name=f"{tree.name}_val"))
+    assert results["auroc-softmatch-pixel"] == 0.5  # it has learned nothing yet

@@ -86,8 +86,16 @@ class Step:
 class PublishedUniMatch(UniMatch):
     """Plain UniMatch as its authors' code does the step, to compare with.
 
-    The images to mix with are labeled in a forward of their own.
+    The images to mix with are labeled in a forward of their own, and PyTorch's layers run as they are, on planes.
     """
+
+    @classmethod
+    def build(cls, cfg: Any) -> PublishedUniMatch:
+        """The framework of a config, without what makes our networks faster."""
+        framework = cls(cfg).to(memory_format=torch.contiguous_format)
+        for module in framework.modules():
+            module.__dict__.pop("forward", None)
+        return framework
 
     def terms(self, batch: Batch) -> Terms:
         """The terms of a plain step."""
@@ -164,7 +172,7 @@ def compare_steps(
 
     Returns:
         `KIND_step_s`, `KIND_peak_mib` and `KIND_floor_share`, the share of the step that its FLOPs would take at the
-        speed of a large matrix product (`peak_gflops`), of each KIND; `weighting_s` and `detector_forward_s`, and
+        speed of `peak_flops` (`peak_gflops`), of each KIND; `weighting_s` and `detector_forward_s`, and
         ratios of these: `weighting_overhead`, `step_ratio`, `weighted_to_published`.
     """
     plain_cfg = cfg.clone()
@@ -175,7 +183,7 @@ def compare_steps(
     if with_published and isinstance(plain.framework, UniMatch):
         bare_cfg = plain_cfg.clone()
         bare_cfg.MODEL.DETECTOR.MODE = "none"
-        kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch)
+        kinds["published"] = Step(bare_cfg, batch, PublishedUniMatch.build)
     # The machine's speed at the beginning, in the middle and at the end: others may use it too.
     peaks = []
     for number in range(steps + 2):

@@ -1,10 +1,11 @@
 """What a training step, or a training sample, costs: measured beside baselines that take turns with it in one process.
 
 `--part step`: the step with and without weights, how near it is to what the machine could do, and with UniMatch also
-the plain step as its authors' code does it, without a detector (`published_step_s`). `--part data`: a labeled and an
-unlabeled sample, in seconds of one core's time, beside the operations of UniMatch's own loader. `--part predict`:
-what `wpl predict` takes for an image of DATASETS.TEST, beside the bare network, and until it has read the first one,
-beside the import of PyTorch. The last line is one JSON object.
+the plain step as its authors' code does it, without a detector (`published_step_s`). `--part kinds`: each kind of
+weight, as a share of the plain step. `--part data`: a labeled and an unlabeled sample, in seconds of one core's time,
+beside the operations of UniMatch's own loader. `--part predict`: what `wpl predict` takes for an image of
+DATASETS.TEST, beside the bare network, and until it has read the first one, beside the import of PyTorch. The last line
+is one JSON object.
 
 `--suite gpu --output FOLDER`: steps of many configs, one factor at a time around UniMatch with ResNet-101 at crop 513
 in bfloat16, the loader beside them, and checks of the GPU against the CPU, in at most 7 minutes. It needs no data, and
@@ -22,7 +23,7 @@ from ..utils.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--config-file", help="path to config file; --suite has its own")
-    parts = ("step", "data", "predict")
+    parts = ("step", "kinds", "data", "predict")
     parser.add_argument("--part", choices=parts, default="step", help="what is measured (default: step)")
     parser.add_argument("--steps", type=positive_int, default=10, help="measured steps, samples or images of each kind")
     parser.add_argument("--threads", type=positive_int, help="CPU threads, by default PyTorch's own number")
@@ -47,6 +48,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from ..benchmark.data import compare_samples
+    from ..benchmark.kinds import compare_kinds
     from ..benchmark.overlap import compare_overlap
     from ..benchmark.predict import compare_prediction, measure_start
     from ..benchmark.step import compare_steps, first_batch
@@ -79,6 +81,8 @@ def main(args: argparse.Namespace) -> None:
         result |= {"device": cfg.MODEL.DEVICE, "threads": torch.get_num_threads(), "steps": args.steps}
         if args.part == "predict":
             result |= compare_prediction(cfg, args.steps) | measure_start()
+        elif args.part == "kinds":
+            result |= compare_kinds(cfg, first_batch(cfg), args.steps)
         else:
             batch = first_batch(cfg)
             result |= compare_steps(cfg, batch, args.steps) | compare_overlap(cfg, batch, args.steps)

@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "evaluate a trained model",
     "predict": "label maps, overlays and boxes of images or a video",
     "export": "write a model to a file for other programs",
+    "report": "a page on one run, or on several side by side",
     "cache-boxes": "keep a detector's boxes of whole data sets in a file",
     "judge": "judge pseudo-labels on images that have masks",
     "visualize": "draw what training is fed",

@@ -42,6 +42,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     from ..checkpoint import load_framework
     from ..engine import Trainer, report_results, save_run_info, setup
     from ..evaluation.evaluator import evaluate
+    from ..report import report_training
 
     cfg = setup(args)
     if args.eval_only:
@@ -51,4 +52,6 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     trainer.resume_or_load(args.resume)
     save_run_info(cfg)
     logging.getLogger("wpl_d2").info("Training from iteration %d to %d", trainer.start_iter, trainer.max_iter)
-    report_results(cfg, trainer.train(), trainer.framework)
+    results = trainer.train()
+    report_training(cfg, trainer.framework)
+    report_results(cfg, results, trainer.framework)

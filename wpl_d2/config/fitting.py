@@ -25,6 +25,7 @@ _STRIDE = 32
 _MIN_OBJECT = 16  # pixels: a cell of the coarsest features
 _DETECTABLE = 32  # pixels: two cells
 _MIN_BOXES = 10  # for each class of objects
+_CHOOSE_BACKBONE = {"MODEL.BACKBONE.NAME", "MODEL.TIMM.NAME", "MODEL.RESNETS.DEPTH"}
 _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
 _PER_PAIR = 2.5 * GiB  # of a labeled and an unlabeled crop of _GPU_CROP; estimated
 _EVALUATION_SHARE = 0.2
@@ -44,7 +45,7 @@ class DatasetFacts:
         size: median height and width in pixels.
         classes: names.
         boxes: number of component boxes for each class of objects.
-        box_sides: of these boxes the shorter sides' median, in pixels; 0 without boxes.
+        box_side: of these boxes the shorter sides' median, in pixels; 0 without boxes.
         box_sizes: quantiles 5, 25, 50, 75 and 95 % of the square roots of their areas; empty without boxes.
     """
 
@@ -64,11 +65,15 @@ class DatasetFacts:
 
 
 class Device(NamedTuple):
-    """What is trained on: `memory` in bytes, of the GPU if there is one."""
+    """What is trained on: the CPU's cores, and the GPU's memory in bytes, 0 without one."""
 
-    gpu: bool
     cores: int
-    memory: int
+    gpu_memory: int = 0
+
+    @property
+    def gpu(self) -> bool:
+        """Whether there is a GPU."""
+        return self.gpu_memory > 0
 
     @classmethod
     def present(cls, name: str = "cuda") -> Device:
@@ -76,8 +81,8 @@ class Device(NamedTuple):
         cores = len(os.sched_getaffinity(0))
         if name.startswith("cuda") and torch.cuda.is_available():
             check_device("MODEL.DEVICE", name)
-            return cls(True, cores, torch.cuda.get_device_properties(torch.device(name)).total_memory)
-        return cls(False, cores, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            return cls(cores, torch.cuda.get_device_properties(torch.device(name)).total_memory)
+        return cls(cores)
 
 
 class Setting(NamedTuple):
@@ -94,7 +99,7 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
     Args:
         facts: of the data set.
         device: what trains.
-        given: keys that are set already. They are left out, and what depends on steps and batch follows theirs.
+        given: keys that are set already. They are left out; what depends on steps, batch, detector or backbone follows.
     """
     given = given or {}
     scale, view = _views(facts, device)
@@ -107,8 +112,8 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
         *_schedule(facts, device, steps),
         *_optimizer(steps, images),
         *(_pseudo_labels(facts, steps) if facts.unlabeled else _supervised()),
-        *_detector(facts, scale),
-        *_backbone(device),
+        *_detector(facts, scale, given.get("MODEL.DETECTOR.MODE")),
+        *([] if given.keys() & _CHOOSE_BACKBONE else _backbone(device)),
         *_evaluation(facts, steps, images, scale, view[0].value[0]),
         Setting("DATALOADER.NUM_WORKERS", _clip(device.cores - 1, 1, 8 if device.gpu else 4), f"{device.cores} cores"),
     ]
@@ -150,9 +155,11 @@ def _scale(facts: DatasetFacts, limit: int) -> float:
 def _batch(facts: DatasetFacts, device: Device) -> list[Setting]:
     size, why = 4, "enough for norms that use no batch, at half the cost of 8"
     if device.gpu:
-        size = _clip(int(0.6 * device.memory / _PER_PAIR), 2, 16)
-        why = f"{device.memory / GiB:.0f} GiB of GPU memory, {_PER_PAIR / GiB:g} for a labeled and an unlabeled crop"
-    labeled, unlabeled = min(size, facts.labeled), min(size, facts.unlabeled)
+        size = _clip(_power_of_two(0.6 * device.gpu_memory / _PER_PAIR), 2, 16)
+        why = (
+            f"{device.gpu_memory / GiB:.0f} GiB of GPU memory, {_PER_PAIR / GiB:g} for a labeled and an unlabeled crop"
+        )
+    labeled, unlabeled = (min(size, _power_of_two(count)) for count in (facts.labeled, facts.unlabeled))
     as_many = "as many as labeled ones" if unlabeled else "there are none"
     return [
         Setting("SOLVER.IMS_PER_BATCH", labeled, why if labeled == size else f"no more than {facts.labeled} images"),
@@ -202,22 +209,24 @@ def _pseudo_labels(facts: DatasetFacts, steps: int) -> list[Setting]:
     ]
 
 
-def _detector(facts: DatasetFacts, scale: float) -> list[Setting]:
-    side = scale * facts.box_side
+def _detector(facts: DatasetFacts, scale: float, given: str | None) -> list[Setting]:
+    """Whether there is a detector, unless that is `given`, and the anchors of one."""
+    side, each = scale * facts.box_side, sum(facts.boxes) / max(1, len(facts.boxes))
+    mode = "none"
     if not facts.boxes:
-        return [Setting("MODEL.DETECTOR.MODE", "none", "no class is called an object")]
-    if side < _DETECTABLE:
+        why = "no class is called an object"
+    elif side < _DETECTABLE:
         why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, two cells of the features"
-        return [Setting("MODEL.DETECTOR.MODE", "none", why)]
-    each = sum(facts.boxes) / len(facts.boxes)
-    if each < _MIN_BOXES:
+    elif each < _MIN_BOXES:
         why = f"there are {each:.0f} boxes for a class of objects to learn from, under {_MIN_BOXES}"
-        return [Setting("MODEL.DETECTOR.MODE", "none", why)]
-    anchors = sorted({2 ** round(math.log2(max(8, size * scale))) for size in facts.box_sizes})
-    return [
-        Setting("MODEL.DETECTOR.MODE", "shared", f"{sum(facts.boxes)} boxes, {side:.0f} pixels in the median"),
-        Setting("MODEL.ANCHOR_GENERATOR.SIZES", [anchors], "from the small boxes to the large ones, by factors of 2"),
-    ]
+    else:
+        mode, why = "shared", f"{sum(facts.boxes)} boxes to learn from, {side:.0f} pixels in the median"
+    settings = [Setting("MODEL.DETECTOR.MODE", mode, why)]
+    if facts.box_sizes and (given or mode) != "none":
+        anchors = sorted({2 ** round(math.log2(max(8, size * scale))) for size in facts.box_sizes})
+        why = "from the small boxes to the large ones, by factors of 2"
+        settings.append(Setting("MODEL.ANCHOR_GENERATOR.SIZES", [anchors], why))
+    return settings
 
 
 def _backbone(device: Device) -> list[Setting]:
@@ -245,6 +254,11 @@ def _evaluation(facts: DatasetFacts, steps: int, batch: int, scale: float, crop:
     count = _clip(int(_EVALUATION_SHARE * training / evaluation), 1, 10)
     why = f"{count} evaluations of {facts.val} images take at most a fifth of the work"
     return [Setting("TEST.EVAL_PERIOD", math.ceil(steps / count), why)]
+
+
+def _power_of_two(bound: float) -> int:
+    """The highest power of 2 up to a bound, as processes divide it; 0 below 1."""
+    return 2 ** int(math.log2(bound)) if bound >= 1 else 0
 
 
 def _up_to_stride(length: float) -> int:

@@ -60,6 +60,9 @@ _DATA = (
     Key("DATASETS.MIN_BOX_AREA", 90, COUNT_FROM_0, "Connected components of a mask with fewer pixels get no box."),
     Key("DATALOADER.NUM_WORKERS", 4, COUNT_FROM_0,
         "Worker processes of each training process that load images; 0: the training process loads them itself."),
+    Key("DATALOADER.CLASS_BALANCED", False, FLAG,
+        "Draw each labeled image by a class that it shows, all classes being equally likely. False: a new permutation "
+        "of the images in every epoch."),
     Key("DATALOADER.CACHE", "none", one_of("none", "ram", "disk"),
         "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
         "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),
@@ -254,6 +257,13 @@ _FRAMEWORK = (
     Key("FRAMEWORK.OHEM.MIN_KEPT", 100_000, COUNT,
         "Least number of pixels of each process's batch that train; it is not scaled with the batch."),
 
+    Key("FRAMEWORK.CLASS_WEIGHTS.KIND", "none", one_of("none", "inverse", "median", "list"),
+        "Weights of the classes in the labeled losses. inverse: inverse to a class's labeled pixels, of mean 1 over "
+        "all; median: median frequency balancing (Eigen and Fergus, ICCV 2015); list: VALUES."),
+    Key("FRAMEWORK.CLASS_WEIGHTS.VALUES", (),
+        Constraint("one number, 0 or more, for each class", lambda value: all(weight >= 0 for weight in value)),
+        "Weights for list, in the order of the classes."),
+
     Key("FRAMEWORK.U2PL.UNRELIABLE", 20.0, Constraint("percent, from 0 to below 50", lambda value: 0 <= value < 50),
         "U2PL: percent of the pixels, those of highest entropy, that only serve as negatives; falls linearly to 0 at "
         "SOLVER.MAX_ITER."),
@@ -330,7 +340,7 @@ _WEIGHTING = (
     Key("WEIGHTING.MIN_COUNT", 16, COUNT, "Pixels of a class with fewer embeddings in the bank have neutral weights."),
     Key("WEIGHTING.LABELED_CONF", 0.95, SHARE,
         "Labeled pixels enter the bank if they are predicted correctly with more than this confidence."),
-    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "knn_margin"), NAMES,
+    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "cosine_margin"), NAMES,
         "Kinds from which the score calibrated learns how probably a label is right."),
     Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
         "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
@@ -445,7 +455,7 @@ _OWN_CROP = "set INPUT.CROP_SIZE and INPUT.SCALE_RANGE"
 UNUSED = {
     "DATALOADER.ASPECT_RATIO_GROUPING": "all crops have one size",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS": "all listed images are used",
-    "DATALOADER.SAMPLER_TRAIN": "images come in counted permutations",
+    "DATALOADER.SAMPLER_TRAIN": "images come in counted permutations; set DATALOADER.CLASS_BALANCED to draw by class",
     "INPUT.CROP.ENABLED": _OWN_CROP,
     "INPUT.CROP.SIZE": _OWN_CROP,
     "INPUT.CROP.TYPE": _OWN_CROP,

@@ -66,6 +66,11 @@ class DatasetReport:
         """The `pixels` of these images, as far as their masks are readable."""
         return {files: self.pixels[files] for files in map(_files, records) if files in self.pixels}
 
+    def unused(self) -> list[str]:
+        """The classes without a pixel in any mask, if there are masks at all."""
+        pixels = np.sum(list(self.pixels.values()), axis=0) if self.pixels else np.zeros(0)
+        return [name for name, count in zip(self.description.classes, pixels, strict=False) if not count]
+
     def _void(self, records: Records) -> float | None:
         """Percent of the masks' pixels that have no class; None without masks."""
         known = list(self.counts(records).values())
@@ -98,7 +103,7 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
     - X_labeled and X_unlabeled: must be disjoint.
     - "train" in the name: holds all of an unlabeled list, but for images of `EXTRA`, or none of it.
     - val, validation, test, dev, development or eval between underscores: shares no image with lists without them.
-    - "labeled" in the name: must show every class.
+    - "labeled" in the name: must show every class that any mask shows.
 
     Args:
         description: the data set.
@@ -118,7 +123,7 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
             result.problems.append(str(error))
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
-    result.notes += _orientation_notes(result)
+    result.notes += [*_unused_note(result), *_orientation_notes(result)]
     return result
 
 
@@ -249,6 +254,16 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     if problem := labels.problem():
         return [*problems, problem]
     if for_training:
-        problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in labels.empty]
+        # What no mask shows cannot be mended by other images: a value that is not used.
+        wanted = [label for label in labels.empty if label not in result.unused()]
+        problems += [f"{file}: no pixel is labeled {label!r}; choose images that show it" for label in wanted]
     result.notes += filter(None, [labels.void_note(), "" if for_training else labels.empty_note()])
     return problems
+
+
+def _unused_note(result: DatasetReport) -> list[str]:
+    if not (unused := result.unused()):
+        return []
+    names = ", ".join(map(repr, unused[:_MAX_SHOWN]))
+    more = f" and {len(unused) - _MAX_SHOWN} more" if len(unused) > _MAX_SHOWN else ""
+    return [f"{result.description.path}: no mask shows {names}{more}; nothing is learned of what is not labeled"]

@@ -10,6 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import chain, repeat
 from typing import Any, TypedDict
 
@@ -26,7 +27,8 @@ from .component_boxes import attach_component_boxes
 from .detection_cache import load_detection_cache
 from .held_out import FitSampler, held_out_images, holds_out
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
-from .sampler import CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
+from .sampler import ClassBalancedDataset, CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
+from .verified_files import label_counts
 
 Records = list[dict[str, Any]]
 
@@ -144,7 +146,10 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
         late, until = held_out.indices, held_out.end * cfg.SOLVER.IMS_PER_BATCH
     pasted = [record for index, record in enumerate(records) if index not in late]
     mapper = PasteMapper(cfg, pasted) if cfg.INPUT.PASTE.PROB else LabeledMapper(cfg)
-    return CountedDataset(records, mapper, cfg.SEED, "labeled", held_out=late, until=until)
+    build: Callable[..., CountedDataset] = CountedDataset
+    if cfg.DATALOADER.CLASS_BALANCED:
+        build = partial(ClassBalancedDataset, shown=label_counts(cfg, records)[:, :-1] > 0)
+    return build(records, mapper, cfg.SEED, "labeled", held_out=late, until=until)
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:

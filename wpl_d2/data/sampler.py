@@ -187,6 +187,29 @@ class CountedDataset(Dataset[dict[str, Any]]):
             )
 
 
+class ClassBalancedDataset(CountedDataset):
+    """Images by classes: each sample shows a class that was drawn, all being equally likely, with replacement."""
+
+    def __init__(self, *args: Any, shown: np.ndarray, **others: Any) -> None:
+        """Prepare the samples.
+
+        Args:
+            args: those of `CountedDataset`, with a list of N images.
+            shown: (N, C) bool, which images show which classes; images that show none are not drawn.
+            others: further arguments of `CountedDataset`.
+        """
+        super().__init__(*args, **others)
+        every = np.arange(len(shown))
+        self._late, self._soon = (
+            [places[images] for images in shown[places].T if images.any()] for places in (every, self._early)
+        )
+
+    def _index(self, counter: int) -> int:
+        images = self._soon if counter < self.until else self._late
+        generator = np.random.default_rng(counted_seed(self.seed, self.stream, "class", counter))
+        return int(generator.choice(images[generator.integers(len(images))]))
+
+
 class PartnerDataset(CountedDataset):
     """Samples of chosen images: a key is (counter, index)."""
 

@@ -1,13 +1,14 @@
-"""The trainer's hooks: state, schedule, checkpoints, evaluation, pictures, averages of pseudo-labels."""
+"""The trainer's hooks: state, schedule, checkpoints, evaluation, pictures, figures of pseudo-labels."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.data import MetadataCatalog
 from detectron2.engine import hooks
 from detectron2.engine.train_loop import HookBase
@@ -22,6 +23,7 @@ from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
 from ..utils.signals import exit_status
 from ..visualization import heatmap, optional_picture, overlay
+from ..weighting.sampling import class_sums
 
 logger = logging.getLogger(__name__)
 
@@ -252,3 +254,50 @@ class PseudoLabelAverages(HookBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load them."""
         self._sums, self._steps = Counter(state_dict["sums"]), state_dict["steps"]
+
+
+class PseudoLabelsByClass(HookBase):
+    """Puts what became of each class's pseudo-labels into the metrics, every `period` steps and at the end.
+
+    `pseudo/share-CLASS` of the valid pixels is labeled as the class; of these, `pseudo/selected-CLASS` reaches the
+    threshold, and `pseudo/weight-CLASS` is the mean weight. Both are left out while no pixel is labeled so. They are of
+    all steps since the last time, and of the main process's images, so that no process waits for another.
+    """
+
+    def __init__(self, period: int, classes: Sequence[str], threshold: float) -> None:
+        """Count for `classes`, by id; `threshold` is the least confidence that trains."""
+        self._period = period
+        self._classes = classes
+        self._threshold = threshold
+        self._sums = torch.zeros(3, len(classes), dtype=torch.float64)
+
+    def after_step(self) -> None:
+        """Count on the device, and read it if due."""
+        pseudo = self.trainer.framework.last_step.pseudo_labels
+        if pseudo is not None:
+            confident = (pseudo.confidence >= self._threshold).float()
+            selected, pixels = class_sums(confident, pseudo.labels, len(self._classes))
+            weight, _ = class_sums(pseudo.weight.float(), pseudo.labels, len(self._classes))
+            self._sums = self._sums.to(pixels.device) + torch.stack([pixels, selected, weight])
+        if (self.trainer.iter + 1) % self._period == 0 or self.trainer.iter + 1 == self.trainer.max_iter:
+            self._put()
+
+    def _put(self) -> None:
+        sums = self._sums.tolist()
+        self._sums.zero_()
+        if not (total := sum(sums[0])):
+            return
+        means: dict[str, float] = {}
+        for name, pixels, selected, weight in zip(self._classes, *sums, strict=True):
+            means[f"pseudo/share-{name}"] = pixels / total
+            if pixels:
+                means |= {f"pseudo/selected-{name}": selected / pixels, f"pseudo/weight-{name}": weight / pixels}
+        get_event_storage().put_scalars(smoothing_hint=False, **means)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums since the last time."""
+        return {"sums": self._sums.tolist()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load them."""
+        self._sums = torch.tensor(state_dict["sums"], dtype=torch.float64)

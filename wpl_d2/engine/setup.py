@@ -230,6 +230,7 @@ def _log_results(cfg: Any, results: Mapping[str, Any], framework: Framework | No
             with optional_picture("the preview"):
                 render_preview(cfg, framework, output / "preview.png")
                 files["preview"] = output / "preview.png"
+        files["report"] = output / "report.html"
     lines = [f"{name}: {path}" for name, path in files.items() if path.exists()]
     if "sem_seg" in results:
         lines.insert(0, f"mIoU on {cfg.DATASETS.TEST[0]}: {results['sem_seg']['mIoU']:.2f}")

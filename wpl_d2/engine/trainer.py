@@ -19,12 +19,15 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_initial_weights
 from ..checkpoint.checkpointer import tensor_bytes
+from ..checkpoint.classes import get_run_classes
 from ..config.layers import IN_EPOCHS, value_of
 from ..data import TrainBatch, build_train_loader
+from ..data.class_weights import build_class_weights
 from ..data.loader import image_cache_in_use
 from ..evaluation.evaluator import evaluate
 from ..frameworks import Framework, build_framework, ineffective_keys
 from ..frameworks.micro_batches import add_to, split_batch
+from ..structures import StepRecord
 from ..utils.errors import InputError, one_line_message
 from ..utils.signals import STOP_SIGNALS, StopRequest
 from .early_stopping import EarlyEnd, EarlyStopping
@@ -36,6 +39,7 @@ from .hooks import (
     PeriodicCheckpointer,
     Pictures,
     PseudoLabelAverages,
+    PseudoLabelsByClass,
     StopOnSignal,
 )
 from .memory import memory_limit
@@ -68,6 +72,8 @@ class Trainer(SimpleTrainer):
     """
 
     LOG_PERIOD = 20
+    CLASS_ROWS = 100
+    """The most rows of figures by class that a training writes: with many classes they are long."""
 
     def __init__(self, cfg: Any) -> None:
         """Build framework, optimizer, hooks and checkpointer.
@@ -123,6 +129,9 @@ class Trainer(SimpleTrainer):
                 self._early_stopping.append(EarlyStopping(evaluation, self.framework.metric, patience))
         if cfg.VIS_PERIOD > 0:
             ret.append(Pictures(cfg.VIS_PERIOD, cfg))
+        if self.framework.semi_supervised:
+            period = max(self.LOG_PERIOD, self.max_iter // self.CLASS_ROWS)
+            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names, cfg.FRAMEWORK.THRESHOLD))
         if comm.is_main_process():
             ret.append(PeriodicWriter(cfg, self.framework.metric, self.LOG_PERIOD))
         # The last ones, since they end the loop.
@@ -225,18 +234,20 @@ class Trainer(SimpleTrainer):
             self._reduce_and_check(losses, data_time)
             # Read now, when the device has finished its work and nothing has to wait.
             self._partner_indices.extend(self.framework.partner_indices()[-1:])
+            # Before the step: a fused optimizer would unscale after gradients are clipped.
+            self._scaler.unscale_(self.optimizer)
             self._scaler.step(self.optimizer)
             self._scaler.update()
 
     def _compute_gradients(self, batch: TrainBatch) -> dict[str, Tensor]:
-        """Compute the gradients of all micro-batches, which add up; `last_step.scalars` become those of the step.
+        """Compute the gradients of all micro-batches, which add up; `last_step` becomes that of all.
 
         Returns:
             the losses of the step, without gradients.
         """
         device, dtype = self.framework.device.type, self._amp_dtype
         losses: dict[str, Tensor] = {}
-        scalars: dict[str, Tensor] = {}
+        record: StepRecord | None = None
         count = self.cfg.SOLVER.GRAD_ACCUMULATION
         for number, (items, self.framework.micro_batch) in enumerate(split_batch(batch, count), 1):
             # DDP exchanges the sums of the gradients, in the last backward.
@@ -246,8 +257,9 @@ class Trainer(SimpleTrainer):
                     parts = self.model(items)
                 self._scaler.scale(torch.stack(list(parts.values())).sum()).backward()
             add_to(losses, {name: part.detach() for name, part in parts.items()})
-            add_to(scalars, self.framework.last_step.scalars)
-        self.framework.last_step.scalars = scalars
+            record = record.joined(self.framework.last_step) if record else self.framework.last_step
+        assert record is not None
+        self.framework.last_step = record
         return losses
 
     def _reduce_and_check(self, losses: dict[str, Tensor], data_time: float) -> None:
@@ -303,8 +315,8 @@ def build_training_framework(cfg: Any) -> Framework:
     """Build the framework of a config for training.
 
     Raises:
-        InputError: see `build_framework`; DATASETS.UNLABELED is empty for a semi-supervised framework, or the schedule
-            still counts epochs.
+        InputError: see `build_framework` and `build_class_weights`; DATASETS.UNLABELED is empty for a semi-supervised
+            framework, or the schedule still counts epochs.
     """
     if counted := [key for key in IN_EPOCHS if value_of(cfg, key)]:
         raise InputError(f"{counted[0]}: is not a number of steps; call resolve_epochs(cfg) first")
@@ -314,6 +326,8 @@ def build_training_framework(cfg: Any) -> Framework:
             f"DATASETS.UNLABELED: empty, but {cfg.FRAMEWORK.NAME} learns from unlabeled images; "
             "name a list of them, or set FRAMEWORK.NAME Supervised"
         )
+    if weights := build_class_weights(cfg):
+        framework.class_weights = torch.tensor(weights, device=framework.device)
     return framework
 
 

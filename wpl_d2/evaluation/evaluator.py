@@ -149,7 +149,7 @@ def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> D
     if cfg.TEST.EVALUATOR == "submission":
         return SubmissionWriter(dataset, output_dir)
     evaluators: list[DatasetEvaluator] = [
-        SemSegConfusionEvaluator(dataset, evaluated_crop(cfg), cfg.TEST.INFERENCE.JUDGE_PADDING)
+        SemSegConfusionEvaluator(dataset, evaluated_crop(cfg), cfg.TEST.INFERENCE.JUDGE_PADDING, output_dir)
         if cfg.TEST.EVALUATOR == "confusion"
         else build_detectron2_evaluator(dataset, output_dir)
     ]

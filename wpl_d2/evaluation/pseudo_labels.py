@@ -232,9 +232,13 @@ def judge_pseudo_labels(
 
 
 def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> dict[str, Score]:
-    """All scores that can be computed, by name, but for "confidence", which is the evaluator's own."""
+    """All scores that can be computed, by name, but for "confidence", which is the evaluator's own.
+
+    Of those that learn, the weigher's own.
+    """
     lacks = {"views"} - weigher.score_needs
     scores = comparable_scores(weigher.options, lacks if boxes else lacks | {"boxes"})
+    scores |= {name: score for name, score in weigher.scores.items() if score.learns}
     del scores["confidence"]
     return {name: score.to(device) for name, score in scores.items()}
 

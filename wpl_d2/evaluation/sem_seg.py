@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
 from numpy.typing import NDArray
 from tabulate import tabulate
 from torch import Tensor
@@ -20,6 +23,7 @@ from ..inference.sliding_window import center_window
 from ..structures import IGNORE
 from ..utils.comm import sum_over_ranks
 from ..utils.cpu_speed import label_map
+from .image_counts import FILE, ImageCounts
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -40,12 +44,15 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.counts = torch.zeros(num_classes, num_classes, dtype=torch.int64)
 
-    def update(self, prediction: Tensor, target: Tensor) -> None:
+    def update(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Count the pixels of one map or of many.
 
         Args:
             prediction: class ids in [0, C), any integer type and shape.
             target: class ids of the same shape and device; `IGNORE` is not counted.
+
+        Returns:
+            (C, C) int64, what was added to `counts`.
         """
         # Rows for all values of a byte, of which those of the classes are kept, are cheaper than leaving out `IGNORE`.
         # 32 bits hold any cell.
@@ -56,7 +63,9 @@ class ConfusionMatrix:
             new = torch.from_numpy(np.bincount(cells.ravel(), minlength=size))
         else:
             new = torch.bincount(torch.add(prediction.int(), target, alpha=self.num_classes).flatten(), minlength=size)
-        self.counts = self.counts.to(new.device) + new.view(-1, self.num_classes)[: self.num_classes]
+        new = new.view(-1, self.num_classes)[: self.num_classes]
+        self.counts = self.counts.to(new.device) + new
+        return new
 
 
 class SemSegConfusionEvaluator(DatasetEvaluator):
@@ -70,6 +79,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         dataset: EvalDataset,
         crop: tuple[int, int] | None = None,
         judge_padding: bool = False,
+        output_dir: str | Path | None = None,
     ) -> None:
         """Prepare for a data set.
 
@@ -78,6 +88,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
             crop: (height, width) of the center of each image to judge; None judges the whole image.
             judge_padding: predictions are of a canvas of any size with the image in its middle, and the true class of
                 the padding is 0 (U2PL, AEL).
+            output_dir: gets the `ImageCounts`; None keeps none.
 
         Raises:
             InputError: an image has no mask, and the data set is not lenient.
@@ -85,13 +96,15 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         self._name = dataset.name
         self._classes = dataset.classes
         self._records = {record["file_name"]: record for record in dataset.records_with_masks}
-        self._matrix = ConfusionMatrix(len(dataset.classes))
         self._crop = crop
         self._judge_padding = judge_padding
+        self._output_dir = None if output_dir is None else Path(output_dir)
+        self.reset()
 
     def reset(self) -> None:
         """Forget all images."""
-        self._matrix = ConfusionMatrix(self._matrix.num_classes)
+        self._matrix = ConfusionMatrix(len(self._classes))
+        self._images: dict[str, Tensor] = {}
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Count a batch.
@@ -108,7 +121,8 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
             target = self._target(item, output["sem_seg"].shape)
             region = center_window(target.shape, self._crop or target.shape)
             # Copied, because what PIL gives is read-only.
-            self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
+            new = self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
+            self._images[item["file_name"]] = torch.stack([new.diagonal(), new.sum(dim=1), new.sum(dim=0)])
 
     def _target(self, item: dict[str, Any], shape: Sequence[int]) -> NDArray[np.uint8]:
         record = self._records[item["file_name"]]
@@ -123,8 +137,11 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """All processes' metrics in percent on the main one (see `sem_seg_metrics`), empty on the others."""
         counts = sum_over_ranks(self._matrix.counts)
+        images = comm.gather({file: by_class.cpu().numpy() for file, by_class in self._images.items()})
         if counts is None:
             return OrderedDict()
+        if self._output_dir is not None:
+            self._save(dict(chain.from_iterable(part.items() for part in images)), counts, self._output_dir / FILE)
         there = [name for name, count in zip(self._classes, counts.sum(axis=1), strict=True) if count]
         if len(there) < 2:
             _LOGGER.warning(
@@ -134,6 +151,11 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         results = sem_seg_metrics(counts, self._classes)
         _LOGGER.info("semantic segmentation, %%:\n%s", sem_seg_table(results, self._classes))
         return OrderedDict(sem_seg=results)
+
+    def _save(self, images: dict[str, NDArray[np.int64]], confusion: NDArray[np.int64], path: Path) -> None:
+        files = sorted(images)  # the same of all models, whatever processes there were
+        counts = np.array([images[file] for file in files], dtype=np.int64).reshape(-1, 3, len(self._classes))
+        ImageCounts(files, self._classes, counts, confusion).save(path)
 
 
 def sem_seg_metrics(counts: NDArray[np.int64], classes: Sequence[str]) -> dict[str, float]:

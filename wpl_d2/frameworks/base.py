@@ -74,6 +74,7 @@ class Framework(nn.Module):
         teacher: a model that makes pseudo-labels and has no gradient, or None.
         weigher: memory bank and weights, or None where every weight is 1.
         iteration: the current step, set by the trainer; all schedules are functions of it.
+        class_weights: (C,) float32, of the labeled losses, set by the trainer; None: all are 1.
         micro_batch: which part of the step's batch the next forward gets, set by the trainer.
         last_step: see `StepRecord`.
         metric: selects the best checkpoint; a name in metrics.json.
@@ -138,6 +139,7 @@ class Framework(nn.Module):
         self.burn_in = burn_in
         self.ohem = ohem
         self.iteration = 0
+        self.class_weights: Tensor | None = None
         self.micro_batch = WHOLE
         self.last_step = StepRecord()
         if teacher is not None:
@@ -236,7 +238,7 @@ class Framework(nn.Module):
             scalar losses by name; terms of the same name are summed.
         """
         self.last_step, part = StepRecord(), self.micro_batch
-        self._stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
+        self.stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
         with self._compiled.in_use() if self._compiled else nullcontext():
             terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
@@ -336,6 +338,25 @@ class Framework(nn.Module):
         if self.weigher is not None and self.unlabeled_view == "strong":
             self.weigher.stage_reliable(embedding, pseudo.labels, pseudo.reliable)
 
+    @torch.no_grad()
+    def stage_held_out(self, items: Items, at_a_time: int) -> None:
+        """Stage the labels of held-out images, refined as all are, and their masks for a fit of the score `calibrated`.
+
+        Args:
+            items: of `LabeledMapper`; may be none.
+            at_a_time: how many go through the model together.
+        """
+        if self.weigher is None:
+            return
+        for start in range(0, len(items), at_a_time):
+            part = items[start : start + at_a_time]
+            with evaluation_mode(self.pseudo_labeler):
+                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
+            detections = self._detections(part, prediction) if "boxes" in self.needs else None
+            evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
+            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
+            self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
+
     def record(self, items: Items, pseudo: PseudoLabels) -> None:
         """Keep the items' pseudo-labels in `last_step`."""
         self.last_step.weak_views = [item["image"] for item in items]
@@ -369,10 +390,12 @@ class Framework(nn.Module):
             instances = [item["instances"].to(self.device) for item in items]
             own = select(features, slice(len(items)))
             losses = self.student.detection_losses(own, [size] * len(items), instances)
-        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient)]
+        weights = self.class_weights
+        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient, weights)]
         if (aux_head := self.student.aux_head) is not None:
             logits = aux_head(features, size, len(items))
-            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient * aux_head.loss_weight))
+            coefficient = coefficient * aux_head.loss_weight
+            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient, weights))
         return terms, losses
 
     def _detections(self, items: Items, prediction: Prediction) -> list[Detections]:
@@ -382,20 +405,6 @@ class Framework(nn.Module):
             return self.pseudo_labeler.detect(prediction.features, [size] * len(items))
         # Chosen by their scores on the CPU, where nothing has to wait for how many they are.
         return [item["detections"] for item in items]
-
-    @torch.no_grad()
-    def _stage_held_out(self, items: Items, at_a_time: int) -> None:
-        """Judge the labels of held-out images, refined as all are, for the score `calibrated`; some at a time."""
-        if self.weigher is None:
-            return
-        for start in range(0, len(items), at_a_time):
-            part = items[start : start + at_a_time]
-            with evaluation_mode(self.pseudo_labeler):
-                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
-            detections = self._detections(part, prediction) if "boxes" in self.needs else None
-            evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
-            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
-            self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
 
     @torch.no_grad()
     def _stage_labeled(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -12,9 +13,14 @@ from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 
 
 def supervised_term(
-    name: str, logits: Tensor, target: Tensor, ohem: Mapping[str, Any] | None = None, coefficient: float = 1.0
+    name: str,
+    logits: Tensor,
+    target: Tensor,
+    ohem: Mapping[str, Any] | None = None,
+    coefficient: float = 1.0,
+    class_weights: Tensor | None = None,
 ) -> LossTerm:
-    """The mean cross entropy of the labeled pixels.
+    """The mean over the labeled pixels of their cross entropy, times the weights of their classes.
 
     Args:
         name: key of the loss in the metrics.
@@ -22,9 +28,11 @@ def supervised_term(
         target: (B, H, W) int64 class ids, `IGNORE` where there is none.
         ohem: `threshold` and `min_kept` of `ohem_mask`; None disables OHEM.
         coefficient: factor of the loss.
+        class_weights: (C,) float32; None: all are 1.
     """
+    pixel_loss = cross_entropy if class_weights is None else partial(cross_entropy, class_weights=class_weights)
     kept = target != IGNORE if ohem is None else ohem_mask(logits.detach(), target, **ohem)
-    return LossTerm(name, logits, target, cross_entropy, mask=kept, norm=kept, coefficient=coefficient)
+    return LossTerm(name, logits, target, pixel_loss, mask=kept, norm=kept, coefficient=coefficient)
 
 
 def consistency_term(

@@ -9,7 +9,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_H
 from detectron2.modeling import build_model as build_detectron2_model
 
 from ..config.validation import check_device
-from ..utils.cpu_speed import speed_up_depthwise
+from ..utils.cpu_speed import speed_up_on_cpu
 from ..utils.errors import check_name
 from .layers import normalize_in_float32
 
@@ -31,6 +31,6 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     check_name("MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, heads)
     model = build_detectron2_model(cfg)
     normalize_in_float32(model)
-    speed_up_depthwise(model)
+    speed_up_on_cpu(model)
     # Faster convolutions on CPUs, and on GPUs with tensor cores.
     return model.to(memory_format=torch.channels_last)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 _BLOCK = 2**13
 """Pixels per block: the scores of one block fit into a core's cache."""
+_SMALL_MAP = 2**18
+"""Numbers in the feature map of an image up to which moving its channels costs less than it gains."""
 
 
 def label_map(scores: Tensor) -> Tensor:
@@ -42,22 +44,91 @@ def label_map(scores: Tensor) -> Tensor:
     return torch.from_numpy(labels)
 
 
-def speed_up_depthwise(model: nn.Module) -> None:
-    """Make the depthwise convolutions of `model` train faster on a CPU, in place.
+def best_class(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """`scores.max(dim=1)`, twice as fast on a CPU.
 
-    PyTorch's backward pass for them is several times slower in bfloat16 than in float32, and slower with dilation than
-    without. So they run in float32, and dilated ones as undilated convolutions of interleaved sub-grids. On GPUs and
-    without gradients nothing changes.
+    Args:
+        scores: (B, C, H, W) float, C <= 255.
+
+    Returns:
+        (B, H, W) the largest score, and (B, H, W) int64 its class; the first class wins ties.
+    """
+    if scores.device.type != "cpu":
+        best = scores.max(dim=1)
+        return best.values, best.indices
+    scores = scores.contiguous()
+    return scores.amax(dim=1), torch.stack([label_map(image) for image in scores]).long()
+
+
+def kth_largest(values: Tensor, k: int) -> Tensor:
+    """The k-th largest number of each row, five times as fast as `Tensor.topk` on a CPU (NumPy selects by AVX).
+
+    Args:
+        values: (..., N) int32, int64 or float32.
+        k: from 1 to N.
+
+    Returns:
+        (..., 1).
+    """
+    if values.device.type != "cpu":
+        return values.topk(k, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+    place = values.shape[-1] - k
+    return torch.from_numpy(np.partition(values.numpy(), place, axis=-1)[..., place : place + 1])
+
+
+def argsort(keys: Tensor) -> Tensor:
+    """The order of distinct keys (N,) int64: (N,) int64, five times as fast as `Tensor.argsort` on a CPU."""
+    return keys.argsort() if keys.device.type != "cpu" else torch.from_numpy(keys.numpy().argsort())
+
+
+def speed_up_on_cpu(model: nn.Module) -> None:
+    """Make convolutions and group normalization of `model` faster on a CPU, in place. On GPUs nothing changes.
+
+    - PyTorch's backward pass for depthwise convolutions is several times slower in bfloat16 than in float32, and slower
+      with dilation than without. So in training they run in float32, and dilated ones as undilated convolutions of
+      interleaved sub-grids.
+    - With one thread PyTorch gives pointwise convolutions in float32 to MKL, unless they are dilated, which for a
+      kernel of one pixel means nothing; oneDNN is up to three times as fast.
+    - Group normalization of channels that lie last is several times slower than of planes; small maps are moved there
+      and back.
 
     Args:
         model: any module; subclasses of `nn.Conv2d` are covered too.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-            module.forward = partial(_forward, module, module.forward)  # type: ignore[method-assign]
+        if isinstance(module, nn.GroupNorm):
+            module.forward = partial(_group_norm, module.forward)  # type: ignore[method-assign]
+        if not isinstance(module, nn.Conv2d):
+            continue
+        if module.groups == module.in_channels > 1:
+            module.forward = partial(_depthwise, module, module.forward)  # type: ignore[method-assign]
+        elif (module.kernel_size, module.stride, module.padding) == ((1, 1), (1, 1), (0, 0)):
+            module.forward = partial(_pointwise, module, module.forward)  # type: ignore[method-assign]
 
 
-def _forward(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+def _as_it_is(images: Tensor) -> bool:
+    """Whether a layer runs unchanged: on a GPU, and to be exported or compiled."""
+    return images.device.type != "cpu" or torch.jit.is_tracing() or torch.compiler.is_compiling()
+
+
+def _pointwise(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    if _as_it_is(images):
+        return forward(images)
+    conv.dilation = (2, 2)
+    try:
+        return forward(images)
+    finally:
+        conv.dilation = (1, 1)
+
+
+def _group_norm(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    last = torch.channels_last
+    if _as_it_is(images) or images[0].numel() > _SMALL_MAP or not images.is_contiguous(memory_format=last):
+        return forward(images)
+    return forward(images.contiguous()).contiguous(memory_format=last)
+
+
+def _depthwise(conv: nn.Conv2d, forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     if images.device.type != "cpu" or not torch.is_grad_enabled():
         return forward(images)
     with torch.autocast("cpu", enabled=False):

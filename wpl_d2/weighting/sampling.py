@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..structures import IGNORE
+from ..utils.cpu_speed import argsort
 from .similarity import nearest_index
 
 _DRAWS = 1 << 32
@@ -30,7 +31,7 @@ def sample_per_class(embedding: Tensor, label: Tensor, num_classes: int, n: int)
     cells = at_cells(label, height, width).flatten()
     draws = torch.randint(_DRAWS, cells.shape, device=cells.device)
     # Sorted by class and randomly within a class, whose first n cells are its sample.
-    order = (cells * _DRAWS + draws).argsort()
+    order = argsort(cells * _DRAWS + draws)
     ids = torch.arange(num_classes, device=cells.device)
     ordered = cells[order]
     start, end = torch.searchsorted(ordered, ids), torch.searchsorted(ordered, ids, right=True)

@@ -61,7 +61,7 @@ class ScoreOptions:
     align_corners: bool = False
     object_region: str = "component"
     momentum: float = 0.999
-    constituents: tuple[str, ...] = ("confidence", "object", "knn_margin")
+    constituents: tuple[str, ...] = ("confidence", "object", "cosine_margin")
 
 
 class Score(nn.Module):

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..structures import IGNORE
+from ..utils.cpu_speed import kth_largest
 from ..utils.errors import check_name
 
 ClassScores = Callable[[Tensor], Tensor]
@@ -23,6 +24,8 @@ _ROWS = 16
 """Rows of the label map that are upsampled at a time at resolution "full": 20 MB for 4 images of width 321."""
 _PRODUCTS = 1 << 24
 """Inner products of cells and embeddings in memory at a time: 64 MB."""
+_KEYS = 1 << 16
+"""Keys that a CPU compares at a time: 512 KB."""
 
 
 def rank_overlap(
@@ -110,16 +113,14 @@ def rank_scores(prototypes: Tensor, k: int) -> ClassScores:
     """
     if k < 1:
         raise ValueError(f"WEIGHTING.K: {k} is not a size of a set of channels; set it to 1 or more")
-    classes, dim = prototypes.shape
-    # The row behind the channels stays zero; it stands for a missing entry of a set with fewer than k.
-    in_top = prototypes.new_zeros((dim + 1, classes), dtype=torch.float32)
-    in_top.scatter_(0, top_channels(prototypes, k).T, 1.0)
-    in_top[dim] = 0.0
+    # Matrix products count the shared channels; bfloat16 holds whole numbers up to 256.
+    dtype = torch.bfloat16 if k <= 256 else torch.float32
+    in_top = top_channels(prototypes, k).to(dtype).T
 
     def score(cells: Tensor) -> Tensor:
-        channels = top_channels(cells, k).movedim(1, -1)
-        shared = F.embedding_bag(channels.flatten(0, -2), in_top, mode="sum")
-        return shared.div_(k).view(*channels.shape[:-1], classes)
+        # As bytes, which are converted ten times as fast as bool.
+        active = top_channels(cells, k).view(torch.uint8).to(dtype)
+        return (active @ in_top).float().div_(k)
 
     return score
 
@@ -204,25 +205,34 @@ def mean_prototype(prototypes: Tensor, seen: Tensor) -> Tensor:
 
 
 def top_channels(vectors: Tensor, k: int) -> Tensor:
-    """The channels of the k largest entries that are > 0, ties to the lower channel.
+    """Which channels are among the k largest entries that are > 0, ties to the lower channel.
 
-    `torch.topk` does not define the order of ties, hence it sorts unique keys: the bits of a positive float, which are
-    ordered as its value is, and below them the channel, in descending order.
+    `torch.topk` does not define the order of ties, hence it compares unique keys: the bits of a positive float, which
+    are ordered as its value is, and below them the channel, in descending order.
 
     Args:
-        vectors: (B, D, ...) float, compared in float32.
+        vectors: (B, D, ...) float, D < 2^16; compared in float32.
         k: how many.
 
     Returns:
-        (B, min(k, D), ...) int64, unordered; D where a vector has fewer positive entries.
+        (B, ..., D) bool.
     """
-    dim = vectors.shape[1]
+    vectors = vectors.movedim(1, -1)
+    rows, dim = vectors.flatten(0, -2).contiguous(), vectors.shape[-1]
+    if rows.dtype in (torch.bfloat16, torch.float16):
+        bits, whole = rows.view(torch.int16), torch.int32
+    else:
+        bits, whole = rows.float().view(torch.int32), torch.int64
+    places = torch.arange(dim - 1, -1, -1, device=rows.device, dtype=whole)
     room = 1 << dim.bit_length()
-    places = torch.arange(dim - 1, -1, -1, device=vectors.device).view(-1, *[1] * (vectors.dim() - 2))
-    keys = vectors.float().view(torch.int32).long().mul_(room).add_(places)
-    best = keys.topk(min(k, dim), dim=1, sorted=False).values
-    # Entries of 0 have keys below `room`, and negative ones keys below 0.
-    return (dim - 1 - best % room).masked_fill_(best < room, dim)
+    in_top = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
+    # On a CPU in parts that fit into a core's cache: three times as fast.
+    size = max(1, _KEYS // dim) if rows.device.type == "cpu" else max(1, len(rows))
+    for part, own in zip(bits.split(size), in_top.split(size), strict=True):
+        keys = torch.add(places, part, alpha=room)
+        # Entries of 0 have keys below `room`, and negative ones keys below 0.
+        torch.ge(keys, kth_largest(keys, min(k, dim)).clamp(min=room), out=own)
+    return in_top.view(vectors.shape)
 
 
 def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
@@ -263,12 +273,15 @@ def at_label(
 
 def _pick(scores: Tensor, label: Tensor) -> Tensor:
     """Scores (B, h, w, C), label (B, H, W) -> (B, H, W), the score of a pixel's label in its nearest cell."""
-    images, height, width = label.shape
+    height, width = label.shape[-2:]
+    images, rows, columns, classes = scores.shape
     image = torch.arange(images, device=label.device).view(-1, 1, 1)
-    row = nearest_index(scores.shape[1], height, label.device).view(1, -1, 1)
-    column = nearest_index(scores.shape[2], width, label.device).view(1, 1, -1)
+    row = nearest_index(rows, height, label.device).view(1, -1, 1)
+    column = nearest_index(columns, width, label.device).view(1, 1, -1)
     none = label == IGNORE
-    return scores[image, row, column, label.masked_fill(none, 0)].masked_fill_(none, 0.0)
+    # One index into all scores: twice as fast as one for each dimension.
+    place = ((image * rows + row) * columns + column) * classes + label.masked_fill(none, 0)
+    return scores.flatten().index_select(0, place.flatten()).view(label.shape).masked_fill_(none, 0.0)
 
 
 def _upsampled(embedding: Tensor, size: torch.Size, align_corners: bool) -> Iterator[Tensor]:

@@ -240,10 +240,11 @@ class PixelWeigher(nn.Module):
 
     def _known(self, labels: Tensor, memory: Memory) -> Tensor:
         """Which pixels of (B, H, W) labels are weighed, (B, H, W) bool."""
-        known = labels != IGNORE
-        if "bank" in self.score_needs:
-            known &= (memory.counts >= self.min_count)[labels.masked_fill(~known, 0)]
-        return known
+        if "bank" not in self.score_needs:
+            return labels != IGNORE
+        known = labels.new_zeros(IGNORE + 1, dtype=torch.bool)
+        known[: self.num_classes] = memory.counts >= self.min_count
+        return known[labels]
 
     def _stage(self, bank: str, embedding: Tensor, labels: Tensor) -> None:
         n = self.push_per_image * len(embedding)

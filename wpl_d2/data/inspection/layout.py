@@ -104,11 +104,7 @@ def _choose_masks(root: Path, kinds: Mapping[Family, Kind], pattern: str) -> lis
     if found:
         return found
     for kind, what, mend in (
-        (
-            Kind.COLOR_MASK,
-            "shows classes as colors",
-            "convert each color to its class id, 0, 1, 2 and so on, as 8-bit PNG",
-        ),
+        (Kind.COLOR_MASK, "shows classes as colors", "convert each color to its class id, 0, 1, 2 ..., as 8-bit PNG"),
         (Kind.LOSSY_MASK, "is compressed with loss, which makes ids that nobody drew", "save the masks as PNG"),
         (Kind.DEEP, "has 16 bits and no even areas, as depth has and no mask", "add masks of class ids as 8-bit PNG"),
     ):

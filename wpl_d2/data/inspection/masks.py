@@ -29,6 +29,7 @@ _OBJECT = 2 / 3
 """A class is countable if less of its components' boxes, by area, touches the image's border.
 
 On CamVid and VOC animals objects have 0.05 to 0.52; tree, building, pavement, sky, road and background 0.79 to 1.0."""
+_OBJECT_ON_BACKGROUND = 0.9  # the same of masks with a background, where what else is drawn mostly is countable
 _BACKGROUND = 0.5  # least share of the images' borders that the value 0 takes, if it is a background
 
 
@@ -68,8 +69,9 @@ class MaskStatistics:
 
     def objects(self) -> list[int]:
         """The values that look like countable things: most of what is seen of them is whole."""
-        background = {0} if self.has_background else set()
-        return sorted(v for v, share in self.touching.items() if share < _OBJECT and v not in background)
+        if self.has_background:
+            return sorted(v for v, share in self.touching.items() if share < _OBJECT_ON_BACKGROUND and v)
+        return sorted(v for v, share in self.touching.items() if share < _OBJECT)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,9 @@ def propose(
     """
     if not root.is_dir():
         raise InputError(f"{root}: is no folder; give the one that holds images and masks")
+    if not os.access(root, os.W_OK):
+        mend = "copy or link images and masks to a folder of yours"
+        raise InputError(f"{root}: cannot be written to, and YAML and lists have their place there; {mend}")
     layout = find_layout(root, images, masks)
     statistics = read_masks(layout)
     named = read_class_names(root, statistics.num_values) or _made_up_names(statistics)
@@ -195,6 +199,9 @@ def _say_layout(layout: Layout, statistics: MaskStatistics) -> list[str]:
         said.append(f"passed over: masks such as {', '.join(layout.alternatives[:_MAX_SHOWN])}; --masks takes others")
     if layout.unmatched:
         said.append(f"left out: {len(layout.unmatched)} masks without an image, such as {layout.unmatched[0]}")
+    unused = [str(value) for value in range(statistics.num_values) if value not in statistics.images]
+    if unused:
+        said.append(f"no mask holds {_few(unused)}: these classes are never learned, nor predicted")
     if statistics.ignored:
         said.append(f"pixels of the value {statistics.ignore} have no class ({statistics.ignored} masks hold it)")
     return said
@@ -220,7 +227,8 @@ def _make_lists(
     else:
         val, unlabeled, reasons = _hold_out(layout, statistics, labeled, unlabeled, pattern, share, seed)
         said += reasons
-    labeled = [image for image in labeled if image not in set(val)]
+    held = set(val)
+    labeled = [image for image in labeled if image not in held]
     said.append(f"lists: {len(labeled)} labeled, {len(unlabeled)} unlabeled, {len(val)} val, {len(test)} test")
     return {"labeled": labeled, "unlabeled": unlabeled, "val": val, "test": test}, said
 

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from ...losses import cross_entropy
 from ...structures import IGNORE, LossTerm, PseudoLabels
+from ...utils.cpu_speed import best_class
 from ...utils.errors import InputError
 from ..base import FRAMEWORK_REGISTRY, Batch, Items, Terms
 from ..mixing import half_boxes, paste
@@ -237,7 +238,7 @@ class AEL(TeacherStudent):
     def _sample_pixels(self, logits: Tensor) -> Tensor:
         """(B, H, W) bool: the pixels of the student's (B, C, H, W) logits that equalization sampling keeps."""
         uncertainty = self.confidence.uncertainty
-        predicted = logits.argmax(dim=1)
+        _, predicted = best_class(logits)
         kept = uncertainty / uncertainty.max().clamp(min=torch.finfo(uncertainty.dtype).tiny)
         return torch.rand(predicted.shape, device=self.device) < kept[predicted]
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import timm
+import torch
 from detectron2.config import configurable
 from detectron2.layers import NaiveSyncBatchNorm, ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
-from timm.layers import BatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
+from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d, convert_sync_batchnorm, freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from ...utils.errors import InputError, suggest
@@ -141,8 +143,20 @@ def _convert_norm(body: nn.Module, norm: str) -> nn.Module:
     if norm == "SyncBN":
         return convert_sync_batchnorm(body)
     if norm == "FrozenBN":
-        return freeze_batch_norm_2d(body)
+        frozen = freeze_batch_norm_2d(body)
+        for module in frozen.modules():
+            if isinstance(module, FrozenBatchNormAct2d):
+                module.forward = partial(_frozen_norm, module)  # type: ignore[method-assign]
+        return frozen
     return _to_naive_sync(body)
+
+
+def _frozen_norm(norm: Any, images: Tensor) -> Tensor:
+    """The `forward` of a `FrozenBatchNormAct2d` in one pass over the images, not two."""
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    bias = norm.bias - norm.running_mean * scale
+    images = torch.addcmul(bias.view(-1, 1, 1), images, scale.view(-1, 1, 1))
+    return norm.act(norm.drop(images))
 
 
 def _to_naive_sync(module: nn.Module) -> nn.Module:

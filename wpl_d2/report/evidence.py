@@ -1,0 +1,177 @@
+"""What a report needs of the data and of the model, gathered while both are at hand and kept in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import inference_context
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from ..data import EvalMapper
+from ..data.image_io import read_record_mask
+from ..data.label_statistics import count_labels
+from ..data.loader import Records, load_records
+from ..data.mappers import read_labels
+from ..evaluation.image_counts import FILE, ImageCounts
+from ..frameworks import Framework
+from ..inference.build import build_inference, evaluated_crop
+from ..inference.sliding_window import center_window
+from ..modeling import UnifiedSegDet
+from ..structures import IGNORE
+from ..utils.errors import InputError
+from ..utils.files import clear_write_errors, replace_file, write_text
+from ..visualization import heatmap, overlay
+from ..visualization.draw import to_image
+
+FOLDER = "report"
+"""Of `OUTPUT_DIR`; holds `EVIDENCE` and the pictures that it names."""
+EVIDENCE = "evidence.json"
+
+_LONGER_SIDE = 320  # of a picture, in pixels
+_COUNTED = 500
+"""The most labeled masks that are read for their counts, spread evenly over the list."""
+_OF_EACH_KIND = 3
+_RIGHT, _WRONG = (238, 238, 238), (214, 0, 110)
+
+Item = TypeVar("Item")
+
+
+def gather_evidence(cfg: Any, framework: Framework) -> None:
+    """Count labels and draw the best, median and worst images of the first test set; the main process calls it.
+
+    Args:
+        cfg: of a training whose data sets are registered; its last evaluation left `ImageCounts`, or there are no
+            pictures.
+        framework: as the training left it.
+
+    Raises:
+        InputError: a list cannot be read, or the folder cannot be written.
+    """
+    folder = Path(cfg.OUTPUT_DIR) / FOLDER
+    with clear_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "labeled": _count_labels(cfg),
+        "unlabeled": {"lists": list(cfg.DATASETS.UNLABELED), "images": len(_records(cfg, "UNLABELED"))},
+        "examples": [],
+    }
+    if cfg.DATASETS.TEST:
+        name, (which, model) = cfg.DATASETS.TEST[0], next(iter(framework.eval_models().items()))
+        metadata = MetadataCatalog.get(name)
+        found |= {"test": name, "model": which, "classes": list(metadata.stuff_classes)}
+        found["colors"] = [list(map(int, color)) for color in metadata.stuff_colors]
+        counts = ImageCounts.load(Path(cfg.OUTPUT_DIR) / "inference" / name / which / FILE)
+        if counts is not None:
+            found["examples"] = _draw_examples(cfg, model, counts, folder)
+    write_text(folder / EVIDENCE, json.dumps(found))
+
+
+def _records(cfg: Any, key: str) -> Records:
+    return list(chain.from_iterable(load_records(name, f"DATASETS.{key}") for name in cfg.DATASETS[key]))
+
+
+def _count_labels(cfg: Any) -> dict[str, Any]:
+    """The labeled pixels and images of each class."""
+    records, classes = _records(cfg, "TRAIN"), cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    chosen = _spread(records, _COUNTED)
+    counts = np.array([count_labels(read_record_mask(record), classes)[:-1] for record in chosen], dtype=np.int64)
+    return {
+        "lists": list(cfg.DATASETS.TRAIN),
+        "images": len(records),
+        "counted": len(chosen),
+        "pixels": counts.sum(axis=0).tolist(),
+        "images_with": (counts > 0).sum(axis=0).tolist(),
+    }
+
+
+def _spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many items, spread evenly."""
+    return [items[index] for index in np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)]
+
+
+def choose_examples(scores: NDArray[np.float64], of_each: int = _OF_EACH_KIND) -> list[tuple[str, int, int]]:
+    """The worst, median and best images, turn by turn, so that the first of any number of them are of all kinds.
+
+    Args:
+        scores: (N,) of the images; NaN leaves one out.
+        of_each: how many of each kind.
+
+    Returns:
+        kind, index, and rank from 1 for the best; no image twice.
+    """
+    order = [int(index) for index in np.argsort(-scores, kind="stable") if np.isfinite(scores[index])]
+    middle = len(order) // 2
+    chosen: dict[int, str] = {}
+    for turn in range(of_each):
+        near_median = middle + (turn + 1) // 2 * (-1 if turn % 2 else 1)
+        for kind, place in (("worst", len(order) - 1 - turn), ("median", near_median), ("best", turn)):
+            if 0 <= place < len(order):
+                chosen.setdefault(place, kind)
+    return [(kind, order[place], place + 1) for place, kind in chosen.items()]
+
+
+@torch.no_grad()
+def _draw_examples(cfg: Any, model: UnifiedSegDet, counts: ImageCounts, folder: Path) -> list[dict[str, Any]]:
+    records = {record["file_name"]: record for record in load_records(cfg.DATASETS.TEST[0], "DATASETS.TEST")}
+    scores = counts.scores
+    examples: list[dict[str, Any]] = []
+    with inference_context(model):
+        inference = build_inference(cfg, model)
+        for kind, index, rank in choose_examples(scores):
+            try:
+                example = _draw_example(cfg, inference, records[counts.files[index]], folder, len(examples))
+            except (InputError, KeyError) as error:
+                logging.getLogger(__name__).warning("%s: is not drawn (%s)", counts.files[index], error)
+                continue
+            example |= {"kind": kind, "score": float(scores[index]), "rank": rank, "file": counts.files[index]}
+            examples.append(example)
+    return examples
+
+
+def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder: Path, number: int) -> dict[str, Any]:
+    """Draw one image, of what is judged of it, and the classes that occur in its pictures."""
+    item = EvalMapper()(record)
+    size = (item["height"], item["width"])
+    logits = inference([item])[0]["sem_seg"]
+    logits = logits[(..., *center_window(logits.shape[-2:], size))]  # it may be of a padded image
+    window = center_window(size, evaluated_crop(cfg) or size)
+    probabilities = logits[(..., *window)].float().softmax(dim=0)
+    highest, predicted = probabilities.max(dim=0)
+    confidence, prediction = highest.cpu().numpy(), predicted.cpu().numpy()
+    colors = MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_colors
+    truth = read_labels(record, size, len(colors))[window]
+    image = item["image"].numpy()[(..., *window)]
+    wrong = np.where(truth == IGNORE, IGNORE, prediction != truth)
+    pictures = {
+        "image": image,
+        "truth": overlay(image, truth, colors),
+        "prediction": overlay(image, prediction, colors),
+        "errors": overlay(image, wrong, (_RIGHT, _WRONG)),
+        "confidence": heatmap(confidence),
+    }
+    names = {}
+    for title, picture in pictures.items():
+        names[title] = f"{number:02d}_{title}.webp"
+        _save(to_image(picture), folder / names[title])
+    judged = truth != IGNORE
+    return {
+        "pictures": names,
+        "classes": sorted({*np.unique(truth[judged]).tolist(), *np.unique(prediction).tolist()}),
+        "wrong": 100 * float((prediction != truth)[judged].mean()) if judged.any() else None,
+        "confidence": 100 * float(confidence.mean()),
+    }
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+    replace_file(path, lambda unfinished: picture.save(unfinished, format="WEBP", quality=80))
