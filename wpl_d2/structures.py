@@ -127,12 +127,10 @@ class StepRecord:
 
     def joined(self, other: StepRecord) -> StepRecord:
         """This record and that of a further micro-batch of the step, of whose scalars the parts add up."""
-        pseudo = self.pseudo_labels
-        if pseudo is not None and other.pseudo_labels is not None:
-            pairs = (
-                (getattr(record.pseudo_labels, field.name) for record in (self, other)) for field in fields(pseudo)
-            )
-            pseudo = PseudoLabels(*(torch.cat(list(pair)) for pair in pairs))
+        pseudo, further = self.pseudo_labels, other.pseudo_labels
+        if pseudo is not None and further is not None:
+            names = [field.name for field in fields(pseudo)]
+            pseudo = PseudoLabels(*(torch.cat([getattr(pseudo, name), getattr(further, name)]) for name in names))
         scalars = {name: value + other.scalars[name] for name, value in self.scalars.items()}
         return StepRecord(self.labeled, self.weak_views + other.weak_views, pseudo, scalars)
 

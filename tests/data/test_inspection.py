@@ -90,6 +90,18 @@ def test_layouts_are_recognized_and_can_be_trained_on(layout, tmp_path):
     assert description.objects == ("class_1", "class_2", "class_3")
 
 
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "L"), ("png", "RGB"), ("jpg", "L")])
+def test_even_images_such_as_scans_are_not_taken_for_masks(suffix, mode, tmp_path):
+    fill(tmp_path, f"scans/{{}}.{suffix}", "truth/{}.png")
+    for file in (tmp_path / "scans").iterdir():
+        page = np.full((400, 400), 255, np.uint8)
+        page[100:140, 100:140] = np.asarray(Image.open(file).convert("L"))[:40, :40]  # all grays
+        Image.fromarray(page).convert(mode).save(file, quality=95)
+    for file in (tmp_path / "truth").iterdir():
+        Image.open(file).resize((400, 400), Image.Resampling.NEAREST).save(file)
+    assert propose(tmp_path).templates == (f"scans/{{id}}.{suffix}", "truth/{id}.png")
+
+
 def test_folders_of_a_split_are_kept(tmp_path):
     for split, count in (("train", 4), ("val", 2), ("test", 3)):
         for i in range(count):
@@ -130,6 +142,22 @@ def test_names_of_classes_are_read(content, names, color, tmp_path):
     found = propose(tmp_path)
     assert found.classes == names
     assert found.colors[0] == color
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sky\nroad\n", r"classes\.txt: has 2 different names, and the masks have values up to 3"),
+        ("sky\nroad\nsky\ntree\n", r"classes\.txt: has 3 different names"),
+        ("0 sky\n1 road\n3 tree\n4 car", r"classes\.txt: numbers its classes \[0, 1, 3, 4\]"),
+        ("0 sky\n1 road\ntree\ncar", r"classes\.txt: numbers its classes \[0, 1\]"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(content, message, tmp_path):
+    fill(tmp_path, "images/{}.jpg", "masks/{}.png")
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        propose(tmp_path)
 
 
 def test_values_that_no_mask_holds_are_noted(tmp_path):

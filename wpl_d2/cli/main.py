@@ -16,6 +16,7 @@ COMMANDS = {
     "init": "describe a folder of images and masks as a data set",
     "check": "check a data set: lists, images, masks, classes and boxes",
     "train": "train a model",
+    "find-lr": "find a learning rate to train with",
     "evaluate": "evaluate a trained model",
     "predict": "label maps, overlays and boxes of images or a video",
     "export": "write a model to a file for other programs",

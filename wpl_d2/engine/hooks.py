@@ -233,6 +233,11 @@ class PseudoLabelAverages(HookBase):
             self._sums.update({name: known[name][0] for name in scalars})
             self._steps += 1
 
+    def after_train(self) -> None:
+        """Log them, if the training is complete."""
+        if self.trainer.iter >= self.trainer.max_iter:
+            self.log(self.trainer.framework)
+
     def log(self, framework: Framework) -> None:
         """Log the averages, and a warning for each part of the method that had no effect."""
         if self._steps:

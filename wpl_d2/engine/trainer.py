@@ -179,7 +179,6 @@ class Trainer(SimpleTrainer):
                 # Ends the workers. The end of the process would kill them and leave their temporary folders.
                 self.reset_data_loader(tuple)
                 self.checkpointer.unlock()
-        self.averages.log(self.framework)
         return self.last_results
 
     def build_train_loader(self, partner_indices: deque[list[int]]) -> Iterator[TrainBatch]:

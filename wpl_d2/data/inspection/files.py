@@ -26,6 +26,7 @@ _MIN_TAIL_SHARE = 0.05
 _PROBES = 5
 _FLAT = 0.8
 """Masks are of even areas: more of their pixels than this equal their right neighbor. In photos it is 1 to 40 %."""
+_MAX_VALUES = 100  # in one mask; scans and X-rays, which may be as even, have more
 _LABEL_FILES = {".json", ".xml", ".csv"}
 
 
@@ -114,28 +115,30 @@ def _kind_of_file(path: Path) -> Kind | None:
     """What a file holds; None if it cannot be read, which the check of the data set will say."""
     try:
         with Image.open(path) as image:
-            lossy, deep, one_channel = (
-                bool(lossy_format(image)),
-                bits_per_channel(image) > 8,
-                len(image.getbands()) == 1,
-            )
-            flat = _flatness(image) > _FLAT
+            lossy, deep = bool(lossy_format(image)), bits_per_channel(image) > 8
+            pixels = np.atleast_3d(np.asarray(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
+    one_channel, flat = pixels.shape[2] == 1, _flatness(pixels) > _FLAT
     if deep and one_channel:
         return Kind.MASK if flat else Kind.DEEP
-    if not flat:
+    if not flat or _count_values(pixels) > _MAX_VALUES:
         return Kind.PHOTO
     if lossy:
         return Kind.LOSSY_MASK
     return Kind.MASK if one_channel else Kind.COLOR_MASK
 
 
-def _flatness(image: Image.Image) -> float:
-    """The share of an image's pixels that equal their right neighbor."""
-    pixels = np.asarray(image)
-    same = pixels[:, 1:] == pixels[:, :-1]
-    return float((same.all(axis=2) if same.ndim == 3 else same).mean()) if same.size else 1.0
+def _flatness(pixels: np.ndarray) -> float:
+    """The share of pixels (H, W, channels) that equal their right neighbor."""
+    same = (pixels[:, 1:] == pixels[:, :-1]).all(axis=2)
+    return float(same.mean()) if same.size else 1.0
+
+
+def _count_values(pixels: np.ndarray) -> int:
+    """The number of different values or colors of pixels (H, W, channels)."""
+    places = 256 ** np.arange(pixels.shape[2], dtype=np.uint32)
+    return len(np.unique(pixels.astype(np.uint32) @ places))
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:

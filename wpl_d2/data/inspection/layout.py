@@ -57,8 +57,10 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
     families = find_families(root)
     kinds = {family: kind_of(root, family) for family in families}
     mask_families = _choose_masks(root, kinds, masks)
-    photo_kinds = {Kind.PHOTO} if Kind.PHOTO in kinds.values() else {Kind.COLOR_MASK}
-    photos = [f for f, kind in kinds.items() if kind in photo_kinds and f not in mask_families]
+    # Where nothing looks like a photo, the even images that are no masks are what is to be segmented.
+    rest = {f: kind for f, kind in kinds.items() if f not in mask_families}
+    photo_kind = next((k for k in (Kind.PHOTO, Kind.LOSSY_MASK, Kind.COLOR_MASK) if k in rest.values()), Kind.PHOTO)
+    photos = [f for f, kind in rest.items() if kind is photo_kind]
     paths = [path for family in photos for path in family.paths if fnmatch(path, images)]
     if not paths:
         raise InputError(
@@ -109,7 +111,7 @@ def _choose_masks(root: Path, kinds: Mapping[Family, Kind], pattern: str) -> lis
         (Kind.DEEP, "has 16 bits and no even areas, as depth has and no mask", "add masks of class ids as 8-bit PNG"),
     ):
         family = next((f for f, other in kinds.items() if other is kind), None)
-        if family:
+        if family and Kind.PHOTO in kinds.values():
             raise InputError(f"{root / family.paths[0]}: {what}, and there are no masks of class ids; {mend}")
     others = find_label_files(root)
     if others:
