@@ -144,6 +144,22 @@ def test_names_of_classes_are_read(content, names, color, tmp_path):
     assert found.colors[0] == color
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sky\nroad\n", r"classes\.txt: has 2 different names, and the masks have values up to 3"),
+        ("sky\nroad\nsky\ntree\n", r"classes\.txt: has 3 different names"),
+        ("0 sky\n1 road\n3 tree\n4 car", r"classes\.txt: numbers its classes \[0, 1, 3, 4\]"),
+        ("0 sky\n1 road\ntree\ncar", r"classes\.txt: numbers its classes \[0, 1\]"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(content, message, tmp_path):
+    fill(tmp_path, "images/{}.jpg", "masks/{}.png")
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        propose(tmp_path)
+
+
 def test_values_that_no_mask_holds_are_noted(tmp_path):
     root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
     for file in (root / "masks").iterdir():
@@ -237,6 +253,13 @@ def gray_levels(path):
     save_mask(path, value=200)
 
 
+def deep_image(path):
+    for photo in path.parents[1].glob("images/*.jpg"):
+        photo.unlink()
+    pixels = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
+    Image.fromarray(pixels).save(path.parents[1] / "images" / path.name)
+
+
 def second_mask(path):
     save_mask(path.parents[1] / "labels" / path.name)
 
@@ -251,6 +274,7 @@ def second_mask(path):
         (lossy, "*", r"masks/\w+\.jpg: is compressed with loss"),
         (white_for_one, "*", r"its masks hold 0, 255 alone, and 255 is no class; .* with 1 in its place"),
         (gray_levels, "*", r"hold 2 values with gaps, 0, 200, up to 200.*the class ids 0 to 1"),
+        (deep_image, "*", r"images/\w+\.png: has more than 8 bits a channel"),
         (second_mask, "ak*", r"images/ak\.jpg: has two masks, labels/ak\.png and masks/ak\.png; .*--masks"),
     ],
 )
