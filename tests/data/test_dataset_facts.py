@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from wpl_d2.cli import main
 from wpl_d2.config import load_cfg
 from wpl_d2.config.config import fitted_settings
 from wpl_d2.config.layers import value_of
@@ -68,3 +69,15 @@ def test_fitted_settings_train(name, shared, tmp_path):
     assert "settings that fit the data" in done.stdout
     assert all(row["reason"] for row in json.loads((out / "fitted.json").read_text()))
     assert (out / "model_final.pth").is_file()
+
+
+@pytest.mark.slow
+def test_reasons_stay_with_the_run_that_they_are_of(tree, tmp_path):
+    tree.describe()
+    out = tmp_path / "run"
+    for batch in (2, 1):
+        opts = ["SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "0", "SOLVER.IMS_PER_BATCH", str(batch)]
+        main(["train", str(tree.yaml), "--new", "OUTPUT_DIR", str(out), *opts])
+    rates = [json.loads((folder / "fitted.json").read_text()) for folder in (out / "earlier", out)]
+    first, second = ({row["key"]: row["value"] for row in rows}["SOLVER.BASE_LR"] for rows in rates)
+    assert first > second

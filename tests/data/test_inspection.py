@@ -144,6 +144,22 @@ def test_names_of_classes_are_read(content, names, color, tmp_path):
     assert found.colors[0] == color
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("sky\nroad\n", r"classes\.txt: has 2 different names, and the masks have values up to 3"),
+        ("sky\nroad\nsky\ntree\n", r"classes\.txt: has 3 different names"),
+        ("0 sky\n1 road\n3 tree\n4 car", r"classes\.txt: numbers its classes \[0, 1, 3, 4\]"),
+        ("0 sky\n1 road\ntree\ncar", r"classes\.txt: numbers its classes \[0, 1\]"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(content, message, tmp_path):
+    fill(tmp_path, "images/{}.jpg", "masks/{}.png")
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(InputError, match=message):
+        propose(tmp_path)
+
+
 def test_values_that_no_mask_holds_are_noted(tmp_path):
     root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
     for file in (root / "masks").iterdir():

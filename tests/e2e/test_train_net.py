@@ -77,6 +77,7 @@ def test_the_readme_command_on_two_processes(voc, tmp_path):
     assert re.search(r"mIoU on voc_val: \d+\.\d\d", done.stdout)
     assert (tmp_path / "out" / "model_final.pth").is_file()
     assert (tmp_path / "out" / "preview.png").is_file()
+    assert (tmp_path / "out" / "report.html").is_file() and "report: " in done.stdout
 
     assert {"loss_sem_seg", "loss_unsup", "loss_rpn_cls", "loss_box_reg"} <= _keys(tmp_path / "out")
     # What the training left is evaluated by the same command.

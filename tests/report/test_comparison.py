@@ -15,7 +15,7 @@ from wpl_d2.report.run import Run
 def run_of(folder, method, seed, miou, counts=None, labeled=("fields_labeled", None)):
     settings = {"FRAMEWORK.NAME": method, "SEED": seed, "OUTPUT_DIR": folder, "DATASETS.TRAIN": labeled[:1]}
     rows = [] if miou is None else [{"iteration": 9, "sem_seg/mIoU": miou, "sem_seg/IoU-sky": miou}]
-    return Run(Path(folder), settings, "", rows, counts, {"labeled": {"images": labeled[1]}}, [])
+    return Run(Path(folder), settings, "", rows, counts, {"labeled": {"images": labeled[1]}}, [], [])
 
 
 def counts_of(right):

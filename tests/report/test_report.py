@@ -118,6 +118,16 @@ def test_names_are_text_and_never_markup(run):
     assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
 
 
+def test_settings_that_were_fitted_are_shown_with_their_reasons(run):
+    setting = {"key": "SOLVER.MAX_ITER", "value": "600", "reason": "of 9 labeled images"}
+    (run / "fitted.json").write_text(json.dumps([setting]))
+    report = make_report([run])
+    assert report["runs"][0]["fitted"] == [setting]
+    assert "of 9 labeled images" in render_page(report)
+    (run / "fitted.json").write_text("[")
+    assert "Settings that fit the data" not in render_page(make_report([run]))
+
+
 def test_warnings_and_commands_are_read_from_the_log(run):
     (run / "log.txt").write_text(
         "[11/28 17:29:40] wpl_d2.engine.setup INFO: wpl train fields.yaml SEED 1\n"

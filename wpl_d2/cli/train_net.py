@@ -40,6 +40,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     import logging
 
     from ..checkpoint import load_framework
+    from ..config.config import fitted_settings
     from ..engine import Trainer, report_results, save_run_info, setup
     from ..evaluation.evaluator import evaluate
     from ..report import report_training
@@ -50,7 +51,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
         return
     trainer = Trainer(cfg)
     trainer.resume_or_load(args.resume)
-    save_run_info(cfg)
+    save_run_info(cfg, fitted_settings(args.config_file, args.opts))
     logging.getLogger("wpl_d2").info("Training from iteration %d to %d", trainer.start_iter, trainer.max_iter)
     results = trainer.train()
     report_training(cfg, trainer.framework)

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..utils.command_line import positive_int
 from ..utils.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,8 +29,9 @@ def main(args: argparse.Namespace) -> None:
     from ..config import load_cfg
     from ..data import counted_seed, seeded, setup_datasets
     from ..data.loader import labeled_dataset, unlabeled_dataset
-    from ..utils.files import make_output_folder
-    from ..visualization.training_views import draw_labeled, draw_unlabeled
+    from ..utils.files import make_output_folder, save_png
+    from ..visualization.sheet import compose
+    from ..visualization.training_views import VALID, draw_labeled, draw_unlabeled
 
     cfg = load_cfg(args.config_file, args.opts)
     setup_datasets(cfg)
@@ -43,25 +40,17 @@ def main(args: argparse.Namespace) -> None:
     make_output_folder("--output", args.output)
     labeled = labeled_dataset(cfg)
     metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
     for counter in tqdm(range(args.num), desc="labeled", unit="image"):
-        _save(draw_labeled(labeled[counter], metadata), args.output / f"labeled_{counter:04d}.png")
+        row, heading = draw_labeled(labeled[counter], metadata), f"{', '.join(cfg.DATASETS.TRAIN)}: sample {counter}"
+        save_png(compose([row], legend, heading, VALID), args.output / f"labeled_{counter:04d}.png")
     if not cfg.DATASETS.UNLABELED:
         return
     cfg.INPUT.STRONG.DEVICE = "cpu"
     unlabeled = unlabeled_dataset(cfg)
     for counter in tqdm(range(args.num), desc="unlabeled", unit="image"):
         with seeded(counted_seed(cfg.SEED, "visualize", counter)):
-            panels = draw_unlabeled(unlabeled[counter], unlabeled[counter + 1], cfg, metadata)
-        _save(panels, args.output / f"unlabeled_{counter:04d}.png")
-
-
-def _save(panels: list[np.ndarray], file: Path) -> None:
-    import numpy as np
-    from PIL import Image
-
-    from ..utils.files import save_png
-
-    # Detectron2's drawings may be a pixel larger or smaller than the image.
-    height, width = panels[0].shape[:2]
-    same = [np.asarray(Image.fromarray(panel).resize((width, height))) for panel in panels]
-    save_png(Image.fromarray(np.concatenate(same, axis=1)), file)
+            row = draw_unlabeled(unlabeled[counter], unlabeled[counter + 1], cfg, metadata)
+        heading = f"{', '.join(cfg.DATASETS.UNLABELED)}: sample {counter}, mixed with sample {counter + 1}"
+        colors = legend if "boxes" in row else {}
+        save_png(compose([row], colors, heading, VALID), args.output / f"unlabeled_{counter:04d}.png")

@@ -7,7 +7,8 @@ import json
 import logging
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from detectron2.utils.logger import setup_logger
 from ..checkpoint.run_folder import check_folder_free, has_previous_run
 from ..config import get_cfg, load_cfg
 from ..config.config import fitted_settings
+from ..config.fitting import Setting
 from ..config.validation import warn_unused
 from ..data import setup_datasets
 from ..frameworks import Framework
@@ -46,9 +48,10 @@ def setup(args: argparse.Namespace) -> Any:
     if cfg.SEED < 0:
         cfg.SEED = comm.shared_random_seed() % 2**31
     cfg.freeze()
-    _open_run(cfg, args.eval_only)
+    settings = [] if args.eval_only else fitted_settings(args.config_file, args.opts)
+    _open_run(cfg, settings, args.eval_only)
     warn_unused(cfg, get_cfg())
-    for note in (*notes, *([] if args.eval_only else _fitted(args, Path(cfg.OUTPUT_DIR)))):
+    for note in (*notes, *_describe(settings)):
         logging.getLogger(__name__).info(note)
     # For initial weights; later random numbers depend on the seed and a counter only.
     seed_all_rng(cfg.SEED + comm.get_rank())
@@ -56,14 +59,10 @@ def setup(args: argparse.Namespace) -> Any:
     return cfg
 
 
-def _fitted(args: argparse.Namespace, output: Path) -> list[str]:
-    """Write the settings that fit the data, and why, to the run's folder; what is to be logged of them."""
-    settings = fitted_settings(args.config_file, args.opts)
+def _describe(settings: Sequence[Setting]) -> list[str]:
+    """What is to be logged of settings that fit the data: those of one reason in a line."""
     if not settings:
         return []
-    if comm.is_main_process():
-        rows = [setting._asdict() for setting in settings]
-        write_text(output / "fitted.json", json.dumps(rows, indent=1) + "\n")
     keys: dict[str, list[str]] = {}
     for key, value, reason in settings:
         keys.setdefault(reason, []).append(f"{key} {value}")
@@ -98,7 +97,7 @@ def read_cfg(args: argparse.Namespace) -> tuple[Any, list[str]]:
     return cfg, notes
 
 
-def _open_run(cfg: Any, eval_only: bool) -> None:
+def _open_run(cfg: Any, settings: Sequence[Setting], eval_only: bool) -> None:
     output = Path(cfg.OUTPUT_DIR)
     start_log()
     if eval_only:
@@ -107,7 +106,7 @@ def _open_run(cfg: Any, eval_only: bool) -> None:
         if comm.is_main_process():
             check_folder_free(output)
         if not has_previous_run(output):
-            save_run_info(cfg)
+            save_run_info(cfg, settings)
     logging.getLogger(__name__).info(
         "%s\n  device: %s, processes: %d, config and environment: %s",
         shlex.join(sys.argv),
@@ -117,8 +116,8 @@ def _open_run(cfg: Any, eval_only: bool) -> None:
     )
 
 
-def save_run_info(cfg: Any) -> None:
-    """Write config, environment and log (since `setup`) of a training to its folder.
+def save_run_info(cfg: Any, settings: Sequence[Setting] = ()) -> None:
+    """Write config, environment, log (since `setup`) and the reasons of fitted settings of a training to its folder.
 
     `setup` does this in a folder without an earlier run. Otherwise call it after `Trainer.resume_or_load`: a start that
     fails must leave nothing beside the earlier run's checkpoints. Unlike Detectron2's `default_setup` it does not print
@@ -126,6 +125,7 @@ def save_run_info(cfg: Any) -> None:
 
     Args:
         cfg: of `setup`.
+        settings: of `fitted_settings`.
 
     Raises:
         InputError: the folder cannot be written to.
@@ -134,6 +134,9 @@ def save_run_info(cfg: Any) -> None:
     if comm.is_main_process():
         write_text(output / "config.yaml", cfg.dump())
         write_text(output / "environment.txt", collect_env_info())
+        if settings:
+            rows = [setting._asdict() for setting in settings]
+            write_text(output / "fitted.json", json.dumps(rows, indent=1) + "\n")
     open_log(output)
 
 
@@ -192,6 +195,11 @@ class _LogFile(logging.FileHandler):
     """A log file that reports a full disk once, without ending the run."""
 
     _reported = False
+
+    def close(self) -> None:
+        """Close it, whatever of it could not be written; `handleError` has said so."""
+        with suppress(OSError):
+            super().close()
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]

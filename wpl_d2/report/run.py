@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..config.layers import flatten
 from ..engine import is_finished, last_value, read_metrics
@@ -20,6 +20,7 @@ from .evidence import EVIDENCE, FOLDER
 
 _RECORD = re.compile(r"\[\d\d/\d\d \d\d:\d\d:\d\d\] (\S+) (\w+): (.*)")
 _SEED_OF_NAME = re.compile(r"[_-]s(eed)?\d+$")
+Json = TypeVar("Json", dict[str, Any], list[Any])
 _MODELS = ("teacher", "student")
 
 MIOU, BOX_AP = "sem_seg/mIoU", "bbox/AP"
@@ -36,6 +37,7 @@ class Run:
         rows: of metrics.json by iteration, rising; of steps that were repeated after a resume the later ones.
         counts: of the first test set by the first model, of the last evaluation.
         evidence: of `gather_evidence`.
+        fitted: the settings that were derived from the data: "key", "value" and "reason" each.
         log: the lines of log.txt.
     """
 
@@ -45,6 +47,7 @@ class Run:
     rows: list[Row]
     counts: ImageCounts | None
     evidence: Mapping[str, Any]
+    fitted: list[dict[str, Any]]
     log: list[str]
 
     @cached_property
@@ -136,7 +139,8 @@ def read_run(folder: Path) -> Run:
         text,
         [rows[iteration] for iteration in sorted(rows)],
         _read_counts(folder, next(iter(settings.get("DATASETS.TEST", ())), "*")),
-        _read_evidence(folder / FOLDER / EVIDENCE),
+        _read_json(folder / FOLDER / EVIDENCE, {}),
+        _read_json(folder / "fitted.json", []),
         log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else [],
     )
 
@@ -155,9 +159,10 @@ def _read_counts(folder: Path, test: str) -> ImageCounts | None:
     return ImageCounts.load(files[0]) if files else None
 
 
-def _read_evidence(file: Path) -> dict[str, Any]:
+def _read_json(file: Path, missing: Json) -> Json:
+    """What a file holds; `missing` where it is not there, or damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return missing
+    return content if isinstance(content, type(missing)) else missing

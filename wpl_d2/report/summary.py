@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -42,7 +43,9 @@ def summarize_run(run: Run) -> dict[str, Any]:
         "examples": run.evidence.get("examples", []),
         "left_out": last_value(run.rows, "left_out/images"),
         "warnings": run.warnings,
+        "fitted": run.fitted,
         "commands": run.commands,
+        "again": shlex.join(["wpl", "train", f"{run.folder}/config.yaml", "OUTPUT_DIR", f"{run.folder}_again"]),
         "config": run.config,
     }
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import inference_context
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..data import EvalMapper
 from ..data.mappers import read_labels
@@ -20,19 +20,13 @@ from ..frameworks.pseudo_labels import gather_evidence, make_pseudo_labels, pred
 from ..structures import Detections, class_boxes
 from ..utils.errors import InputError
 from ..utils.files import save_png
-from .draw import Color, Picture, draw_boxes, font, heatmap, overlay, to_image
+from .draw import Color, Picture, draw_boxes, heatmap, overlay, to_image
+from .sheet import Row, compose
 
 CELL = 256
 """Length of the longer side of each image, in pixels."""
-GAP = 10
 BOX_SCORE = 0.5
 """The least score of a box that is drawn."""
-
-_PAPER, _INK = (250, 250, 250), (30, 30, 30)
-_LINE = 26  # height of a line of text with its margin
-
-Row = dict[str, Image.Image]
-"""Column title to picture."""
 
 
 def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 4) -> None:
@@ -61,7 +55,8 @@ def render_preview(cfg: Any, framework: Framework, path: str | Path, num: int = 
     if not rows:
         return
     legend = dict(zip(metadata.stuff_classes, metadata.stuff_colors, strict=True))
-    save_png(compose(rows, legend, weights="weight" in rows[0]), Path(path))
+    heading = f"{name}: predictions of the {next(iter(framework.eval_models()))}"
+    save_png(compose(rows, legend, heading, weights="weight" in rows[0]), Path(path))
 
 
 def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> Row:
@@ -95,56 +90,6 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
     if detections is not None:
         row["boxes"] = _boxes(image.numpy(), detections[0].to("cpu"), metadata)
     return row
-
-
-def compose(rows: Sequence[Row], legend: Mapping[str, Color], weights: bool) -> Image.Image:
-    """Put rows of pictures below their titles and above a legend of the classes' colors.
-
-    Args:
-        rows: all with the same titles.
-        legend: (r, g, b) by class name.
-        weights: whether to add the color scale of weights.
-    """
-    width = GAP + len(rows[0]) * (CELL + GAP)
-    tops = np.cumsum([_LINE, *(max(cell.height for cell in row.values()) + GAP for row in rows)]).tolist()
-    entries = _legend_places(legend, width)
-    height = tops[-1] + entries[-1][1] + _LINE * (1 + weights) + GAP
-    canvas = Image.new("RGB", (width, height), _PAPER)
-    draw = ImageDraw.Draw(canvas)
-    for column, title in enumerate(rows[0]):
-        x = GAP + column * (CELL + GAP)
-        draw.text((x, 5), title, fill=_INK, font=font(16))
-        for top, row in zip(tops, rows, strict=False):
-            canvas.paste(row[title], (x, top))
-    for (x, y), (name, color) in zip(entries, legend.items(), strict=True):
-        draw.rectangle((x, tops[-1] + y + 4, x + 16, tops[-1] + y + 20), fill=tuple(color), outline=_INK)
-        draw.text((x + 22, tops[-1] + y + 4), name, fill=_INK, font=font(14))
-    if weights:
-        _scale(canvas, height - _LINE - GAP // 2)
-    return canvas
-
-
-def _legend_places(legend: Mapping[str, Color], width: int) -> list[tuple[int, int]]:
-    """The corner of each class's swatch, relative to the legend's, in lines of at most `width` pixels."""
-    places, x, y = [], GAP, 0
-    for name in legend:
-        needed = 22 + int(font(14).getlength(name)) + 2 * GAP
-        if x > GAP and x + needed > width:
-            x, y = GAP, y + _LINE
-        places.append((x, y))
-        x += needed
-    return places
-
-
-def _scale(canvas: Image.Image, top: int) -> None:
-    """Draw the color scale of weights."""
-    draw = ImageDraw.Draw(canvas)
-    ramp = to_image(heatmap(np.tile(np.linspace(0, 1, 160), (16, 1))))
-    start = "weight: none"
-    x = GAP + int(font(14).getlength(start)) + 8
-    draw.text((GAP, top), start, fill=_INK, font=font(14))
-    canvas.paste(ramp, (x, top + 1))
-    draw.text((x + ramp.width + 8, top), "full", fill=_INK, font=font(14))
 
 
 def _boxes(image: Picture, found: Detections, metadata: Any) -> Image.Image:

@@ -42,9 +42,12 @@ def read_class_names(root: Path, count: int) -> NamedClasses | None:
     lines = [
         match for line in read_text(file).splitlines() if line.strip() and (match := _LINE.fullmatch(line.strip()))
     ]
-    if all(line["id"] for line in lines):
+    ids = sorted(int(line["id"]) for line in lines if line["id"])
+    first = ids[0] if ids else 0
+    if ids and ids != list(range(first, first + len(lines))):
+        raise InputError(f"{file}: numbers its classes {ids}; give each line the value in the masks, without gaps")
+    if ids:
         lines.sort(key=lambda line: int(line["id"]))
-    first = int(lines[0]["id"] or 0) if lines else 0
     names = [line["name"] for line in lines]
     triples = [re.findall(r"\d+", line["color"]) for line in lines if line["color"]]
     colors = [(int(red), int(green), int(blue)) for red, green, blue in triples]
