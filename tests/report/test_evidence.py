@@ -8,7 +8,7 @@ from PIL import Image
 from report_helpers import rows_of
 
 from wpl_d2.evaluation.image_counts import FILE, ImageCounts
-from wpl_d2.report import evaluate_run, make_report
+from wpl_d2.report import evaluate_run, lacks_evidence, make_report
 from wpl_d2.report.evidence import choose_examples
 from wpl_d2.utils.errors import InputError
 
@@ -49,7 +49,9 @@ def test_a_run_without_counts_is_evaluated_when_asked(runs, tmp_path):
     shutil.rmtree(folder / "inference")
     shutil.rmtree(folder / "report")
     torch.manual_seed(5)
+    assert lacks_evidence(folder)
     evaluate_run(folder)
+    assert not lacks_evidence(folder)
     (summary,) = make_report([folder])["runs"]
     assert summary["figure"]["value"] == pytest.approx(rows_of(folder)[-1]["sem_seg/mIoU"])
     assert summary["figure"]["counts_are_of_it"] and len(summary["examples"]) == 2

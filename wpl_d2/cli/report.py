@@ -1,7 +1,7 @@
 """One page on a run, or on several side by side: what it reached, how sure that is, and where it fails.
 
 wpl report output/fields
-wpl report output/fields/*_s? --output fields.html
+wpl report output/fields_s? --output fields.html
 
 Every training ends with the report of its own run. The page is one file that needs no network; its numbers are in a
 .json beside it. A run that was stopped half-way shows what there is.
@@ -22,18 +22,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluate",
         action="store_true",
-        help="evaluate the final model of runs that kept no counts by image: adds intervals, confusions and pictures",
+        help="evaluate the final model of runs that kept no counts by image or no pictures, on the first test set",
     )
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the report."""
-    from ..report import default_page, evaluate_run, lacks_counts, write_report
+    from ..report import default_page, evaluate_run, lacks_evidence, write_report
     from ..utils.files import make_output_parent
 
     page = args.output or default_page(args.runs)
     make_output_parent("--output", page)
-    for folder in filter(lacks_counts, args.runs if args.evaluate else ()):
+    for folder in filter(lacks_evidence, args.runs if args.evaluate else ()):
         evaluate_run(folder)
     report = write_report(args.runs, page)
     verdicts = [f"{run['name']}: {run['verdict']['headline']}" for run in report["runs"]]

@@ -107,13 +107,14 @@ def default_page(folders: Sequence[Path]) -> Path:
     return Path(os.path.commonpath([folder.absolute() for folder in folders])) / NAME
 
 
-def lacks_counts(folder: Path) -> bool:
-    """Whether a run kept no counts by image.
+def lacks_evidence(folder: Path) -> bool:
+    """Whether a run kept no counts by image, or no pictures.
 
     Raises:
         InputError: it is none, or a file in it is damaged.
     """
-    return read_run(folder).counts is None
+    run = read_run(folder)
+    return run.counts is None or not run.evidence.get("examples")
 
 
 def evaluate_run(folder: Path) -> None:

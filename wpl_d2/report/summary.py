@@ -39,7 +39,7 @@ def summarize_run(run: Run) -> dict[str, Any]:
         "confusion": None if run.counts is None else run.counts.confusion.tolist(),
         "charts": [*training_charts(run), *pseudo_label_charts(run, _worst_first(classes))],
         "pseudo_label_accuracy": pseudo_label_accuracy(run),
-        "boxes": {key.removeprefix("bbox/"): value for key, value in _last_row(run, BOX_AP).items() if "bbox/" in key},
+        "boxes": summarize_boxes(run),
         "examples": run.evidence.get("examples", []),
         "left_out": last_value(run.rows, "left_out/images"),
         "warnings": run.warnings,
@@ -53,7 +53,8 @@ def summarize_run(run: Run) -> dict[str, Any]:
 def describe_training(run: Run) -> dict[str, Any]:
     """What was trained on what: from the config, and counts of the data if they were kept."""
     keys = run.settings
-    weighting = keys.get("WEIGHTING.KIND") if keys.get("WEIGHTING.ENABLED") and not run.is_supervised else None
+    weighted = keys.get("WEIGHTING.ENABLED") and not run.is_supervised
+    weighting = " and ".join(_names(keys.get("WEIGHTING.KIND", ()))) if weighted else None
     backbone = keys.get("MODEL.TIMM.NAME")
     if keys.get("MODEL.BACKBONE.NAME") != "build_timm_backbone":
         backbone = f"ResNet-{keys.get('MODEL.RESNETS.DEPTH')}"
@@ -74,6 +75,10 @@ def describe_training(run: Run) -> dict[str, Any]:
         "threshold": keys.get("FRAMEWORK.THRESHOLD"),
         "seed": run.seed,
     }
+
+
+def _names(value: str | Sequence[str]) -> Sequence[str]:
+    return (value,) if isinstance(value, str) else value
 
 
 def summarize_figure(run: Run) -> dict[str, Any]:
@@ -161,6 +166,15 @@ def _confusions(confusion: NDArray[np.int64], index: int, classes: Sequence[str]
         if others[other]:
             result[key] = {"class": classes[other], "share": 100 * float(others[other] / line.sum())}
     return result
+
+
+def summarize_boxes(run: Run) -> dict[str, dict[str, float]]:
+    """Average precision over all boxes ("all": AP, AP50, ...) and of each class ("classes"); empty without boxes."""
+    last = {
+        key.removeprefix("bbox/"): value for key, value in _last_row(run, BOX_AP).items() if key.startswith("bbox/")
+    }
+    classes = {key.removeprefix("AP-"): last.pop(key) for key in list(last) if key.startswith("AP-")}
+    return {"all": last, "classes": classes} if last else {}
 
 
 def training_charts(run: Run) -> list[dict[str, Any]]:
