@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from detectron2.engine import default_argument_parser
@@ -12,10 +13,17 @@ from wpl_d2.export import FORMATS
 from wpl_d2.modeling.weights import MODEL_NAMES
 
 HEAVY = ("torch", "detectron2", "cv2", "numpy", "PIL")
-# All commands in one process, which then says what was imported.
+# All commands, and the tools, in one process, which then says what was imported.
 ASK = f"""
-import sys
+import runpy, sys
+from pathlib import Path
 from wpl_d2.cli import COMMANDS, main
+for tool in Path(sys.argv[1]).glob("*.py"):
+    sys.argv[:] = [str(tool), "--help"]
+    try:
+        runpy.run_path(str(tool), run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 0, tool
 for words in [["--help"], *([name, word] for name in COMMANDS for word in ("--help", "--nonsense"))]:
     try:
         main(words)
@@ -26,7 +34,8 @@ print("imported:", *sorted(set(sys.modules) & set({HEAVY!r})))
 
 
 def test_help_and_unknown_flags_import_nothing_that_takes_long():
-    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", ASK, str(Path(__file__).resolve().parents[2] / "tools")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "imported:"
     for name in COMMANDS:
         assert f"usage: wpl {name} " in done.stdout

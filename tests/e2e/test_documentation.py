@@ -1,14 +1,13 @@
 """What the documentation names is there, and what it shows is what its commands print."""
 
 import re
-import runpy
 import shlex
-import sys
 from pathlib import Path
 
 import pytest
 
 from wpl_d2 import get_cfg
+from wpl_d2.cli import run
 from wpl_d2.config.config import leaf_keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +44,5 @@ def test_every_table_of_runs_is_found():
 @pytest.mark.parametrize(("command", "table"), TABLES)
 def test_a_table_is_what_its_command_prints(monkeypatch, capsys, command, table):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sys, "argv", shlex.split(command.replace("\\\n", " ")))
-    runpy.run_path(str(ROOT / "tools" / "summarize_runs.py"), run_name="__main__")
+    assert run("summarize", shlex.split(command.replace("\\\n", " "))[1:]) == 0
     assert capsys.readouterr().out == table

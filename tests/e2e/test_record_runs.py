@@ -3,13 +3,11 @@
 import csv
 import json
 import math
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from wpl_d2.cli import main
+
 COMMAND = "tools/train_net.py --config-file a.yaml SEED 1 INPUT.CROP_SIZE '(9, 9)' OUTPUT_DIR out/ours_s1"
 
 
@@ -29,13 +27,12 @@ def run(tmp_path):
     return folder
 
 
-def record(monkeypatch, run):
-    monkeypatch.setattr(sys, "argv", ["record_runs.py", str(run.parent), "--study", "fields", "--commit", "abc"])
-    runpy.run_path(str(ROOT / "tools" / "record_runs.py"), run_name="__main__")
+def record(run):
+    main(["record", str(run.parent), "--study", "fields", "--commit", "abc"])
 
 
-def test_each_evaluation_is_a_row(run, monkeypatch, capsys):
-    record(monkeypatch, run)
+def test_each_evaluation_is_a_row(run, capsys):
+    record(run)
     same = ["abc", "tools/train_net.py --config-file a.yaml INPUT.CROP_SIZE '(9, 9)'"]
     assert list(csv.reader(capsys.readouterr().out.splitlines())) == [
         ["fields", "ours", "1", "5", *same, "val/mIoU=30.000"],
@@ -44,8 +41,8 @@ def test_each_evaluation_is_a_row(run, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("name", "message"), [("config.yaml", "is missing"), ("log.txt", "does not begin with")])
-def test_a_run_without_its_command_or_config_is_named(run, monkeypatch, capsys, name, message):
+def test_a_run_without_its_command_or_config_is_named(run, capsys, name, message):
     (run / name).unlink() if name == "config.yaml" else (run / name).write_text("nothing\n")
     with pytest.raises(SystemExit):
-        record(monkeypatch, run)
+        record(run)
     assert f"{run / name}: {message}" in capsys.readouterr().err

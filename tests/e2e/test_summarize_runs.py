@@ -1,13 +1,11 @@
 """Runs are summed up over seeds, whether a folder or a table holds them."""
 
 import json
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from wpl_d2.cli import main
+
 TABLE = """study,run,seed,step,commit,command,figures
 fields,plain,0,5,abc,train,val/mIoU=1 dev/mIoU=10
 fields,plain,0,10,abc,train,val/mIoU=40 dev/mIoU=50
@@ -18,12 +16,11 @@ roads,plain,0,10,abc,train,val/mIoU=7
 
 
 @pytest.fixture
-def summarize(monkeypatch, capsys):
+def summarize(capsys):
     """The cells of the table that the tool prints, without its titles."""
 
     def run(*args):
-        monkeypatch.setattr(sys, "argv", ["summarize_runs.py", *map(str, args)])
-        runpy.run_path(str(ROOT / "tools" / "summarize_runs.py"), run_name="__main__")
+        assert main(["summarize", *map(str, args)]) == 0
         lines = capsys.readouterr().out.splitlines()[2:]
         return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -68,9 +65,8 @@ def test_of_a_table_the_last_step_of_each_run_counts(table, summarize):
         ("a,b\n1,2\n", [], "runs.csv: is not a table of runs; its first line must name figures, run, seed, study"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said(table, monkeypatch, capsys, text, args, message):
+def test_what_is_wrong_with_a_table_is_said(table, capsys, text, args, message):
     table.write_text(text)
-    monkeypatch.setattr(sys, "argv", ["summarize_runs.py", str(table), *args])
     with pytest.raises(SystemExit):
-        runpy.run_path(str(ROOT / "tools" / "summarize_runs.py"), run_name="__main__")
+        main(["summarize", str(table), *args])
     assert message in capsys.readouterr().err

@@ -60,3 +60,14 @@ def test_benchmark_measures_frameworks_with_further_forwards(config, name, views
         assert result["weighted_to_published"] == pytest.approx(ratio, rel=0.01)
     else:
         assert "published_step_s" not in result
+
+
+def test_benchmark_compares_prediction_with_the_bare_network(config, tree):
+    opts = ["DATASETS.TEST", f"{tree.name}_val", "MODEL.TIMM.NAME", "test_resnet", "MODEL.DETECTOR.MODE", "none"]
+    opts += ["RPPI.ENABLED", False, "WEIGHTING.ENABLED", False]
+    out = tool("benchmark.py", "--part", "predict", "--config-file", config, "--steps", 2, "--threads", 1, *opts)
+    result = json.loads(out.splitlines()[-1])
+    # Files are read and written beside the network, and nothing is counted twice.
+    assert result["predict_image_s"] > result["network_image_s"] > 0
+    after = result["first_image_s"] - result["import_torch_s"]
+    assert result["first_image_after_torch_s"] == pytest.approx(after, abs=0.001) and after > 0

@@ -170,7 +170,7 @@ WRONG = {
         "--config-file @run.yaml SOLVER.EPOCHS 3 SOLVER.MAX_ITER 3": "sets SOLVER.EPOCHS and SOLVER.MAX_ITER",
     },
     "benchmark": {
-        "SEED 1": "required: --config-file",
+        "SEED 1": "--config-file: is missing; give one",
         "--config-file @run.yaml --steps 0": "'0' is not a whole number of 1 or more",
         "--config-file @run.yaml DATASETS.UNLABELED () --threads 1": "DATASETS.UNLABELED: empty",
     },

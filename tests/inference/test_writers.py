@@ -289,6 +289,10 @@ def test_a_killed_run_leaves_what_it_predicted(tmp_path):
     script = KILLED.format(tests=str(Path(__file__).parent), given=str(tmp_path / "in"), output=str(tmp_path / "out"))
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "there\n"
+    # What was predicted before is written beside the prediction that never ends.
+    deadline = time.monotonic() + 60
+    while "2.png" not in boxes(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert masks(tmp_path / "out").keys() == {"0.png", "1.png", "2.png"}

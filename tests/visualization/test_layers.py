@@ -19,6 +19,16 @@ def test_overlay_colors_classes_and_leaves_void_alone():
     assert result[:, 3, 5].tolist() == [150, 90, 90]
 
 
+def test_overlay_is_the_mean_of_gray_and_color_of_any_pixel():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (3, 40, 50), dtype=np.uint8)
+    labels = rng.integers(0, len(COLORS), (40, 50))
+    for opacity in (0.33, 0.7):
+        tint = np.asarray(COLORS, np.float32)[labels].transpose(2, 0, 1)
+        expected = (1 - opacity) * image.astype(np.float32).mean(axis=0) + opacity * tint
+        np.testing.assert_array_equal(overlay(image, labels, COLORS, opacity), expected.round().astype(np.uint8))
+
+
 def test_heatmap_rises_in_brightness_and_clips():
     values = torch.tensor([[-1.0, 0.0, 0.5, 1.0, 2.0, 3.0]])
     result = heatmap(values, maximum=2.0)

@@ -26,6 +26,12 @@ COMMANDS = {
     "visualize": "draw what training is fed",
     "show-config": "print a config, with where each value comes from",
     "prepare": "prepare VOC, Cityscapes, COCO or VOC animals",
+    "analyze": "count a model's parameters and multiply-adds",
+    "summarize": "mean and spread over seeds of runs, as a table",
+    "record": "print runs as rows of a table of runs",
+    "benchmark": "what a training step, a sample or a prediction costs",
+    "benchmark-evaluation": "what the segmentation metric costs",
+    "completion": "print a script that completes these words in a shell",
 }
 """What each command does, in the order of the help.
 
@@ -74,7 +80,7 @@ def run(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -
     Raises:
         SystemExit: on wrong arguments and other errors of the user's.
     """
-    module = _module(name)
+    module = load_command(name)
     args = parse_args(build_parser(name, prog), argv)
     with clear_errors():
         return module.main(args) or 0
@@ -82,12 +88,13 @@ def run(name: str, argv: Sequence[str] | None = None, prog: str | None = None) -
 
 def build_parser(name: str, prog: str | None = None) -> argparse.ArgumentParser:
     """The parser of one command; arguments as for `run`."""
-    module = _module(name)
+    module = load_command(name)
     description, formatter = module.__doc__, argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog=prog, description=description, formatter_class=formatter)
     module.add_arguments(parser)
     return parser
 
 
-def _module(name: str) -> ModuleType:
+def load_command(name: str) -> ModuleType:
+    """The module of a command; `name` as for `run`."""
     return import_module(f".{name.replace('-', '_')}", __package__)

@@ -66,8 +66,9 @@ def load_cfg(config_file: str, opts: Sequence[str] = ()) -> CN:
 
 def load_layers(config_file: str, opts: Sequence[str] = ()) -> list[Layer]:
     """The layers of a config, those of settings that fit the data filled in; args and errors as of `load_cfg`."""
-    layers = read_layers(config_file, opts)
+    # First, since it checks that the words are pairs.
     fitted = {setting.key: setting.value for setting in fitted_settings(config_file, opts)}
+    layers = read_layers(config_file, opts)
     return [Layer(FITTED, fitted) if layer.source == FITTED else layer for layer in layers]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ..checkpoint.metadata import restore_cfg
 from ..config import override
 from ..data import UnreadableImageError
 from ..structures import Detections
+from ..utils.background import in_background
 from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
 from ..utils.files import UnwritableError
@@ -22,7 +24,8 @@ from .sources import Frame, Source
 from .writers import PredictionWriter
 
 _KEYS = "TEST.INFERENCE."
-Batch = list[tuple[Frame, np.ndarray]]
+_AHEAD = 2
+"""Batches that are read before they are predicted, and predicted before they are written."""
 
 
 class Predictor:
@@ -77,6 +80,8 @@ class Predictor:
 def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batch_size: int) -> list[Frame]:
     """Predict all images of a source, with a progress bar; those that cannot be read or predicted are reported.
 
+    The next images are read, and results are written, beside the network. A few batches are in memory at a time.
+
     Args:
         source: of the images.
         predictor: of the model.
@@ -92,19 +97,23 @@ def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batc
     if batch_size < 1:
         raise InputError(f"--batch-size: {batch_size} images; take at least 1")
     skipped: list[Frame] = []
-    for batch in _batches(tqdm(source, unit="image"), batch_size, skipped):
-        predictions = _predict(predictor, [image for _, image in batch])
-        for (frame, image), prediction in zip(batch, predictions, strict=True):
-            if isinstance(prediction, Exception):
-                _skip(frame, f"{frame.file}: cannot be predicted ({_reason(prediction)})", skipped)
-            else:
-                _write(writer, frame, image, prediction, skipped)
+    read = in_background(batches(source, batch_size), _AHEAD)
+    predicted = in_background(((batch, _predict_batch(predictor, batch)) for batch in read), _AHEAD)
+    with tqdm(total=len(source), unit="image") as progress:
+        for batch, predictions in predicted:
+            for frame, prediction in zip(batch, predictions, strict=True):
+                if isinstance(prediction, UnreadableImageError):
+                    _skip(frame, str(prediction), skipped)
+                elif isinstance(prediction, Exception):
+                    _skip(frame, f"{frame.file}: cannot be predicted ({_reason(prediction)})", skipped)
+                else:
+                    _write(writer, frame, prediction, skipped)
+                progress.update()
     return skipped
 
 
-def _write(
-    writer: PredictionWriter, frame: Frame, image: np.ndarray, prediction: Prediction, skipped: list[Frame]
-) -> None:
+def _write(writer: PredictionWriter, frame: Frame, prediction: Prediction, skipped: list[Frame]) -> None:
+    image = cast(np.ndarray, frame.image)
     try:
         writer.add(frame, image, prediction)
     except UnwritableError as error:
@@ -119,6 +128,14 @@ def _write(
         _print(f"no overlay: {frame.file}: {_reason(error)}")
 
 
+def _predict_batch(predictor: Predictor, batch: Sequence[Frame]) -> Sequence[Prediction | Exception]:
+    """The predictions of `batches`' frames, or the error that one cannot be read."""
+    images = [frame.image for frame in batch]
+    if isinstance(images[0], UnreadableImageError):
+        return [images[0]]
+    return _predict(predictor, cast(list[np.ndarray], images))
+
+
 def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> Sequence[Prediction | Exception]:
     """Predict a batch, or each image by itself if the whole batch fails."""
     try:
@@ -129,16 +146,17 @@ def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> Sequence[Pre
     return [_predict(predictor, [image])[0] for image in images]
 
 
-def _batches(frames: Iterable[Frame], size: int, skipped: list[Frame]) -> Iterator[Batch]:
-    batch: Batch = []
+def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
+    """Successive images of one size; one that cannot be read is a batch by itself, before the one that it stood in."""
+    batch: list[Frame] = []
     for frame in frames:
         if isinstance(frame.image, UnreadableImageError):
-            _skip(frame, str(frame.image), skipped)
+            yield [frame]
             continue
-        if batch and (len(batch) == size or frame.image.shape != batch[0][1].shape):
+        if batch and (len(batch) == size or frame.image.shape != cast(np.ndarray, batch[0].image).shape):
             yield batch
             batch = []
-        batch.append((frame, frame.image))
+        batch.append(frame)
     if batch:
         yield batch
 

@@ -30,7 +30,7 @@ def label_map(scores: Tensor) -> Tensor:
     """
     if scores.device.type != "cpu":
         return scores.argmax(dim=0).to(torch.uint8)
-    values = scores.detach().float().numpy()
+    values = scores.detach().float().contiguous().numpy()
     classes = np.arange(len(values), dtype=np.uint8)[:, None, None]
     labels = np.empty(values.shape[1:], dtype=np.uint8)
     rows = max(1, _BLOCK // max(1, values.shape[2]))

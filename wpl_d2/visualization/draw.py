@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacit
     """Tint an image by the colors of its labels; its own colors become gray.
 
     Args:
-        image: (3, H, W) RGB in 0..255.
+        image: (3, H, W) uint8 RGB.
         labels: (H, W) integer class ids; `IGNORE` leaves the image as it is.
         colors: (r, g, b) in 0..255 of each class.
         opacity: of the label colors, 0..1.
@@ -32,12 +33,29 @@ def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacit
     Returns:
         (3, H, W) uint8.
     """
-    pixels, ids = np.asarray(image, np.float32), np.asarray(labels)
-    table = np.zeros((IGNORE + 1, 3), np.float32)
-    table[: len(colors)] = np.asarray(colors, np.float32)
-    gray = pixels.mean(axis=0, keepdims=True)
-    colored = (1 - opacity) * gray + opacity * table[ids].transpose(2, 0, 1)
-    return np.where(ids == IGNORE, pixels, colored).round().astype(np.uint8)
+    pixels, ids = np.asarray(image, np.uint8), np.asarray(labels)
+    index = ids.astype(np.intp) * _TOTALS
+    for channel in pixels:  # several times as fast as their sum over the first axis
+        index += channel
+    tints = _tints(tuple(map(tuple, colors)), opacity).take(index)
+    tinted = tints.view(np.uint8).reshape(*ids.shape, 4)[..., :3].transpose(2, 0, 1)
+    void = ids == IGNORE
+    return np.where(void, pixels, tinted) if void.any() else tinted
+
+
+_TOTALS = 3 * 255 + 1
+"""Sums of a pixel's channels."""
+
+
+@lru_cache(maxsize=4)
+def _tints(colors: tuple[tuple[int, ...], ...], opacity: float) -> NDArray[np.uint32]:
+    """The bytes r, g, b, 0 of a tinted pixel by label and sum of channels: (256 * `_TOTALS`,)."""
+    table = np.zeros((IGNORE + 1, 1, 3), np.float32)
+    table[: len(colors), 0] = np.asarray(colors, np.float32)
+    gray = np.arange(_TOTALS, dtype=np.float32)[:, None] / 3
+    tints = np.zeros((IGNORE + 1, _TOTALS, 4), np.uint8)
+    tints[..., :3] = ((1 - opacity) * gray + opacity * table).round()
+    return tints.reshape(-1).view(np.uint32)
 
 
 def heatmap(values: ArrayLike, maximum: float = 1.0) -> Picture:
