@@ -253,6 +253,13 @@ def gray_levels(path):
     save_mask(path, value=200)
 
 
+def deep_image(path):
+    for photo in path.parents[1].glob("images/*.jpg"):
+        photo.unlink()
+    pixels = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
+    Image.fromarray(pixels).save(path.parents[1] / "images" / path.name)
+
+
 def second_mask(path):
     save_mask(path.parents[1] / "labels" / path.name)
 
@@ -267,6 +274,7 @@ def second_mask(path):
         (lossy, "*", r"masks/\w+\.jpg: is compressed with loss"),
         (white_for_one, "*", r"its masks hold 0, 255 alone, and 255 is no class; .* with 1 in its place"),
         (gray_levels, "*", r"hold 2 values with gaps, 0, 200, up to 200.*the class ids 0 to 1"),
+        (deep_image, "*", r"images/\w+\.png: has more than 8 bits a channel"),
         (second_mask, "ak*", r"images/ak\.jpg: has two masks, labels/ak\.png and masks/ak\.png; .*--masks"),
     ],
 )

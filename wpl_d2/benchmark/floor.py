@@ -50,15 +50,21 @@ def peak_flops(device: str, dtype: torch.dtype, repeats: int = 7) -> float:
     return max(speeds)
 
 
+def now(device: torch.device | str) -> float:
+    """Seconds, when a GPU has done its work; with one CPU thread its own time, so that others may use the machine."""
+    if torch.device(device).type != "cpu":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def _speed(call: Callable[[], Any], device: str, repeats: int) -> float:
     # Many at a time on a GPU, where one takes less than its launch.
     count = 1 if device == "cpu" else 50
     times = []
     for _ in range(repeats + 2):
-        start = time.perf_counter()
+        start = now(device)
         for _ in range(count):
             call()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        times.append((time.perf_counter() - start) / count)
+        times.append((now(device) - start) / count)
     return count_flops(call) / statistics.median(times[2:])

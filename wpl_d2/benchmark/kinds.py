@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from ..frameworks import Framework, build_framework
 from ..frameworks.pseudo_labels import gather_evidence
 from ..structures import Detections
 from ..weighting import SCORE_REGISTRY, Evidence, PixelWeigher
+from .floor import now
 from .step import Step
 
 _BOXES = 20
@@ -55,10 +55,10 @@ def compare_kinds(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(steps + 1):
         for name, call in calls.items():
-            start = _now(framework.device)
+            start = now(framework.device)
             call()
             if number:  # the first is a warm-up
-                times[name].append(_now(framework.device) - start)
+                times[name].append(now(framework.device) - start)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     step = seconds.pop("plain")
     fits = FIT_IMAGES / len(batch["labeled"]) / cfg.WEIGHTING.CALIBRATED.PERIOD
@@ -92,10 +92,3 @@ def _fill(weigher: PixelWeigher) -> None:
         classes, size, dim = bank.ring.shape
         device = bank.ring.device
         bank.push(torch.rand(classes * size, dim, device=device), torch.arange(classes, device=device).repeat(size))
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()

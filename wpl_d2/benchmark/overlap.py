@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from typing import Any
 
 import torch
 
 from ..weighting import rank_overlap
+from .floor import now
 
 
 def compare_overlap(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
@@ -38,11 +38,9 @@ def compare_overlap(cfg: Any, batch: Any, steps: int) -> dict[str, float]:
         for name, call in calls.items():
             if name == "naive" and len(times[name]) >= 3:
                 continue
-            start = time.perf_counter()
+            start = now(cfg.MODEL.DEVICE)
             call()
-            if cfg.MODEL.DEVICE != "cpu":
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - start)
+            times[name].append(now(cfg.MODEL.DEVICE) - start)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     return {f"{name}_s": value for name, value in seconds.items()} | {
         "overlap_to_topk": seconds["overlap"] / seconds["topk"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from itertools import accumulate
 from typing import Any
@@ -19,7 +18,7 @@ from ..frameworks import Framework, UniMatch, build_framework
 from ..frameworks.base import Batch, Terms
 from ..frameworks.loss_terms import consistency_term, select, split
 from ..structures import PseudoLabels
-from .floor import count_flops, peak_flops
+from .floor import count_flops, now, peak_flops
 
 
 class Step:
@@ -78,9 +77,7 @@ class Step:
         return peak
 
     def _now(self) -> float:
-        if self.device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter()
+        return now(self.device)
 
 
 class PublishedUniMatch(UniMatch):

@@ -45,11 +45,14 @@ def find(args: argparse.Namespace) -> None:
 
     from ..engine import setup
     from ..engine.lr_finder import LRFinder
+    from ..utils.errors import InputError
 
     cfg = setup(args)
     finder = LRFinder(cfg, args.lowest, args.highest, args.steps)
     finder.resume_or_load(False)
     finder.train()
+    if len(finder.curve.losses) < 3:
+        raise InputError(f"--lowest: {args.lowest:g} is so high that the loss diverges at once; lower it")
     if comm.is_main_process():
         file = Path(cfg.OUTPUT_DIR) / "lr_finder.png"
         finder.curve.draw(file)

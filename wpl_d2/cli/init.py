@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,9 @@ def _correct(proposal: Proposal) -> None:
 
 
 def _ask(question: str, present: Sequence[str], change: Callable[[list[str]], None]) -> None:
-    while answer := input(f"{question} [{', '.join(present)}]: ").strip():
-        try:
-            return change([] if answer == "-" else [name.strip() for name in answer.split(",")])
-        except InputError as error:
-            print(error)
+    with suppress(EOFError):  # Ctrl-D is as good as Enter
+        while answer := input(f"{question} [{', '.join(present)}]: ").strip():
+            try:
+                return change([] if answer == "-" else [name.strip() for name in answer.split(",")])
+            except InputError as error:
+                print(error)

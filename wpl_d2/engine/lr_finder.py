@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.engine import HookBase, hooks
+from scipy.ndimage import gaussian_filter1d
 
 from ..utils.files import replace_file
 from .early_stopping import EarlyEnd
 from .hooks import AfterStep, StopOnSignal
 from .trainer import Trainer
 
-_SMOOTHING = 0.95
-"""Share of the former value in the moving mean of the losses."""
+_WIDTH = 0.04
+"""Standard deviation of the Gaussian that smooths the losses, as a share of their number."""
 _DIVERGED = 4.0
-"""A smoothed loss of so many times the least one ends the search."""
+"""Losses of so many times the least one end the search."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,13 @@ class LRCurve:
 
     @property
     def smoothed(self) -> np.ndarray:
-        """The moving mean of the losses, corrected for its beginning."""
-        mean, means = 0.0, []
-        for step, loss in enumerate(self.losses, 1):
-            mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
-            means.append(mean / (1 - _SMOOTHING**step))
-        return np.array(means)
+        """The losses without most of their noise, and not delayed."""
+        return gaussian_filter1d(np.array(self.losses), max(1.0, _WIDTH * len(self.losses)), mode="nearest")
 
     @property
     def diverged(self) -> bool:
-        """Whether the last loss is far above the least one, or not a number."""
-        smoothed = self.smoothed
-        return bool(not math.isfinite(smoothed[-1]) or smoothed[-1] > _DIVERGED * smoothed.min())
+        """Whether the last losses are far above the least one."""
+        return bool(np.median(self.losses[-3:]) > _DIVERGED * self.smoothed.min())
 
     @property
     def suggestion(self) -> float:
@@ -69,6 +64,8 @@ class LRCurve:
         axes.plot(self.rates, self.losses, color="lightgray", label="loss of a step")
         axes.plot(self.rates, self.smoothed, label="smoothed")
         axes.axvline(self.suggestion, color="tab:red", linestyle="--", label=f"suggestion: {self.suggestion:.2g}")
+        shown = self.losses[: int(self.smoothed.argmin()) + 1]
+        axes.set_ylim(0, 1.5 * max(shown))  # a loss that diverges would hide all others
         axes.set(xscale="log", xlabel="SOLVER.BASE_LR", ylabel="total loss", title="Learning rate finder")
         axes.legend()
         replace_file(file, lambda unfinished: figure.savefig(unfinished, format="png", dpi=120))
@@ -99,6 +96,13 @@ class LRFinder(Trainer):
 
     def _build_hooks(self) -> list[hooks.HookBase]:
         return [AfterStep(), StopOnSignal(), self._sweep]
+
+    def run_step(self) -> None:
+        """Train one step; one that diverges is the end."""
+        try:
+            super().run_step()
+        except FloatingPointError as error:
+            raise EarlyEnd from error
 
     @property
     def curve(self) -> LRCurve:

@@ -39,7 +39,7 @@ def split_batch(batch: Mapping[str, Any], count: int) -> Iterator[tuple[dict[str
         batch: a `TrainBatch`, on the CPU; the number of each stream's items is a multiple of `count`.
         count: number of micro-batches.
 
-    Returns:
+    Yields:
         the items of each, and what part of the step they are.
     """
     if count == 1:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from ...utils.errors import InputError
 from ..datasets.lists import ANY_SUFFIX, IMAGE_SUFFIXES, SLOT, extract, fill
+from ..image_io import read_image
 from .files import Family, Kind, find_families, find_label_files, kind_of, tail_of
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -59,7 +60,8 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
     mask_families = _choose_masks(root, kinds, masks)
     # Where nothing looks like a photo, the even images that are no masks are what is to be segmented.
     rest = {f: kind for f, kind in kinds.items() if f not in mask_families}
-    photo_kind = next((k for k in (Kind.PHOTO, Kind.LOSSY_MASK, Kind.COLOR_MASK) if k in rest.values()), Kind.PHOTO)
+    order = (Kind.PHOTO, Kind.LOSSY_MASK, Kind.COLOR_MASK, Kind.DEEP)
+    photo_kind = next((kind for kind in order if kind in rest.values()), Kind.PHOTO)
     photos = [f for f, kind in rest.items() if kind is photo_kind]
     paths = [path for family in photos for path in family.paths if fnmatch(path, images)]
     if not paths:
@@ -67,6 +69,8 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
             f"{root}: holds {sum(len(f.files) for f in families)} image files and no photos"
             f"{' that fit ' + images if images != '*' else ''}; put the images there, beside their masks"
         )
+    if photo_kind is Kind.DEEP:
+        read_image(root / paths[0])  # says why it cannot be
     found = [path for family in mask_families for path in family.paths if fnmatch(path, masks)]
     pairs, passed_over, unmatched = _pair(root, paths, found)
     if not pairs:
