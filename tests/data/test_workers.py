@@ -91,13 +91,22 @@ def test_workers_end_with_a_trainer_that_is_killed():
 
 
 def fail_between_samples():
-    samples = iter(WorkerLoader(range(3), num_workers=1, persistent_workers=True, collate_fn=first))
+    fail_after_a_sample_of(range(3))
+
+
+def fail_during_a_sample():
+    fail_after_a_sample_of(Slow())
+
+
+def fail_after_a_sample_of(dataset):
+    samples = iter(WorkerLoader(dataset, num_workers=1, persistent_workers=True, collate_fn=first))
     next(samples)
     raise ValueError("of the trainer")
 
 
-def test_a_trainer_that_fails_does_not_wait_for_workers():
-    command = [sys.executable, "-c", call("fail_between_samples")]
+@pytest.mark.parametrize("fail", [fail_between_samples, pytest.param(fail_during_a_sample, marks=pytest.mark.slow)])
+def test_a_trainer_that_fails_does_not_wait_for_workers(fail):
+    command = [sys.executable, "-c", call(fail.__name__)]
     trainer = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert trainer.stderr.endswith("ValueError: of the trainer\n")
 

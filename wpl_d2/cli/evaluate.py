@@ -1,4 +1,7 @@
-"""Evaluate a trained model: `wpl evaluate CONFIG MODEL.WEIGHTS output/first/model_final.pth [KEY VALUE ...]`."""
+"""Evaluate a trained model: `wpl evaluate CONFIG MODEL.WEIGHTS output/first/model_final.pth [KEY VALUE ...]`.
+
+CONFIG is that of the training, or the config.yaml in its folder.
+"""
 
 from __future__ import annotations
 

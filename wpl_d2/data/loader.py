@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, repeat
+from multiprocessing.process import BaseProcess
 from typing import Any, TypedDict
 
 import torch
@@ -356,16 +357,18 @@ class WorkerLoader(DataLoader):
     def __iter__(self) -> Any:
         """Start the workers, if there are any, with signals blocked from their first instruction on."""
         with blocked_signals(method=(self.multiprocessing_context or multiprocessing).get_start_method()):
-            iterator = super().__iter__()
+            iterator: Any = super().__iter__()
         if self.num_workers:
-            atexit.register(_end_workers, weakref.ref(iterator))
+            atexit.register(_end_workers, weakref.ref(iterator), iterator._workers)
         return iterator
 
 
-def _end_workers(reference: weakref.ref[Any]) -> None:
+def _end_workers(reference: weakref.ref[Any], workers: Sequence[BaseProcess]) -> None:
     """End the workers of an iterator that an error left behind: Python would wait for them, as they ignore SIGTERM."""
     if (iterator := reference()) is not None:
         iterator._shutdown_workers()
+    for worker in workers:
+        worker.kill()  # those that were not done in the seconds that PyTorch waits
 
 
 def _init_worker(worker_id: int) -> None:
