@@ -7,8 +7,9 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageEr
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import ArrayCache, file_state
+from .opencv_decoding import decode_jpeg, decode_values
 
 APPLY = "apply"
 _VERSION = 1  # of what decoding gives
@@ -168,21 +170,49 @@ class UnreadableImageError(InputError):
     """An image file is missing, truncated, of another kind or too deep."""
 
 
-def read_image(path: str | Path, exif: str = APPLY) -> np.ndarray:
+class PixelLayout(NamedTuple):
+    """What the pixels of an image are read as: NumPy's name of their type, and the number of channels."""
+
+    dtype: str = "uint8"
+    channels: int = 3
+
+
+RGB = PixelLayout()
+"""Colors for a viewer, which all formats are converted to; other layouts are read as they are stored, or not at all."""
+
+
+def read_image(path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB) -> np.ndarray:
     """Read an image and apply its EXIF orientation.
 
     Args:
         path: of the file, in any format; the suffix does not matter.
         exif: one of `EXIF`; "ignore" leaves the pixels as they are stored.
+        layout: of the pixels.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, channels) of the layout's type, red first.
 
     Raises:
-        UnreadableImageError: the file is missing or broken, or has more than eight bits a channel, which nothing says
-            how to scale.
+        UnreadableImageError: the file is missing or broken, or of another layout; as `RGB` nothing says how to scale
+            more than eight bits a channel.
     """
-    return read_image_and_tag(path, exif)[0]
+    return read_image_and_tag(path, exif)[0] if layout == RGB else _read_values(path, exif, layout)
+
+
+def _read_values(path: str | Path, exif: str, layout: PixelLayout) -> np.ndarray:
+    values = decode_values(path)
+    if values is None:
+        raise _unreadable(path, "OpenCV finds no image in it")
+    found = PixelLayout(str(values.dtype), values.shape[2])
+    if found != layout:
+        raise UnreadableImageError(
+            f"{path}: has {found.channels} channels of {found.dtype}, not {layout.channels} of {layout.dtype}; convert "
+            "it, or take it out of the list"
+        )
+    tag = 1
+    with suppress(UnidentifiedImageError), Image.open(path) as image:  # Pillow knows no colors of 32 bits
+        tag = orientation(image)
+    return np.ascontiguousarray(_TURNS[tag](values)) if tag != 1 and exif == APPLY else values
 
 
 def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray, int]:
@@ -191,12 +221,16 @@ def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray,
         bits = bits_per_channel(image)
         if bits > 8:
             raise _too_deep(path, str(bits))
-        return load_pixels(image, "RGB", exif)
+        pixels = decode_jpeg(image)
+        if pixels is None:
+            return load_pixels(image, "RGB", exif)
+        tag = orientation(image)
+        return (np.ascontiguousarray(_TURNS[tag](pixels)) if tag != 1 and exif == APPLY else pixels), tag
 
 
-def read_record(record: Mapping[str, Any]) -> np.ndarray:
+def read_record(record: Mapping[str, Any], layout: PixelLayout = RGB) -> np.ndarray:
     """`read_image` of a dataset dict, with its `exif`."""
-    return read_image(record["file_name"], record.get("exif", APPLY))
+    return read_image(record["file_name"], record.get("exif", APPLY), layout)
 
 
 def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
@@ -272,31 +306,36 @@ def read_record_mask(record: Mapping[str, Any]) -> np.ndarray:
 
 
 class ImageReader:
-    """Reads images and masks of dataset dicts, or takes them out of a cache of decoded ones."""
+    """Reads images and masks of dataset dicts, or takes them out of a cache of decoded ones.
 
-    def __init__(self, cache: ArrayCache | None = None) -> None:
+    What is in the cache is not read but mapped into memory: of a window that is cut out of it, nothing else is read.
+    """
+
+    def __init__(self, cache: ArrayCache | None = None, layout: PixelLayout = RGB) -> None:
         """Read.
 
         Args:
             cache: of decoded images; None: each is decoded each time.
+            layout: of the images' pixels.
         """
         self.cache = cache
+        self.layout = layout
 
     def image(self, record: Mapping[str, Any]) -> np.ndarray:
         """As `read_record`."""
-        return self._read(read_record, record, "file_name")
+        return self._read(partial(read_record, layout=self.layout), record, "file_name", *self.layout)
 
     def mask(self, record: Mapping[str, Any]) -> np.ndarray:
         """As `read_record_mask`."""
-        return self._read(read_record_mask, record, "sem_seg_file_name", record.get("sem_seg_ignore", IGNORE))
+        return self._read(read_record_mask, record, "sem_seg_file_name", "mask", record.get("sem_seg_ignore", IGNORE))
 
     def _read(
-        self, read: Callable[[Mapping[str, Any]], np.ndarray], record: Mapping[str, Any], key: str, *how: int
+        self, read: Callable[[Mapping[str, Any]], np.ndarray], record: Mapping[str, Any], key: str, *how: object
     ) -> np.ndarray:
         if self.cache is None:
             return read(record)
-        # Another Pillow may decode lossy formats to other values.
-        source = _VERSION, PIL.__version__, read.__name__, file_state(record[key]), record.get("exif", APPLY), how
+        # Other decoders may take lossy formats for other values.
+        source = _VERSION, PIL.__version__, cv2.__version__, file_state(record[key]), record.get("exif", APPLY), how
         name = hashlib.sha256(repr(source).encode()).hexdigest()[:32]
         return self.cache.get(name, lambda: read(record))
 

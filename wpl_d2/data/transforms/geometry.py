@@ -14,6 +14,14 @@ from PIL import Image
 
 from ...structures import IGNORE
 
+_FASTER = 2.5
+"""How many times as fast PyTorch resizes bytes as PIL does."""
+
+
+def _support(old: int, new: int) -> int:
+    """Pixels that the filter of a resize sees around a place."""
+    return math.ceil(max(old / new, 1.0)) + 1
+
 
 class ViewTransform(T.Transform):
     """Resize, mirror, crop and pad in one step: only what the crop shows is resized.
@@ -91,12 +99,30 @@ class ViewTransform(T.Transform):
         return np.arange(y0, y0 + height), np.arange(x0, x0 + width)
 
     def _antialias(self, image: np.ndarray) -> np.ndarray:
-        """The crop, before it is mirrored, by PIL."""
+        """The crop, before it is mirrored, as by PIL."""
+        sizes = list(zip(self._places(), self.size, self.resized, strict=True))
+        # PyTorch's resize is several times as fast as PIL's, but begins at an edge: from the nearer one up to the crop.
+        far = [new - places[-1] - 1 < places[0] for places, _, new in sizes]
+        skipped = [min(places[0], new - places[-1] - 1) for places, _, new in sizes]
+        height, width = (skip + side for skip, side in zip(skipped, self.content, strict=True))
+        if height * width > _FASTER * math.prod(self.content):
+            return self._antialias_window(image)
+        turns = tuple(slice(None, None, -1 if back else 1) for back in far)
+        window = tuple(
+            slice(0, math.ceil(side * old / new) + _support(old, new))
+            for side, (_, old, new) in zip((height, width), sizes, strict=True)
+        )
+        pixels = torch.from_numpy(np.array(image[turns][window])).permute(2, 0, 1)
+        scales = [new / old * (1 + 1e-9) for _, old, new in sizes]  # whose sizes are rounded down
+        found = F.interpolate(pixels[None], scale_factor=scales, mode="bilinear", antialias=True)[0]
+        return found.permute(1, 2, 0).numpy()[skipped[0] : height, skipped[1] : width][turns]
+
+    def _antialias_window(self, image: np.ndarray) -> np.ndarray:
+        """The same by PIL, of what the crop shows alone."""
         window, box = [], []
         for places, old, new in zip(self._places(), self.size, self.resized, strict=True):
             start, stop = places[0] * old / new, min((places[-1] + 1) * old / new, old)
-            support = math.ceil(max(old / new, 1.0)) + 1  # what the filter sees around the box
-            window.append(slice(max(0, int(start) - support), int(stop) + support + 1))
+            window.append(slice(max(0, int(start) - _support(old, new)), int(stop) + _support(old, new) + 1))
             box.append((start - window[-1].start, stop - window[-1].start))
         (top, bottom), (left, right) = box
         pixels = Image.fromarray(image[*window])
