@@ -80,3 +80,13 @@ def test_what_an_image_becomes_does_not_depend_on_its_batch():
     for place in range(8):
         alone = batched(images[place : place + 1], drawn[place : place + 1])
         assert abs(alone[0].astype(int) - together[place]).max() <= 1
+
+
+def test_mixed_precision_changes_nothing():
+    images = pictures(2)
+    drawn = [[(operation, 4.0 if operation is color.posterize else 0.5)] for operation in _BATCHED for _ in range(2)]
+    pairs = [drawn[place : place + 2] for place in range(0, len(drawn), 2)]
+    expected = [batched(images, pair) for pair in pairs]
+    with torch.autocast("cpu", torch.bfloat16):
+        for pair, views in zip(pairs, expected, strict=True):
+            assert (batched(images, pair) == views).all(), pair

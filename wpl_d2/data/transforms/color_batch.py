@@ -36,9 +36,11 @@ def change_colors(images: Tensor, drawn: Sequence[Operations]) -> Tensor:
         for operation, places in groups.items():
             index = _to_device(torch.tensor(places), images.device)
             values = torch.tensor([step[place][1] for place in places], dtype=torch.float64)
+            # Views are made inside of a step, whose mixed precision would blur in 16 bits.
+            with torch.autocast(images.device.type, enabled=False):
+                found = _BATCHED[operation](changed[index], values)
             # Whole values after each operation, as on bytes.
-            found = _BATCHED[operation](changed[index], values).clamp(0, 255).floor_()
-            changed.index_copy_(0, index, found)
+            changed.index_copy_(0, index, found.clamp(0, 255).floor_())
     return changed.to(torch.uint8)
 
 
