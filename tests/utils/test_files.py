@@ -10,7 +10,7 @@ from helpers import files_up_to, write_detection_cache
 from PIL import Image
 
 from wpl_d2.data import component_boxes as boxes_module
-from wpl_d2.engine.hooks import MetricsWriter
+from wpl_d2.engine.writers import MetricsWriter
 from wpl_d2.utils.errors import clear_errors
 from wpl_d2.utils.files import (
     DeferredErrorFile,
