@@ -55,8 +55,9 @@ def compare_with_cpu(cfg: Any, batch: Batch) -> dict[str, float]:
 
     Returns:
         `bank_difference` of what the same embeddings leave in the memory bank, the largest one; of the pseudo-labels'
-        `weight_difference`, the mean one; `loss_difference`, the largest relative one; and `step_difference`, that of
-        all changes of the parameters, relative to these.
+        `weight_difference`, the mean one; `loss_difference`, the largest relative one; `step_difference`, that of all
+        changes of the parameters, relative to these; and `rounding_difference`, the same between two steps on the CPU
+        whose parameters differ by a rounding: deep networks enlarge it.
     """
     own = cfg.clone()
     own.MODEL.DEVICE = "cpu"
@@ -64,12 +65,29 @@ def compare_with_cpu(cfg: Any, batch: Batch) -> dict[str, float]:
     state = build_framework(own).state_dict()
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         ours, theirs = _outcome(cfg, batch, state), _outcome(own, batch, state)
+    rounded = _outcome(own, batch, _rounded(state))
     return {
         "bank_difference": float((ours.bank - theirs.bank).abs().max()),
         "weight_difference": float((ours.weight - theirs.weight).abs().mean()),
         "loss_difference": float(((ours.losses - theirs.losses).abs() / theirs.losses).max()),
-        "step_difference": float((ours.change - theirs.change).norm() / theirs.change.norm()),
+        "step_difference": _relative_difference(ours.change, theirs.change),
+        "rounding_difference": _relative_difference(rounded.change, theirs.change),
     }
+
+
+def _relative_difference(values: Tensor, reference: Tensor) -> float:
+    return float((values - reference).norm() / reference.norm())
+
+
+def _rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state with parameters that differ by what float32 rounds."""
+    generator = torch.Generator().manual_seed(1)
+
+    def change(values: Tensor) -> Tensor:
+        noise = torch.finfo(values.dtype).eps * torch.randn(values.shape, generator=generator)
+        return values * (1 + noise)
+
+    return {name: change(values) if values.is_floating_point() else values for name, values in state.items()}
 
 
 class _Outcome(NamedTuple):

@@ -7,6 +7,7 @@ cheaper than upsampling D channels to the label's resolution.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -235,8 +236,12 @@ def top_channels(vectors: Tensor, k: int) -> Tensor:
     return in_top.view(vectors.shape)
 
 
+@lru_cache(64)
+@torch.inference_mode(False)  # training uses what an evaluation may have computed first
 def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
     """The nearest of `source` positions for each of `target` ones, as torch's `nearest-exact` defines it.
+
+    Kept, since a step asks for few of them, many times; not to be changed in place.
 
     Returns:
         (target,) int64.
