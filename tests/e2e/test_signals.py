@@ -94,7 +94,8 @@ def ranks_are_there(training):
 
 
 def workers_start(training):
-    return "Starting training" in training.said
+    log = training.out / "log.txt"
+    return log.exists() and "Starting training" in log.read_text()
 
 
 def steps_are_done(training):
