@@ -47,6 +47,7 @@ class StopRequest:
             comm.synchronize()
             for signum in STOP_SIGNALS:
                 self._previous[signum] = signal.signal(signum, self._record)
+        comm.synchronize()  # none goes on before all of them record
         return self
 
     @contextmanager
