@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..data.loader import images_per_process
 from ..utils.errors import InputError
 from ..utils.signals import IN_TORCHRUN
 from .launch import Main, count_processes, launch
@@ -89,10 +90,14 @@ def launch_within_memory(main: Main, args: argparse.Namespace, check: Main | Non
     return launch(main, argparse.Namespace(**vars(args) | again), check)
 
 
+def _batch_keys(cfg: Any) -> list[str]:
+    """The keys of the labeled and, where there are some, of the unlabeled images of a step."""
+    return ["IMS_PER_BATCH", *["UNLABELED_IMS_PER_BATCH"] * bool(cfg.DATASETS.UNLABELED)]
+
+
 def _images(cfg: Any, processes: int) -> list[int]:
     """Labeled and, where there are some, unlabeled images of a process in a step."""
-    counts = [cfg.SOLVER.IMS_PER_BATCH, *[cfg.SOLVER.UNLABELED_IMS_PER_BATCH] * bool(cfg.DATASETS.UNLABELED)]
-    return [count // processes for count in counts]
+    return [images_per_process(cfg, key, processes) for key in _batch_keys(cfg)]
 
 
 def _describe(cfg: Any, processes: int) -> str:
@@ -103,7 +108,7 @@ def _describe(cfg: Any, processes: int) -> str:
     mends = []
     if finer := finer_accumulation(cfg, processes):
         mends.append(f"SOLVER.GRAD_ACCUMULATION to {finer}")
-    keys = ["IMS_PER_BATCH", *["UNLABELED_IMS_PER_BATCH"] * bool(cfg.DATASETS.UNLABELED)]
+    keys = _batch_keys(cfg)
     if all(solver[key] % (2 * processes * parts) == 0 for key in keys):
         mends.append(" and ".join(f"SOLVER.{key} to {solver[key] // 2}" for key in keys))
     smaller = tuple(max(1, side // 16 * 7 // 10) * 16 + side % 16 for side in (height, width))
