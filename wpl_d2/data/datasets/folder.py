@@ -9,6 +9,8 @@ labels: {format: ..., ...} # optional: how labels are stored that are no masks o
 classes: [sky, building]   # the class ids of the masks, in this order, from 0
 objects: [building]        # optional: the classes that get boxes and a detector
 ignore: 255                # optional: the masks' value for "no class"
+channels: [red, green, blue, nir]  # optional: what the images' channels are, or their number; without: 8-bit RGB
+value_range: [0, 10000]    # optional: the images' values that are black and white, or one [black, white] each channel
 exif: apply                # optional: turn images and masks as their EXIF orientation says; or ignore it
 colors: [[0, 0, 0], ...]   # optional: one [r, g, b] for each class
 dataset_ids: [7, 8]        # optional: the ids under which results for each class are submitted
@@ -41,6 +43,7 @@ from ...utils.errors import InputError, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY
 from ..labels import LabelFormat, ListedImage, attach_labels, build_label_format
+from ..pixel_values import RGB, PixelLayout
 from .lists import SLOT, SuffixResolver, extract, fill, read_list
 from .yaml_values import SPLIT, convert
 
@@ -71,6 +74,8 @@ class Description:
     labels: Mapping[str, Any] = field(default_factory=dict)
     objects: tuple[str, ...] = ()
     ignore: int = IGNORE
+    channels: tuple[str, ...] = RGB.channels
+    value_range: tuple[tuple[float, float], ...] = RGB.value_range
     exif: str = APPLY
     colors: tuple[tuple[int, int, int], ...] = ()
     dataset_ids: tuple[int, ...] = ()
@@ -109,6 +114,12 @@ class Description:
             f"'ignore' is {self.ignore}, which no mask can hold; use a value from {count} to {IGNORE} (or "
             f"{_DEEP_IGNORE}, in masks of 16 bits)",
         )
+        channels = len(self.channels)
+        self._demand(0 < channels == len(set(self.channels)), "'channels' has no name, or one twice; make them unique")
+        self._demand(
+            len(self.value_range) in (0, 1, channels),
+            f"'value_range' has {len(self.value_range)} pairs; give one, or one to each of {channels} channels",
+        )
         self._demand(
             len(self.colors) in (0, count),
             f"'colors' has {len(self.colors)} entries; give one to each of {count} classes",
@@ -127,6 +138,12 @@ class Description:
     def object_ids(self) -> tuple[int, ...]:
         """Semantic class ids of `objects`: detector class i is semantic class `object_ids[i]`."""
         return tuple(self.classes.index(name) for name in self.objects)
+
+    @property
+    def layout(self) -> PixelLayout:
+        """How the images' pixels are read."""
+        ranges = self.value_range if len(self.value_range) != 1 else self.value_range * len(self.channels)
+        return PixelLayout(self.channels, ranges)
 
     @property
     def palette(self) -> list[tuple[int, int, int]]:
@@ -158,14 +175,16 @@ class Description:
         Returns:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if the mask exists, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the mask's value for "no class"; `exif`
-            if the orientation of image and mask must not be applied. See `attach_labels` for labels of other formats.
+            if the orientation of image and mask must not be applied; `layout` if the images are not 8-bit RGB. See
+            `attach_labels` for labels of other formats.
 
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
         """
         images = self._listed(name)
-        exif = {} if self.exif == APPLY else {"exif": self.exif}
-        records: list[dict[str, Any]] = [{"file_name": image.file, "image_id": image.id, **exif} for image in images]
+        layout = self.layout
+        how = ({} if self.exif == APPLY else {"exif": self.exif}) | ({} if layout == RGB else {"layout": layout})
+        records: list[dict[str, Any]] = [{"file_name": image.file, "image_id": image.id, **how} for image in images]
         if labels and self.label_format:
             attach_labels(self.label_format, records, images)
         elif labels:
@@ -245,8 +264,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files), `exif`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by
-    which Detectron2's evaluators write results.
+    files), `exif`, `layout`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and
+    `thing_dataset_id_to_contiguous_id`, by which Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -270,6 +289,7 @@ def register(description: Description) -> None:
             ignore_label=IGNORE,
             mask_ignore=description.mask_ignore,
             exif=description.exif,
+            layout=description.layout,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),

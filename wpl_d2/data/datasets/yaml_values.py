@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
 from ...utils.errors import InputError, check_name
 from ..image_io import EXIF
+from ..pixel_values import RGB
 from .lists import ANY_SUFFIX, SLOT
 
 SPLIT = "{split}"
@@ -75,6 +77,22 @@ def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
     return tuple((r, g, b) for r, g, b in colors)
 
 
+def _channels(value: Any, where: str) -> tuple[str, ...]:
+    """Names of channels; a number stands for names made up."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return {1: ("gray",), 3: RGB.channels}.get(value, tuple(f"channel {place + 1}" for place in range(value)))
+    return _texts(value, where)
+
+
+def _value_range(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    pairs = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    for pair in pairs:
+        numbers = isinstance(pair, list) and len(pair) == 2 and all(type(v) in (int, float) for v in pair)
+        if not numbers or not -math.inf < pair[0] < pair[1] < math.inf:
+            raise InputError(f"{where}: {pair!r} is no range; write [black, white], such as [0, 4095], the lower first")
+    return tuple((float(low), float(high)) for low, high in pairs)
+
+
 def _lists(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
@@ -98,6 +116,8 @@ _CONVERT: dict[str, Callable[[Any, str], Any]] = {
     "classes": _texts,
     "objects": _texts,
     "ignore": _integer,
+    "channels": _channels,
+    "value_range": _value_range,
     "exif": _exif,
     "colors": _colors,
     "dataset_ids": _integers,
