@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from ..checkpoint.metadata import restore_cfg
@@ -22,6 +23,8 @@ from .build import build_predict
 from .runtime_model import Prediction, RuntimeModel
 from .sources import Frame, Source
 from .writers import PredictionWriter
+
+Result = TypeVar("Result")
 
 _KEYS = "TEST.INFERENCE."
 _AHEAD = 2
@@ -63,7 +66,7 @@ class Predictor:
         Args:
             images: (H, W, 3) uint8 RGB, all of one size.
         """
-        batch = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float()
+        batch = image_batch(images, self.device)
         labels: Sequence[np.ndarray | None] = [None] * len(images)
         if self.segment is not None:
             labels = [label_map(logits).cpu().numpy() for logits in self.segment(batch)]
@@ -98,14 +101,12 @@ def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batc
         raise InputError(f"--batch-size: {batch_size} images; take at least 1")
     skipped: list[Frame] = []
     read = in_background(batches(source, batch_size), _AHEAD)
-    predicted = in_background(((batch, _predict_batch(predictor, batch)) for batch in read), _AHEAD)
+    predicted = in_background(((batch, predict_batch(predictor, batch)) for batch in read), _AHEAD)
     with tqdm(total=len(source), unit="image") as progress:
         for batch, predictions in predicted:
             for frame, prediction in zip(batch, predictions, strict=True):
-                if isinstance(prediction, UnreadableImageError):
-                    _skip(frame, str(prediction), skipped)
-                elif isinstance(prediction, Exception):
-                    _skip(frame, f"{frame.file}: cannot be predicted ({_reason(prediction)})", skipped)
+                if isinstance(prediction, Exception):
+                    _skip(frame, why_skipped(frame, prediction), skipped)
                 else:
                     _write(writer, frame, prediction, skipped)
                 progress.update()
@@ -128,15 +129,24 @@ def _write(writer: PredictionWriter, frame: Frame, prediction: Prediction, skipp
         _print(f"no overlay: {frame.file}: {_reason(error)}")
 
 
-def _predict_batch(predictor: Predictor, batch: Sequence[Frame]) -> Sequence[Prediction | Exception]:
-    """The predictions of `batches`' frames, or the error that one cannot be read."""
+def image_batch(images: Sequence[np.ndarray], device: str) -> Tensor:
+    """Images (H, W, 3) uint8 of one size as a batch (N, 3, H, W) float in 0..255 on a device."""
+    return torch.from_numpy(np.stack(images)).to(device).permute(0, 3, 1, 2).float()
+
+
+def predict_batch(
+    predictor: Callable[[Sequence[np.ndarray]], Sequence[Result]], batch: Sequence[Frame]
+) -> Sequence[Result | Exception]:
+    """The results of a batch of `batches`, or the errors of images that cannot be read or predicted."""
     images = [frame.image for frame in batch]
     if isinstance(images[0], UnreadableImageError):
         return [images[0]]
     return _predict(predictor, cast(list[np.ndarray], images))
 
 
-def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> Sequence[Prediction | Exception]:
+def _predict(
+    predictor: Callable[[Sequence[np.ndarray]], Sequence[Result]], images: Sequence[np.ndarray]
+) -> Sequence[Result | Exception]:
     """Predict a batch, or each image by itself if the whole batch fails."""
     try:
         return predictor(images)
@@ -144,6 +154,13 @@ def _predict(predictor: Predictor, images: Sequence[np.ndarray]) -> Sequence[Pre
         if len(images) == 1:
             return [error.with_traceback(None)]  # a traceback would keep tensors alive
     return [_predict(predictor, [image])[0] for image in images]
+
+
+def why_skipped(frame: Frame, error: Exception) -> str:
+    """What to say of an image that was skipped for an error of `predict_batch`."""
+    if isinstance(error, UnreadableImageError):
+        return str(error)
+    return f"{frame.file}: cannot be predicted ({_reason(error)})"
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
