@@ -8,6 +8,8 @@ mask: masks/{id}.png       # the same; optional; unlabeled images may lack the f
 classes: [sky, building]   # the class ids of the masks, in this order, from 0
 objects: [building]        # optional: the classes that get boxes and a detector
 ignore: 255                # optional: the masks' value for "no class"
+channels: [red, green, blue, nir]  # optional: what the images' channels are, or their number; without: 8-bit RGB
+value_range: [0, 10000]    # optional: the images' values that are black and white, or one [black, white] each channel
 exif: apply                # optional: turn images and masks as their EXIF orientation says; or ignore it
 colors: [[0, 0, 0], ...]   # optional: one [r, g, b] for each class
 dataset_ids: [7, 8]        # optional: the ids under which results for each class are submitted
@@ -23,6 +25,7 @@ so that a published split has its name, and a helpful message, before it was imp
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +42,7 @@ from ...structures import IGNORE
 from ...utils.errors import InputError, check_name, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY, EXIF
+from ..pixel_values import RGB, PixelLayout
 from .lists import ANY_SUFFIX, SLOT, SuffixResolver, extract, fill, read_list
 
 _REGISTERED: dict[str, Description] = {}
@@ -67,6 +71,8 @@ class Description:
     mask: str = ""
     objects: tuple[str, ...] = ()
     ignore: int = IGNORE
+    channels: tuple[str, ...] = RGB.channels
+    value_range: tuple[tuple[float, float], ...] = RGB.value_range
     exif: str = APPLY
     colors: tuple[tuple[int, int, int], ...] = ()
     dataset_ids: tuple[int, ...] = ()
@@ -105,6 +111,12 @@ class Description:
             f"'ignore' is {self.ignore}, which no mask can hold; use a value from {count} to {IGNORE} (or "
             f"{_DEEP_IGNORE}, in masks of 16 bits)",
         )
+        channels = len(self.channels)
+        self._demand(0 < channels == len(set(self.channels)), "'channels' has no name, or one twice; make them unique")
+        self._demand(
+            len(self.value_range) in (0, 1, channels),
+            f"'value_range' has {len(self.value_range)} pairs; give one, or one to each of {channels} channels",
+        )
         self._demand(
             len(self.colors) in (0, count),
             f"'colors' has {len(self.colors)} entries; give one to each of {count} classes",
@@ -124,6 +136,12 @@ class Description:
         return tuple(self.classes.index(name) for name in self.objects)
 
     @property
+    def layout(self) -> PixelLayout:
+        """How the images' pixels are read."""
+        ranges = self.value_range if len(self.value_range) != 1 else self.value_range * len(self.channels)
+        return PixelLayout(self.channels, ranges)
+
+    @property
     def palette(self) -> list[tuple[int, int, int]]:
         """One (r, g, b) for each class: `colors`, or Detectron2's color map where there are none."""
         return list(self.colors) or default_colors(len(self.classes))
@@ -141,7 +159,7 @@ class Description:
         Returns:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if the mask exists, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the mask's value for "no class"; `exif`
-            if the orientation of image and mask must not be applied.
+            if the orientation of image and mask must not be applied; `layout` if the images are not 8-bit RGB.
 
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
@@ -153,13 +171,15 @@ class Description:
                 f"DETECTRON2_DATASETS to the folder that holds it"
                 f"{'; tools/prepare_dataset.py imports published lists' if name in self.optional else ''}"
             )
-        records = []
+        records, layout = [], self.layout
         suffixes = SuffixResolver(self.root)
         for entry in read_list(file, self.image, self.mask, self.root):
             image = str(self.root / suffixes.resolve(entry.image))
             record: dict[str, Any] = {"file_name": image, "image_id": entry.id}
             if self.exif != APPLY:
                 record["exif"] = self.exif
+            if layout != RGB:
+                record["layout"] = layout
             if entry.mask:
                 mask = str(self.root / suffixes.resolve(entry.mask))
                 record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
@@ -221,8 +241,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files), `exif`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by
-    which Detectron2's evaluators write results.
+    files), `exif`, `layout`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and
+    `thing_dataset_id_to_contiguous_id`, by which Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -246,6 +266,7 @@ def register(description: Description) -> None:
             ignore_label=IGNORE,
             mask_ignore=description.ignore,
             exif=description.exif,
+            layout=description.layout,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),
@@ -350,6 +371,22 @@ def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
     return tuple((r, g, b) for r, g, b in colors)
 
 
+def _channels(value: Any, where: str) -> tuple[str, ...]:
+    """Names of channels; a number stands for names made up."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return {1: ("gray",), 3: RGB.channels}.get(value, tuple(f"channel {place + 1}" for place in range(value)))
+    return _texts(value, where)
+
+
+def _value_range(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    pairs = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    for pair in pairs:
+        numbers = isinstance(pair, list) and len(pair) == 2 and all(type(v) in (int, float) for v in pair)
+        if not numbers or not -math.inf < pair[0] < pair[1] < math.inf:
+            raise InputError(f"{where}: {pair!r} is no range; write [black, white], such as [0, 4095], the lower first")
+    return tuple((float(low), float(high)) for low, high in pairs)
+
+
 def _lists(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
@@ -366,6 +403,8 @@ _CONVERT: dict[str, Callable[[Any, str], Any]] = {
     "classes": _texts,
     "objects": _texts,
     "ignore": _integer,
+    "channels": _channels,
+    "value_range": _value_range,
     "exif": _exif,
     "colors": _colors,
     "dataset_ids": _integers,
