@@ -46,7 +46,7 @@ class LabelMe(MaskFormat):
         """See `MaskFormat`."""
         file = self.path / f"{frame.name}.json"
         names = self.metadata["classes"]
-        same = {"shape_type": "polygon", "group_id": None, "flags": {}}
+        same: dict[str, Any] = {"shape_type": "polygon", "group_id": None, "flags": {}}
         shapes = [
             {"label": names[class_id], "points": points.tolist()} | same for class_id, points in find_polygons(labels)
         ]
