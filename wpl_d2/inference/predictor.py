@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
@@ -34,7 +34,14 @@ _AHEAD = 2
 class Predictor:
     """Segments images as `TEST.INFERENCE` says, and detects objects in whole images."""
 
-    def __init__(self, model: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: RuntimeModel,
+        device: str,
+        min_score: float = 0.5,
+        opts: Sequence[str] = (),
+        maps: Collection[str] = (),
+    ) -> None:
         """Prepare the prediction.
 
         Args:
@@ -43,9 +50,10 @@ class Predictor:
             min_score: boxes with a lower score are dropped.
             opts: alternating keys below TEST.INFERENCE and values, which override the training's config. Its MODE crop,
                 which predicts the center only, becomes whole unless overridden.
+            maps: which of "confidence" and "probabilities" each prediction has, too.
 
         Raises:
-            InputError: another key, or an invalid value.
+            InputError: another key, an invalid value, or maps of a model that only detects.
         """
         for key in opts[::2]:
             if not key.startswith(_KEYS):
@@ -58,6 +66,9 @@ class Predictor:
         self.detect = model.detect
         self.device = device
         self.min_score = min_score
+        self.maps = frozenset(maps)
+        if maps and self.segment is None:
+            raise InputError(f"--save {','.join(sorted(maps))}: the model only detects; give one that segments")
 
     @torch.inference_mode()
     def __call__(self, images: Sequence[np.ndarray]) -> list[Prediction]:
@@ -67,13 +78,27 @@ class Predictor:
             images: (H, W, 3) uint8 RGB, all of one size.
         """
         batch = image_batch(images, self.device)
-        labels: Sequence[np.ndarray | None] = [None] * len(images)
+        segmented: Sequence[Prediction] = [Prediction(None, None)] * len(images)
         if self.segment is not None:
-            labels = [label_map(logits).cpu().numpy() for logits in self.segment(batch)]
-        detections: Sequence[Detections | None] = [None] * len(images)
-        if self.detect is not None:
-            detections = [self._filter(of_image) for of_image in self.detect(batch)]
-        return [Prediction(*pair) for pair in zip(labels, detections, strict=True)]
+            segmented = [self._segmented(logits) for logits in self.segment(batch)]
+        if self.detect is None:
+            return list(segmented)
+        found = (self._filter(of_image) for of_image in self.detect(batch))
+        return [mine._replace(detections=boxes) for mine, boxes in zip(segmented, found, strict=True)]
+
+    def _segmented(self, logits: Tensor) -> Prediction:
+        """Labels and maps of an image's logits (C, H, W)."""
+        labels = label_map(logits).cpu().numpy()
+        if not self.maps:
+            return Prediction(labels, None)
+        probabilities = logits.float().softmax(dim=0)
+        confidence = (probabilities.amax(dim=0) * 255).round().byte() if "confidence" in self.maps else None
+        return Prediction(
+            labels,
+            None,
+            None if confidence is None else confidence.cpu().numpy(),
+            probabilities.half().cpu().numpy() if "probabilities" in self.maps else None,
+        )
 
     def _filter(self, detections: Detections) -> Detections:
         keep = (detections.scores >= self.min_score) & detections.boxes.isfinite().all(dim=1)
