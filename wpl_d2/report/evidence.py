@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,6 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from ..data import EvalMapper
@@ -31,7 +31,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
 from ..visualization import heatmap, overlay
-from ..visualization.draw import to_image
+from ..visualization.draw import Picture, to_image
 
 FOLDER = "report"
 """Of `OUTPUT_DIR`; holds `EVIDENCE` and the pictures that it names."""
@@ -162,7 +162,7 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
     names = {}
     for title, picture in pictures.items():
         names[title] = f"{number:02d}_{title}.webp"
-        _save(to_image(picture), folder / names[title])
+        _save(picture, folder / names[title])
     judged = truth != IGNORE
     return {
         "pictures": names,
@@ -172,6 +172,14 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
     }
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
-    replace_file(path, lambda unfinished: picture.save(unfinished, format="WEBP", quality=80))
+def encode_picture(picture: Picture) -> bytes:
+    """A WebP of a (3, H, W) uint8 picture, at most 320 pixels wide and high."""
+    image, file = to_image(picture), BytesIO()
+    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+    image.save(file, format="WEBP", quality=80)
+    return file.getvalue()
+
+
+def _save(picture: Picture, path: Path) -> None:
+    content = encode_picture(picture)
+    replace_file(path, lambda unfinished: unfinished.write_bytes(content))
