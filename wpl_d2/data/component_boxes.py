@@ -145,7 +145,8 @@ def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[in
     key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
     for record in dataset_dicts:
         state = file_state(record["sem_seg_file_name"])
-        key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
+        how = record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY), record.get("window")
+        key.update(repr((*state, *how)).encode())
     return cache_file(f"boxes_{key.hexdigest()[:32]}.npz")
 
 

@@ -20,6 +20,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import ArrayCache, file_state
 from .opencv_decoding import decode_jpeg, decode_values
+from .windows import WHOLE, Window, read_values, to_rgb
 
 APPLY = "apply"
 _VERSION = 1  # of what decoding gives
@@ -160,10 +161,7 @@ def _jpeg2000(image: Image.Image) -> tuple[int, bool]:
 
 
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
-_READ_ERRORS = (
-    *(OSError, SyntaxError, ValueError, EOFError, RuntimeError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
-)
+_READ_ERRORS = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, zlib.error)
 
 
 class UnreadableImageError(InputError):
@@ -181,13 +179,16 @@ RGB = PixelLayout()
 """Colors for a viewer, which all formats are converted to; other layouts are read as they are stored, or not at all."""
 
 
-def read_image(path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB) -> np.ndarray:
+def read_image(
+    path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB, window: Window | None = None
+) -> np.ndarray:
     """Read an image and apply its EXIF orientation.
 
     Args:
         path: of the file, in any format; the suffix does not matter.
         exif: one of `EXIF`; "ignore" leaves the pixels as they are stored.
         layout: of the pixels.
+        window: read this alone, of an image that is not turned.
 
     Returns:
         (H, W, channels) of the layout's type, red first.
@@ -196,19 +197,36 @@ def read_image(path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB) -
         UnreadableImageError: the file is missing or broken, or of another layout; as `RGB` nothing says how to scale
             more than eight bits a channel.
     """
+    if window is not None:
+        return _read_window(path, layout, window)
     return read_image_and_tag(path, exif)[0] if layout == RGB else _read_values(path, exif, layout)
 
 
-def _read_values(path: str | Path, exif: str, layout: PixelLayout) -> np.ndarray:
-    values = decode_values(path)
-    if values is None:
-        raise _unreadable(path, "OpenCV finds no image in it")
+def _read_window(path: str | Path, layout: PixelLayout, window: Window) -> np.ndarray:
+    with _read_errors(path):
+        stored = read_values(path, window)
+    if layout != RGB:
+        return _check_layout(path, stored.values, layout)
+    if stored.values.dtype != np.uint8:
+        raise _too_deep(path, f"{stored.values.dtype} values")
+    return _check_layout(path, to_rgb(stored), layout)
+
+
+def _check_layout(path: str | Path, values: np.ndarray, layout: PixelLayout) -> np.ndarray:
     found = PixelLayout(str(values.dtype), values.shape[2])
     if found != layout:
         raise UnreadableImageError(
             f"{path}: has {found.channels} channels of {found.dtype}, not {layout.channels} of {layout.dtype}; convert "
             "it, or take it out of the list"
         )
+    return values
+
+
+def _read_values(path: str | Path, exif: str, layout: PixelLayout) -> np.ndarray:
+    values = decode_values(path)
+    if values is None:
+        raise _unreadable(path, "OpenCV finds no image in it")
+    _check_layout(path, values, layout)
     tag = 1
     with suppress(UnidentifiedImageError), Image.open(path) as image:  # Pillow knows no colors of 32 bits
         tag = orientation(image)
@@ -229,16 +247,17 @@ def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray,
 
 
 def read_record(record: Mapping[str, Any], layout: PixelLayout = RGB) -> np.ndarray:
-    """`read_image` of a dataset dict, with its `exif`."""
-    return read_image(record["file_name"], record.get("exif", APPLY), layout)
+    """`read_image` of a dataset dict, with its `exif` and `window`."""
+    return read_image(record["file_name"], record.get("exif", APPLY), layout, record.get("window"))
 
 
-def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
+def read_raw_mask(path: str | Path, exif: str = APPLY, window: Window | None = None) -> np.ndarray:
     """Read a mask's values as stored; of palette images the indices, never the colors.
 
     Args:
         path: of the file, in any lossless format.
         exif: see `read_image`.
+        window: see `read_image`.
 
     Returns:
         (H, W) array of uint8, or of a wider integer type for 16- and 32-bit files.
@@ -247,17 +266,12 @@ def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
         UnreadableImageError: the file is missing or broken.
         InputError: it holds colors, or its format does not keep the values that were saved.
     """
+    if window is not None:
+        return _read_mask_window(path, window)
     with _opened(path) as image:
-        lossy = lossy_format(image)
-        if lossy:
-            raise InputError(
-                f"{path}: is a {lossy} file, whose compression makes ids that nobody drew; save the mask as PNG, from "
-                "what this file was made of"
-            )
+        _refuse_lossy(path, lossy_format(image))
         if image.mode not in _INDEX_MODES:
-            raise InputError(
-                f"{path}: is an {image.mode} image; masks hold one class id per pixel, convert its colors to ids"
-            )
+            raise _no_mask(path, f"an {image.mode} image")
         if scales_values(image):
             raise InputError(
                 f"{path}: stores gray values of less than 8 bits, or up to another maximum than 255, which readers "
@@ -267,13 +281,35 @@ def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
     return values.astype(np.uint8) if values.dtype == bool else values
 
 
-def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.ndarray:
+def _read_mask_window(path: str | Path, window: Window) -> np.ndarray:
+    with _read_errors(path):
+        values, _, lossy = read_values(path, window)
+    _refuse_lossy(path, lossy)
+    if values.shape[2] > 1 or values.dtype.kind not in "iu":
+        raise _no_mask(path, f"an image of {values.shape[2]} channels of {values.dtype}")
+    return values[..., 0]
+
+
+def _refuse_lossy(path: str | Path, lossy: str) -> None:
+    if lossy:
+        raise InputError(
+            f"{path}: is a {lossy} file, whose compression makes ids that nobody drew; save the mask as PNG, from "
+            "what this file was made of"
+        )
+
+
+def _no_mask(path: str | Path, what: str) -> InputError:
+    return InputError(f"{path}: is {what}; masks hold one class id per pixel, convert its colors to ids")
+
+
+def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY, window: Window | None = None) -> np.ndarray:
     """Read a mask of class ids.
 
     Args:
         path: an image of one 8- or 16-bit channel or with a palette, whose values are class ids.
         ignore: the file's value for "no class".
         exif: see `read_image`.
+        window: see `read_image`.
 
     Returns:
         (H, W) uint8 class ids, `IGNORE` where there is none.
@@ -282,7 +318,7 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
         UnreadableImageError: the file is missing or broken.
         InputError: it is a color image, is compressed with loss, or has ids that no class can have.
     """
-    values = read_raw_mask(path, exif)
+    values = read_raw_mask(path, exif, window)
     if ignore != IGNORE:
         if (values == IGNORE).any():
             raise InputError(
@@ -302,7 +338,8 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
 
 def read_record_mask(record: Mapping[str, Any]) -> np.ndarray:
     """Read the mask of a dataset dict, as the description of its data set wants it; see `read_mask`."""
-    return read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))
+    how = record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY), record.get("window")
+    return read_mask(record["sem_seg_file_name"], *how)
 
 
 class ImageReader:
@@ -335,7 +372,8 @@ class ImageReader:
         if self.cache is None:
             return read(record)
         # Other decoders may take lossy formats for other values.
-        source = _VERSION, PIL.__version__, cv2.__version__, file_state(record[key]), record.get("exif", APPLY), how
+        where = file_state(record[key]), record.get("exif", APPLY), record.get("window")
+        source = _VERSION, PIL.__version__, cv2.__version__, *where, how
         name = hashlib.sha256(repr(source).encode()).hexdigest()[:32]
         return self.cache.get(name, lambda: read(record))
 
@@ -343,10 +381,15 @@ class ImageReader:
 @contextmanager
 def _opened(path: str | Path) -> Iterator[Image.Image]:
     """Open an image; errors inside the block become `UnreadableImageError` with the file's name."""
+    # Not by its name: Pillow would map the file into memory, and lays out a gray TIFF that is to be turned wrongly.
+    with _read_errors(path), open(path, "rb") as file, Image.open(file) as image:
+        yield image
+
+
+@contextmanager
+def _read_errors(path: str | Path) -> Iterator[None]:
     try:
-        # Not by its name: Pillow would map the file into memory, and lays out a gray TIFF that is to be turned wrongly.
-        with open(path, "rb") as file, Image.open(file) as image:
-            yield image
+        yield
     except InputError:
         raise
     except UnidentifiedImageError as error:
@@ -356,6 +399,11 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
             if other is not None and other.dtype != np.uint8:
                 raise _too_deep(path, f"{other.dtype} values") from error
         raise _unreadable(path, "no image begins as it does") from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(
+            f"{path}: is too large to be decoded whole ({error}); save it as TIFF, of which more than {WHOLE // 10**6} "
+            "megapixels are read by windows"
+        ) from error
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
 

@@ -160,7 +160,7 @@ def fingerprint(record: dict[str, Any]) -> bytes:
     mask = record.get("sem_seg_file_name", "")
     image_path, *image_state = file_state(record["file_name"])
     mask_path, *mask_state = file_state(mask) if mask else ("", 0, 0)
-    paths = image_path, mask_path, record.get("sem_seg_ignore", IGNORE), record.get("exif")
+    paths = image_path, mask_path, record.get("sem_seg_ignore", IGNORE), record.get("exif"), record.get("window")
     return b"".join(
         hashlib.blake2b(repr(part).encode(), digest_size=_DIGEST).digest()
         for part in (paths, (*image_state, *mask_state))

@@ -39,6 +39,7 @@ from ...structures import IGNORE
 from ...utils.errors import InputError, check_name, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY, EXIF
+from ..windows import split_huge
 from .lists import ANY_SUFFIX, SLOT, SuffixResolver, extract, fill, read_list
 
 _REGISTERED: dict[str, Description] = {}
@@ -141,7 +142,8 @@ class Description:
         Returns:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if the mask exists, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the mask's value for "no class"; `exif`
-            if the orientation of image and mask must not be applied.
+            if the orientation of image and mask must not be applied. Of a huge image (`split_huge`) one for each
+            `window`.
 
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
@@ -164,7 +166,7 @@ class Description:
                 mask = str(self.root / suffixes.resolve(entry.mask))
                 record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
                 record["sem_seg_ignore"] = self.ignore
-            records.append(record)
+            records += split_huge(record)
         return records
 
 
