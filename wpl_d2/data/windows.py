@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, ImageFileDirectory_v2
+from PIL import ExifTags
+from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH
 
 from ..utils.errors import InputError
+from .pixel_values import read_tags
 
 if TYPE_CHECKING:
     from rasterio import DatasetReader
@@ -28,8 +30,6 @@ WHOLE = 100_000_000
 SIDE = 1024
 """The windows of an image have about this height and width, in pixels."""
 TIFF_SUFFIXES = (".tif", ".tiff")
-_ORIENTATION = 274  # EXIF's tag
-_BIG_TIFF = 43  # the third byte of files with 64-bit offsets, whose header is twice as long
 _LOSSY = ("JPEG", "WEBP", "LERC", "JXL")  # as GDAL calls drivers and compressions
 _CACHED_BYTES = 64 << 20  # decoded blocks that GDAL keeps; by default it takes a twentieth of the memory
 
@@ -101,17 +101,13 @@ def huge_size(path: str | Path, turn: bool = True) -> tuple[int, int] | None:
     if not str(path).lower().endswith(TIFF_SUFFIXES):
         return None
     try:
-        with open(path, "rb") as file:
-            header = file.read(8)
-            tags = ImageFileDirectory_v2(header + (file.read(8) if header[2] == _BIG_TIFF else b""))
-            file.seek(tags.next)
-            tags.load(file)
-            size = int(tags[IMAGELENGTH]), int(tags[IMAGEWIDTH])
+        tags = read_tags(path)
+        size = int(tags[IMAGELENGTH]), int(tags[IMAGEWIDTH])
     except Exception:  # whoever reads the image says what is wrong with it
         return None
     if math.prod(size) <= WHOLE:
         return None
-    if turn and tags.get(_ORIENTATION, 1) != 1:
+    if turn and tags.get(ExifTags.Base.Orientation, 1) != 1:
         raise InputError(
             f"{path}: is stored turned, by its EXIF orientation, and is too large to be turned in memory; save it "
             "upright, or write `exif: ignore` into the data set's YAML"
@@ -133,7 +129,7 @@ def image_name(record: Mapping[str, Any]) -> str:
     return file if window is None else f"{file}@{window.top},{window.left}"
 
 
-def read_values(path: str | Path, window: Window) -> StoredValues:
+def read_window(path: str | Path, window: Window) -> StoredValues:
     """Read what a file stores in a window; its EXIF orientation does not count.
 
     Args:
@@ -184,12 +180,11 @@ def read_bands(raster: DatasetReader, window: Window) -> np.ndarray:
 
 
 def to_rgb(stored: StoredValues) -> np.ndarray:
-    """The colors (H, W, 3) of bytes, as Pillow has them, without alpha; of more than four bands all (H, W, bands)."""
+    """The colors (H, W, 3) of one to four bands of bytes, as Pillow has them, without alpha."""
     values, palette, _ = stored
     if palette is not None:
         return palette[values[..., 0]]
-    bands = values.shape[2]
-    return np.repeat(values[..., :1], 3, axis=2) if bands < 3 else values[..., : 3 if bands == 4 else bands]
+    return np.repeat(values[..., :1], 3, axis=2) if values.shape[2] < 3 else values[..., :3]
 
 
 def _palette(raster: DatasetReader) -> np.ndarray | None:
