@@ -231,6 +231,18 @@ def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray,
         return (np.ascontiguousarray(_TURNS[tag](pixels)) if tag != 1 and exif == APPLY else pixels), tag
 
 
+def read_size(path: str | Path, exif: str = APPLY) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, from its header.
+
+    Raises:
+        UnreadableImageError: the file is missing or broken.
+    """
+    with _opened(path) as image:
+        width, height = shown_size(image)
+        turned = orientation(image) >= QUARTER_TURNS
+    return (width, height) if turned and exif != APPLY else (height, width)
+
+
 def read_record(record: Mapping[str, Any]) -> np.ndarray:
     """`read_image` of a dataset dict, with its `exif` and `layout`."""
     return read_image(record["file_name"], record.get("exif", APPLY), record.get("layout", RGB))

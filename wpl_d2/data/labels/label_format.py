@@ -152,11 +152,18 @@ def build_label_format(description: Description) -> LabelFormat | None:
     settings = dict(description.labels)
     kinds: dict[str, type[LabelFormat]] = {kind.name: kind for _, kind in LABEL_FORMATS}
     kind = kinds[check_name(f"{where}: 'format'", settings.pop("format"), kinds)]
-    known = [p for p in inspect.signature(kind).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    _check_keys(where, settings, [p.name for p in known], [p.name for p in known if p.default is p.empty])
+    known = _settings_of(kind)
+    _check_keys(where, settings, known, [name for name, spec in known.items() if spec.default is spec.empty])
     if description.mask and not kind.uses_mask:
         raise InputError(f"{description.path}: 'mask' is not read, since 'labels' says where labels are; remove it")
     return kind(description, **settings)
+
+
+def _settings_of(kind: type[LabelFormat]) -> dict[str, inspect.Parameter]:
+    """The keyword arguments of a format, those that it passes on to the formats that it is one of included."""
+    constructors = [vars(parent)["__init__"] for parent in kind.__mro__ if "__init__" in vars(parent)]
+    parameters = (p for constructor in constructors for p in inspect.signature(constructor).parameters.values())
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def _check_keys(where: str, settings: dict[Any, Any], known: Iterable[str], required: Iterable[str]) -> None:
