@@ -11,7 +11,7 @@ import yaml
 
 from wpl_d2.data import load_description
 from wpl_d2.data.image_io import read_mask, read_record_mask
-from wpl_d2.data.labels import read_boxes
+from wpl_d2.data.index_masks import read_boxes
 
 FILES = Path(__file__).parent / "files"
 CLASSES = ["ground", "box", "ball"]

@@ -1,7 +1,9 @@
 """Labels as tools write them, one file for each format: each is a `LabelFormat`, registered under its name."""
 
+from .class_masks import ClassMasks
 from .coco import Coco
-from .conversion import attach_labels, read_boxes
+from .color_masks import ColorMasks
+from .conversion import attach_labels
 from .cvat import Cvat
 from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage, build_label_format
 from .label_studio import LabelStudio
@@ -13,7 +15,9 @@ from .yolo import Yolo
 
 __all__ = [
     "LABEL_FORMATS",
+    "ClassMasks",
     "Coco",
+    "ColorMasks",
     "Cvat",
     "LabelFormat",
     "LabelMe",
@@ -30,5 +34,4 @@ __all__ = [
     "attach_labels",
     "build_label_format",
     "rasterize",
-    "read_boxes",
 ]

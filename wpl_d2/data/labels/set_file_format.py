@@ -171,6 +171,8 @@ class SetFileFormat(ShapeFormat):
             return FileIndex(names, arrays["ends"], arrays["spans"], common)
         try:
             index = self.index(file)
+        except InputError:
+            raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self.not_of_tool(str(file), error) from error
         text = np.frombuffer(json.dumps([index.names, index.common]).encode(), dtype=np.uint8)

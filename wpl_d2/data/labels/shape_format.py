@@ -64,6 +64,8 @@ class ShapeFormat(LabelFormat):
         """See `LabelFormat`."""
         try:
             labeled = self.parse(image)
+        except InputError:
+            raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self.not_of_tool(self.find(image).name, error) from error
         ids = self.class_ids({shape.category for shape in labeled.shapes}, labeled.source)
