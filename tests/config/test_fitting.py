@@ -116,7 +116,8 @@ def test_memory_bounds_the_batch():
 
 def test_without_unlabeled_images_it_is_supervised():
     assert fit(unlabeled=0)["FRAMEWORK.NAME"] == "Supervised"
-    assert not {"WEIGHTING.ENABLED", "FRAMEWORK.ALPHA"} & fit(unlabeled=0).keys()
+    assert fit(unlabeled=0)["WEIGHTING.ENABLED"] is False
+    assert "FRAMEWORK.ALPHA" not in fit(unlabeled=0)
     assert fit()["FRAMEWORK.NAME"] == "MeanTeacher"
 
 

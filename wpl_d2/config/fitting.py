@@ -186,7 +186,8 @@ def _optimizer(steps: int, batch: int) -> list[Setting]:
 
 
 def _supervised() -> list[Setting]:
-    return [Setting("FRAMEWORK.NAME", "Supervised", "there are no unlabeled images")]
+    why = "there are no unlabeled images"
+    return [Setting("FRAMEWORK.NAME", "Supervised", why), Setting("WEIGHTING.ENABLED", False, why)]
 
 
 def _pseudo_labels(facts: DatasetFacts, steps: int) -> list[Setting]:
