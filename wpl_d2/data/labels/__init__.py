@@ -1,0 +1,20 @@
+"""Labels as tools write them, one file for each format: each is a `LabelFormat`, registered under its name."""
+
+from .class_masks import ClassMasks
+from .color_masks import ColorMasks
+from .conversion import attach_labels
+from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage, build_label_format
+from .masks import Masks
+
+__all__ = [
+    "LABEL_FORMATS",
+    "ClassMasks",
+    "ColorMasks",
+    "LabelFormat",
+    "LabelSource",
+    "Labels",
+    "ListedImage",
+    "Masks",
+    "attach_labels",
+    "build_label_format",
+]
