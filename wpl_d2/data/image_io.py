@@ -259,14 +259,11 @@ def read_size(path: str | Path, exif: str = APPLY) -> tuple[int, int]:
     """
     try:
         tags = read_tags(path)  # also of the kinds of TIFF that Pillow does not know, or finds too large
-        size, tag = (
-            (tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]),
-            tags.get(ExifTags.Base.Orientation, 1),
-        )
+        size = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
+        tag = tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # it is no TIFF, or a damaged one
         with _opened(path) as image:
-            size = image.size[::-1]
-            tag = orientation(image)
+            size, tag = image.size[::-1], orientation(image)
     return size[::-1] if exif == APPLY and tag >= QUARTER_TURNS else size
 
 
