@@ -22,6 +22,7 @@ from ..data.image_io import read_record_mask
 from ..data.label_statistics import count_labels
 from ..data.loader import Records, load_records
 from ..data.mappers import read_labels
+from ..data.windows import image_name
 from ..evaluation.image_counts import FILE, ImageCounts
 from ..frameworks import Framework
 from ..inference.build import build_inference, evaluated_crop
@@ -122,7 +123,7 @@ def choose_examples(scores: NDArray[np.float64], of_each: int = _OF_EACH_KIND) -
 
 @torch.no_grad()
 def _draw_examples(cfg: Any, model: UnifiedSegDet, counts: ImageCounts, folder: Path) -> list[dict[str, Any]]:
-    records = {record["file_name"]: record for record in load_records(cfg.DATASETS.TEST[0], "DATASETS.TEST")}
+    records = {image_name(record): record for record in load_records(cfg.DATASETS.TEST[0], "DATASETS.TEST")}
     scores = counts.scores
     examples: list[dict[str, Any]] = []
     with inference_context(model):
