@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ...utils.files import is_system_file
-from ..datasets.lists import IMAGE_SUFFIXES
 from ..image_io import bits_per_channel, lossy_format, read_image
+from ..path_templates import IMAGE_SUFFIXES
 
 _Item = TypeVar("_Item")
 

@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from ...utils.errors import InputError
-from ..datasets.lists import ANY_SUFFIX, IMAGE_SUFFIXES, SLOT, extract, fill
 from ..image_io import read_image
+from ..path_templates import ANY_SUFFIX, IMAGE_SUFFIXES, SLOT, extract, fill
 from .files import Family, Kind, find_families, find_label_files, kind_of, tail_of
 
 TRAIN, VAL, TEST = "train", "val", "test"

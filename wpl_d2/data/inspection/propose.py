@@ -13,7 +13,7 @@ import yaml
 from ...utils.errors import InputError, suggest
 from ...utils.files import write_text
 from ..datasets.folder import default_colors
-from ..datasets.lists import extract
+from ..path_templates import extract
 from .class_names import NamedClasses, read_class_names
 from .groups import Groups, blocks_of, find_groups
 from .held_out import choose_validation
