@@ -177,7 +177,7 @@ def colors(mask):
     return Image.fromarray(COLORS[mask])
 
 
-COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 0], [0, 0, 90]], np.uint8)
+COLORS = np.array([[0, 0, 0], [0, 0, 90], [0, 200, 0], [255, 0, 0]], np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -190,6 +190,7 @@ COLORS = np.array([[0, 0, 0], [255, 0, 0], [0, 200, 0], [0, 0, 90]], np.uint8)
             "masks of the values 0, 85, 170, 255, gray",
         ),
         (gray_colors, {"format": "masks"}, "masks of class ids, gray that is stored as colors"),
+        (colors, {"format": "color_masks"}, "masks of 4 colors"),
     ],
 )
 def test_masks_of_other_values_are_read_as_class_ids(stored, labels, said, tmp_path, monkeypatch):
@@ -210,6 +211,32 @@ def test_masks_of_other_values_are_read_as_class_ids(stored, labels, said, tmp_p
     assert description.classes[0] == "soil" and description.objects == description.classes[1:]
     for record in (*report.lists["labeled"], *report.lists["val"]):
         assert (read_record_mask(record) == truth[record["image_id"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("labelmap.txt", "# label:color_rgb:parts\nsoil:0,0,0::\ntree:1,1,1::\ncrop:255,0,0::\n{}weed:0,0,90::\n"),
+        ("label_colors.txt", "0 0 0\tsoil\n1 1 1\ttree\n255 0 0\tcrop\n{}0 0 90\tweed\n"),
+        ("class_dict.csv", "name,r,g,b\nsoil,0,0,0\ntree,1,1,1\ncrop,255,0,0\n{}weed,0,0,90\n"),
+    ],
+)
+def test_names_of_colors_are_those_of_the_file(file, content, tmp_path, monkeypatch):
+    monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for mask in (root / "masks").iterdir():
+        colors(np.asarray(Image.open(mask))).save(mask)
+    corn = {"labelmap.txt": "corn:0,200,0::\n", "label_colors.txt": "0 200 0 corn\n"}.get(file, "corn,0,200,0\n")
+    (root / file).write_text(content.format(corn))
+    found = propose(root)
+    assert found.classes == ["soil", "tree", "crop", "corn", "weed"]
+    assert found.objects == ["crop", "corn", "weed"]
+    found.write()
+    report = report_dataset(load_description(found.path), 10)
+    assert report.problems == [] and report.unused() == ["tree"]
+    (root / file).write_text(content.format(corn.replace("200", "201")))
+    with pytest.raises(InputError, match=r"masks have the color \(0, 200, 0\), which is not among the classes"):
+        propose(root)
 
 
 def test_names_of_other_values_must_be_as_many(tmp_path):
@@ -341,7 +368,7 @@ def second_mask(path):
     [
         (photo_of_same_name, "ak", r"masks/ak\.png: is the mask of images/ak\.jpg and of images/ak\.png by its name"),
         (other_size, "[ah]*", r"masks/\w+\.png: is 40x40 \(width x height\), its image 48x48.*\(so are 1 more\)"),
-        (many_values, "ak", r"the masks hold 40003 values from 0 to 39999; class ids are 0 to 254"),
+        (many_values, "ak", r"the masks hold 39999 values from 0 to 39999; class ids are 0 to 254"),
         (lossy, "*", r"masks/\w+\.jpg: is compressed with loss"),
         (shades, "*", r"the masks hold \d+ values with gaps, 0, .*, as shades have; save them without smooth edges"),
         (
@@ -406,6 +433,28 @@ def test_on_a_terminal_it_asks(tmp_path, capsys, monkeypatch):
     description = load_description(root / "fields.yaml")
     assert description.classes == ("soil", "crop", "weed", "stone")
     assert description.objects == ("stone",)
+
+
+def test_on_a_terminal_it_asks_what_is_ambiguous(tmp_path, capsys, monkeypatch):
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for file in (root / "masks").iterdir():
+        white_among_levels(file)
+    answers = iter(["3", "2", "", ""])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    main(["init", str(root)])
+    assert "hold the values 0, 90, 255\n  1: 255 is no class\n  2: 255 is a class\n" in capsys.readouterr().out
+    assert len(load_description(root / "fields.yaml").classes) == 3
+
+
+def test_check_says_what_a_folder_is_taken_for_and_writes_nothing(tmp_path, capsys):
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for file in (root / "masks").iterdir():
+        white_for_one(np.asarray(Image.open(file))).save(file)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["check", str(root)]) == 0
+    assert "- masks of the values 0, 255, gray\n" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from ..component_boxes import boxes_from_mask
 from ..image_io import read_color_mask, read_raw_mask, shown_size
 from .files import evenly
 from .layout import Layout
-from .values import Meaning, find_meaning
+from .values import Meaning, find_meaning, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
@@ -116,24 +116,28 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
         sum(meaning.ignore not in ids and bool((found == meaning.ignore).any()) for found in values.values()),
         _by_class(_border_shares(read), ids),
         _by_class(_touching_shares(read), ids),
-        _colors_of(meaning) if layout.colored else tuple(palette[v] for v in meaning.values if v < len(palette)),
+        tuple(
+            map(unpack_color, meaning.values)
+            if layout.colored
+            else (palette[v] for v in meaning.values if v < len(palette))
+        ),
         any(mask.gray_colors for mask in read),
         (int(np.median([mask.size[0] for mask in read])), int(np.median([mask.size[1] for mask in read]))),
     )
+
+
+def _select(palette: Sequence[tuple[int, int, int]], values: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    return tuple(palette[value] for value in values if value < len(palette))
 
 
 def _by_class(shares: dict[int, float], ids: dict[int, int]) -> dict[int, float]:
     return {ids[value]: share for value, share in shares.items() if value in ids}
 
 
-def _colors_of(meaning: Meaning) -> tuple[tuple[int, int, int], ...]:
-    return tuple((value >> 16, value >> 8 & 255, value & 255) for value in meaning.values)
-
-
 def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
     root, (image, mask) = layout.root, pair
     if layout.colored:
-        pixels = read_color_mask(root / mask).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1])
+        pixels = pack_colors(read_color_mask(root / mask))
     else:
         pixels = read_raw_mask(root / mask, gray_colors=True)
     height, width = pixels.shape

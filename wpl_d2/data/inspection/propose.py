@@ -61,6 +61,10 @@ class Proposal:
         """The YAML that describes the data set."""
         return self.root / f"{self.name}.yaml"
 
+    def summary(self) -> str:
+        """What was decided and why, for a person."""
+        return "\n".join([str(self.root), *(f"- {line}" for line in self.said)])
+
     def rename_classes(self, names: Sequence[str]) -> None:
         """Give the classes other names, objects and all.
 

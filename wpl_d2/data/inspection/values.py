@@ -12,6 +12,7 @@ import numpy as np
 
 from ...structures import IGNORE
 from ...utils.errors import InputError
+from .class_names import read_class_names
 
 _DEEP_IGNORE = 65535
 _MAX_LEVELS = 16
@@ -23,6 +24,7 @@ class AmbiguousLabelsError(InputError):
     """Labels can be read in several ways.
 
     Attributes:
+        what: file or folder, and what was seen.
         readings: for each the argument of `propose`, and of the command of the same name, and what it means.
     """
 
@@ -34,9 +36,9 @@ class AmbiguousLabelsError(InputError):
             what: was seen.
             readings: see the class.
         """
-        self.readings = readings
+        self.what, self.readings = f"{where}: {what}", readings
         ways = ", or ".join(f"{text}: --{name} {value}" for (name, value), text in readings.items())
-        super().__init__(f"{where}: {what}; say which it is: {ways}")
+        super().__init__(f"{self.what}; say which it is: {ways}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Meaning:
     """What the values of masks stand for.
 
     Attributes:
-        values: that of each class, by class id; of colors red * 65536 + green * 256 + blue.
+        values: that of each class, by class id; of colors see `pack_colors`.
         are_ids: whether each value is the class id itself.
         ignore: the value for "no class".
     """
@@ -70,7 +72,7 @@ def find_meaning(root: Path, masks: Mapping[str, np.ndarray], colored: bool, ign
     images = Counter(int(value) for values in masks.values() for value in values)
     crowded = root / max(masks, key=lambda mask: len(masks[mask]))
     if colored:
-        return _colors(root, masks, images, crowded)
+        return _colors(root, images, crowded)
     void = next((value for value in (_DEEP_IGNORE, IGNORE) if value in images), IGNORE)
     if ignore:
         void = int(ignore) if ignore.isdecimal() else -1
@@ -121,7 +123,17 @@ def _check_classes(root: Path, images: Counter[int], ids: list[int], void: int, 
         )
 
 
-def _colors(root: Path, masks: Mapping[str, np.ndarray], images: Counter[int], crowded: Path) -> Meaning:
+def pack_colors(colors: np.ndarray) -> np.ndarray:
+    """(..., 3) red, green and blue as red * 65536 + green * 256 + blue."""
+    return colors.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1])
+
+
+def unpack_color(value: int) -> tuple[int, int, int]:
+    """The inverse of `pack_colors`."""
+    return value >> 16, value >> 8 & 255, value & 255
+
+
+def _colors(root: Path, images: Counter[int], crowded: Path) -> Meaning:
     found = sorted(images)
     if len(found) < 2:
         raise InputError(f"{crowded}: all masks have one color alone; add masks that show other classes")
@@ -130,7 +142,17 @@ def _colors(root: Path, masks: Mapping[str, np.ndarray], images: Counter[int], c
             f"{crowded}: the masks have {len(found)} colors, as smooth edges and pictures have; export masks without "
             "smooth edges, or say which files are masks: --masks 'labels/*'"
         )
-    return Meaning(tuple(found), False, IGNORE)
+    named = read_class_names(root, len(found))
+    if named is None or not named.colors:
+        return Meaning(tuple(found), False, IGNORE)
+    listed = pack_colors(np.array(named.colors)).tolist()
+    for value in found:
+        if value not in listed:
+            raise InputError(
+                f"{crowded}: masks have the color {unpack_color(value)}, which is not among the classes, "
+                f"{named.source}; add it there, or export masks without smooth edges"
+            )
+    return Meaning(tuple(listed), False, IGNORE)
 
 
 def _shown(values: list[int]) -> str:
