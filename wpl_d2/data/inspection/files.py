@@ -119,7 +119,7 @@ def _kind_of_file(path: Path) -> Kind | None:
             pixels = np.atleast_3d(np.asarray(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    one_channel, flat = pixels.shape[2] == 1, _flatness(pixels) > _FLAT
+    one_channel, flat = bool((pixels == pixels[..., :1]).all()), _flatness(pixels) > _FLAT
     if deep and one_channel:
         return Kind.MASK if flat else Kind.DEEP
     if not flat or _count_values(pixels) > _MAX_VALUES:
