@@ -85,7 +85,7 @@ class Trainer(SimpleTrainer):
         self.framework = build_training_framework(cfg)
         for text in ineffective_keys(cfg, self.framework):
             logger.warning(text)
-        optimizer = build_optimizer(cfg, self.framework.student)
+        optimizer = build_optimizer(cfg, *self.framework.students)
         # DDP accepts no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(self.framework, broadcast_buffers=False, device_ids=device_ids)
