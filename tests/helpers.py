@@ -227,4 +227,5 @@ LEARNED = [
     *("WEIGHTING.KIND", ("calibrated", "softmatch"), "WEIGHTING.PER_CLASS", True, "WEIGHTING.MOMENTUM", 0.5),
     *("WEIGHTING.CALIBRATED.PERIOD", 1),
 ]
+CPS = ["FRAMEWORK.NAME", "CPS"]
 AUGSEG = ["FRAMEWORK.NAME", "AugSeg", "INPUT.STRONG.KIND", "intensity"]

@@ -2,16 +2,18 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.structures import IGNORE
+from wpl_d2.weighting import PixelWeigher
 
-FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "CPS": CPS, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
 UNLABELED = {
     "AEL": {"loss_unsup"},
     "AugSeg": {"loss_unsup"},
+    "CPS": {"loss_unsup"},
     "MeanTeacher": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
@@ -19,7 +21,7 @@ UNLABELED = {
 # What neither ALPHA nor weights change.
 OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}
 # Whose BN statistics a forward moves.
-MOVED = {"AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
 # Under which all that is learned on unlabeled images is pseudo-labels.
 NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 
@@ -53,7 +55,7 @@ def test_weights_of_one_give_the_host(tree, name):
 
 def test_weights_of_zero_remove_the_weighted_terms(tree, name, monkeypatch):
     framework, batch = make(tree, *FRAMEWORKS[name], *NOTHING_KNOWN.get(name, []))
-    monkeypatch.setattr(framework.weigher, "weight", lambda evidence: torch.zeros(evidence.pseudo.labels.shape))
+    monkeypatch.setattr(PixelWeigher, "weight", lambda self, evidence: torch.zeros(evidence.pseudo.labels.shape))
     found = losses_of(framework, batch)
     assert (unlabeled_losses(name, found) == 0).all()
     assert found["loss_sem_seg"] > 0

@@ -23,14 +23,17 @@ def toy_framework(*opts):
     framework.to(memory_format=torch.contiguous_format)
     rng = np.random.default_rng(0)
     with torch.no_grad():
-        for name, parameter in sorted(framework.student.named_parameters()):
-            if parameter.ndim > 1:
-                spread = 1.0 if "predictor" in name else 2.0
-                drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
-                parameter.copy_(torch.from_numpy(drawn))
-            elif name.endswith("bias"):
-                parameter.zero_()
-    _calibrate(framework.student)
+        for student in framework.students:
+            for name, parameter in sorted(student.named_parameters()):
+                if parameter.ndim > 1:
+                    spread = 1.0 if "predictor" in name else 2.0
+                    drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
+                    parameter.copy_(torch.from_numpy(drawn))
+                elif name.endswith("bias"):
+                    parameter.zero_()
+    for student in framework.students:
+        framework.reset()
+        _calibrate(student)
     framework.reset()
     return framework
 
@@ -132,7 +135,10 @@ def fix_random_samples(framework):
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
         return drawn, *cutmix([views])
 
-    fixed = {"MeanTeacher": cutmix, "UniMatch": cutmix, "AugSeg": injection, "U2PL": contrast}
+    def one_mask(views):
+        return cutmix([views])[0]
+
+    fixed = {"CPS": one_mask, "MeanTeacher": cutmix, "UniMatch": cutmix, "AugSeg": injection, "U2PL": contrast}
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5

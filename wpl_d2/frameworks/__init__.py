@@ -3,6 +3,7 @@
 from .ael import AEL
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
+from .cps import CPS
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
@@ -12,6 +13,7 @@ from .unimatch import UniMatch
 
 __all__ = [
     "AEL",
+    "CPS",
     "FRAMEWORK_REGISTRY",
     "U2PL",
     "AugSeg",
