@@ -131,7 +131,7 @@ class Trainer(SimpleTrainer):
             ret.append(Pictures(cfg.VIS_PERIOD, cfg))
         if self.framework.semi_supervised:
             period = max(self.LOG_PERIOD, self.max_iter // self.CLASS_ROWS)
-            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names, cfg.FRAMEWORK.THRESHOLD))
+            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names))
         if comm.is_main_process():
             ret.append(PeriodicWriter(cfg, self.framework.metric, self.LOG_PERIOD))
         # The last ones, since they end the loop.
