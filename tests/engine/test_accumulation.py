@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH
 
 from wpl_d2.checkpoint import load_checkpoint
 from wpl_d2.data.loader import build_labeled_loader
@@ -27,6 +27,7 @@ HOSTS = {
     "UniMatch": UNIMATCH,
     "AugSeg": AUGSEG,
     "CPS": CPS,
+    "DAW": DAW,
     "U2PL": U2PL,
     "AEL": AEL,
     "Detector": [*SMALL_FPN, "DATASETS.UNLABELED", ()],

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, CPS, SMALL, U2PL, UNIMATCH, forbid_host_sync
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, U2PL, UNIMATCH, forbid_host_sync
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
@@ -22,6 +22,7 @@ HOSTS = {
     "UniMatch": [*ON_DEVICE, *OHEM, *UNIMATCH],
     "AugSeg": [*ON_DEVICE, *OHEM, *AUGSEG],
     "CPS": [*ON_DEVICE, *OHEM, *CPS],
+    "DAW": [*ON_DEVICE, *OHEM, *DAW],
     "AEL": [*OHEM, *AEL],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],
 }

@@ -2,18 +2,27 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.structures import IGNORE
 from wpl_d2.weighting import PixelWeigher
 
-FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "CPS": CPS, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+FRAMEWORKS = {
+    "AEL": AEL,
+    "AugSeg": AUGSEG,
+    "CPS": CPS,
+    "DAW": DAW,
+    "MeanTeacher": [],
+    "U2PL": U2PL,
+    "UniMatch": UNIMATCH,
+}
 UNLABELED = {
     "AEL": {"loss_unsup"},
     "AugSeg": {"loss_unsup"},
     "CPS": {"loss_unsup"},
+    "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
@@ -126,7 +135,7 @@ def test_no_pixel_is_confident(tree, name):
     if name == "U2PL":
         pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
     framework, batch = make(tree, *FRAMEWORKS[name])
-    framework.threshold = 1.5  # AugSeg's patches of labeled images have a confidence of 1
+    framework.threshold = torch.tensor(1.5)  # AugSeg's patches of labeled images have a confidence of 1
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
     train_on(losses, framework)

@@ -138,7 +138,14 @@ def fix_random_samples(framework):
     def one_mask(views):
         return cutmix([views])[0]
 
-    fixed = {"CPS": one_mask, "MeanTeacher": cutmix, "UniMatch": cutmix, "AugSeg": injection, "U2PL": contrast}
+    fixed = {
+        "CPS": one_mask,
+        "MeanTeacher": cutmix,
+        "UniMatch": cutmix,
+        "DAW": cutmix,
+        "AugSeg": injection,
+        "U2PL": contrast,
+    }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5

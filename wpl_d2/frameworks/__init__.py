@@ -4,6 +4,7 @@ from .ael import AEL
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
 from .cps import CPS
+from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
@@ -14,6 +15,7 @@ from .unimatch import UniMatch
 __all__ = [
     "AEL",
     "CPS",
+    "DAW",
     "FRAMEWORK_REGISTRY",
     "U2PL",
     "AugSeg",

@@ -134,7 +134,7 @@ class Framework(nn.Module):
         self.norm = norm
         self.labeled_from = labeled_from
         self.unlabeled_view = unlabeled_view
-        self.threshold = threshold
+        self.threshold: float | Tensor = threshold
         self.alpha = alpha
         self.burn_in = burn_in
         self.ohem = ohem
@@ -421,6 +421,6 @@ class Framework(nn.Module):
     ) -> None:
         if self.weigher is None:
             return
-        if self.labeled_from == "teacher" and self.teacher is not None:
+        if self.labeled_from == "teacher" and self.pseudo_labeler is not self.student:
             output = self.teacher_forward(items).output if teacher_output is None else teacher_output
         self.weigher.stage_labeled(output.embedding, output.logits, target)
