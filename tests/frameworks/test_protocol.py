@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -17,6 +17,7 @@ FRAMEWORKS = {
     "MeanTeacher": [],
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
+    "UniMatchV2": UNIMATCH_V2,
 }
 UNLABELED = {
     "AEL": {"loss_unsup"},
@@ -26,6 +27,7 @@ UNLABELED = {
     "MeanTeacher": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
+    "UniMatchV2": {"loss_unsup"},
 }
 # What neither ALPHA nor weights change.
 OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}

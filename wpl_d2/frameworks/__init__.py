@@ -11,6 +11,7 @@ from .mean_teacher import MeanTeacher
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
+from .unimatch_v2 import UniMatchV2
 
 __all__ = [
     "AEL",
@@ -25,6 +26,7 @@ __all__ = [
     "Supervised",
     "SupervisedEMA",
     "UniMatch",
+    "UniMatchV2",
     "build_framework",
     "ineffective_keys",
     "ineffective_parts",
