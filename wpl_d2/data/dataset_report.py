@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +15,12 @@ from ..utils.errors import InputError
 from .component_boxes import boxes_of_record
 from .datasets import Description
 from .datasets.lists import EXTRA
-from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag
+from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag, read_record
 from .label_statistics import LabelStatistics, count_labels
 from .loader import missing_mask
 from .mappers import read_labels
 from .validation import find_overlap, find_repeated
+from .windows import WHOLE, image_name
 
 Records = list[dict[str, Any]]
 _HELD_OUT = ("val", "validation", "test", "dev", "development", "eval")
@@ -123,27 +125,32 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
             result.problems.append(str(error))
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
-    result.notes += [*_unused_note(result), *_orientation_notes(result)]
+    result.notes += [*_unused_note(result), *_orientation_notes(result), *_window_note(images.values())]
     return result
 
 
 def _check_image(record: dict[str, Any], result: DatasetReport, min_area: int) -> None:
     description = result.description
-    image, tag = read_image_and_tag(record["file_name"], description.exif)
-    _note_orientation(record["file_name"], tag, image.shape, result)
+    if "window" in record:
+        image = read_record(record)
+    else:
+        image, tag = read_image_and_tag(record["file_name"], description.exif)
+        _note_orientation(record["file_name"], tag, image.shape, result)
     if "sem_seg_file_name" not in record:
         return
     mask = read_labels(record, image.shape[:2], len(description.classes))
     counts = count_labels(mask, len(description.classes))
     result.pixels[_files(record)] = counts
     result.boxes.append(boxes_of_record(record, mask, description.object_ids, min_area))
+    if "window" in record:
+        return
     with Image.open(record["sem_seg_file_name"]) as header:
         _note_orientation(record["sem_seg_file_name"], orientation(header), mask.shape, result)
         _check_palette(record["sem_seg_file_name"], header, counts[:-1], result)
 
 
 def _files(record: dict[str, Any]) -> tuple[str, str]:
-    return record["file_name"], label_file(record) if "sem_seg_file_name" in record else ""
+    return image_name(record), label_file(record) if "sem_seg_file_name" in record else ""
 
 
 def _note_orientation(file: str, tag: int, shape: tuple[int, ...], result: DatasetReport) -> None:
@@ -163,6 +170,14 @@ def _orientation_notes(result: DatasetReport) -> list[str]:
     else:
         done = "it is ignored; where masks were drawn on what viewers show, write `exif: apply`"
     return [f"{first}: has an EXIF orientation, as {len(result.turned)} of the files have{unseen}; {done}"]
+
+
+def _window_note(records: Iterable[dict[str, Any]]) -> list[str]:
+    files = [record["file_name"] for record in records if "window" in record]
+    if not files:
+        return []
+    what = f"has more than {WHOLE // 10**6} megapixels, as {len(set(files))} of the images have"
+    return [f"{files[0]}: {what}; they count as their {len(files)} windows, which are read one by one"]
 
 
 def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: DatasetReport) -> None:
@@ -244,7 +259,8 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     lacking = [r for r in records if "sem_seg_file_name" not in r]
     problems = [missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]]
     known = result.counts(records)
-    blank = [mask for (_, mask), counts in known.items() if not counts[:-1].any()]
+    drawn = {mask for (_, mask), counts in known.items() if counts[:-1].any()}
+    blank = list(dict.fromkeys(mask for _, mask in known if mask not in drawn))
     problems += [
         f"{mask}: labels no pixel; draw it, or take its image out of the list {name!r}" for mask in blank[:_MAX_SHOWN]
     ]

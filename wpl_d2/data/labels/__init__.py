@@ -1,11 +1,15 @@
 """Labels as tools write them, one file for each format: each is a `LabelFormat`, registered under its name."""
 
-from .conversion import attach_labels, read_boxes
+from .class_masks import ClassMasks
+from .color_masks import ColorMasks
+from .conversion import attach_labels
 from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage, build_label_format
 from .masks import Masks
 
 __all__ = [
     "LABEL_FORMATS",
+    "ClassMasks",
+    "ColorMasks",
     "LabelFormat",
     "LabelSource",
     "Labels",
@@ -13,5 +17,4 @@ __all__ = [
     "Masks",
     "attach_labels",
     "build_label_format",
-    "read_boxes",
 ]
