@@ -16,7 +16,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import APPLY, read_record_mask
-from .labels import read_boxes
+from .index_masks import read_boxes
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]
 """Called with a dataset dict whose mask cannot be read, and the reason."""
