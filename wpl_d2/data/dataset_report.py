@@ -267,7 +267,8 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     ]
     classes, for_training = result.description.classes, _says(name, "labeled")
     pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
-    labels = LabelStatistics(str(file), pixels, classes, result.description.mask_ignore, for_training)
+    ignore = None if result.description.labels else result.description.ignore
+    labels = LabelStatistics(str(file), pixels, classes, ignore, for_training)
     if problem := labels.problem():
         return [*problems, problem]
     if for_training:

@@ -110,6 +110,23 @@ def store_coco(tree, masks):
     describe_shapes(tree, "coco", files=["0.json", "1.json"])
 
 
+def store_coco_panoptic(tree, masks):
+    """Segments whose ids have more than eight bits, and PNGs in a folder of their own."""
+    content = {"categories": [{"id": 7 + i, "name": name, "isthing": i % 2} for i, name in enumerate(CLASSES)]}
+    content["images"] = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate(masks)]
+    content["annotations"] = []
+    for number, (name, mask) in enumerate(masks.items()):
+        ids, segments = np.zeros(mask.shape, dtype=np.int32), []
+        for class_name, pixels in instances_of(mask):
+            segments.append({"id": 40000 * (len(segments) + 1), "category_id": 7 + CLASSES.index(class_name)})
+            ids[pixels] = segments[-1]["id"]
+        tree.write_mask(name, np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=2).astype(np.uint8))
+        content["annotations"].append({"image_id": number, "file_name": f"{name}.png", "segments_info": segments})
+    (tree.root / "panoptic.json").write_text(json.dumps(content))
+    (tree.root / "masks").rename(tree.root / "panoptic")
+    tree.describe(mask=None, labels={"format": "coco_panoptic", "files": "panoptic.json", "masks": "panoptic"})
+
+
 def store_labelme(tree, masks):
     (tree.root / "labelme").mkdir()
     for name, mask in masks.items():
@@ -196,6 +213,7 @@ STORED = {
     "color_masks, palette": store_palette,
     "class_masks": store_classes,
     "coco": store_coco,
+    "coco_panoptic": store_coco_panoptic,
     "labelme": store_labelme,
     "cvat": store_cvat,
     "via": store_via,

@@ -131,6 +131,11 @@ class SetFileFormat(ShapeFormat):
             KeyError, TypeError, ValueError, AttributeError: they are not what the tool writes.
         """
 
+    def category_names(self, images: Iterable[ListedImage]) -> list[str]:
+        """See `ShapeFormat`; those of all images, in the order of the files."""
+        indices = zip(self.files, self._indices, strict=True)
+        return list(dict.fromkeys(name for file, index in indices for name in self.categories(file, index.common)))
+
     def find(self, image: ListedImage) -> LabelSource:
         """See `LabelFormat`."""
         place = self._place(image)
