@@ -133,6 +133,10 @@ class LabelFormat(ABC):
         """
         raise NotImplementedError
 
+    def notes(self) -> list[str]:
+        """What is odd about the labels, after `find` was called for all images of a data set; see `DatasetReport`."""
+        return []
+
     def class_id(self, name: object, what: str) -> int:
         """The id of a class that the settings name, `IGNORE` for `NO_CLASS`.
 
