@@ -1,4 +1,5 @@
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from scipy import ndimage
 from wpl_d2.checkpoint import load_model
 from wpl_d2.cli import main
 from wpl_d2.data import read_image
+from wpl_d2.data.datasets.lists import read_list
 from wpl_d2.inference.suggestion import Choice, ImageJudge, choose_images, judge_images
+from wpl_d2.report.suggestion import write_suggestions
 from wpl_d2.utils.errors import InputError
 
 STRIDE = 4
@@ -123,6 +126,15 @@ def test_what_cannot_be_read_is_named_and_left_out(judge, images, tmp_path):
     assert len(said) == 1 and re.match(rf"left out: {re.escape(str(broken))}", said[0])
     with pytest.raises(InputError, match="none of its 1 images can be judged"):
         judge_images(judge, [{"file_name": str(broken)}], 4, said.append)
+
+
+def test_a_path_with_spaces_is_a_line_of_a_list(judge, loaded, images, tmp_path):
+    shutil.copy(images / "val0.png", tmp_path / "two words.png")
+    survey = judge_images(judge, [{"file_name": str(tmp_path / "two words.png")}], 1, pytest.fail)
+    choices = choose_images(survey.trust, survey.embeddings, 5)
+    write_suggestions(tmp_path / "next.html", tmp_path, judge, survey, choices, loaded[1])
+    (entry,) = read_list(tmp_path / "next.txt", "{id}.png", "", tmp_path)
+    assert entry.image == "two words.png"
 
 
 @pytest.fixture

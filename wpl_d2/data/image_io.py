@@ -19,7 +19,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import ArrayCache, file_state
 from .opencv_decoding import decode_jpeg
-from .pixel_values import RGB, PixelLayout, decode_values, scale_values
+from .pixel_values import RGB, PixelLayout, decode_values, read_tags, scale_values
 from .windows import WHOLE, Window, read_window, to_rgb
 
 APPLY = "apply"
@@ -249,6 +249,22 @@ def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray,
             return load_pixels(image, "RGB", exif)
         tag = orientation(image)
         return (np.ascontiguousarray(_TURNS[tag](pixels)) if tag != 1 and exif == APPLY else pixels), tag
+
+
+def read_size(path: str | Path, exif: str = APPLY) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, from its header.
+
+    Raises:
+        UnreadableImageError: the file is missing or broken.
+    """
+    try:
+        tags = read_tags(path)  # also of the kinds of TIFF that Pillow does not know, or finds too large
+        size = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
+        tag = tags.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # it is no TIFF, or a damaged one
+        with _opened(path) as image:
+            size, tag = image.size[::-1], orientation(image)
+    return size[::-1] if exif == APPLY and tag >= QUARTER_TURNS else size
 
 
 def read_record(record: Mapping[str, Any]) -> np.ndarray:

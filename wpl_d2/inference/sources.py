@@ -16,8 +16,10 @@ import numpy as np
 from PIL import Image
 
 from ..data import UnreadableImageError, read_image
+from ..data.windows import huge_size
 from ..utils.errors import InputError
 from ..utils.files import is_system_file
+from .huge_images import HugeImage
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -35,12 +37,12 @@ class Frame(NamedTuple):
     Attributes:
         name: path of its results, relative and without suffix.
         file: path of the image, relative to the source's root; of a video's frame, its name.
-        image: (H, W, 3) uint8 RGB, or the error that it cannot be read.
+        image: (H, W, 3) uint8 RGB; or what windows of it can be read from; or the error that it cannot be read.
     """
 
     name: PurePath
     file: PurePath
-    image: np.ndarray | UnreadableImageError
+    image: np.ndarray | HugeImage | UnreadableImageError
 
 
 class Source(Protocol):
@@ -102,7 +104,8 @@ class ImageFiles:
         for name, path in self.paths.items():
             file = self.root / path
             try:
-                image = read_image(file)
+                size = huge_size(file)
+                image = read_image(file) if size is None else HugeImage(file, size)
             except UnreadableImageError as error:
                 yield Frame(name, path, error)
             except Exception as error:  # a broken file must not stop the others

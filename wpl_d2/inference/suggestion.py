@@ -87,8 +87,6 @@ class ImageJudge:
         if segment is None:
             raise InputError("RUN: is of a detector alone, which labels no pixels; give a training of a segmenter")
         self._segment, self._device = segment, device
-        self._num_classes = len(metadata["classes"])
-        self._weight = ObjectConfidence(ScoreOptions(self._num_classes))
         self._pooled: list[Tensor] = []
         model.sem_seg_head.register_forward_hook(lambda head, given, output: self._pool(output.embedding))
 
@@ -108,11 +106,14 @@ class ImageJudge:
         # Of each image there are equally many windows or views, and those of a batch's images follow each other.
         embeddings = torch.cat(self._pooled).unflatten(0, (-1, len(images))).mean(dim=0)
         pseudo = PseudoLabels.from_logits(logits)
-        weights = self._weight(Evidence(pseudo, logits, embeddings[..., None, None]), Memory(()))
-        cells = on_cells(pseudo.labels)
-        maps = (pseudo.labels.byte(), weights, cells, label_components(cells, self._num_classes), on_cells(weights))
-        arrays = (values.cpu().numpy() for values in (*maps, embeddings))
-        return [_judge(*of_image) for of_image in zip(*arrays, strict=True)]
+        # Components of the classes that occur alone, of which there may be few among many.
+        classes, labels = pseudo.labels.unique(return_inverse=True)
+        score = ObjectConfidence(ScoreOptions(len(classes)))
+        weights = score(Evidence(pseudo.replace(labels=labels), logits, embeddings[..., None, None]), Memory(()))
+        cells = on_cells(labels)
+        components = label_components(cells, len(classes))
+        maps = (pseudo.labels.byte(), weights, classes[cells], components, on_cells(weights), embeddings)
+        return [_judge(*of_image) for of_image in zip(*(values.cpu().numpy() for values in maps), strict=True)]
 
 
 def _judge(
@@ -192,7 +193,7 @@ def candidate_records(cfg: CfgNode, names: Sequence[str] = ()) -> Records:
     cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = ()
     cfg.DATASETS.UNLABELED = tuple(names) or cfg.DATASETS.UNLABELED
     setup_datasets(cfg)
-    labeled = (load_records(name, "DATASETS.TRAIN", optional=True) for name in cfg.DATASETS.TRAIN)
+    labeled = (load_records(name, "DATASETS.TRAIN", optional=True, labels=False) for name in cfg.DATASETS.TRAIN)
     known = {record["file_name"] for records in labeled for record in records}
     found = {record["file_name"]: record for record in unlabeled_records(cfg) if record["file_name"] not in known}
     if not found:

@@ -43,9 +43,10 @@ from ...utils.errors import InputError, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY
 from ..labels import LabelFormat, ListedImage, attach_labels, build_label_format
+from ..path_templates import SLOT, extract, fill
 from ..pixel_values import RGB, PixelLayout
 from ..windows import split_huge
-from .lists import SLOT, SuffixResolver, extract, fill, read_list
+from .lists import SuffixResolver, read_list
 from .yaml_values import SPLIT, convert
 
 _REGISTERED: dict[str, Description] = {}

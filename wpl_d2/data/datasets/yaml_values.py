@@ -10,8 +10,8 @@ from typing import Any
 from ...utils.checks import Color, check_color, check_integer, check_text
 from ...utils.errors import InputError, check_name
 from ..image_io import EXIF
+from ..path_templates import ANY_SUFFIX, SLOT
 from ..pixel_values import RGB
-from .lists import ANY_SUFFIX, SLOT
 
 SPLIT = "{split}"
 """The placeholder in the name and the file of a list that stands for one list a split."""
