@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...utils.errors import InputError
-from ..labels.label_format import NO_CLASS
+from ..labels.label_format import NO_CLASS, LabelFormat
 from ..labels.shape_format import ShapeFormat
 from .class_names import NamedClasses, read_class_names
 from .layout import Layout
@@ -65,7 +65,7 @@ def describe_labels(
 
 
 def _shape_format(
-    labels: ShapeFormat, statistics: MaskStatistics, names: Sequence[str]
+    labels: LabelFormat, statistics: MaskStatistics, names: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """The same for labels that a tool wrote."""
     share = statistics.covered
@@ -75,12 +75,13 @@ def _shape_format(
         why = "they are to cover everything, so that what none covers has no class"
     else:
         why = f"what no shape covers is {uncovered!r}"
-    seen = f"labels of {labels.tool}, {_files_of(labels)}"
+    what = f"labels of {labels.tool}" if isinstance(labels, ShapeFormat) else "a mask for each class"
+    seen = f"{what}, {_files_of(labels)}"
     said = f"shapes cover {100 * share:.0f} % of an image in the median: {why} (`uncovered`)"
     return {**settings, "uncovered": uncovered}, [seen, said]
 
 
-def _files_of(labels: ShapeFormat) -> str:
+def _files_of(labels: LabelFormat) -> str:
     files = labels.description.labels.get("files", "where the tool puts them")
     return files if isinstance(files, str) else ", ".join(files[:_MAX_SHOWN]) + ", ..." * (len(files) > _MAX_SHOWN)
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -174,10 +173,15 @@ def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
 
 
 def _draw(labels: Labels) -> _Mask:
-    mask, boxes = labels.mask, (cast(np.ndarray, labels.boxes), cast(np.ndarray, labels.box_classes))
+    mask = labels.mask
+    values = np.unique(mask)
+    if labels.boxes is not None and labels.box_classes is not None:
+        boxes = labels.boxes, labels.box_classes
+    else:
+        boxes = boxes_from_mask(mask, values.tolist(), int(mask.size * _MIN_COMPONENT))
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     covered = float((mask != IGNORE).mean())
-    return _Mask(np.unique(mask), edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
+    return _Mask(values, edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
 
 
 def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:

@@ -78,7 +78,9 @@ class Proposal:
         new = dict(zip(self.classes, names, strict=True))
         if "values" in self.labels:
             self.labels["values"] = {value: new.get(name, name) for value, name in self.labels["values"].items()}
-        if "uncovered" in self.labels:
+        if self.labels.get("format") == "class_masks":
+            self.labels["files"] = {new[name]: self.labels["files"].replace("{class}", name) for name in new}
+        elif "uncovered" in self.labels:
             self.labels["uncovered"] = new.get(self.labels["uncovered"], self.labels["uncovered"])
             known = {name: name for name in self.classes} | self.labels.get("categories", {})
             renamed = {category: new.get(name, name) for category, name in known.items()}
