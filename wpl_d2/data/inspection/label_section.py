@@ -26,6 +26,8 @@ def name_classes(layout: Layout, statistics: MaskStatistics) -> NamedClasses:
     values = statistics.meaning.values
     if layout.labels:
         classes = layout.labels.description.classes
+        if layout.known:
+            return NamedClasses(classes, f"those of {layout.known}", layout.labels.description.colors)
         own = (BACKGROUND, *classes) if len(values) > len(classes) else classes
         return NamedClasses(own, f"named by {_files_of(layout.labels)}")
     named = read_class_names(layout.root, len(values))
@@ -53,6 +55,9 @@ def describe_labels(
         names: of the classes.
     """
     values = statistics.meaning.values
+    if layout.labels and layout.known:
+        labels = dict(layout.labels.description.labels)
+        return ({} if labels == {"format": "masks"} else labels), [f"masks as {layout.known} has them"]
     if layout.labels:
         return _shape_format(layout.labels, statistics, names)
     if layout.colored:

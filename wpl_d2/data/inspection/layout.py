@@ -42,7 +42,8 @@ class Layout:
         unmatched: masks without an image.
         alternatives: masks that were passed over for others of the same images, one of each kind.
         colored: whether the masks show classes as colors.
-        labels: what reads the labels if they are no masks, one for each image; `masks` then says where they are.
+        labels: what reads the labels, if that is known already. If they are no masks, `masks` says where they are.
+        known: the name of the data set, if it is a public one that the user named.
     """
 
     root: Path
@@ -53,10 +54,17 @@ class Layout:
     alternatives: tuple[str, ...] = ()
     colored: bool = False
     labels: LabelFormat | None = None
+    known: str = ""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each labeled image has a mask of its own."""
+        return self.labels is None or self.labels.uses_mask
 
     def listed(self, image: str) -> ListedImage:
         """An image as a list has it."""
-        return ListedImage(extract(self.templates[0], image) or "", str(self.root.absolute() / image), "")
+        mask = str(self.root.absolute() / self.masks[image]) if self.has_masks else ""
+        return ListedImage(extract(self.templates[0], image) or "", str(self.root.absolute() / image), mask)
 
 
 def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:

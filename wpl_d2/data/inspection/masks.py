@@ -19,7 +19,7 @@ from ..image_io import read_color_mask, read_raw_mask, shown_size
 from ..labels import Labels
 from .files import evenly
 from .layout import Layout
-from .values import Meaning, find_meaning, meaning_of_shapes, pack_colors, unpack_color
+from .values import Meaning, find_meaning, meaning_of_labels, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
@@ -112,10 +112,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
         raise InputError(problems[0] + more)
     values = {image: mask.values for (image, _), mask in zip(pairs, read, strict=True)}
     covered = float(np.median([mask.covered for mask in read]))
-    if layout.labels:
-        meaning = meaning_of_shapes(layout.labels.description.classes, covered)
-    else:
-        meaning = find_meaning(layout, values, ignore)
+    meaning = meaning_of_labels(layout.labels, covered) if layout.labels else find_meaning(layout, values, ignore)
     ids = {value: class_id for class_id, value in enumerate(meaning.values)}
     present = {image: frozenset(ids[v] for v in found.tolist() if v in ids) for image, found in values.items()}
     palette = next((mask.palette for mask in read if mask.palette), ())
