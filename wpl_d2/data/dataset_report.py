@@ -126,6 +126,7 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
     result.notes += [*_unused_note(result), *_orientation_notes(result), *_window_note(images.values())]
+    result.notes += description.label_format.notes() if description.label_format else []
     return result
 
 
