@@ -65,8 +65,8 @@ def labeled_records(cfg: CfgNode) -> Records:
 
 def unlabeled_records(cfg: CfgNode) -> Records:
     """The dataset dicts of `DATASETS.UNLABELED`, without their masks."""
-    records = _records(cfg.DATASETS.UNLABELED)
-    return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
+    records, kept = _records(cfg.DATASETS.UNLABELED), ("file_name", "image_id", "exif", "layout")
+    return [{key: record[key] for key in kept if key in record} for record in records]
 
 
 def load_records(name: str, key: str, optional: bool = False) -> Records:
