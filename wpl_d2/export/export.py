@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checkpoint import load_model
 from ..data import read_image, setup_datasets
+from ..data.pixel_values import PixelLayout
 from ..inference.runtime_model import build_runtime_model
 from ..inference.sources import list_images
 from ..utils.errors import InputError, check_name
@@ -69,11 +70,12 @@ def export_model(
 
 
 def _images(name: str, cfg: Any) -> list[Tensor]:
-    """Images (3, H, W) uint8 RGB to compare on."""
+    """Images (C, H, W) in 0..255 to compare on."""
     files = list_images(name).files if name else _test_images(cfg.clone())
     if not files:
         raise InputError(f"--images: no images in {name or 'the training test set'}; name a folder or a pattern")
-    return [torch.from_numpy(read_image(file).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]
+    layout = PixelLayout.from_config(cfg)
+    return [torch.from_numpy(read_image(file, layout=layout).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]
 
 
 def _test_images(cfg: Any) -> list[Path]:

@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
+from ..config.validation import check_section
 from ..data import UnreadableImageError
+from ..data.pixel_values import PixelLayout
 from ..structures import Detections
 from ..utils.background import in_background
 from ..utils.cpu_speed import label_map
@@ -29,7 +31,11 @@ _AHEAD = 2
 
 
 class Predictor:
-    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images."""
+    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images.
+
+    Attributes:
+        layout: of the images that the model takes.
+    """
 
     def __init__(self, model: RuntimeModel, device: str, min_score: float = 0.5, opts: Sequence[str] = ()) -> None:
         """Prepare the prediction.
@@ -51,6 +57,8 @@ class Predictor:
         if cfg.TEST.INFERENCE.MODE == "crop":
             cfg.TEST.INFERENCE.MODE = "whole"
         override(cfg, opts)
+        check_section(cfg, "INPUT")
+        self.layout = PixelLayout.from_config(cfg)
         self.segment = build_predict(cfg, model.segment) if model.segment else None
         self.detect = model.detect
         self.device = device
@@ -61,7 +69,7 @@ class Predictor:
         """Predict a batch.
 
         Args:
-            images: (H, W, 3) uint8 RGB, all of one size.
+            images: (H, W, 3) uint8 RGB, or (H, W, C) float32 of the model's `PixelLayout`, all of one size.
         """
         batch = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2).float()
         labels: Sequence[np.ndarray | None] = [None] * len(images)

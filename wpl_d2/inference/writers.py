@@ -15,7 +15,7 @@ import numpy as np
 from ..structures import Detections
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import draw_boxes, overlay
+from ..visualization import draw_boxes, overlay, render
 from .runtime_model import Prediction
 from .sources import BOXES, INDEX, MASKS, OVERLAYS, SUFFIX, Frame, Source
 
@@ -49,7 +49,7 @@ class PredictionWriter:
             raise InputError(
                 f"{folder / MASKS}: is not an earlier result, and could be written over; give another --output"
             )
-        self.folder, self.metadata, self.video = folder, metadata, source.video
+        self.folder, self.metadata, self.video, self.layout = folder, metadata, source.video, source.layout
         self._index = PredictionIndex(folder, source)
         self._boxes: DetectionsFile | None = None
         if boxes:
@@ -82,7 +82,7 @@ class PredictionWriter:
 
         Args:
             frame: the image's name and file.
-            image: (H, W, 3) uint8 RGB.
+            image: as of its `Frame`.
             prediction: of the image.
 
         Raises:
@@ -105,7 +105,7 @@ class PredictionWriter:
         """
         if not self._draws:
             return
-        picture = image.transpose(2, 0, 1)
+        picture = render(image.transpose(2, 0, 1), self.layout)
         if prediction.labels is not None:
             picture = overlay(picture, prediction.labels, self.metadata["colors"])
         if prediction.detections is not None:
