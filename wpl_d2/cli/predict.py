@@ -1,9 +1,10 @@
 """Predict images or a video.
 
 --weights takes a training's checkpoint or a file of `wpl export`; a TorchScript file is a program and needs
---trust-code. Results are DIR/masks (pixel values are class ids), DIR/overlays, with a detector DIR/boxes.json (COCO's
-format), and DIR/predicted.json, which maps each result to its image: a.png to a.jpg, but a.jpg.png and a.png.png if
-there is an a.png too. Trailing KEY VALUE pairs set keys below TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`.
+--trust-code. Results are masks (--format index_png: DIR/masks, pixel values are class ids; coco: DIR/masks.json, run
+lengths; labelme: DIR/labelme, polygons), DIR/overlays, with a detector DIR/boxes.json (COCO's format), and
+DIR/predicted.json, which maps each result to its image: a.png to a.jpg, but a.jpg.png and a.png.png if there is an
+a.png too. Trailing KEY VALUE pairs set keys below TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`.
 Ignored files are listed; the exit status is 1 if an image could not be read, predicted or drawn, or a video is
 truncated.
 """
@@ -14,7 +15,7 @@ import argparse
 from pathlib import Path
 
 from ..utils.command_line import fraction, positive_int
-from .choices import MODELS
+from .choices import MASK_FORMATS, MODELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", required=True, help="checkpoint or exported file")
     parser.add_argument("--input", required=True, help="folder, pattern in quotes, image or video")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for the results")
+    parser.add_argument("--format", default="index_png", choices=MASK_FORMATS, help="of the masks (default: index_png)")
     parser.add_argument("--model", default="", choices=MODELS, help="of a checkpoint (default: the teacher, if any)")
     parser.add_argument(
         "--trust-code", action="store_true", help="run a TorchScript file, a program that can do anything"
@@ -45,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     predictor = Predictor(model, device, args.min_score, args.opts)
     source = open_source(args.input, args.output, predictor.layout)
     make_output_folder("--output", args.output)
-    with PredictionWriter(args.output, model.metadata, model.detect is not None, source) as writer:
+    with PredictionWriter(args.output, model.metadata, model.detect is not None, source, args.format) as writer:
         skipped = predict(source, predictor, writer, args.batch_size)
     for text in source.ignored():
         print(f"left out: {text}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog
 
 from ..config.fitting import DatasetFacts, Device, Setting, fit_settings
 from ..utils.errors import InputError
-from .component_boxes import boxes_from_mask
-from .datasets.folder import Description
+from .component_boxes import boxes_of_record
+from .datasets.folder import Description, image_records
 from .datasets.setup import check_registered, register_description
 from .file_cache import file_state
 from .image_io import read_record_mask
@@ -75,7 +75,7 @@ def measure_dataset(
     sides = boxes[:, 2:] - boxes[:, :2]
     return DatasetFacts(
         labeled=len(records),
-        unlabeled=len(_records("DATASETS.UNLABELED", unlabeled)),
+        unlabeled=len(_records("DATASETS.UNLABELED", unlabeled, image_records)),
         val=len(_records("DATASETS.TEST", val)),
         size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
         classes=description.classes,
@@ -88,12 +88,14 @@ def measure_dataset(
 def _measure(
     record: dict[str, Any], description: Description, min_area: int
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
-    """Height and width of a mask, and boxes and classes of its components."""
+    """Height and width of a mask, and the boxes and classes of its objects."""
     mask = read_record_mask(record)
-    return (mask.shape, *boxes_from_mask(mask, description.object_ids, min_area))
+    return (mask.shape, *boxes_of_record(record, mask, description.object_ids, min_area))
 
 
-def _records(key: str, names: Sequence[str]) -> list[dict[str, Any]]:
+def _records(
+    key: str, names: Sequence[str], get: Callable[[str], list[dict[str, Any]]] = DatasetCatalog.get
+) -> list[dict[str, Any]]:
     for name in names:
         check_registered(key, name)
-    return [record for name in names for record in DatasetCatalog.get(name)]
+    return [record for name in names for record in get(name)]

@@ -11,10 +11,10 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ..utils.errors import InputError
-from .component_boxes import boxes_from_mask
+from .component_boxes import boxes_of_record
 from .datasets import Description
 from .datasets.lists import EXTRA
-from .image_io import APPLY, QUARTER_TURNS, orientation, read_image_and_tag
+from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag
 from .label_statistics import LabelStatistics, count_labels
 from .loader import missing_mask
 from .mappers import read_labels
@@ -136,14 +136,14 @@ def _check_image(record: dict[str, Any], result: DatasetReport, min_area: int) -
     mask = read_labels(record, image.shape[:2], len(description.classes))
     counts = count_labels(mask, len(description.classes))
     result.pixels[_files(record)] = counts
-    result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
+    result.boxes.append(boxes_of_record(record, mask, description.object_ids, min_area))
     with Image.open(record["sem_seg_file_name"]) as header:
         _note_orientation(record["sem_seg_file_name"], orientation(header), mask.shape, result)
         _check_palette(record["sem_seg_file_name"], header, counts[:-1], result)
 
 
 def _files(record: dict[str, Any]) -> tuple[str, str]:
-    return record["file_name"], record.get("sem_seg_file_name", "")
+    return record["file_name"], label_file(record) if "sem_seg_file_name" in record else ""
 
 
 def _note_orientation(file: str, tag: int, shape: tuple[int, ...], result: DatasetReport) -> None:
@@ -250,7 +250,7 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     ]
     classes, for_training = result.description.classes, _says(name, "labeled")
     pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
-    labels = LabelStatistics(str(file), pixels, classes, result.description.ignore, for_training)
+    labels = LabelStatistics(str(file), pixels, classes, result.description.mask_ignore, for_training)
     if problem := labels.problem():
         return [*problems, problem]
     if for_training:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -236,12 +236,13 @@ def read_record(record: Mapping[str, Any]) -> np.ndarray:
     return read_image(record["file_name"], record.get("exif", APPLY), record.get("layout", RGB))
 
 
-def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
+def read_raw_mask(path: str | Path, exif: str = APPLY, gray_colors: bool = False) -> np.ndarray:
     """Read a mask's values as stored; of palette images the indices, never the colors.
 
     Args:
         path: of the file, in any lossless format.
         exif: see `read_image`.
+        gray_colors: admit colors whose channels are equal.
 
     Returns:
         (H, W) array of uint8, or of a wider integer type for 16- and 32-bit files.
@@ -251,16 +252,9 @@ def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
         InputError: it holds colors, or its format does not keep the values that were saved.
     """
     with _opened(path) as image:
-        lossy = lossy_format(image)
-        if lossy:
-            raise InputError(
-                f"{path}: is a {lossy} file, whose compression makes ids that nobody drew; save the mask as PNG, from "
-                "what this file was made of"
-            )
+        _refuse_lossy(path, image)
         if image.mode not in _INDEX_MODES:
-            raise InputError(
-                f"{path}: is an {image.mode} image; masks hold one class id per pixel, convert its colors to ids"
-            )
+            return _gray(path, image, exif) if gray_colors else _refuse_colors(path, image.mode)
         if scales_values(image):
             raise InputError(
                 f"{path}: stores gray values of less than 8 bits, or up to another maximum than 255, which readers "
@@ -268,6 +262,53 @@ def read_raw_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
             )
         values, _ = load_pixels(image, None, exif)
     return values.astype(np.uint8) if values.dtype == bool else values
+
+
+def read_color_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
+    """Read a mask's colors; of palette images what the palette says.
+
+    Args:
+        path: of the file, in any lossless format. Opacity is left out.
+        exif: see `read_image`.
+
+    Returns:
+        (H, W, 3) uint8, red first.
+
+    Raises:
+        UnreadableImageError: the file is missing or broken, or has more than eight bits a channel.
+        InputError: its format does not keep the values that were saved.
+    """
+    with _opened(path) as image:
+        _refuse_lossy(path, image)
+        return _colors(path, image, exif)
+
+
+def _colors(path: str | Path, image: Image.Image, exif: str) -> np.ndarray:
+    bits = bits_per_channel(image)
+    if bits > 8:
+        raise _too_deep(path, str(bits))
+    return load_pixels(image, "RGB", exif)[0]
+
+
+def _gray(path: str | Path, image: Image.Image, exif: str) -> np.ndarray:
+    mode = image.mode
+    colors = _colors(path, image, exif)
+    return np.ascontiguousarray(colors[..., 0]) if (colors == colors[..., :1]).all() else _refuse_colors(path, mode)
+
+
+def _refuse_colors(path: str | Path, mode: str) -> NoReturn:
+    raise InputError(
+        f"{path}: is an {mode} image; masks hold one class id per pixel, convert its colors to ids, or say in 'labels' "
+        "of the data set's YAML what they mean: {format: color_masks}, or {format: masks} if they are all gray"
+    )
+
+
+def _refuse_lossy(path: str | Path, image: Image.Image) -> None:
+    if lossy := lossy_format(image):
+        raise InputError(
+            f"{path}: is a {lossy} file, whose compression makes ids that nobody drew; save the mask as PNG, from what "
+            "this file was made of"
+        )
 
 
 def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.ndarray:
@@ -305,7 +346,22 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
 
 def read_record_mask(record: Mapping[str, Any]) -> np.ndarray:
     """Read the mask of a dataset dict, as the description of its data set wants it; see `read_mask`."""
-    return read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))
+    if "sem_seg_error" in record:
+        raise InputError(record["sem_seg_error"])
+    try:
+        return read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))
+    except UnreadableImageError as error:
+        if "sem_seg_source" not in record:
+            raise
+        raise UnreadableImageError(
+            f"{record['sem_seg_source']}: what was made of it is no longer in the cache ({error}); start again, which "
+            "makes it anew"
+        ) from error
+
+
+def label_file(record: Mapping[str, Any]) -> str:
+    """The user's file that holds the labels of a dataset dict, for messages."""
+    return str(record.get("sem_seg_source") or record["sem_seg_file_name"])
 
 
 class ImageReader:

@@ -17,7 +17,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .detection_cache import DetectionCache
 from .file_cache import image_cache
-from .image_io import ImageReader, UnreadableImageError, read_record, read_record_mask
+from .image_io import ImageReader, UnreadableImageError, label_file, read_record, read_record_mask
 from .pixel_values import PixelLayout
 from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, JitterView, StrongView
@@ -270,7 +270,7 @@ def read_labels(
     """Read the mask of a dataset dict and check it.
 
     Args:
-        dataset_dict: with `sem_seg_file_name`, and `sem_seg_ignore` and `exif` if they are not `IGNORE` and "apply".
+        dataset_dict: with `sem_seg_file_name`; see `Description.records`.
         size: (height, width) of the image.
         num_classes: number of semantic classes.
         read: gives the mask of a dataset dict.
@@ -281,7 +281,7 @@ def read_labels(
     Raises:
         InputError: `file: what is wrong; how to mend it`.
     """
-    file, mask = dataset_dict["sem_seg_file_name"], read(dataset_dict)
+    file, mask = label_file(dataset_dict), read(dataset_dict)
     if mask.shape != tuple(size):
         turned = (
             "; it may be turned by its EXIF orientation, as its mask must be (or write `exif: ignore` into the YAML)"

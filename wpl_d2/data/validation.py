@@ -56,7 +56,7 @@ def check_training_data(cfg: CfgNode) -> None:
         raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
     evaluates = cfg.TEST.EVAL_PERIOD > 0
     train = _load("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
-    unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED)
+    unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED, labels=False)
     test = _load("DATASETS.TEST", cfg.DATASETS.TEST, optional=not evaluates)
     judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else {}
     with_masks, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
@@ -104,8 +104,8 @@ def find_repeated(records: Records) -> list[str]:
     return [path for path, count in Counter(record["file_name"] for record in records).items() if count > 1]
 
 
-def _load(key: str, names: Sequence[str], optional: bool = False) -> dict[str, Records]:
-    lists = {name: load_records(name, key, optional) for name in names}
+def _load(key: str, names: Sequence[str], optional: bool = False, labels: bool = True) -> dict[str, Records]:
+    lists = {name: load_records(name, key, optional, labels) for name in names}
     return {name: records for name, records in lists.items() if records}
 
 

@@ -22,8 +22,9 @@ from ..utils.files import is_system_file
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
-MASKS, OVERLAYS = "masks", "overlays"
+MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS = "masks", "masks.json", "labelme", "overlays"
 BOXES, INDEX = "boxes.json", "predicted.json"
+RESULTS = (MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS, BOXES, INDEX)
 """Folders and files of results, which are not read as input."""
 _SYSTEM = "hidden or system"
 
@@ -213,7 +214,7 @@ def list_images(name: str, output: Path | None = None) -> Listing:
 
 
 def _list(paths: Iterable[Path], root: Path, suffixes: tuple[str, ...], output: Path | None) -> Listing:
-    results = [] if output is None else [output.resolve() / name for name in (MASKS, OVERLAYS, BOXES, INDEX)]
+    results = [] if output is None else [output.resolve() / name for name in RESULTS]
     listing = Listing([], root, Counter())
     for path in sorted(paths):
         if path.is_dir() or not {path.resolve(), *path.resolve().parents}.isdisjoint(results):

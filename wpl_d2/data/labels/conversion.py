@@ -1,0 +1,119 @@
+"""Labels of any format as index masks in the cache, from which everything reads them.
+
+Each is made once, as PNG of class ids with the boxes of its instances, under a digest of the settings and of the state
+of its source. Files are whole or absent: what a killed process leaves is used by the next one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ...structures import IGNORE
+from ...utils.errors import InputError
+from ...utils.files import UnwritableError, replace_file
+from ...utils.threads import in_threads
+from ..file_cache import cache_file, locked
+from .label_format import LabelFormat, Labels, ListedImage
+
+_VERSION = 1  # of how labels are stored
+_BOXES = "boxes"  # the text in the PNG that holds them
+_logger = logging.getLogger(__name__)
+
+
+def attach_labels(labels: LabelFormat, records: Sequence[dict[str, Any]], images: Sequence[ListedImage]) -> None:
+    """Add the labels of their images to dataset dicts, in place; those that are not in the cache are put there.
+
+    One process of a machine does that, while others that need the same labels wait.
+
+    Args:
+        labels: reads them.
+        records: dataset dicts. Added: `sem_seg_missing`, what would hold the labels, where there are none. Else
+            `sem_seg_file_name`, an index mask in the cache; `sem_seg_source`, where the user has the labels;
+            `sem_seg_ignore`; `sem_seg_error` if they cannot be read; `box_file_name` if they hold instances, whose
+            boxes `read_boxes` takes from there.
+        images: theirs.
+
+    Raises:
+        InputError: the cache cannot be written, or no labels can be read at all.
+    """
+    folder = cache_file("labels") / _settings_digest(labels)
+    sources = [labels.find(image) for image in images]
+    files = [folder / f"{_digest(source.state, image)}.png" for source, image in zip(sources, images, strict=True)]
+    wanted = {
+        file: image
+        for file, source, image in zip(files, sources, images, strict=True)
+        if source.state is not None and not file.is_file()
+    }
+    errors = _convert(labels, folder, wanted) if wanted else {}
+    for record, source, file in zip(records, sources, files, strict=True):
+        if source.state is None:
+            record["sem_seg_missing"] = source.name
+            continue
+        record |= {"sem_seg_file_name": str(file), "sem_seg_source": source.name, "sem_seg_ignore": IGNORE}
+        if file in errors:
+            record["sem_seg_error"] = errors[file]
+        if labels.has_instances:
+            record["box_file_name"] = str(file)
+
+
+def read_boxes(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes that `attach_labels` stored: (N, 4) float32 xyxy, half-open, and class ids (N,) int64."""
+    with Image.open(path) as image:
+        rows = np.array(json.loads(image.info[_BOXES]), dtype=np.float64).reshape(-1, 5)
+    return rows[:, :4].astype(np.float32), rows[:, 4].astype(np.int64)
+
+
+def _settings_digest(labels: LabelFormat) -> str:
+    description = labels.description
+    settings = sorted((str(key), value) for key, value in description.labels.items())
+    others = description.classes, description.colors, description.ignore, description.exif
+    return _digest(_VERSION, labels.version, settings, others)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+
+def _convert(labels: LabelFormat, folder: Path, wanted: Mapping[Path, ListedImage]) -> dict[Path, str]:
+    """Make index masks; the messages for those that cannot be made."""
+    try:
+        with locked(folder / "lock"):
+            for unfinished in folder.glob(".*.partial"):
+                unfinished.unlink()
+            missing = [item for item in wanted.items() if not item[0].is_file()]
+            title = f"{labels.description.name}: labels to index masks"
+            done: Iterable[str] = in_threads(partial(_convert_one, labels), missing, title)
+            return {file: error for (file, _), error in zip(missing, done, strict=True) if error}
+    except UnwritableError as error:
+        raise UnwritableError(
+            f"{error}; or set WPL_D2_CACHE to a folder elsewhere: labels of the format "
+            f"{labels.description.labels['format']} are trained on from there"
+        ) from error
+
+
+def _convert_one(labels: LabelFormat, item: tuple[Path, ListedImage]) -> str:
+    file, image = item
+    try:
+        found = labels.read(image)
+    except InputError as error:
+        return str(error)
+    replace_file(file, partial(_write, found))
+    return ""
+
+
+def _write(labels: Labels, file: Path) -> None:
+    info = PngInfo()
+    if labels.boxes is not None and labels.box_classes is not None:
+        rows = np.column_stack([labels.boxes.astype(np.float64), labels.box_classes])
+        info.add_text(_BOXES, json.dumps(rows.tolist()))
+    Image.fromarray(labels.mask).save(file, format="PNG", pnginfo=info)
