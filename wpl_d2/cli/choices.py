@@ -10,3 +10,5 @@ BENCHMARKS = ("cityscapes", "coco", "voc", "voc_animals")
 """Those of `wpl_d2.data.preparation`."""
 MASK_FORMATS = ("index_png", "coco", "labelme")
 """Those of `wpl_d2.inference.mask_formats`."""
+MAPS = ("confidence", "probabilities")
+"""What `wpl_d2.inference.Predictor` makes beside labels and boxes."""

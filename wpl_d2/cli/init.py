@@ -35,23 +35,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--val", type=fraction, default=0.2, metavar="SHARE", help="of labeled images (default 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of validation images (default 0)")
+    parser.add_argument(
+        "--ignore", default="", metavar="VALUE", help='the masks\' value for "no class", or none, where that is unclear'
+    )
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     parser.add_argument("--force", action="store_true", help="replace a YAML and lists that are there")
 
 
 def main(args: argparse.Namespace) -> None:
     """Describe a folder."""
-    from ..data.inspection import propose
-
-    proposal = propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed)
+    asks = sys.stdin.isatty() and not args.yes
+    proposal = _propose(args, asks)
     if not args.force:
         proposal.check_free()
-    print(f"{proposal.root}\n" + "\n".join(f"- {line}" for line in proposal.said))
-    if sys.stdin.isatty() and not args.yes:
+    print(proposal.summary())
+    if asks:
         _correct(proposal)
     proposal.write()
     names = ", ".join(f"{list_name} ({len(lines)})" for list_name, lines in proposal.lists.items())
     print(f"wrote {proposal.path}, with the lists {names}\n{_next_steps(proposal)}")
+
+
+def _propose(args: argparse.Namespace, asks: bool) -> Proposal:
+    from ..data.inspection import AmbiguousLabelsError, propose
+
+    try:
+        return propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed, args.ignore)
+    except AmbiguousLabelsError as error:
+        if not asks:
+            raise
+        print(error.what)
+        ways = dict(enumerate(error.readings.items(), start=1))
+        for number, (_, text) in ways.items():
+            print(f"  {number}: {text}")
+        answer = ""
+        while answer not in map(str, ways):
+            answer = input(f"Which is it, 1 to {len(ways)}? ").strip()
+        (name, value), _ = ways[int(answer)]
+        setattr(args, name, value)
+        return _propose(args, asks)
 
 
 def _next_steps(proposal: Proposal) -> str:

@@ -19,6 +19,7 @@ COMMANDS = {
     "find-lr": "find a learning rate to train with",
     "evaluate": "evaluate a trained model",
     "predict": "label maps, overlays and boxes of images or a video",
+    "suggest": "the unlabeled images that are most worth labeling next",
     "export": "write a model to a file for other programs",
     "report": "a page on one run, or on several side by side",
     "cache-boxes": "keep a detector's boxes of whole data sets in a file",

@@ -28,6 +28,8 @@ _MIN_BOXES = 10  # for each class of objects
 _CHOOSE_BACKBONE = {"MODEL.BACKBONE.NAME", "MODEL.TIMM.NAME", "MODEL.RESNETS.DEPTH"}
 _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
 _PER_PAIR = 2.5 * GiB  # of a labeled and an unlabeled crop of _GPU_CROP; estimated
+_BURN_IN = 300  # steps
+_FEW_LABELED, _ENOUGH_LABELED = 3, 7  # images for each class
 _EVALUATION_SHARE = 0.2
 _PASSES = 8  # forwards' worth of a labeled and an unlabeled crop: students with backward, teacher
 _ONE_WAY = re.compile(r".*\b(left|right|arrow|digit|letter|text)s?\b.*")
@@ -113,7 +115,7 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
         *batch,
         *_schedule(facts, device, steps),
         *_optimizer(steps, images),
-        *(_pseudo_labels(facts, steps) if facts.unlabeled else _supervised()),
+        *(_pseudo_labels(facts, device, steps) if facts.unlabeled else _supervised()),
         *_detector(facts, scale, given.get("MODEL.DETECTOR.MODE")),
         *([] if given.keys() & _CHOOSE_BACKBONE else _backbone(device)),
         *_evaluation(facts, steps, images, scale, view[0].value[0]),
@@ -190,25 +192,27 @@ def _optimizer(steps: int, batch: int) -> list[Setting]:
 
 
 def _supervised() -> list[Setting]:
-    return [Setting("FRAMEWORK.NAME", "Supervised", "there are no unlabeled images")]
+    why = "there are no unlabeled images"
+    return [Setting("FRAMEWORK.NAME", "Supervised", why), Setting("WEIGHTING.ENABLED", False, why)]
 
 
-def _pseudo_labels(facts: DatasetFacts, steps: int) -> list[Setting]:
-    labeled = facts.labeled
-    burn_in = int(steps * _clip(2 / math.sqrt(labeled), 0.25, 0.5))
+def _pseudo_labels(facts: DatasetFacts, device: Device, steps: int) -> list[Setting]:
+    each = facts.labeled / len(facts.classes)
+    trust = "" if each >= _ENOUGH_LABELED else f", under {_ENOUGH_LABELED}: the teacher is not to be trusted in full"
+    burn_in = min(steps // 2, _BURN_IN * (_GPU_FACTOR if device.gpu else 1))
     decay = _clip(1 - 8 / (steps - burn_in), 0.98, 0.999)
     weights = "pseudo-labels count by the mean confidence of their object, so that no threshold shuts hard classes out"
     return [
         Setting("FRAMEWORK.NAME", "MeanTeacher", f"{facts.unlabeled} unlabeled images"),
         Setting(
             "FRAMEWORK.ALPHA",
-            round(_clip((labeled - 8) / 32, 0.1, 1.0), 2),
-            f"with {labeled} labeled images the teacher is {'not yet ' if labeled < 40 else ''}to be trusted in full",
+            round(_clip((each - _FEW_LABELED) / (_ENOUGH_LABELED - _FEW_LABELED), 0.1, 1.0), 2),
+            f"{each:.1f} labeled images for each class{trust}",
         ),
         Setting("FRAMEWORK.THRESHOLD", 0.0, weights),
         Setting("WEIGHTING.ENABLED", True, weights),
         Setting("WEIGHTING.KIND", ("object",), weights),
-        Setting("FRAMEWORK.BURN_IN", burn_in, f"{burn_in / steps:.0%} of the steps; more the fewer labels there are"),
+        Setting("FRAMEWORK.BURN_IN", burn_in, "a teacher that starts young passes on what it has not learned yet"),
         Setting("FRAMEWORK.EMA_DECAY", round(decay, 4), "averages over an eighth of the steps with pseudo-labels"),
     ]
 

@@ -16,7 +16,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import APPLY, read_record_mask
-from .labels import read_boxes
+from .index_masks import read_boxes
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]
 """Called with a dataset dict whose mask cannot be read, and the reason."""
@@ -88,6 +88,10 @@ def boxes_of_record(
         return boxes_from_mask(mask, classes, min_area)
     boxes, ids = read_boxes(record["box_file_name"])
     wanted = np.isin(ids, list(classes))
+    if "window" in record:
+        top, left, height, width, _ = record["window"]
+        boxes = (boxes - np.array([left, top] * 2, dtype=np.float32)).clip(0, [width, height] * 2)
+        wanted &= (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
     return boxes[wanted], ids[wanted]
 
 
@@ -166,7 +170,8 @@ def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[in
     key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
     for record in dataset_dicts:
         state = file_state(record["sem_seg_file_name"])
-        key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
+        how = record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY), record.get("window")
+        key.update(repr((*state, *how)).encode())
     return cache_file(f"boxes_{key.hexdigest()[:32]}.npz")
 
 

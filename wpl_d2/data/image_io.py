@@ -19,7 +19,8 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import ArrayCache, file_state
 from .opencv_decoding import decode_jpeg
-from .pixel_values import RGB, PixelLayout, decode_values, scale_values
+from .pixel_values import RGB, PixelLayout, decode_values, read_tags, scale_values
+from .windows import WHOLE, Window, read_window, to_rgb
 
 APPLY = "apply"
 _VERSION = 1  # of what decoding gives
@@ -162,7 +163,7 @@ def _jpeg2000(image: Image.Image) -> tuple[int, bool]:
 _INDEX_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
 _READ_ERRORS = (
     *(OSError, SyntaxError, ValueError, EOFError, RuntimeError),
-    *(struct.error, zlib.error, Image.DecompressionBombError),
+    *(struct.error, zlib.error),
 )
 
 
@@ -170,13 +171,16 @@ class UnreadableImageError(InputError):
     """An image file is missing, truncated, of another kind or too deep."""
 
 
-def read_image(path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB) -> np.ndarray:
+def read_image(
+    path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB, window: Window | None = None
+) -> np.ndarray:
     """Read an image and apply its EXIF orientation.
 
     Args:
         path: of the file, in any format; the suffix does not matter.
         exif: one of `EXIF`; "ignore" leaves the pixels as they are stored.
         layout: of the pixels.
+        window: read this alone, of an image that is not turned.
 
     Returns:
         (H, W, 3) uint8, red first, as `RGB`; else (H, W, channels) float32 in 0..255 (see `scale_values`).
@@ -185,12 +189,25 @@ def read_image(path: str | Path, exif: str = APPLY, layout: PixelLayout = RGB) -
         UnreadableImageError: the file is missing or broken, or of another layout, or nothing says how to scale its
             values.
     """
-    if layout == RGB:
-        return read_image_and_tag(path, exif)[0]
-    return scale_values(read_values(path, exif, layout)[0], layout)
+    if layout != RGB:
+        return scale_values(read_values(path, exif, layout, window)[0], layout)
+    return read_image_and_tag(path, exif)[0] if window is None else _read_rgb_window(path, window)
 
 
-def read_values(path: str | Path, exif: str, layout: PixelLayout) -> tuple[np.ndarray, int]:
+def _read_rgb_window(path: str | Path, window: Window) -> np.ndarray:
+    with _clear_errors(path):
+        stored = read_window(path, window)
+    values, bands = stored.values, stored.values.shape[2]
+    if values.dtype != np.uint8:
+        raise _too_deep(path, f"{values.dtype} values")
+    if bands > 4:
+        raise _too_many(path, bands)
+    return to_rgb(stored)
+
+
+def read_values(
+    path: str | Path, exif: str, layout: PixelLayout, window: Window | None = None
+) -> tuple[np.ndarray, int]:
     """Read the values of an image of another layout than `RGB` as they are stored; args and errors as of `read_image`.
 
     Returns:
@@ -198,9 +215,12 @@ def read_values(path: str | Path, exif: str, layout: PixelLayout) -> tuple[np.nd
         of three channels where the layout's are red, green and blue.
     """
     with _clear_errors(path):
-        values, tag = decode_values(path)
-        with suppress(UnidentifiedImageError), Image.open(path) as image:
-            tag = tag if image.format == "TIFF" else orientation(image)
+        if window is not None:
+            values, tag = read_window(path, window).values, 1
+        else:
+            values, tag = decode_values(path)
+            with suppress(UnidentifiedImageError), Image.open(path) as image:
+                tag = tag if image.format == "TIFF" else orientation(image)
     if values.shape[2] == 1 and layout.channels == RGB.channels:
         values = values.repeat(3, axis=2)
     found, wanted = values.shape[2], len(layout.channels)
@@ -231,9 +251,26 @@ def read_image_and_tag(path: str | Path, exif: str = APPLY) -> tuple[np.ndarray,
         return (np.ascontiguousarray(_TURNS[tag](pixels)) if tag != 1 and exif == APPLY else pixels), tag
 
 
+def read_size(path: str | Path, exif: str = APPLY) -> tuple[int, int]:
+    """Height and width of an image as `read_image` gives it, from its header.
+
+    Raises:
+        UnreadableImageError: the file is missing or broken.
+    """
+    try:
+        tags = read_tags(path)  # also of the kinds of TIFF that Pillow does not know, or finds too large
+        size = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
+        tag = tags.get(ExifTags.Base.Orientation, 1)
+    except Exception:  # it is no TIFF, or a damaged one
+        with _opened(path) as image:
+            size, tag = image.size[::-1], orientation(image)
+    return size[::-1] if exif == APPLY and tag >= QUARTER_TURNS else size
+
+
 def read_record(record: Mapping[str, Any]) -> np.ndarray:
-    """`read_image` of a dataset dict, with its `exif` and `layout`."""
-    return read_image(record["file_name"], record.get("exif", APPLY), record.get("layout", RGB))
+    """`read_image` of a dataset dict, with its `exif`, `layout` and `window`."""
+    how = record.get("exif", APPLY), record.get("layout", RGB), record.get("window")
+    return read_image(record["file_name"], *how)
 
 
 def read_raw_mask(path: str | Path, exif: str = APPLY, gray_colors: bool = False) -> np.ndarray:
@@ -252,7 +289,7 @@ def read_raw_mask(path: str | Path, exif: str = APPLY, gray_colors: bool = False
         InputError: it holds colors, or its format does not keep the values that were saved.
     """
     with _opened(path) as image:
-        _refuse_lossy(path, image)
+        _refuse_lossy(path, lossy_format(image))
         if image.mode not in _INDEX_MODES:
             return _gray(path, image, exif) if gray_colors else _refuse_colors(path, image.mode)
         if scales_values(image):
@@ -279,7 +316,7 @@ def read_color_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
         InputError: its format does not keep the values that were saved.
     """
     with _opened(path) as image:
-        _refuse_lossy(path, image)
+        _refuse_lossy(path, lossy_format(image))
         return _colors(path, image, exif)
 
 
@@ -303,21 +340,31 @@ def _refuse_colors(path: str | Path, mode: str) -> NoReturn:
     )
 
 
-def _refuse_lossy(path: str | Path, image: Image.Image) -> None:
-    if lossy := lossy_format(image):
+def _refuse_lossy(path: str | Path, lossy: str) -> None:
+    if lossy:
         raise InputError(
             f"{path}: is a {lossy} file, whose compression makes ids that nobody drew; save the mask as PNG, from what "
             "this file was made of"
         )
 
 
-def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.ndarray:
+def _read_mask_window(path: str | Path, window: Window) -> np.ndarray:
+    with _clear_errors(path):
+        values, _, lossy = read_window(path, window)
+    _refuse_lossy(path, lossy)
+    if values.shape[2] > 1 or values.dtype.kind not in "iu":
+        _refuse_colors(path, f"{values.shape[2]}-channel {values.dtype}")
+    return values[..., 0]
+
+
+def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY, window: Window | None = None) -> np.ndarray:
     """Read a mask of class ids.
 
     Args:
         path: an image of one 8- or 16-bit channel or with a palette, whose values are class ids.
         ignore: the file's value for "no class".
         exif: see `read_image`.
+        window: see `read_image`.
 
     Returns:
         (H, W) uint8 class ids, `IGNORE` where there is none.
@@ -326,7 +373,7 @@ def read_mask(path: str | Path, ignore: int = IGNORE, exif: str = APPLY) -> np.n
         UnreadableImageError: the file is missing or broken.
         InputError: it is a color image, is compressed with loss, or has ids that no class can have.
     """
-    values = read_raw_mask(path, exif)
+    values = read_raw_mask(path, exif) if window is None else _read_mask_window(path, window)
     if ignore != IGNORE:
         if (values == IGNORE).any():
             raise InputError(
@@ -348,8 +395,9 @@ def read_record_mask(record: Mapping[str, Any]) -> np.ndarray:
     """Read the mask of a dataset dict, as the description of its data set wants it; see `read_mask`."""
     if "sem_seg_error" in record:
         raise InputError(record["sem_seg_error"])
+    how = record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY), record.get("window")
     try:
-        return read_mask(record["sem_seg_file_name"], record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))
+        return read_mask(record["sem_seg_file_name"], *how)
     except UnreadableImageError as error:
         if "sem_seg_source" not in record:
             raise
@@ -392,7 +440,8 @@ class ImageReader:
         if self.cache is None:
             return read(record)
         # Other decoders may take lossy formats for other values.
-        source = _VERSION, PIL.__version__, cv2.__version__, file_state(record[key]), record.get("exif", APPLY), how
+        where = file_state(record[key]), record.get("exif", APPLY), record.get("window")
+        source = _VERSION, PIL.__version__, cv2.__version__, *where, how
         name = hashlib.sha256(repr(source).encode()).hexdigest()[:32]
         return self.cache.get(name, lambda: read(record))
 
@@ -422,6 +471,11 @@ def _clear_errors(path: str | Path) -> Iterator[None]:
         channels = values.shape[2]
         deep = channels in (1, 3)
         raise (_too_deep(path, f"{values.dtype} values") if deep else _too_many(path, channels)) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(
+            f"{path}: is too large to be decoded whole ({error}); save it as TIFF, of which more than {WHOLE // 10**6} "
+            "megapixels are read by windows"
+        ) from error
     except _READ_ERRORS as error:
         raise _unreadable(path, error) from error
 

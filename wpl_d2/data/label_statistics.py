@@ -80,7 +80,8 @@ class LabelStatistics:
             mend = f"{self.empty[0]!r}, save the masks with {list(self.classes).index(self.empty[0])}"
         else:
             mend = f"a class of yours, save the masks with its id, from 0 to {len(self.classes) - 1},"
-        return f"if {self.ignore} is {mend} in place of {self.ignore}"
+        said = f"if {self.ignore} is {mend} in place of {self.ignore}"
+        return f"{said}, or list the values in 'labels' of the YAML"
 
 
 def count_labels(mask: np.ndarray, num_classes: int) -> np.ndarray:

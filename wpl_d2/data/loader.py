@@ -54,11 +54,16 @@ class TrainBatch(TypedDict):
 def labeled_records(cfg: CfgNode) -> Records:
     """The dataset dicts of `DATASETS.TRAIN`, with component boxes if there is a detector to train.
 
+    Windows of huge images whose masks label no pixel are left out.
+
     Raises:
-        InputError: an image has no mask.
+        InputError: an image has no mask, or the mask of a window cannot be read.
     """
     records = list(chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN)))
     require_masks(records, "DATASETS.TRAIN")
+    if any("window" in record for record in records):  # of which a few may be drawn and the others left blank
+        drawn = label_counts(cfg, records)[:, :-1].sum(axis=1)
+        records = [record for record, count in zip(records, drawn, strict=True) if count or "window" not in record]
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
@@ -67,7 +72,7 @@ def labeled_records(cfg: CfgNode) -> Records:
 def unlabeled_records(cfg: CfgNode) -> Records:
     """The dataset dicts of `DATASETS.UNLABELED`, without their masks."""
     records = chain.from_iterable(map(image_records, cfg.DATASETS.UNLABELED))
-    kept = "file_name", "image_id", "exif", "layout"
+    kept = ("file_name", "image_id", "exif", "layout", "window")
     return [{key: record[key] for key in kept if key in record} for record in records]
 
 

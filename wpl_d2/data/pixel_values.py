@@ -119,7 +119,7 @@ def _decode_by_opencv(path: str | Path) -> np.ndarray:
 
 
 def _decode_tiff(path: str | Path) -> tuple[np.ndarray, int]:
-    tags = _read_tags(path)
+    tags = read_tags(path)
     samples = tags.get(SAMPLESPERPIXEL, 1)
     kinds = {(bits, kind) for bits in tags.get(BITSPERSAMPLE, (1,)) for kind in tags.get(SAMPLEFORMAT, (1,))}
     tag = tags.get(ExifTags.Base.Orientation, 1)
@@ -132,8 +132,8 @@ def _decode_tiff(path: str | Path) -> tuple[np.ndarray, int]:
     return (_decode_by_opencv(path) if sound else _decode_by_tifffile(path)), tag
 
 
-def _read_tags(path: str | Path) -> ImageFileDirectory_v2:
-    """The tags of a TIFF file's first page, of any kind: Pillow opens only some."""
+def read_tags(path: str | Path) -> ImageFileDirectory_v2:
+    """The tags of a TIFF file's first page, of any kind: Pillow opens only some. Damaged files raise any exception."""
     with open(path, "rb") as file:
         header = file.read(8)
         header += file.read(8) if header[:4] in _BIG_TIFF else b""

@@ -22,6 +22,7 @@ from ..utils.errors import InputError
 from .label_statistics import LabelStatistics
 from .loader import load_records, missing_mask
 from .verified_files import read_files, verified_files
+from .windows import image_name
 
 SAMPLE = 32
 """Images of each list that are read before training where DATASETS.VERIFY_FILES is off."""
@@ -101,7 +102,7 @@ def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
 
 def find_repeated(records: Records) -> list[str]:
     """The images that a list has more than once."""
-    return [path for path, count in Counter(record["file_name"] for record in records).items() if count > 1]
+    return [name for name, count in Counter(map(image_name, records)).items() if count > 1]
 
 
 def _load(key: str, names: Sequence[str], optional: bool = False, labels: bool = True) -> dict[str, Records]:

@@ -141,7 +141,8 @@ def fingerprint(record: dict[str, Any]) -> bytes:
     mask = record.get("sem_seg_file_name", "")
     image_path, *image_state = file_state(record["file_name"])
     mask_path, *mask_state = file_state(mask) if mask else ("", 0, 0)
-    how = record.get("sem_seg_ignore", IGNORE), record.get("exif"), *filter(None, [record.get("layout")])
+    special = filter(None, [record.get("layout"), record.get("window")])
+    how = record.get("sem_seg_ignore", IGNORE), record.get("exif"), *special
     paths = image_path, mask_path, *how
     return b"".join(
         hashlib.blake2b(repr(part).encode(), digest_size=_DIGEST).digest()

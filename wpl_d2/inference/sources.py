@@ -23,8 +23,9 @@ from ..utils.files import is_system_file
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS = "masks", "masks.json", "labelme", "overlays"
+CONFIDENCE, PROBABILITIES = "confidence", "probabilities"
 BOXES, INDEX = "boxes.json", "predicted.json"
-RESULTS = (MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS, BOXES, INDEX)
+RESULTS = (MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS, CONFIDENCE, PROBABILITIES, BOXES, INDEX)
 """Folders and files of results, which are not read as input."""
 _SYSTEM = "hidden or system"
 

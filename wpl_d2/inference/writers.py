@@ -13,13 +13,13 @@ import numpy as np
 
 from ..structures import Detections
 from ..utils.errors import InputError
-from ..utils.files import write_text
+from ..utils.files import clear_write_errors, replace_file, write_text
 from ..visualization import draw_boxes, overlay, render
 from .coco_file import CocoFile
 from .mask_formats import MASK_FORMATS
 from .mask_formats.index_png import write_png
 from .runtime_model import Prediction
-from .sources import BOXES, INDEX, OVERLAYS, SUFFIX, Frame, Source
+from .sources import BOXES, CONFIDENCE, INDEX, OVERLAYS, PROBABILITIES, SUFFIX, Frame, Source
 
 
 class PredictionWriter:
@@ -27,7 +27,9 @@ class PredictionWriter:
 
     Masks are written in one of `MASK_FORMATS`. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
     image in the classes' colors with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
-    class ids as category ids. `predicted.json` maps each NAME to its image.
+    class ids as category ids. Where predictions have them, `confidence/NAME.png` is the probability of each label in
+    0..255, and `probabilities/NAME.npy` those of all classes, (C, H, W) float16. `predicted.json` maps each NAME to its
+    image.
 
     Attributes:
         count: images written so far.
@@ -91,7 +93,7 @@ class PredictionWriter:
             self._boxes.close()
 
     def add(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
-        """Write the mask of an image and add its boxes.
+        """Write the mask and maps of an image and add its boxes.
 
         Args:
             frame: the image's name and file.
@@ -105,6 +107,10 @@ class PredictionWriter:
             self._index.write()
         if prediction.labels is not None:
             self._masks.add(frame, prediction.labels)
+        if prediction.confidence is not None:
+            write_png(prediction.confidence, self.folder / CONFIDENCE / f"{frame.name}{SUFFIX}")
+        if prediction.probabilities is not None:
+            _write_array(prediction.probabilities, self.folder / PROBABILITIES / f"{frame.name}.npy")
         if self._boxes is not None and prediction.detections is not None:
             self._boxes.add(frame.file, image.shape[:2], _annotations(prediction.detections))
         self.count += 1
@@ -144,6 +150,17 @@ class PredictionWriter:
                 self._draws = False
                 raise InputError(f"{file}: OpenCV cannot write MP4 here; give single images instead of the video")
         self._video.write(np.ascontiguousarray(pixels[..., ::-1]))
+
+
+def _write_array(array: np.ndarray, file: Path) -> None:
+    with clear_write_errors(file.parent):
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as opened:  # of a path NumPy would change the suffix
+            np.save(opened, array)
+
+    replace_file(file, write, array.nbytes)
 
 
 def _annotations(detections: Detections) -> Iterator[dict[str, Any]]:

@@ -43,8 +43,10 @@ from ...utils.errors import InputError, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_io import APPLY
 from ..labels import LabelFormat, ListedImage, attach_labels, build_label_format
+from ..path_templates import SLOT, extract, fill
 from ..pixel_values import RGB, PixelLayout
-from .lists import SLOT, SuffixResolver, extract, fill, read_list
+from ..windows import split_huge
+from .lists import SuffixResolver, read_list
 from .yaml_values import SPLIT, convert
 
 _REGISTERED: dict[str, Description] = {}
@@ -176,7 +178,8 @@ class Description:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if the mask exists, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the mask's value for "no class"; `exif`
             if the orientation of image and mask must not be applied; `layout` if the images are not 8-bit RGB. See
-            `attach_labels` for labels of other formats.
+            `attach_labels` for labels of other formats. Of a huge image there is a dict for each `window`
+            (`split_huge`).
 
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
@@ -192,7 +195,7 @@ class Description:
                 if image.mask:
                     record["sem_seg_file_name" if os.path.isfile(image.mask) else "sem_seg_missing"] = image.mask
                     record["sem_seg_ignore"] = self.ignore
-        return records
+        return [part for record in records for part in split_huge(record)]
 
     def _listed(self, name: str) -> list[ListedImage]:
         file = self.root / self.lists[name]

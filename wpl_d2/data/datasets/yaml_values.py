@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...utils.checks import Color, check_color, check_integer, check_text
 from ...utils.errors import InputError, check_name
 from ..image_io import EXIF
+from ..path_templates import ANY_SUFFIX, SLOT
 from ..pixel_values import RGB
-from .lists import ANY_SUFFIX, SLOT
 
 SPLIT = "{split}"
 """The placeholder in the name and the file of a list that stands for one list a split."""
@@ -31,16 +32,12 @@ def convert(key: str, value: Any, where: str) -> Any:
 
 
 def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(
-            f"{where}: {value!r} is not text; write text, in quotes where YAML takes it for something else"
-        )
-    return value
+    return check_text(where, value)
 
 
 def _template(value: Any, where: str) -> str:
     """A template of paths; a folder stands for all images in it."""
-    text = _text(value, where)
+    text = check_text(where, value)
     if SLOT in text or PurePosixPath(text).suffix:
         return text
     return (PurePosixPath(text) / f"{SLOT}{ANY_SUFFIX}").as_posix()
@@ -49,13 +46,11 @@ def _template(value: Any, where: str) -> str:
 def _texts(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise InputError(f"{where}: {value!r} is not a list; write [first, second]")
-    return tuple(_text(item, where) for item in value)
+    return tuple(check_text(where, item) for item in value)
 
 
 def _integer(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: {value!r} is not an integer; write one, such as 255")
-    return value
+    return check_integer(where, value)
 
 
 def _exif(value: Any, where: str) -> str:
@@ -65,16 +60,11 @@ def _exif(value: Any, where: str) -> str:
 def _integers(value: Any, where: str) -> tuple[int, ...]:
     if not isinstance(value, list):
         raise InputError(f"{where}: {value!r} is not a list; write [1, 2]")
-    return tuple(_integer(item, where) for item in value)
+    return tuple(check_integer(where, item) for item in value)
 
 
-def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
-    colors = value if isinstance(value, list) else [value]
-    for color in colors:
-        triple = isinstance(color, list) and len(color) == 3
-        if not triple or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-            raise InputError(f"{where}: {color!r} is not a color; write [r, g, b], each from 0 to 255")
-    return tuple((r, g, b) for r, g, b in colors)
+def _colors(value: Any, where: str) -> tuple[Color, ...]:
+    return tuple(check_color(where, color) for color in (value if isinstance(value, list) else [value]))
 
 
 def _channels(value: Any, where: str) -> tuple[str, ...]:
@@ -96,7 +86,7 @@ def _value_range(value: Any, where: str) -> tuple[tuple[float, float], ...]:
 def _lists(value: Any, where: str) -> dict[str, str]:
     if not isinstance(value, dict):
         raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
-    lists = {_text(key, where): _text(file, where) for key, file in value.items()}
+    lists = {check_text(where, key): check_text(where, file) for key, file in value.items()}
     for key, file in lists.items():
         if (SPLIT in key) != (SPLIT in file):
             raise InputError(f"{where}: {key!r}: {file!r} has {SPLIT} on one side; write it on both")
@@ -106,7 +96,7 @@ def _lists(value: Any, where: str) -> dict[str, str]:
 def _labels(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict) or "format" not in value:
         raise InputError(f"{where}: {value!r} names no format; write {{format: masks, ...}}")
-    return value | {"format": _text(value["format"], f"{where}: 'format'")}
+    return value | {"format": check_text(f"{where}: 'format'", value["format"])}
 
 
 _CONVERT: dict[str, Callable[[Any, str], Any]] = {

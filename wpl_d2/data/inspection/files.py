@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ...utils.files import is_system_file
-from ..datasets.lists import IMAGE_SUFFIXES
 from ..image_io import bits_per_channel, lossy_format, read_image
+from ..path_templates import IMAGE_SUFFIXES
 
 _Item = TypeVar("_Item")
 
@@ -119,7 +119,7 @@ def _kind_of_file(path: Path) -> Kind | None:
             pixels = np.atleast_3d(np.asarray(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
-    one_channel, flat = pixels.shape[2] == 1, _flatness(pixels) > _FLAT
+    one_channel, flat = bool((pixels == pixels[..., :1]).all()), _flatness(pixels) > _FLAT
     if deep and one_channel:
         return Kind.MASK if flat else Kind.DEEP
     if not flat or _count_values(pixels) > _MAX_VALUES:

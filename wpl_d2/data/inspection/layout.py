@@ -9,8 +9,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from ...utils.errors import InputError
-from ..datasets.lists import ANY_SUFFIX, IMAGE_SUFFIXES, SLOT, extract, fill
 from ..image_io import read_image
+from ..path_templates import ANY_SUFFIX, IMAGE_SUFFIXES, SLOT, extract, fill
 from .files import Family, Kind, find_families, find_label_files, kind_of, tail_of
 
 TRAIN, VAL, TEST = "train", "val", "test"
@@ -34,6 +34,7 @@ class Layout:
         templates: of image and mask, as in a data set's YAML; the second is "" if no template fits all masks.
         unmatched: masks without an image.
         alternatives: masks that were passed over for others of the same images, one of each kind.
+        colored: whether the masks show classes as colors.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Layout:
     templates: tuple[str, str]
     unmatched: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    colored: bool = False
 
 
 def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
@@ -53,7 +55,7 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
         masks: the same for masks.
 
     Raises:
-        InputError: there are no images, no masks, or masks that are not of class ids; or two images have one mask.
+        InputError: there are no images, no masks, or masks that cannot be of classes; or two images have one mask.
     """
     families = find_families(root)
     kinds = {family: kind_of(root, family) for family in families}
@@ -79,7 +81,9 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
             "masks as their images, such as a.jpg and a.png or a_mask.png"
         )
     unlabeled = tuple(path for path in paths if path not in pairs)
-    return Layout(root, pairs, unlabeled, _templates(root, pairs, unlabeled), unmatched, passed_over)
+    templates = _templates(root, pairs, unlabeled)
+    colored = kinds[mask_families[0]] is Kind.COLOR_MASK
+    return Layout(root, pairs, unlabeled, templates, unmatched, passed_over, colored)
 
 
 def split_of(path: str) -> str:
@@ -94,7 +98,7 @@ def core_of(path: str) -> str:
 
 
 def _choose_masks(root: Path, kinds: Mapping[Family, Kind], pattern: str) -> list[Family]:
-    """The families that are masks of class ids, or those that fit a pattern.
+    """The families that are masks of values, else of colors; or those that fit a pattern.
 
     Raises:
         InputError: there are none; the message says what there is instead.
@@ -106,11 +110,11 @@ def _choose_masks(root: Path, kinds: Mapping[Family, Kind], pattern: str) -> lis
         if found:
             return found
         raise InputError(f"--masks: no image of {root} fits {pattern}; give a pattern such as 'masks/*'")
-    found = [f for f, kind in kinds.items() if kind is Kind.MASK]
-    if found:
-        return found
+    for kind in (Kind.MASK, Kind.COLOR_MASK):
+        found = [f for f, other in kinds.items() if other is kind]
+        if found and (kind is Kind.MASK or Kind.PHOTO in kinds.values()):
+            return found
     for kind, what, mend in (
-        (Kind.COLOR_MASK, "shows classes as colors", "convert each color to its class id, 0, 1, 2 ..., as 8-bit PNG"),
         (Kind.LOSSY_MASK, "is compressed with loss, which makes ids that nobody drew", "save the masks as PNG"),
         (Kind.DEEP, "has 16 bits and no even areas, as depth has and no mask", "add masks of class ids as 8-bit PNG"),
     ):

@@ -7,13 +7,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ...utils.errors import InputError, suggest
 from ...utils.files import write_text
 from ..datasets.folder import default_colors
-from ..datasets.lists import extract
+from ..path_templates import extract
 from .class_names import NamedClasses, read_class_names
 from .groups import Groups, blocks_of, find_groups
 from .held_out import choose_validation
@@ -39,6 +40,7 @@ class Proposal:
         objects: those of them that are countable.
         colors: (r, g, b) by class id.
         ignore: the masks' value for "no class".
+        labels: the format of the labels, as `labels` of a data set's YAML; empty: masks of class ids.
         lists: the lines of each list.
         said: what was decided and why, a line each.
     """
@@ -51,12 +53,17 @@ class Proposal:
     colors: list[tuple[int, int, int]]
     ignore: int
     lists: dict[str, list[str]]
+    labels: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
         """The YAML that describes the data set."""
         return self.root / f"{self.name}.yaml"
+
+    def summary(self) -> str:
+        """What was decided and why, for a person."""
+        return "\n".join([str(self.root), *(f"- {line}" for line in self.said)])
 
     def rename_classes(self, names: Sequence[str]) -> None:
         """Give the classes other names, objects and all.
@@ -69,6 +76,8 @@ class Proposal:
                 f"classes: {len(set(names))} different names; give {len(self.classes)}, with commas between"
             )
         self.objects = [names[self.classes.index(name)] for name in self.objects]
+        if "values" in self.labels:
+            self.labels["values"] = dict(zip(self.labels["values"], names, strict=True))
         self.classes = list(names)
 
     def choose_objects(self, names: Sequence[str]) -> None:
@@ -115,6 +124,7 @@ class Proposal:
             "root": ".",
             "image": self.templates[0],
             **({"mask": self.templates[1]} if self.templates[1] else {}),
+            **({"labels": self.labels} if self.labels else {}),
             "classes": self.classes,
             "objects": self.objects,
             "ignore": self.ignore,
@@ -128,14 +138,21 @@ class Proposal:
 
 
 _COMMENTS = {
-    "classes": "In the order of the class ids in the masks, from 0.",
+    "labels": "How labels are stored; everything reads them as class ids.",
+    "classes": "In the order of the class ids, from 0.",
     "objects": "Countable things: they get boxes and a detector.",
     "ignore": "The masks' value for pixels without a class.",
 }
 
 
 def propose(
-    root: Path, images: str = "*", masks: str = "*", groups: str = "", val_share: float = 0.2, seed: int = 0
+    root: Path,
+    images: str = "*",
+    masks: str = "*",
+    groups: str = "",
+    val_share: float = 0.2,
+    seed: int = 0,
+    ignore: str = "",
 ) -> Proposal:
     """Look at a folder and describe it as a data set.
 
@@ -146,8 +163,10 @@ def propose(
         groups: pattern of sequences, see `find_groups`.
         val_share: share of the labeled images that validate, unless folders say which do.
         seed: of the choice of them.
+        ignore: the masks' value for "no class" if it is known, "none" if there is none.
 
     Raises:
+        AmbiguousLabelsError: the labels can be read in several ways.
         InputError: the folder holds no images with masks that can be trained on; the message says what it holds.
     """
     if not root.is_dir():
@@ -156,12 +175,14 @@ def propose(
         mend = "copy or link images and masks to a folder of yours"
         raise InputError(f"{root}: cannot be written to, and YAML and lists have their place there; {mend}")
     layout = find_layout(root, images, masks)
-    statistics = read_masks(layout)
-    named = read_class_names(root, statistics.num_values) or _made_up_names(statistics)
+    statistics = read_masks(layout, ignore)
+    named = _name_classes(layout, statistics)
+    labels, seen = _mask_format(layout, statistics, named.names)
     lists, reasons = _make_lists(layout, statistics, groups, val_share, seed)
     objects = [named.names[value] for value in statistics.objects()]
     said = [
         *_say_layout(layout, statistics),
+        *seen,
         f"{len(named.names)} classes, {named.source}: {_few(named.names)}",
         f"objects, of which most that is seen is not cut off by the image's border: {_few(objects) or 'none'}",
         *reasons,
@@ -174,14 +195,48 @@ def propose(
         classes=list(named.names),
         objects=objects,
         colors=list(colors) if len(colors) == len(named.names) else default_colors(len(named.names)),
-        ignore=statistics.ignore,
+        ignore=statistics.meaning.ignore,
         lists={name: [_line(layout, image) for image in found] for name, found in lists.items() if found},
+        labels=labels,
         said=said,
     )
 
 
+def _name_classes(layout: Layout, statistics: MaskStatistics) -> NamedClasses:
+    """The names of the classes, from a file if there is one.
+
+    Raises:
+        InputError: it does not say which of them has which value or color.
+    """
+    values = statistics.meaning.values
+    named = read_class_names(layout.root, len(values))
+    if named is None or statistics.meaning.are_ids:
+        return named or _made_up_names(statistics)
+    if layout.colored and named.colors:
+        return named
+    if len(named.names) != len(values):
+        raise InputError(
+            f"{layout.root}: {named.source}, has {len(named.names)} names, and the masks have {len(values)} "
+            f"{'colors' if layout.colored else 'values'}; write a name for each, "
+            f"{'with its r g b behind it' if layout.colored else 'in the order of the values'}"
+        )
+    return named
+
+
+def _mask_format(layout: Layout, statistics: MaskStatistics, names: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """How masks are stored, as `labels` of a data set's YAML, empty for masks of class ids; and what was seen."""
+    values = statistics.meaning.values
+    if layout.colored:
+        return {"format": "color_masks"}, [f"masks of {len(values)} colors"]
+    gray = "gray that is stored as colors" if statistics.gray_colors else "gray"
+    if not statistics.meaning.are_ids:
+        table = dict(zip(values, names, strict=True))
+        return {"format": "masks", "values": table}, [f"masks of the values {_few(list(map(str, values)))}, {gray}"]
+    return ({"format": "masks"}, [f"masks of class ids, {gray}"]) if statistics.gray_colors else ({}, [])
+
+
 def _made_up_names(statistics: MaskStatistics) -> NamedClasses:
-    names = [f"class_{value}" for value in range(statistics.num_values)]
+    names = [f"class_{class_id}" for class_id in range(len(statistics.meaning.values))]
     if statistics.has_background:
         names[0] = "background"
     return NamedClasses(tuple(names), "with made-up names, for want of a classes.txt")
@@ -199,11 +254,12 @@ def _say_layout(layout: Layout, statistics: MaskStatistics) -> list[str]:
         said.append(f"passed over: masks such as {', '.join(layout.alternatives[:_MAX_SHOWN])}; --masks takes others")
     if layout.unmatched:
         said.append(f"left out: {len(layout.unmatched)} masks without an image, such as {layout.unmatched[0]}")
-    unused = [str(value) for value in range(statistics.num_values) if value not in statistics.images]
+    unused = [str(value) for value in range(len(statistics.meaning.values)) if value not in statistics.images]
     if unused:
         said.append(f"no mask holds {_few(unused)}: these classes are never learned, nor predicted")
     if statistics.ignored:
-        said.append(f"pixels of the value {statistics.ignore} have no class ({statistics.ignored} masks hold it)")
+        void = statistics.meaning.ignore
+        said.append(f"pixels of the value {void} have no class ({statistics.ignored} masks hold it)")
     return said
 
 

@@ -7,26 +7,21 @@ of its source. Files are whole or absent: what a killed process leaves is used b
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-
 from ...structures import IGNORE
 from ...utils.errors import InputError
-from ...utils.files import UnwritableError, replace_file
+from ...utils.files import UnwritableError
 from ...utils.threads import in_threads
 from ..file_cache import cache_file, locked
-from .label_format import LabelFormat, Labels, ListedImage
+from ..index_masks import write_index_mask
+from .label_format import LabelFormat, ListedImage
 
 _VERSION = 1  # of how labels are stored
-_BOXES = "boxes"  # the text in the PNG that holds them
 _logger = logging.getLogger(__name__)
 
 
@@ -57,20 +52,14 @@ def attach_labels(labels: LabelFormat, records: Sequence[dict[str, Any]], images
     errors = _convert(labels, folder, wanted) if wanted else {}
     for record, source, file in zip(records, sources, files, strict=True):
         if source.state is None:
-            record["sem_seg_missing"] = source.name
+            if source.name:
+                record["sem_seg_missing"] = source.name
             continue
         record |= {"sem_seg_file_name": str(file), "sem_seg_source": source.name, "sem_seg_ignore": IGNORE}
         if file in errors:
             record["sem_seg_error"] = errors[file]
         if labels.has_instances:
             record["box_file_name"] = str(file)
-
-
-def read_boxes(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """The boxes that `attach_labels` stored: (N, 4) float32 xyxy, half-open, and class ids (N,) int64."""
-    with Image.open(path) as image:
-        rows = np.array(json.loads(image.info[_BOXES]), dtype=np.float64).reshape(-1, 5)
-    return rows[:, :4].astype(np.float32), rows[:, 4].astype(np.int64)
 
 
 def _settings_digest(labels: LabelFormat) -> str:
@@ -107,13 +96,5 @@ def _convert_one(labels: LabelFormat, item: tuple[Path, ListedImage]) -> str:
         found = labels.read(image)
     except InputError as error:
         return str(error)
-    replace_file(file, partial(_write, found))
+    write_index_mask(file, found.mask, found.boxes, found.box_classes)
     return ""
-
-
-def _write(labels: Labels, file: Path) -> None:
-    info = PngInfo()
-    if labels.boxes is not None and labels.box_classes is not None:
-        rows = np.column_stack([labels.boxes.astype(np.float64), labels.box_classes])
-        info.add_text(_BOXES, json.dumps(rows.tolist()))
-    Image.fromarray(labels.mask).save(file, format="PNG", pnginfo=info)

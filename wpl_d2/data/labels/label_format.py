@@ -46,7 +46,8 @@ class LabelSource:
     """Where the labels of an image are.
 
     Attributes:
-        name: the user's file, for messages, and what in it if it holds the labels of several images.
+        name: the user's file, for messages, and what in it if it holds the labels of several images; "" if nothing says
+            which it is.
         state: what the labels depend on beside the settings, such as `file_state` of their file: when its `repr`
             changes, they are read anew. None: the image has no labels.
     """
@@ -77,7 +78,9 @@ class Labels:
 
 
 class LabelFormat(ABC):
-    """Labels as some tool writes them; what `labels` of the YAML says beside `format` are its keyword arguments.
+    """Labels as some tool writes them.
+
+    What `labels` of the YAML says beside `format` are the keyword arguments of its class and of the classes above.
 
     Attributes:
         name: in `format` of `labels`.
@@ -152,11 +155,16 @@ def build_label_format(description: Description) -> LabelFormat | None:
     settings = dict(description.labels)
     kinds: dict[str, type[LabelFormat]] = {kind.name: kind for _, kind in LABEL_FORMATS}
     kind = kinds[check_name(f"{where}: 'format'", settings.pop("format"), kinds)]
-    known = [p for p in inspect.signature(kind).parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    _check_keys(where, settings, [p.name for p in known], [p.name for p in known if p.default is p.empty])
+    known = {p.name: p for ancestor in reversed(kind.__mro__) for p in _keywords(ancestor)}
+    _check_keys(where, settings, known, [name for name, p in known.items() if p.default is p.empty])
     if description.mask and not kind.uses_mask:
         raise InputError(f"{description.path}: 'mask' is not read, since 'labels' says where labels are; remove it")
     return kind(description, **settings)
+
+
+def _keywords(kind: type) -> list[inspect.Parameter]:
+    parameters = inspect.signature(kind.__init__).parameters.values()  # type: ignore[misc]
+    return [parameter for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
 
 
 def _check_keys(where: str, settings: dict[Any, Any], known: Iterable[str], required: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...structures import IGNORE
+from ...utils.checks import check_integer
 from ...utils.errors import InputError
 from ..image_io import read_raw_mask
 from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage
@@ -63,12 +64,13 @@ class Masks(LabelFormat):
     def _listed(self, values: object) -> dict[int, int]:
         if not isinstance(values, dict) or not values:
             raise InputError(f"{self.where}: 'values': {values!r} is no table; write {{0: background, 255: crack}}")
-        for value in values:
-            self._demand_integer(value, "'values'")
-        return {value: self.class_id(name, f"'values': {value}") for value, name in values.items()}
+        return {
+            check_integer(f"{self.where}: 'values'", value): self.class_id(name, f"'values': {value}")
+            for value, name in values.items()
+        }
 
     def _moved(self, offset: object) -> dict[int, int]:
-        first = self._demand_integer(offset, "'offset'")
+        first = check_integer(f"{self.where}: 'offset'", offset)
         table = {class_id - first: class_id for class_id in range(len(self.description.classes))}
         if self.description.ignore in table:
             raise InputError(
@@ -76,8 +78,3 @@ class Masks(LabelFormat):
                 f"{self.description.classes[table[self.description.ignore]]!r} in 'labels'; give it another value"
             )
         return table
-
-    def _demand_integer(self, value: object, what: str) -> int:
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise InputError(f"{self.where}: {what}: {value!r} is not an integer; write one, such as 255")
-        return value
