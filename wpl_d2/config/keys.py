@@ -168,6 +168,11 @@ _MODEL = (
         "What the backbone's BN adds to the variance (UniMatch's Xception: 0.00001); 0: timm's own."),
     Key("MODEL.XCEPTION.RECTIFIED_SHORTCUTS", False, FLAG,
         "Whether the shortcuts of the middle flow pass a ReLU: in UniMatch's code they do, in timm's they do not."),
+    Key("MODEL.VIT.LAYERS", (),
+        Constraint("four blocks in their order, such as (2, 5, 8, 11), or none", lambda value: len(value) in (0, 4)),
+        "The four blocks of a vision transformer whose tokens are its feature maps, from 0; empty: the last of each "
+        "quarter (UniMatch V2's large one: 4, 11, 17, 23)."),
+    Key("MODEL.VIT.FROZEN", False, FLAG, "Leave the vision transformer as it is (UniMatch V2 on ADE20K)."),
     Key("MODEL.FPN.NORM", "", NORM, "Normalization of the feature pyramid; see MODEL.RESNETS.NORM. Empty: none."),
 
     Key("MODEL.SEM_SEG_HEAD.NAME", "EmbeddingDeepLabV3PlusHead", TEXT,
@@ -178,6 +183,9 @@ _MODEL = (
     Key("MODEL.SEM_SEG_HEAD.PROJECT_FEATURES", ["res2"], NAMES, "Feature maps of the skip connections."),
     Key("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [48], COUNTS, "Channels of each skip connection."),
     Key("MODEL.SEM_SEG_HEAD.CONVS_DIM", 256, COUNT, "Channels of the decoder, and so of the embedding."),
+    Key("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (96, 192, 384, 768), COUNTS,
+        "DPTHead: channels of the four maps before the decoder (UniMatch V2's small one: half of these; large: 256, "
+        "512, 1024, 1024)."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 256, COUNT, "Channels of ASPP."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18], COUNTS, "Dilations of ASPP's branches."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0, SHARE,
@@ -260,8 +268,9 @@ _FRAMEWORK = (
         "UniMatch: share of the feature maps' channels that are dropped in the perturbed stream."),
     Key("FRAMEWORK.CUTMIX.PROB", 0.5, SHARE,
         "Probability of CutMix between unlabeled images: of each image, in U2PL of the batch."),
-    Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA, "Range of the share of an image that is cut out."),
-    Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio."),
+    Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA,
+        "Range of the share of an image that is cut out; in CPS by three boxes together."),
+    Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio; no effect in CPS."),
     Key("FRAMEWORK.OHEM.ENABLED", False, FLAG, "Average the labeled loss over hard pixels alone."),
     Key("FRAMEWORK.OHEM.THRESHOLD", 0.7, SHARE,
         "A pixel is hard if the probability of its true class is at most this."),

@@ -180,7 +180,6 @@ class Pictures(HookBase):
 
     def __init__(self, period: int, cfg: Any) -> None:
         self._period = period
-        self._threshold = cfg.FRAMEWORK.THRESHOLD
         self._colors = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_colors
         self._layout = PixelLayout.from_config(cfg)
 
@@ -209,7 +208,7 @@ class Pictures(HookBase):
 
     def _unlabeled(self, weak: Tensor, pseudo: PseudoLabels) -> dict[str, Any]:
         pseudo, picture = pseudo.map(lambda field: field[0].cpu()), render(weak, self._layout)
-        trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
+        trained = pseudo.labels.masked_fill(pseudo.confidence < float(self.trainer.framework.threshold), IGNORE)
         weight = pseudo.weight * (trained != IGNORE)
         weigher = self.trainer.framework.weigher
         return {
@@ -272,18 +271,17 @@ class PseudoLabelsByClass(HookBase):
     all steps since the last time, and of the main process's images, so that no process waits for another.
     """
 
-    def __init__(self, period: int, classes: Sequence[str], threshold: float) -> None:
-        """Count for `classes`, by id; `threshold` is the least confidence that trains."""
+    def __init__(self, period: int, classes: Sequence[str]) -> None:
+        """Count for `classes`, by id."""
         self._period = period
         self._classes = classes
-        self._threshold = threshold
         self._sums = torch.zeros(3, len(classes), dtype=torch.float64)
 
     def after_step(self) -> None:
         """Count on the device, and read it if due."""
         pseudo = self.trainer.framework.last_step.pseudo_labels
         if pseudo is not None:
-            confident = (pseudo.confidence >= self._threshold).float()
+            confident = (pseudo.confidence >= self.trainer.framework.threshold).float()
             selected, pixels = class_sums(confident, pseudo.labels, len(self._classes))
             weight, _ = class_sums(pseudo.weight.float(), pseudo.labels, len(self._classes))
             self._sums = self._sums.to(pixels.device) + torch.stack([pixels, selected, weight])

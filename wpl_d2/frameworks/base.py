@@ -6,7 +6,7 @@ each step the trainer calls `forward`, then the optimizer, then `after_step`.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -137,7 +137,7 @@ class Framework(nn.Module):
         self.norm = norm
         self.labeled_from = labeled_from
         self.unlabeled_view = unlabeled_view
-        self.threshold = threshold
+        self.threshold: float | Tensor = threshold
         self.alpha = alpha
         self.burn_in = burn_in
         self.ohem = ohem
@@ -203,6 +203,11 @@ class Framework(nn.Module):
         return self.student.device
 
     @property
+    def students(self) -> list[UnifiedSegDet]:
+        """The models that are trained; the first is `student`."""
+        return [self.student]
+
+    @property
     def needs(self) -> frozenset[str]:
         """What refinement and weigher need beyond the prediction; see `Score`."""
         return frozenset[str]().union(*(part.needs for part in (self.weigher, self.refinement) if part is not None))
@@ -244,7 +249,7 @@ class Framework(nn.Module):
         """
         self.last_step, part = StepRecord(), self.micro_batch
         self.stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
-        with self._compiled.in_use() if self._compiled else nullcontext():
+        with self.compiled():
             terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
@@ -253,6 +258,10 @@ class Framework(nn.Module):
             add_to(reduced, {term.name: reduce_term(term, self.norm)})
         self.last_step.scalars = scaled(self.last_step.scalars, part.unlabeled)
         return reduced | scaled(losses, part.images)
+
+    def compiled(self) -> AbstractContextManager[None]:
+        """A context in which the models run by compiled code, if MODEL.COMPILE asks for it."""
+        return self._compiled.in_use() if self._compiled else nullcontext()
 
     def terms(self, batch: Batch) -> Terms:
         """All forward passes of the step, and the loss terms they make.
@@ -417,6 +426,6 @@ class Framework(nn.Module):
     ) -> None:
         if self.weigher is None:
             return
-        if self.labeled_from == "teacher" and self.teacher is not None:
+        if self.labeled_from == "teacher" and self.pseudo_labeler is not self.student:
             output = self.teacher_forward(items).output if teacher_output is None else teacher_output
         self.weigher.stage_labeled(output.embedding, output.logits, target)

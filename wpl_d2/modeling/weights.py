@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .backbone.timm import TimmBackbone
+from .backbone.vit import ViTBackbone
 from .weight_files import PACKAGE, read_weights
 
 if TYPE_CHECKING:
@@ -58,6 +59,16 @@ _DEEP_STEM = {
     "conv1.4": "stem.conv2.norm",
     "conv1.6": "stem.conv3",
     "bn1": "stem.conv3.norm",
+}
+# UniMatch V2's names of parts of its head, and those of `DPTHead`.
+_DPT_PARTS = {
+    "out_conv": "project",
+    "resConfUnit1": "lateral",
+    "resConfUnit2": "sum",
+    ".conv1.": ".1.",
+    ".conv2.": ".3.",
+    "output_conv.0": "fuse",
+    "output_conv.2": "predictor",
 }
 
 
@@ -189,11 +200,13 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
         InputError: it does not fit.
     """
     backbone = backbone.bottom_up if isinstance(backbone, FPN) else backbone
-    module = backbone.body if isinstance(backbone, TimmBackbone) else backbone
+    module = backbone.body if isinstance(backbone, TimmBackbone | ViTBackbone) else backbone
     assert isinstance(module, nn.Module)
     wanted, given = _without_counters(module.state_dict()), _without_counters(state_dict)
     if source.startswith(PACKAGE):
         given = dict(zip(wanted, given.values(), strict=False))
+    elif isinstance(backbone, ViTBackbone):
+        given = backbone.convert(given)
     elif isinstance(backbone, TimmBackbone):
         given = {_timm_name(key, wanted): value for key, value in given.items()}
     elif any(key.startswith("layer1.") for key in given):
@@ -240,6 +253,33 @@ def adapt_input(given: Mapping[str, Tensor], model: nn.Module, source: str) -> d
         *(source, trained, channels, first, how),
     )
     return {**given, first: adapt_input_conv(channels, old, trained)}
+
+
+def from_unimatch_v2(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a whole model of UniMatch V2's code under this project's names; empty if they are of another one.
+
+    Args:
+        backbone: a `ViTBackbone` for the names of its weights; any other has none of these.
+        state_dict: as read.
+    """
+    weights = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if not isinstance(backbone, ViTBackbone) or "head.scratch.output_conv.0.weight" not in weights:
+        return {}
+    tokens = {key: value for key, value in weights.items() if key.startswith("backbone.")}
+    body = backbone.convert({key.removeprefix("backbone."): value for key, value in tokens.items()})
+    head = {_dpt_name(key): value for key, value in weights.items() if key.startswith("head.")}
+    head = {f"sem_seg_head.{key}": value for key, value in head.items() if not key.startswith("fusions.3.lateral")}
+    return {f"backbone.body.{key}": value for key, value in body.items()} | head
+
+
+def _dpt_name(key: str) -> str:
+    """`DPTHead`'s name of a tensor in UniMatch V2's head."""
+    key = key.removeprefix("head.").removeprefix("scratch.").replace("resize_layers.", "resizes.")
+    key = re.sub(r"^layer(\d)_rn", lambda found: f"reduces.{int(found[1]) - 1}", key)
+    key = re.sub(r"^refinenet(\d)", lambda found: f"fusions.{int(found[1]) - 1}", key)
+    for theirs, ours in _DPT_PARTS.items():
+        key = key.replace(theirs, ours)
+    return key
 
 
 def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -299,13 +339,13 @@ def _detectron2_name(key: str, deep: bool) -> str:
 
 def _describe(backbone: nn.Module) -> str:
     """A backbone in terms of config keys."""
-    if isinstance(backbone, TimmBackbone):
+    if isinstance(backbone, TimmBackbone | ViTBackbone):
         return f"MODEL.TIMM.NAME {backbone.name}"
     return f"the {type(backbone).__name__} of MODEL.BACKBONE and MODEL.RESNETS"
 
 
 def _example(backbone: nn.Module) -> str:
-    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone) else ""
+    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone | ViTBackbone) else ""
 
 
 def _join(items: list[str], most: int = 8) -> str:

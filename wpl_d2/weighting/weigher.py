@@ -285,9 +285,14 @@ class RunningClassMean(nn.Module):
             mask: (B, H, W) bool, the pixels that count; all must have a label.
         """
         if self.training:
-            self._staged.append(class_sums(values, labels.masked_fill(~mask, IGNORE), len(self.mean)))
+            self.stage(values, labels, mask)
         floor = torch.finfo(values.dtype).eps
         return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
+
+    @torch.no_grad()
+    def stage(self, values: Tensor, labels: Tensor, mask: Tensor) -> None:
+        """Stage values for the next update; for the arguments see `forward`."""
+        self._staged.append(class_sums(values, labels.masked_fill(~mask, IGNORE), len(self.mean)))
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -113,9 +113,7 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
     Raises:
         InputError: the model is not known, or has no such feature maps.
     """
-    if not timm.is_model(name):
-        mend = suggest(name, timm.list_models(), "see timm.list_models()")
-        raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
+    check_timm_name(name)
     try:
         return timm.create_model(name, output_stride=output_stride, **options)
     except (TypeError, RuntimeError, IndexError, AssertionError) as error:
@@ -123,6 +121,13 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
             f"MODEL.TIMM.NAME: {name} gives no four feature maps at output stride {output_stride} ({error}); "
             "choose a convolutional model such as resnet18 or tf_efficientnet_lite0"
         ) from error
+
+
+def check_timm_name(name: str) -> None:
+    """Reject a name that no model of timm has, by an `InputError`."""
+    if not timm.is_model(name):
+        mend = suggest(name, timm.list_models(), "see timm.list_models()")
+        raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
 
 
 def _check_strides(name: str, strides: list[int], output_stride: int) -> None:
