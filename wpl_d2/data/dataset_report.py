@@ -131,6 +131,7 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
         result.problems += _list_problems(name, records, result)
     result.notes += [*_unused_note(result), *_orientation_notes(result), *_window_note(images.values())]
     result.notes += range_notes(result.fits, description.layout)
+    result.notes += description.label_format.notes() if description.label_format else []
     return result
 
 
@@ -276,7 +277,8 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     ]
     classes, for_training = result.description.classes, _says(name, "labeled")
     pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
-    labels = LabelStatistics(str(file), pixels, classes, result.description.mask_ignore, for_training)
+    ignore = None if result.description.labels else result.description.ignore
+    labels = LabelStatistics(str(file), pixels, classes, ignore, for_training)
     if problem := labels.problem():
         return [*problems, problem]
     if for_training:

@@ -17,8 +17,10 @@ from PIL import Image
 
 from ..data import UnreadableImageError, read_image
 from ..data.pixel_values import RGB, PixelLayout
+from ..data.windows import huge_size
 from ..utils.errors import InputError
 from ..utils.files import is_system_file
+from .huge_images import HugeImage
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
@@ -36,12 +38,12 @@ class Frame(NamedTuple):
     Attributes:
         name: path of its results, relative and without suffix.
         file: path of the image, relative to the source's root; of a video's frame, its name.
-        image: of `read_image`, or the error that it cannot be read.
+        image: of `read_image`; or what windows of it can be read from; or the error that it cannot be read.
     """
 
     name: PurePath
     file: PurePath
-    image: np.ndarray | UnreadableImageError
+    image: np.ndarray | HugeImage | UnreadableImageError
 
 
 class Source(Protocol):
@@ -105,7 +107,8 @@ class ImageFiles:
         for name, path in self.paths.items():
             file = self.root / path
             try:
-                image = read_image(file, layout=self.layout)
+                size, layout = huge_size(file), self.layout
+                image = read_image(file, layout=layout) if size is None else HugeImage(file, size, layout)
             except UnreadableImageError as error:
                 yield Frame(name, path, error)
             except Exception as error:  # a broken file must not stop the others

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -16,13 +17,15 @@ from ...structures import IGNORE
 from ...utils.errors import InputError
 from ..component_boxes import boxes_from_mask
 from ..image_io import read_color_mask, read_raw_mask, shown_size
+from ..labels import Labels
 from .files import evenly
 from .layout import Layout
-from .values import Meaning, find_meaning, pack_colors, unpack_color
+from .values import Meaning, find_meaning, meaning_of_shapes, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
 _MAX_WITH_BOXES = 300
+_MAX_DRAWN = 1000  # images whose shapes are drawn
 _MIN_COMPONENT = 1 / 2000  # of the image
 _OBJECT = 2 / 3
 """A class is countable if less of its components' boxes, by area, touches the image's border.
@@ -37,7 +40,7 @@ class MaskStatistics:
     """What was found in the masks that were read.
 
     Attributes:
-        present: the class ids in each mask, by its path below the root.
+        present: the class ids in the labels of each image, by its path below the root.
         images: number of masks that show each class id.
         meaning: what the values in the files stand for.
         ignored: number of masks that hold the value for "no class".
@@ -45,6 +48,7 @@ class MaskStatistics:
         touching: by class id, the share of its components' boxes, by area, that touches the border.
         palette: colors by class id, of colors or of the first mask with a palette.
         gray_colors: whether gray is stored as red, green and blue.
+        covered: share of the pixels that shapes cover, in the median.
         size: median height and width.
     """
 
@@ -56,6 +60,7 @@ class MaskStatistics:
     touching: dict[int, float]
     palette: tuple[tuple[int, int, int], ...]
     gray_colors: bool
+    covered: float
     size: tuple[int, int]
 
     @property
@@ -79,6 +84,7 @@ class _Mask:
     boxes: tuple[np.ndarray, np.ndarray] | None
     palette: tuple[tuple[int, int, int], ...]
     gray_colors: bool
+    covered: float
     size: tuple[int, int]
     problem: str
 
@@ -96,6 +102,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
     pairs = list(layout.masks.items())
     first = _read(layout, pairs[0], False)
     pairs = evenly(pairs, max(1, MAX_PIXELS // (first.size[0] * first.size[1])))
+    pairs = evenly(pairs, _MAX_DRAWN) if layout.labels else pairs
     boxed = {image for image, _ in evenly(pairs, _MAX_WITH_BOXES)}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda pair: _read(layout, pair, pair[0] in boxed), pairs)
@@ -104,10 +111,14 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
     if problems:
         more = f" (so are {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(problems[0] + more)
-    values = {mask: m.values for (_, mask), m in zip(pairs, read, strict=True)}
-    meaning = find_meaning(layout.root, values, layout.colored, ignore)
+    values = {image: mask.values for (image, _), mask in zip(pairs, read, strict=True)}
+    covered = float(np.median([mask.covered for mask in read]))
+    if layout.labels:
+        meaning = meaning_of_shapes(layout.labels.description.classes, covered)
+    else:
+        meaning = find_meaning(layout, values, ignore)
     ids = {value: class_id for class_id, value in enumerate(meaning.values)}
-    present = {mask: frozenset(ids[v] for v in found.tolist() if v in ids) for mask, found in values.items()}
+    present = {image: frozenset(ids[v] for v in found.tolist() if v in ids) for image, found in values.items()}
     palette = next((mask.palette for mask in read if mask.palette), ())
     return MaskStatistics(
         present,
@@ -122,6 +133,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
             else (palette[v] for v in meaning.values if v < len(palette))
         ),
         any(mask.gray_colors for mask in read),
+        covered,
         (int(np.median([mask.size[0] for mask in read])), int(np.median([mask.size[1] for mask in read]))),
     )
 
@@ -135,6 +147,8 @@ def _by_class(shares: dict[int, float], ids: dict[int, int]) -> dict[int, float]
 
 
 def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
+    if layout.labels:
+        return _draw(layout.labels.read(layout.listed(pair[0])))
     root, (image, mask) = layout.root, pair
     if layout.colored:
         pixels = pack_colors(read_color_mask(root / mask))
@@ -156,7 +170,14 @@ def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
             f"{root / mask}: is {width}x{height} (width x height), its image {wanted[0]}x{wanted[1]}; save both in one "
             "size, masks without smoothing"
         )
-    return _Mask(values, edge, boxes, tuple(map(tuple, palette)), gray_colors, (height, width), problem)
+    return _Mask(values, edge, boxes, tuple(map(tuple, palette)), gray_colors, 1.0, (height, width), problem)
+
+
+def _draw(labels: Labels) -> _Mask:
+    mask, boxes = labels.mask, (cast(np.ndarray, labels.boxes), cast(np.ndarray, labels.box_classes))
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    covered = float((mask != IGNORE).mean())
+    return _Mask(np.unique(mask), edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
 
 
 def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:

@@ -122,6 +122,10 @@ class LabelFormat(ABC):
             InputError: they are wrong; the message begins with the user's file.
         """
 
+    def notes(self) -> list[str]:
+        """What is odd about the labels, after `find` was called for all images of a data set; see `DatasetReport`."""
+        return []
+
     def class_id(self, name: object, what: str) -> int:
         """The id of a class that the settings name, `IGNORE` for `NO_CLASS`.
 

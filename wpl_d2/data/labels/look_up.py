@@ -46,6 +46,7 @@ def _name(values: np.ndarray, total: int, show: Callable[[int], str]) -> str:
     """The values with their share of all pixels, the most frequent first."""
     found, counts = np.unique(values, return_counts=True)
     first = np.argsort(-counts, kind="stable")[:_MAX_NAMED]
-    named = [f"{show(int(found[i]))} ({100 * counts[i] / total:.2g} % of the pixels)" for i in first]
+    shares = {show(int(found[i])): 100 * counts[i] / total for i in first}
+    named = [f"{name} ({share:{'.0f' if share >= 10 else '.2g'}} % of the pixels)" for name, share in shares.items()]
     more = f" and {len(found) - _MAX_NAMED} more" if len(found) > _MAX_NAMED else ""
     return ", ".join(named) + more

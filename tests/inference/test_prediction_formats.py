@@ -104,6 +104,8 @@ def test_each_format_holds_the_predictions_of_real_photos(mask_format, shared, t
         labels = (pixels > 127).astype(np.uint8)
         if mask_format == "index_png":
             drawn = read_mask(tmp_path / "out/masks" / name)
+        elif mask_format == "geotiff":
+            drawn = read_mask((tmp_path / "out/masks" / name).with_suffix(".tif"))
         elif mask_format == "coco":
             drawn = read_coco(tmp_path / "out/masks.json", name)
         else:
