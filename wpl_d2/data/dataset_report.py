@@ -230,9 +230,9 @@ def _list_problems(name: str, records: Records, result: DatasetReport) -> list[s
 
 def _must_differ(name: str, other: str) -> bool:
     """Whether two lists must be disjoint; for two held-out lists in one order only, so that it is reported once."""
-    if _held_out(name):
+    if is_held_out(name):
         whole = {name.casefold(), other.casefold()} <= set(_HELD_OUT)
-        return not _held_out(other) or (whole and name < other)
+        return not is_held_out(other) or (whole and name < other)
     return other.casefold() == name.casefold().replace("labeled", "unlabeled")
 
 
@@ -249,7 +249,8 @@ def _without_extra(records: Records, result: DatasetReport) -> Records:
     return [record for record in records if record["file_name"] not in extra]
 
 
-def _held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
+    """Whether a list's name says that its images must not be trained on."""
     return not set(_HELD_OUT).isdisjoint(name.casefold().split("_"))
 
 

@@ -184,7 +184,7 @@ class Description:
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
         """
-        images = self._listed(name)
+        images = self.listed(name)
         layout = self.layout
         how = ({} if self.exif == APPLY else {"exif": self.exif}) | ({} if layout == RGB else {"layout": layout})
         records: list[dict[str, Any]] = [{"file_name": image.file, "image_id": image.id, **how} for image in images]
@@ -197,7 +197,8 @@ class Description:
                     record["sem_seg_ignore"] = self.ignore
         return [part for record in records for part in split_huge(record)]
 
-    def _listed(self, name: str) -> list[ListedImage]:
+    def listed(self, name: str) -> list[ListedImage]:
+        """The images of one list, in the order of its lines; args and errors as of `records`."""
         file = self.root / self.lists[name]
         if not file.is_file():
             raise InputError(
