@@ -100,7 +100,7 @@ class ImageJudge:
         """Judge a batch.
 
         Args:
-            images: (H, W, 3) uint8 RGB, all of one size.
+            images: of `read_image`, all of one size.
         """
         self._pooled.clear()
         logits = self._segment(image_batch(images, self._device))
