@@ -268,8 +268,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files), `exif`, `layout`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and
-    `thing_dataset_id_to_contiguous_id`, by which Detectron2's evaluators write results.
+    files), `exif`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by
+    which Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -293,7 +293,6 @@ def register(description: Description) -> None:
             ignore_label=IGNORE,
             mask_ignore=description.mask_ignore,
             exif=description.exif,
-            layout=description.layout,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),
