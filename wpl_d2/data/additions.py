@@ -34,8 +34,8 @@ from .path_templates import ANY_SUFFIX
 LABELED, UNLABELED = "labeled", "unlabeled"
 _FOLDER = "added"  # below the data set's root, of what has no place of its own
 _MAX_SHOWN = 3
-_COPIED = ("labelme", "coco", "coco_panoptic", "cvat", "via", "label_studio")
-"""The formats whose files say by names what their classes are, so that they need no others beside them."""
+_COPIED = ("labelme", "coco", "cvat", "via", "label_studio")
+"""The formats whose files are whole: no others beside them have the names of their classes, or pixels."""
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _draw(format_: ShapeFormat, image: ListedImage) -> np.ndarray:
 def _find(folder: Path, pattern: str) -> tuple[Annotations | None, list[str]]:
     """The one kind of labels in a folder: of a tool, or masks."""
     found, _ = find_annotations(folder, pattern)
-    families = [family for family in find_families(folder) if kind_of(folder, family) is Kind.MASK]
+    families = [f for f in find_families(folder) if pattern != "*" or kind_of(folder, f) is Kind.MASK]
     masks = [path for family in families for path in family.paths if fnmatch(path, pattern)]
     readings = {("masks", one.pattern): f"what is in {one.files[0]} ({one.format})" for one in found}
     if masks:
@@ -219,7 +219,9 @@ def _read_with(
     files: Any = [str((folder / file).absolute()) for file in annotations.files]
     names = {key: str((folder / file).absolute()) for key, file in annotations.settings.items()}
     settings = {"format": annotations.format, **names, "uncovered": NO_CLASS}
-    settings |= {key: value for key, value in description.labels.items() if key in ("categories", "other")}
+    same = description.labels.get("format") == annotations.format
+    kept = description.labels if same else {"categories", "other"} & description.labels.keys()
+    settings = {key: description.labels[key] for key in kept} | settings
     if annotations.for_each_image:
         suffix = PurePosixPath(annotations.files[0]).suffix
         format_ = _with_labels(description, {**settings, "files": f"{folder.absolute()}/{{id}}{suffix}"})
@@ -227,10 +229,9 @@ def _read_with(
         listed = {f: ListedImage(label.removesuffix(suffix), f, "") for f, label in pairs.items()}
     else:
         format_ = _with_labels(description, {**settings, "files": files})
-        unknown = cast(SetFileFormat, format_).unmatched(images.values())
-        if unknown:
-            raise _unknown(description, unknown[0], len(unknown))
         listed = {f: image for f, image in images.items() if format_.find(image).state is not None}
+        for file, strangers in cast(SetFileFormat, format_).unlisted().items():
+            raise _unknown(description, f"{file}, image {strangers[0]!r}", len(strangers))
     for image in listed.values():
         format_.read(image)  # says what is wrong
     return format_, listed

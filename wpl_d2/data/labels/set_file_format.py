@@ -136,12 +136,6 @@ class SetFileFormat(ShapeFormat):
         indices = zip(self.files, self._indices, strict=True)
         return list(dict.fromkeys(name for file, index in indices for name in self.categories(file, index.common)))
 
-    def unmatched(self, images: Iterable[ListedImage]) -> list[str]:
-        """The labels that are of none of the images."""
-        found = {self._place(image) for image in images}
-        places = [Place(number, i) for number, index in enumerate(self._indices) for i in range(len(index.names))]
-        return [self._name(place) for place in places if place not in found]
-
     def find(self, image: ListedImage) -> LabelSource:
         """See `LabelFormat`."""
         place = self._place(image)
@@ -171,16 +165,21 @@ class SetFileFormat(ShapeFormat):
 
     def notes(self) -> list[str]:
         """Images that are labeled and in no list."""
-        notes = []
+        return [
+            f"{file}: labels {len(names)} images that are in no list, such as {names[0]!r}; list them, and put their "
+            "files there if they are missing"
+            for file, names in self.unlisted().items()
+        ]
+
+    def unlisted(self) -> dict[Path, list[str]]:
+        """The names of the labeled images that `find` was not called for, by file."""
+        found: dict[Path, list[str]] = {}
         for number, index in enumerate(self._indices):
             names = {self._spans(Place(number, image)): name for image, name in enumerate(index.names)}
-            unlisted = [name for spans, name in names.items() if spans not in self._found]
-            if unlisted:
-                notes.append(
-                    f"{self.files[number]}: labels {len(unlisted)} images that are in no list, such as "
-                    f"{unlisted[0]!r}; list them, and put their files there if they are missing"
-                )
-        return notes
+            rest = [name for spans, name in names.items() if spans not in self._found]
+            if rest:
+                found[self.files[number]] = rest
+        return found
 
     def _spans(self, place: Place) -> tuple[int, ...]:
         """What tells an image apart from all others, also where the file has several names for it."""
