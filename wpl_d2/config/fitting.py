@@ -23,7 +23,7 @@ _WHOLE = 128  # images up to this many pixels are not cropped
 _SMALLEST = 64  # shorter side of an image at the working scale
 _STRIDE = 32
 _MIN_OBJECT = 16  # pixels: a cell of the coarsest features
-_DETECTABLE = 32  # pixels: two cells
+_DETECTABLE = 48  # pixels: three cells
 _MIN_BOXES = 10  # for each class of objects
 _CHOOSE_BACKBONE = {"MODEL.BACKBONE.NAME", "MODEL.TIMM.NAME", "MODEL.RESNETS.DEPTH"}
 _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
@@ -220,7 +220,7 @@ def _detector(facts: DatasetFacts, scale: float, given: str | None) -> list[Sett
     if not facts.boxes:
         why = "no class is called an object"
     elif side < _DETECTABLE:
-        why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, two cells of the features"
+        why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, three cells of the features"
     elif each < _MIN_BOXES:
         why = f"there are {each:.0f} boxes for a class of objects to learn from, under {_MIN_BOXES}"
     else:

@@ -2,8 +2,10 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +19,8 @@ from wpl_d2.data import load_description
 from wpl_d2.data.image_io import read_mask, read_record_mask
 from wpl_d2.data.labels import LABEL_FORMATS
 
+spec = importlib.util.spec_from_file_location("npy_labels", Path(__file__).parents[3] / "docs/examples/npy_labels.py")
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
 LISTS = ("labeled", "unlabeled", "val")
 COLORS = np.array([(0, 0, 0), (250, 50, 83), (51, 221, 255)], dtype=np.uint8)
 COLOR_OF = dict(zip(CLASSES, COLORS.tolist(), strict=True))
@@ -200,6 +204,14 @@ def store_yolo(tree, masks):
     describe_shapes(tree, "yolo", names="yolo.yaml")
 
 
+def store_npy(tree, masks):
+    """The example of the documentation."""
+    for name, mask in masks.items():
+        tree.mask(name).unlink()
+        np.save(tree.root / f"masks/{name}.npy", mask)
+    tree.describe(mask=None, labels={"format": "npy", "files": "masks/{id}.npy"})
+
+
 def describe_shapes(tree, name, **settings):
     for mask in (tree.root / "masks").iterdir():
         mask.unlink()
@@ -212,6 +224,7 @@ STORED = {
     "color_masks": store_colors,
     "color_masks, palette": store_palette,
     "class_masks": store_classes,
+    "npy": store_npy,
     "coco": store_coco,
     "coco_panoptic": store_coco_panoptic,
     "labelme": store_labelme,
