@@ -22,6 +22,7 @@ from ..data.image_io import read_record_mask
 from ..data.label_statistics import count_labels
 from ..data.loader import Records, load_records
 from ..data.mappers import read_labels
+from ..data.pixel_values import RGB
 from ..data.windows import image_name
 from ..evaluation.image_counts import FILE, ImageCounts
 from ..frameworks import Framework
@@ -31,7 +32,7 @@ from ..modeling import UnifiedSegDet
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import heatmap, overlay
+from ..visualization import heatmap, overlay, render
 from ..visualization.draw import Picture, to_image
 
 FOLDER = "report"
@@ -151,7 +152,7 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
     confidence, prediction = highest.cpu().numpy(), predicted.cpu().numpy()
     colors = MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_colors
     truth = read_labels(record, size, len(colors))[window]
-    image = item["image"].numpy()[(..., *window)]
+    image = render(item["image"], item.get("layout", RGB))[(..., *window)]
     wrong = np.where(truth == IGNORE, IGNORE, prediction != truth)
     pictures = {
         "image": image,

@@ -136,6 +136,12 @@ class SetFileFormat(ShapeFormat):
         indices = zip(self.files, self._indices, strict=True)
         return list(dict.fromkeys(name for file, index in indices for name in self.categories(file, index.common)))
 
+    def unmatched(self, images: Iterable[ListedImage]) -> list[str]:
+        """The labels that are of none of the images."""
+        found = {self._place(image) for image in images}
+        places = [Place(number, i) for number, index in enumerate(self._indices) for i in range(len(index.names))]
+        return [self._name(place) for place in places if place not in found]
+
     def find(self, image: ListedImage) -> LabelSource:
         """See `LabelFormat`."""
         place = self._place(image)
