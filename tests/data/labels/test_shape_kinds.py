@@ -48,6 +48,7 @@ def label_studio(kind, **value):
     [
         ("cvat", cvat("ellipse", cx=30, cy=25, rx=20, ry=10, rotation=30), TURNED_ELLIPSE),
         ("cvat", cvat("box", xtl=20, ytl=20, xbr=44, ybr=32, rotation=30), TURNED_BOX),
+        ("cvat", cvat("mask", rle="0, 288", left=20, top=20, width=24, height=12), rectangle(20, 20, 44, 32)),
         ("via", via(name="circle", cx=30, cy=25, r=10), CIRCLE),
         ("via", via(name="ellipse", cx=30, cy=25, rx=20, ry=10, theta=np.pi / 6), TURNED_ELLIPSE),
         ("labelme", labelme("circle", [[30, 25], [36, 33]]), CIRCLE),
