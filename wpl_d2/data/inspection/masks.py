@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -21,7 +20,7 @@ from ..labels import Labels
 from ..windows import huge_size, read_window, windows_of
 from .files import evenly
 from .layout import Layout
-from .values import Meaning, find_meaning, meaning_of_shapes, pack_colors, unpack_color
+from .values import Meaning, find_meaning, meaning_of_labels, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
@@ -114,10 +113,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
         raise InputError(problems[0] + more)
     values = {image: mask.values for (image, _), mask in zip(pairs, read, strict=True)}
     covered = float(np.median([mask.covered for mask in read]))
-    if layout.labels:
-        meaning = meaning_of_shapes(layout.labels.description.classes, covered)
-    else:
-        meaning = find_meaning(layout, values, ignore)
+    meaning = meaning_of_labels(layout.labels, covered) if layout.labels else find_meaning(layout, values, ignore)
     ids = {value: class_id for class_id, value in enumerate(meaning.values)}
     present = {image: frozenset(ids[v] for v in found.tolist() if v in ids) for image, found in values.items()}
     palette = next((mask.palette for mask in read if mask.palette), ())
@@ -205,10 +201,15 @@ def _look_at(pixels: np.ndarray, with_boxes: bool) -> tuple[np.ndarray, tuple[np
 
 
 def _draw(labels: Labels) -> _Mask:
-    mask, boxes = labels.mask, (cast(np.ndarray, labels.boxes), cast(np.ndarray, labels.box_classes))
+    mask = labels.mask
+    values = np.unique(mask)
+    if labels.boxes is not None and labels.box_classes is not None:
+        boxes = labels.boxes, labels.box_classes
+    else:
+        boxes = boxes_from_mask(mask, values.tolist(), int(mask.size * _MIN_COMPONENT))
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     covered = float((mask != IGNORE).mean())
-    return _Mask(np.unique(mask), edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
+    return _Mask(values, edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
 
 
 def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:

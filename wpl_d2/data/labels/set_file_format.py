@@ -181,12 +181,10 @@ class SetFileFormat(ShapeFormat):
 
     def _others(self, spans: Collection[tuple[int, ...]]) -> list[str]:
         """The names of all labeled images but some, which are given by their spans."""
-        places = [
-            Place(number, image) for number, index in enumerate(self._indices) for image in range(len(index.names))
-        ]
-        return list(
-            {self._spans(place): self._name(place) for place in places if self._spans(place) not in spans}.values()
-        )
+        counts = [len(index.names) for index in self._indices]
+        places = (Place(number, image) for number, count in enumerate(counts) for image in range(count))
+        names = {self._spans(place): self._name(place) for place in places}
+        return [name for own, name in names.items() if own not in spans]
 
     def _spans(self, place: Place) -> tuple[int, ...]:
         """What tells an image apart from all others, also where the file has several names for it."""
