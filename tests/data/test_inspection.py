@@ -394,10 +394,10 @@ def test_folders_without_images_or_masks_are_named(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
         propose(tmp_path)
     fill(tmp_path, "{}.jpg", "", labeled=0)
-    with pytest.raises(InputError, match="holds 10 photos and no masks; add masks"):
+    with pytest.raises(InputError, match="holds 10 photos and no labels; add masks"):
         propose(tmp_path)
     (tmp_path / "annotations.json").write_text(json.dumps({}))
-    with pytest.raises(InputError, match=r"annotations\.json: may hold labels, but only masks are read"):
+    with pytest.raises(InputError, match=r"annotations\.json: may hold labels, and is of no format that is known"):
         propose(tmp_path)
     save_mask(tmp_path / "masks" / "zz.png")
     with pytest.raises(InputError, match=r"masks/zz\.png: looks like a mask, and no image has its name"):

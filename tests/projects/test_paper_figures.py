@@ -91,7 +91,8 @@ def test_weights(draw, runs):
 @pytest.mark.parametrize("figure", ["5a", "6"])
 def test_accuracy_over_training(draw, runs, figure):
     rows = draw(figure)
-    assert [(row["run"], row["step"]) for row in rows] == [(r, s) for r in ("runs/rank", "runs/cosine") for s in ("2", "4")]
+    steps = [(run, step) for run in ("runs/rank", "runs/cosine") for step in ("2", "4")]
+    assert [(row["run"], row["step"]) for row in rows] == steps
     snapshot, _, images = predictions(runs[1])
     threshold = snapshot.cfg.FRAMEWORK.THRESHOLD
     known = torch.cat([(image.target != IGNORE).flatten() for image in images])

@@ -1,10 +1,11 @@
 """Predict images or a video.
 
 --weights takes a training's checkpoint or a file of `wpl export`; a TorchScript file is a program and needs
---trust-code. Results are masks (--format index_png: DIR/masks, pixel values are class ids; coco: DIR/masks.json, run
-lengths; labelme: DIR/labelme, polygons), DIR/overlays, with a detector DIR/boxes.json (COCO's format), and
-DIR/predicted.json, which maps each result to its image: a.png to a.jpg, but a.jpg.png and a.png.png if there is an
-a.png too. --save confidence,probabilities adds DIR/confidence (PNG, the probability of each label in 0..255) and
+--trust-code. Results are masks (--format index_png: DIR/masks, pixel values are class ids; geotiff: the same as TIFF,
+with the images' georeference; coco: DIR/masks.json, run lengths; labelme: DIR/labelme, polygons), DIR/overlays, with a
+detector DIR/boxes.json (COCO's format), and DIR/predicted.json, which maps each result to its image: a.png to a.jpg,
+but a.jpg.png and a.png.png if there is an a.png too. TIFF files of more than 100 megapixels are predicted by windows
+that overlap. --save confidence,probabilities adds DIR/confidence (PNG, the probability of each label in 0..255) and
 DIR/probabilities (NumPy's .npy, float16 of classes, rows and columns). Trailing KEY VALUE pairs set keys below
 TEST.INFERENCE, such as `TEST.INFERENCE.MODE slide`. Ignored files are listed; the exit status is 1 if an image could
 not be read, predicted or drawn, or a video is truncated.
@@ -45,9 +46,9 @@ def main(args: argparse.Namespace) -> int:
     from ..utils.files import make_output_folder
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = open_source(args.input, output=args.output)
     model = open_model(args.weights, args.model, device, args.trust_code)
     predictor = Predictor(model, device, args.min_score, args.opts, args.save)
+    source = open_source(args.input, args.output, predictor.layout)
     make_output_folder("--output", args.output)
     with PredictionWriter(args.output, model.metadata, model.detect is not None, source, args.format) as writer:
         skipped = predict(source, predictor, writer, args.batch_size)

@@ -23,7 +23,7 @@ _WHOLE = 128  # images up to this many pixels are not cropped
 _SMALLEST = 64  # shorter side of an image at the working scale
 _STRIDE = 32
 _MIN_OBJECT = 16  # pixels: a cell of the coarsest features
-_DETECTABLE = 32  # pixels: two cells
+_DETECTABLE = 48  # pixels: three cells
 _MIN_BOXES = 10  # for each class of objects
 _CHOOSE_BACKBONE = {"MODEL.BACKBONE.NAME", "MODEL.TIMM.NAME", "MODEL.RESNETS.DEPTH"}
 _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
@@ -49,6 +49,7 @@ class DatasetFacts:
         boxes: number of component boxes for each class of objects.
         box_side: of these boxes the shorter sides' median, in pixels; 0 without boxes.
         box_sizes: quantiles 5, 25, 50, 75 and 95 % of the square roots of their areas; empty without boxes.
+        channels: the mean and the standard deviation of each channel in 0..255; empty for red, green and blue.
     """
 
     labeled: int
@@ -59,6 +60,7 @@ class DatasetFacts:
     boxes: tuple[int, ...] = ()
     box_side: float = 0.0
     box_sizes: tuple[float, ...] = ()
+    channels: tuple[tuple[float, ...], ...] = ()
 
     @property
     def short(self) -> int:
@@ -119,6 +121,8 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
         *_evaluation(facts, steps, images, scale, view[0].value[0]),
         Setting("DATALOADER.NUM_WORKERS", _clip(device.cores - 1, 1, 8 if device.gpu else 4), f"{device.cores} cores"),
     ]
+    # In place of those that came with the backbone.
+    settings = list({setting.key: setting for setting in (*settings, *_statistics(facts))}.values())
     return [setting for setting in settings if setting.key not in given]
 
 
@@ -220,7 +224,7 @@ def _detector(facts: DatasetFacts, scale: float, given: str | None) -> list[Sett
     if not facts.boxes:
         why = "no class is called an object"
     elif side < _DETECTABLE:
-        why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, two cells of the features"
+        why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, three cells of the features"
     elif each < _MIN_BOXES:
         why = f"there are {each:.0f} boxes for a class of objects to learn from, under {_MIN_BOXES}"
     else:
@@ -247,6 +251,13 @@ def _backbone(device: Device) -> list[Setting]:
         "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
     }
     return [Setting(key, value, why) for key, value in keys.items()]
+
+
+def _statistics(facts: DatasetFacts) -> list[Setting]:
+    keys = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+    why = "measured on the labeled images, since the pretraining had other channels"
+    rounded = ([float(f"{value:.5g}") for value in values] for values in facts.channels)
+    return [Setting(key, values, why) for key, values in zip(keys, rounded, strict=False)]
 
 
 def _evaluation(facts: DatasetFacts, steps: int, batch: int, scale: float, crop: int) -> list[Setting]:

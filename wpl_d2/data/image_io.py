@@ -262,9 +262,19 @@ def read_size(path: str | Path, exif: str = APPLY) -> tuple[int, int]:
         size = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
         tag = tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # it is no TIFF, or a damaged one
-        with _opened(path) as image:
-            size, tag = image.size[::-1], orientation(image)
+        size, tag = _read_size_of_other(path)
     return size[::-1] if exif == APPLY and tag >= QUARTER_TURNS else size
+
+
+def _read_size_of_other(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Height and width as stored, and EXIF orientation, of a file that is no TIFF."""
+    with _clear_errors(path):
+        try:
+            with Image.open(path) as image:
+                return image.size[::-1], orientation(image)
+        except UnidentifiedImageError:
+            values, _ = decode_values(path)
+            return (values.shape[0], values.shape[1]), 1
 
 
 def read_record(record: Mapping[str, Any]) -> np.ndarray:

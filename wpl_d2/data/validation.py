@@ -148,7 +148,8 @@ def _check_files(to_read: Sequence[_ReadList], cfg: CfgNode) -> list[str]:
             whole = count == len(records)
             where = name if whole else f"{name} ({count} of its {len(records)} masks)"
             classes = MetadataCatalog.get(dataset).get("stuff_classes", [str(i) for i in range(num_classes)])
-            labels = LabelStatistics(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), for_training)
+            ignore = None if "sem_seg_source" in chosen[0] else chosen[0].get("sem_seg_ignore", IGNORE)
+            labels = LabelStatistics(where, pixels, classes, ignore, for_training)
             problems += _check_labels(labels, whole, cfg)
     return problems
 

@@ -11,8 +11,10 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import pairwise, product
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -122,6 +124,12 @@ def windows_of(size: tuple[int, int]) -> Iterator[Window]:
         yield Window(top, left, bottom - top, right - left, size)
 
 
+def middle_window(size: tuple[int, int]) -> Window:
+    """The window in the middle of an image of `size` (height, width)."""
+    height, width = (min(SIDE, length) for length in size)
+    return Window((size[0] - height) // 2, (size[1] - width) // 2, height, width, size)
+
+
 def image_name(record: Mapping[str, Any]) -> str:
     """What tells an image from all others: its file, and of a window also where it is."""
     window = record.get("window")
@@ -154,29 +162,42 @@ def read_window(path: str | Path, window: Window) -> StoredValues:
 
 
 @contextmanager
-def open_raster(path: str | Path) -> Iterator[DatasetReader]:
-    """Open a file by rasterio.
+def open_raster(path: str | Path, mode: str = "r", **options: Any) -> Iterator[Any]:
+    """Open a file by rasterio; arguments as of `rasterio.open`.
 
     Raises:
         OSError: the file is missing, broken, or no image.
         InputError: rasterio is not installed.
     """
-    try:
-        import rasterio
-    except ImportError as error:
-        raise InputError(
-            f"{path}: has more than {WHOLE // 10**6} megapixels and is read by rasterio, which is not installed; run "
-            "`pip install 'wpl_d2[geo]'`"
-        ) from error
+    rasterio = import_rasterio(f"{path}: is read by windows")
     warnings.filterwarnings("ignore", category=rasterio.errors.NotGeoreferencedWarning)
-    with rasterio.Env(GDAL_CACHEMAX=_CACHED_BYTES), rasterio.open(path) as raster:
+    with rasterio.Env(GDAL_CACHEMAX=_CACHED_BYTES), rasterio.open(path, mode, **options) as raster:
         yield raster
+
+
+def import_rasterio(what: str) -> ModuleType:
+    """Import rasterio.
+
+    Args:
+        what: is done by it, for the message.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        return import_module("rasterio")
+    except ImportError as error:
+        raise InputError(f"{what} by rasterio, which is not installed; run `pip install 'wpl_d2[geo]'`") from error
 
 
 def read_bands(raster: DatasetReader, window: Window) -> np.ndarray:
     """The (h, w, bands) values of a window of an open file."""
-    rows, columns = (window.top, window.top + window.height), (window.left, window.left + window.width)
-    return np.ascontiguousarray(raster.read(window=(rows, columns)).transpose(1, 2, 0))
+    return np.ascontiguousarray(raster.read(window=slices(window)).transpose(1, 2, 0))
+
+
+def slices(window: Window) -> tuple[slice, slice]:
+    """Rows and columns of a window."""
+    return slice(window.top, window.top + window.height), slice(window.left, window.left + window.width)
 
 
 def to_rgb(stored: StoredValues) -> np.ndarray:

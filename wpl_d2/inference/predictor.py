@@ -13,13 +13,16 @@ from tqdm import tqdm
 
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
+from ..config.validation import check_section
 from ..data import UnreadableImageError
+from ..data.pixel_values import PixelLayout
 from ..structures import Detections
 from ..utils.background import in_background
 from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
 from ..utils.files import UnwritableError
 from .build import build_predict
+from .huge_images import HugeImage, Part, predict_parts
 from .runtime_model import Prediction, RuntimeModel
 from .sources import Frame, Source
 from .writers import PredictionWriter
@@ -32,7 +35,11 @@ _AHEAD = 2
 
 
 class Predictor:
-    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images."""
+    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images.
+
+    Attributes:
+        layout: of the images that the model takes.
+    """
 
     def __init__(
         self,
@@ -62,6 +69,8 @@ class Predictor:
         if cfg.TEST.INFERENCE.MODE == "crop":
             cfg.TEST.INFERENCE.MODE = "whole"
         override(cfg, opts)
+        check_section(cfg, "INPUT")
+        self.layout = PixelLayout.from_config(cfg)
         self.segment = build_predict(cfg, model.segment) if model.segment else None
         self.detect = model.detect
         self.device = device
@@ -75,7 +84,7 @@ class Predictor:
         """Predict a batch.
 
         Args:
-            images: (H, W, 3) uint8 RGB, all of one size.
+            images: (H, W, 3) uint8 RGB, or (H, W, C) float32 of the model's `PixelLayout`, all of one size.
         """
         batch = image_batch(images, self.device)
         segmented: Sequence[Prediction] = [Prediction(None, None)] * len(images)
@@ -126,16 +135,41 @@ def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batc
         raise InputError(f"--batch-size: {batch_size} images; take at least 1")
     skipped: list[Frame] = []
     read = in_background(batches(source, batch_size), _AHEAD)
-    predicted = in_background(((batch, predict_batch(predictor, batch)) for batch in read), _AHEAD)
+    predicted = in_background(((batch, _predict_frames(predictor, batch, batch_size)) for batch in read), _AHEAD)
     with tqdm(total=len(source), unit="image") as progress:
         for batch, predictions in predicted:
             for frame, prediction in zip(batch, predictions, strict=True):
                 if isinstance(prediction, Exception):
                     _skip(frame, why_skipped(frame, prediction), skipped)
+                elif isinstance(prediction, Iterator):
+                    _write_parts(writer, frame, prediction, skipped)
                 else:
                     _write(writer, frame, prediction, skipped)
                 progress.update()
     return skipped
+
+
+def _predict_frames(
+    predictor: Predictor, batch: Sequence[Frame], size: int
+) -> Sequence[Prediction | Iterator[Part] | Exception]:
+    image = batch[0].image
+    if not isinstance(image, HugeImage):
+        return predict_batch(predictor, batch)
+    if predictor.maps or predictor.segment is None:
+        return [InputError("of images that are predicted by windows neither maps are made nor boxes without labels")]
+    return [predict_parts(predictor, image, size)]
+
+
+def _write_parts(writer: PredictionWriter, frame: Frame, parts: Iterator[Part], skipped: list[Frame]) -> None:
+    """Predict and write the parts of a huge image, and draw the overview."""
+    try:
+        overview = writer.add_parts(frame, parts)
+    except UnwritableError as error:
+        _skip_unwritten(frame, error, skipped)
+    except Exception as error:  # as in `_predict`
+        _skip(frame, why_skipped(frame, error), skipped)
+    else:
+        _draw(writer, frame, overview.image, Prediction(overview.labels, None))
 
 
 def _write(writer: PredictionWriter, frame: Frame, prediction: Prediction, skipped: list[Frame]) -> None:
@@ -143,10 +177,18 @@ def _write(writer: PredictionWriter, frame: Frame, prediction: Prediction, skipp
     try:
         writer.add(frame, image, prediction)
     except UnwritableError as error:
-        if error.is_disk_error:
-            raise
-        _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
-        return
+        _skip_unwritten(frame, error, skipped)
+    else:
+        _draw(writer, frame, image, prediction)
+
+
+def _skip_unwritten(frame: Frame, error: UnwritableError, skipped: list[Frame]) -> None:
+    if error.is_disk_error:
+        raise error
+    _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
+
+
+def _draw(writer: PredictionWriter, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
     try:
         writer.draw(frame, image, prediction)
     except Exception as error:  # an overlay is only for looking at
@@ -164,7 +206,7 @@ def predict_batch(
 ) -> Sequence[Result | Exception]:
     """The results of a batch of `batches`, or the errors of images that cannot be read or predicted."""
     images = [frame.image for frame in batch]
-    if isinstance(images[0], UnreadableImageError):
+    if isinstance(images[0], Exception):
         return [images[0]]
     return _predict(predictor, cast(list[np.ndarray], images))
 
@@ -189,10 +231,13 @@ def why_skipped(frame: Frame, error: Exception) -> str:
 
 
 def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Successive images of one size; one that cannot be read is a batch by itself, before the one that it stood in."""
+    """Successive images of one size.
+
+    One that is huge or cannot be read is a batch by itself, before the one that it stood in.
+    """
     batch: list[Frame] = []
     for frame in frames:
-        if isinstance(frame.image, UnreadableImageError):
+        if not isinstance(frame.image, np.ndarray):
             yield [frame]
             continue
         if batch and (len(batch) == size or frame.image.shape != cast(np.ndarray, batch[0].image).shape):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
+import torch
 
+from ..data.windows import Window
 from ..structures import Detections
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import draw_boxes, overlay
+from ..visualization import draw_boxes, overlay, render
 from .coco_file import CocoFile
+from .huge_images import HugeImage, Overview, Part
 from .mask_formats import MASK_FORMATS
 from .mask_formats.index_png import write_png
 from .runtime_model import Prediction
@@ -60,7 +63,7 @@ class PredictionWriter:
         masks = folder / MASK_FORMATS[mask_format].place
         if masks.exists() and not (folder / OVERLAYS).is_dir():
             raise InputError(f"{masks}: is not an earlier result, and could be written over; give another --output")
-        self.folder, self.metadata, self.video = folder, metadata, source.video
+        self.folder, self.metadata, self.video, self.layout = folder, metadata, source.video, source.layout
         self._index = PredictionIndex(folder, source)
         own = {*source.paths.values()} if source.video is None else {*source.paths}
         others = bool(self._index.earlier)
@@ -97,7 +100,7 @@ class PredictionWriter:
 
         Args:
             frame: the image's name and file.
-            image: (H, W, 3) uint8 RGB.
+            image: as of its `Frame`.
             prediction: of the image.
 
         Raises:
@@ -115,6 +118,35 @@ class PredictionWriter:
             self._boxes.add(frame.file, image.shape[:2], _annotations(prediction.detections))
         self.count += 1
 
+    def add_parts(self, frame: Frame, parts: Iterable[Part]) -> Overview:
+        """Write the mask of a huge image while it is predicted, and add its boxes.
+
+        Args:
+            frame: the image's name and file.
+            parts: of `predict_parts`; its errors are passed on.
+
+        Raises:
+            InputError: the format holds whole masks in memory.
+            UnwritableError: they cannot be written.
+        """
+        if not self.count:
+            self._index.write()
+        huge = cast(HugeImage, frame.image)
+        size, overview = huge.size, Overview(huge)
+        found = [Detections.none()]
+
+        def masks() -> Iterator[tuple[Window, np.ndarray]]:
+            for window, image, prediction in parts:
+                overview.add(window, image, cast(np.ndarray, prediction.labels))
+                found.append(prediction.detections or Detections.none())
+                yield window, cast(np.ndarray, prediction.labels)
+
+        self._masks.add_parts(frame, size, masks())
+        if self._boxes is not None:
+            self._boxes.add(frame.file, size, _annotations(Detections(*map(torch.cat, zip(*found, strict=True)))))
+        self.count += 1
+        return overview
+
     def draw(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
         """Write the overlay of an image, or the next frame of a video's; args as of `add`.
 
@@ -124,7 +156,7 @@ class PredictionWriter:
         """
         if not self._draws:
             return
-        picture = image.transpose(2, 0, 1)
+        picture = render(image.transpose(2, 0, 1), self.layout)
         if prediction.labels is not None:
             picture = overlay(picture, prediction.labels, self.metadata["colors"])
         if prediction.detections is not None:

@@ -22,6 +22,7 @@ from ..data.image_io import read_record_mask
 from ..data.label_statistics import count_labels
 from ..data.loader import Records, load_records
 from ..data.mappers import read_labels
+from ..data.pixel_values import RGB
 from ..data.windows import image_name
 from ..evaluation.image_counts import FILE, ImageCounts
 from ..frameworks import Framework
@@ -31,7 +32,7 @@ from ..inference.sliding_window import center_window
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import heatmap, overlay
+from ..visualization import heatmap, overlay, render
 from ..visualization.draw import Picture, to_image
 from ..visualization.preview import weigh_prediction
 from ..weighting import PixelWeigher
@@ -157,7 +158,7 @@ def _draw_example(
     confidence, prediction = highest.cpu().numpy(), predicted.cpu().numpy()
     colors = MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_colors
     truth = read_labels(record, size, len(colors))[window]
-    image = item["image"].numpy()[(..., *window)]
+    image = render(item["image"], item.get("layout", RGB))[(..., *window)]
     wrong = np.where(truth == IGNORE, IGNORE, prediction != truth)
     pictures = {
         "image": image,
@@ -166,9 +167,10 @@ def _draw_example(
         "errors": overlay(image, wrong, (_RIGHT, _WRONG)),
         "confidence": heatmap(confidence),
     }
-    weights = None if framework.weigher is None else _draw_weights(framework, framework.weigher, item["image"])
-    if weights is not None:
-        pictures["weights"] = weights[(..., *window)]
+    weigher = framework.weigher
+    if weigher is not None and (weights := _weigh(framework, weigher, item["image"])) is not None:
+        colored = heatmap(weights[window], weigher.max_weight)
+        pictures["weights"] = (0.3 * image.mean(axis=0) + 0.7 * colored).round().astype(np.uint8)
     names = {}
     for title, picture in pictures.items():
         names[title] = f"{number:02d}_{title}.webp"
@@ -182,16 +184,13 @@ def _draw_example(
     }
 
 
-def _draw_weights(framework: Framework, weigher: PixelWeigher, image: Tensor) -> Picture | None:
-    """The weights that an image (3, H, W) would have as an unlabeled one, over its gray; None if they need boxes."""
+def _weigh(framework: Framework, weigher: PixelWeigher, image: Tensor) -> NDArray[np.float32] | None:
+    """The weights (H, W) that an image would have as an unlabeled one; None if they need boxes that are not there."""
     model = next(iter(framework.eval_models().values()))
     prediction = predict(model, model.normalize(image[None]))
     found = model.detect(prediction.features, [(image.shape[-2], image.shape[-1])]) if model.has_detector else None
     pseudo = weigh_prediction(framework, weigher, prediction, found)
-    if pseudo is None:
-        return None
-    colors = heatmap(pseudo.weight[0].float().cpu(), weigher.max_weight)
-    return (0.3 * image.numpy().mean(axis=0) + 0.7 * colors).round().astype(np.uint8)
+    return None if pseudo is None else pseudo.weight[0].float().cpu().numpy()
 
 
 def encode_picture(picture: Picture) -> bytes:

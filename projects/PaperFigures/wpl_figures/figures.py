@@ -75,7 +75,7 @@ def draw_weights(trainings: Trainings, options: Options) -> Drawn:
             confident = pseudo.labels.masked_fill(pseudo.confidence < threshold, 255)[0]
             weights = heatmap(pseudo.weight[0].numpy(), snapshot.weigher.max_weight)
             names = "image", f"labels, confidence ≥ {threshold:g}", f"weights, {snapshot.name}"
-            pictures = image.image.numpy(), overlay(image.image, confident, colors), weights
+            pictures = image.picture, overlay(image.picture, confident, colors), weights
             for place, picture, title in zip(line, pictures, names, strict=True):
                 show_picture(place, picture if title == "image" else _outlined(picture, wrong.numpy()), title)
             weight, judged, right = (field[0].cpu() for field in (image.pseudo.weight, image.judged, image.right))
@@ -221,7 +221,7 @@ def draw_attention(trainings: Trainings, options: Options) -> Drawn:
     rows = []
     with canvas(len(images), 1 + len(groups), (2 * COLUMN, 0.3 + 1.4 * len(images))) as (drawn, axes):
         for line, image in zip(axes, images, strict=True):
-            show_picture(line[0], image.image.numpy(), "image")
+            show_picture(line[0], image.picture, "image")
             for place, (name, channels) in zip(line[1:], groups.items(), strict=True):
                 attention = channel_attention(last.model, image.image, channels).cpu()
                 size = image.image.shape[-2:]
@@ -250,7 +250,7 @@ def draw_detections(trainings: Trainings, options: Options) -> Drawn:
         names, colors = ([field[i] for i in classes] for field in _looks(snapshot))
         for name, box in zip(names, boxes.tolist(), strict=True):
             rows.append([snapshot.name, image.name, name, *(round(side, 1) for side in box)])
-        return draw_boxes(image.image.numpy(), boxes.numpy(), names, colors)
+        return draw_boxes(image.picture, boxes.numpy(), names, colors)
 
     drawn = _panels(trainings, options, panel)
     return Drawn(drawn, ["run", "image", "class", "x0", "y0", "x1", "y1"], rows)
@@ -263,7 +263,7 @@ def draw_predictions(trainings: Trainings, options: Options) -> Drawn:
 
     def panel(snapshot: Snapshot, image: Labeled) -> Picture:
         rows.append([snapshot.name, image.name, float(100 * image.right.sum() / image.judged.sum())])
-        return overlay(image.image, image.pseudo.labels[0].cpu(), snapshot.metadata.stuff_colors)
+        return overlay(image.picture, image.pseudo.labels[0].cpu(), snapshot.metadata.stuff_colors)
 
     return Drawn(_panels(trainings, options, panel), ["run", "image", "right pixels, %"], rows)
 
@@ -274,8 +274,8 @@ def _panels(trainings: Trainings, options: Options, panel: Callable[[Snapshot, L
     with canvas(len(columns[0]), 2 + len(last), (1.5 * (2 + len(last)), 0.3 + 1.3 * len(columns[0]))) as (drawn, axes):
         for line, images in zip(axes, zip(*columns, strict=True), strict=True):
             first = images[0]
-            show_picture(line[0], first.image.numpy(), "image")
-            show_picture(line[1], overlay(first.image, first.target[0].cpu(), _looks(last[0])[1]), "ground truth")
+            show_picture(line[0], first.picture, "image")
+            show_picture(line[1], overlay(first.picture, first.target[0].cpu(), _looks(last[0])[1]), "ground truth")
             for place, snapshot, image in zip(line[2:], last, images, strict=True):
                 show_picture(place, panel(snapshot, image), snapshot.name)
     return drawn

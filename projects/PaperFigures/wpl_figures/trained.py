@@ -20,6 +20,7 @@ from wpl_d2.checkpoint.metadata import restore_cfg
 from wpl_d2.data import EvalDataset, register_part, setup_datasets
 from wpl_d2.data.datasets.setup import check_registered
 from wpl_d2.data.mappers import read_labels
+from wpl_d2.data.pixel_values import RGB
 from wpl_d2.evaluation import filled_weigher
 from wpl_d2.frameworks import Framework
 from wpl_d2.frameworks.pseudo_labels import build_refinement, gather_evidence, make_pseudo_labels, predict
@@ -27,6 +28,7 @@ from wpl_d2.modeling import UnifiedSegDet
 from wpl_d2.report.run import Run, read_run
 from wpl_d2.structures import IGNORE, PseudoLabels
 from wpl_d2.utils.errors import InputError
+from wpl_d2.visualization.draw import Picture, render
 from wpl_d2.weighting import PixelWeigher
 
 
@@ -36,7 +38,8 @@ class Labeled:
 
     Attributes:
         name: of the image.
-        image: (3, H, W) uint8 RGB.
+        image: (channels, H, W) in 0..255.
+        picture: (3, H, W) uint8, of it.
         target: (1, H, W) int64 class ids or `IGNORE`.
         pseudo: (1, H, W), with weights.
         embedding: (1, D, h, w) float32.
@@ -44,6 +47,7 @@ class Labeled:
 
     name: str
     image: Tensor
+    picture: Picture
     target: Tensor
     pseudo: PseudoLabels
     embedding: Tensor
@@ -136,7 +140,8 @@ class Snapshot:
                 evidence = gather_evidence(self.model, prediction, detections=found)
                 pseudo = make_pseudo_labels(evidence, refinement, self.weigher)
                 name = str(item["image_id"])
-                yield Labeled(name, item["image"], target.long(), pseudo, evidence.embedding.float())
+                picture = render(item["image"], item.get("layout", RGB))
+                yield Labeled(name, item["image"], picture, target.long(), pseudo, evidence.embedding.float())
 
 
 def read_trainings(folders: Sequence[Path]) -> list[list[Snapshot]]:

@@ -268,6 +268,9 @@ def write_roboflow():
     target = FILES / "roboflow_yolo"
     write_labelformat_yolo(target / "train")
     (target / "train" / "data.yaml").unlink()
+    for file in (target / "train" / "labels").iterdir():  # its classes begin at 0, those of the COCO file at 1
+        lines = [line.split(" ", 1) for line in file.read_text().splitlines()]
+        file.write_text("".join(f"{int(number) - 1} {corners}\n" for number, corners in lines))
     (target / "data.yaml").write_text(f"train: ../train/images\nval: ../valid/images\nnc: 2\nnames: {CLASSES}\n")
 
 

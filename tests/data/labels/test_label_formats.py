@@ -2,8 +2,10 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +19,8 @@ from wpl_d2.data import load_description
 from wpl_d2.data.image_io import read_mask, read_record_mask
 from wpl_d2.data.labels import LABEL_FORMATS
 
+spec = importlib.util.spec_from_file_location("npy_labels", Path(__file__).parents[3] / "docs/examples/npy_labels.py")
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
 LISTS = ("labeled", "unlabeled", "val")
 COLORS = np.array([(0, 0, 0), (250, 50, 83), (51, 221, 255)], dtype=np.uint8)
 COLOR_OF = dict(zip(CLASSES, COLORS.tolist(), strict=True))
@@ -110,6 +114,23 @@ def store_coco(tree, masks):
     describe_shapes(tree, "coco", files=["0.json", "1.json"])
 
 
+def store_coco_panoptic(tree, masks):
+    """Segments whose ids have more than eight bits, and PNGs in a folder of their own."""
+    content = {"categories": [{"id": 7 + i, "name": name, "isthing": i % 2} for i, name in enumerate(CLASSES)]}
+    content["images"] = [{"id": number, "file_name": f"{name}.png"} for number, name in enumerate(masks)]
+    content["annotations"] = []
+    for number, (name, mask) in enumerate(masks.items()):
+        ids, segments = np.zeros(mask.shape, dtype=np.int32), []
+        for class_name, pixels in instances_of(mask):
+            segments.append({"id": 40000 * (len(segments) + 1), "category_id": 7 + CLASSES.index(class_name)})
+            ids[pixels] = segments[-1]["id"]
+        tree.write_mask(name, np.stack([ids & 255, ids >> 8 & 255, ids >> 16], axis=2).astype(np.uint8))
+        content["annotations"].append({"image_id": number, "file_name": f"{name}.png", "segments_info": segments})
+    (tree.root / "panoptic.json").write_text(json.dumps(content))
+    (tree.root / "masks").rename(tree.root / "panoptic")
+    tree.describe(mask=None, labels={"format": "coco_panoptic", "files": "panoptic.json", "masks": "panoptic"})
+
+
 def store_labelme(tree, masks):
     (tree.root / "labelme").mkdir()
     for name, mask in masks.items():
@@ -183,6 +204,14 @@ def store_yolo(tree, masks):
     describe_shapes(tree, "yolo", names="yolo.yaml")
 
 
+def store_npy(tree, masks):
+    """The example of the documentation."""
+    for name, mask in masks.items():
+        tree.mask(name).unlink()
+        np.save(tree.root / f"masks/{name}.npy", mask)
+    tree.describe(mask=None, labels={"format": "npy", "files": "masks/{id}.npy"})
+
+
 def describe_shapes(tree, name, **settings):
     for mask in (tree.root / "masks").iterdir():
         mask.unlink()
@@ -195,7 +224,9 @@ STORED = {
     "color_masks": store_colors,
     "color_masks, palette": store_palette,
     "class_masks": store_classes,
+    "npy": store_npy,
     "coco": store_coco,
+    "coco_panoptic": store_coco_panoptic,
     "labelme": store_labelme,
     "cvat": store_cvat,
     "via": store_via,

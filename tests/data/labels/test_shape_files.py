@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from pycocotools.coco import COCO
 
 from wpl_d2.data import load_description
 from wpl_d2.data.image_io import read_mask, read_record_mask
@@ -79,3 +80,66 @@ def test_outlines_through_the_middle_of_pixels_are_a_pixel_off(describe, setting
     np.testing.assert_array_equal(mask[inside], expected[inside])
     for name, record in (("a", a), ("b", b)):
         assert np.abs(np.array(stored_boxes(record)) - expected_boxes(name)).max() == 1
+
+
+def test_crowds_have_no_box_unless_all_are_crowds(describe):
+    """Datumaro, as CVAT, calls each mask a crowd; in a file with other annotations they are what COCO means by it."""
+    content = json.loads((FILES / "coco_uncompressed.json").read_text())
+    assert all(annotation["iscrowd"] for annotation in content["annotations"])  # whose boxes are tested above
+    a, b, _ = describe({"format": "coco", "files": "coco_crowd.json"}).records("all")
+    np.testing.assert_array_equal(read_record_mask(a), read_mask(FILES / "masks" / "a.png"))
+    assert stored_boxes(a) == [box for box in expected_boxes("a") if box[0] != 1]
+    assert stored_boxes(b) == expected_boxes("b")
+
+
+def test_layouts_of_roboflow(describe, tmp_path):
+    """Images beside `_annotations.coco.json`, with names of its own; `images` and `labels` of parts, and data.yaml."""
+    description = describe({"format": "coco", "files": "roboflow_coco/train/_annotations.coco.json"})
+    train = tmp_path / "data/roboflow_coco/train"
+    for name in "ab":
+        shutil.copy(FILES / "images" / f"{name}.png", train / f"{name}_png.rf.0123456789abcdef.png")
+    ids = [f"roboflow_coco/train/{name}_png.rf.0123456789abcdef" for name in "ab"]
+    (tmp_path / "data/all.txt").write_text("".join(f"{name}.png\n" for name in ids))
+    for name, record in zip("ab", description.records("all"), strict=True):
+        np.testing.assert_array_equal(read_record_mask(record), read_mask(FILES / "masks" / f"{name}.png"))
+
+    shutil.copytree(FILES / "images", tmp_path / "data/roboflow_yolo/train/images")
+    description = describe({"format": "yolo", "names": "roboflow_yolo/data.yaml"})
+    (tmp_path / "data/all.txt").write_text("".join(f"roboflow_yolo/train/images/{name}.png\n" for name in "abc"))
+    a, b, c = description.records("all")
+    for name, record in (("a", a), ("b", b)):
+        np.testing.assert_array_equal(read_record_mask(record), read_mask(FILES / "masks" / f"{name}.png"))
+    assert "sem_seg_missing" in c
+
+
+def test_coco128(shared, tmp_path, monkeypatch):
+    """Against COCO's own tools; photos without an annotation are labeled, with nothing in them."""
+    monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
+    tools = COCO(shared / "coco128/annotations/instances_train2017.json")
+    names = [category["name"] for category in tools.loadCats(tools.getCatIds())]
+    content = {
+        "name": "coco128",
+        "root": str(shared / "coco128"),
+        "image": "train2017/{id}.jpg",
+        "classes": ["background", *names],
+        "objects": names,
+        "labels": {"format": "coco", "files": "annotations/instances_train2017.json", "uncovered": "background"},
+        "lists": {"all": str(tmp_path / "all.txt")},
+    }
+    images = sorted(tools.imgs.values(), key=lambda image: -len(tools.getAnnIds(image["id"])))
+    images = [*images[:8], *images[-3:]]
+    (tmp_path / "all.txt").write_text("".join(f"{Path(image['file_name']).stem}\n" for image in images))
+    (tmp_path / "coco128.yaml").write_text(yaml.safe_dump(content))
+    for image, record in zip(images, load_description(tmp_path / "coco128.yaml").records("all"), strict=True):
+        annotations = tools.loadAnns(tools.getAnnIds(image["id"]))
+        drawn = [(tools.annToMask(a), 1 + names.index(tools.cats[a["category_id"]]["name"]), a) for a in annotations]
+        expected = np.zeros((image["height"], image["width"]), np.uint8)
+        for mask, class_id, _ in sorted(drawn, key=lambda item: -int(item[0].sum())):
+            expected[mask == 1] = class_id
+        np.testing.assert_array_equal(read_record_mask(record), expected)
+        boxes = []
+        for mask, class_id, annotation in drawn:
+            rows, columns = np.nonzero(mask)
+            if len(rows) and not annotation["iscrowd"]:
+                boxes.append([class_id, columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        assert stored_boxes(record) == sorted(boxes)

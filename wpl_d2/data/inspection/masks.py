@@ -16,13 +16,16 @@ from ...structures import IGNORE
 from ...utils.errors import InputError
 from ..component_boxes import boxes_from_mask
 from ..image_io import read_color_mask, read_raw_mask, shown_size
+from ..labels import Labels
+from ..windows import huge_size, read_window, windows_of
 from .files import evenly
 from .layout import Layout
-from .values import Meaning, find_meaning, pack_colors, unpack_color
+from .values import Meaning, find_meaning, meaning_of_labels, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
 _MAX_WITH_BOXES = 300
+_MAX_DRAWN = 1000  # images whose shapes are drawn
 _MIN_COMPONENT = 1 / 2000  # of the image
 _OBJECT = 2 / 3
 """A class is countable if less of its components' boxes, by area, touches the image's border.
@@ -37,7 +40,7 @@ class MaskStatistics:
     """What was found in the masks that were read.
 
     Attributes:
-        present: the class ids in each mask, by its path below the root.
+        present: the class ids in the labels of each image, by its path below the root.
         images: number of masks that show each class id.
         meaning: what the values in the files stand for.
         ignored: number of masks that hold the value for "no class".
@@ -45,6 +48,7 @@ class MaskStatistics:
         touching: by class id, the share of its components' boxes, by area, that touches the border.
         palette: colors by class id, of colors or of the first mask with a palette.
         gray_colors: whether gray is stored as red, green and blue.
+        covered: share of the pixels that shapes cover, in the median.
         size: median height and width.
     """
 
@@ -56,6 +60,7 @@ class MaskStatistics:
     touching: dict[int, float]
     palette: tuple[tuple[int, int, int], ...]
     gray_colors: bool
+    covered: float
     size: tuple[int, int]
 
     @property
@@ -79,6 +84,7 @@ class _Mask:
     boxes: tuple[np.ndarray, np.ndarray] | None
     palette: tuple[tuple[int, int, int], ...]
     gray_colors: bool
+    covered: float
     size: tuple[int, int]
     problem: str
 
@@ -96,6 +102,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
     pairs = list(layout.masks.items())
     first = _read(layout, pairs[0], False)
     pairs = evenly(pairs, max(1, MAX_PIXELS // (first.size[0] * first.size[1])))
+    pairs = evenly(pairs, _MAX_DRAWN) if layout.labels else pairs
     boxed = {image for image, _ in evenly(pairs, _MAX_WITH_BOXES)}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda pair: _read(layout, pair, pair[0] in boxed), pairs)
@@ -104,10 +111,11 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
     if problems:
         more = f" (so are {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(problems[0] + more)
-    values = {mask: m.values for (_, mask), m in zip(pairs, read, strict=True)}
-    meaning = find_meaning(layout.root, values, layout.colored, ignore)
+    values = {image: mask.values for (image, _), mask in zip(pairs, read, strict=True)}
+    covered = float(np.median([mask.covered for mask in read]))
+    meaning = meaning_of_labels(layout.labels, covered) if layout.labels else find_meaning(layout, values, ignore)
     ids = {value: class_id for class_id, value in enumerate(meaning.values)}
-    present = {mask: frozenset(ids[v] for v in found.tolist() if v in ids) for mask, found in values.items()}
+    present = {image: frozenset(ids[v] for v in found.tolist() if v in ids) for image, found in values.items()}
     palette = next((mask.palette for mask in read if mask.palette), ())
     return MaskStatistics(
         present,
@@ -122,6 +130,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
             else (palette[v] for v in meaning.values if v < len(palette))
         ),
         any(mask.gray_colors for mask in read),
+        covered,
         (int(np.median([mask.size[0] for mask in read])), int(np.median([mask.size[1] for mask in read]))),
     )
 
@@ -135,17 +144,19 @@ def _by_class(shares: dict[int, float], ids: dict[int, int]) -> dict[int, float]
 
 
 def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
+    if layout.labels:
+        return _draw(layout.labels.read(layout.listed(pair[0])))
     root, (image, mask) = layout.root, pair
+    size = huge_size(root / image, turn=False)
+    if size is not None:
+        return _read_windows(layout, mask, size, with_boxes)
     if layout.colored:
         pixels = pack_colors(read_color_mask(root / mask))
     else:
         pixels = read_raw_mask(root / mask, gray_colors=True)
     height, width = pixels.shape
-    values = np.flatnonzero(np.bincount(pixels.ravel())) if pixels.dtype == np.uint8 else np.unique(pixels)
+    values, boxes = _look_at(pixels, with_boxes)
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    boxes = None
-    if with_boxes and len(values) <= IGNORE + 1:
-        boxes = boxes_from_mask(pixels, values.tolist(), int(height * width * _MIN_COMPONENT), ignore=-1)
     with Image.open(root / mask) as header, Image.open(root / image) as of_image:
         palette = np.reshape(header.getpalette() or (), (-1, 3)).tolist() if header.mode == "P" else []
         gray_colors = not layout.colored and len(header.getbands()) > 1
@@ -156,7 +167,49 @@ def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
             f"{root / mask}: is {width}x{height} (width x height), its image {wanted[0]}x{wanted[1]}; save both in one "
             "size, masks without smoothing"
         )
-    return _Mask(values, edge, boxes, tuple(map(tuple, palette)), gray_colors, (height, width), problem)
+    return _Mask(values, edge, boxes, tuple(map(tuple, palette)), gray_colors, 1.0, (height, width), problem)
+
+
+def _read_windows(layout: Layout, mask: str, size: tuple[int, int], with_boxes: bool) -> _Mask:
+    """As `_read`, of a huge image of `size` (height, width). An object counts in each window that shows some of it."""
+    values: set[int] = set()
+    edge, boxes, ids = [], [np.zeros((0, 4), np.int64)], [np.zeros(0, np.int64)]
+    for window in windows_of(size):
+        stored = read_window(layout.root / mask, window)
+        pixels = pack_colors(stored.values[..., :3]) if layout.colored else stored.values[..., 0]
+        found, around = _look_at(pixels, with_boxes)
+        values.update(found.tolist())
+        edge += [pixels[0]] * (window.top == 0) + [pixels[-1]] * (window.top + window.height == size[0])
+        edge += [pixels[:, 0]] * (window.left == 0) + [pixels[:, -1]] * (window.left + window.width == size[1])
+        if around is not None:
+            boxes.append(around[0] + np.array([window.left, window.top] * 2))
+            ids.append(around[1])
+    palette = [] if stored.palette is None else stored.palette.tolist()
+    gray_colors = not layout.colored and stored.values.shape[2] > 1
+    drawn = (np.concatenate(boxes), np.concatenate(ids)) if with_boxes else None
+    return _Mask(
+        np.array(sorted(values)), np.concatenate(edge), drawn, tuple(map(tuple, palette)), gray_colors, 1.0, size, ""
+    )
+
+
+def _look_at(pixels: np.ndarray, with_boxes: bool) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """The values of a mask (H, W), and the boxes and values of its components."""
+    values = np.flatnonzero(np.bincount(pixels.ravel())) if pixels.dtype == np.uint8 else np.unique(pixels)
+    if not with_boxes or len(values) > IGNORE + 1:
+        return values, None
+    return values, boxes_from_mask(pixels, values.tolist(), int(pixels.size * _MIN_COMPONENT), ignore=-1)
+
+
+def _draw(labels: Labels) -> _Mask:
+    mask = labels.mask
+    values = np.unique(mask)
+    if labels.boxes is not None and labels.box_classes is not None:
+        boxes = labels.boxes, labels.box_classes
+    else:
+        boxes = boxes_from_mask(mask, values.tolist(), int(mask.size * _MIN_COMPONENT))
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    covered = float((mask != IGNORE).mean())
+    return _Mask(values, edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
 
 
 def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,10 +15,17 @@ from ...structures import IGNORE
 from ...utils.errors import InputError
 from .class_names import read_class_names
 
+if TYPE_CHECKING:
+    from ..labels import LabelFormat
+    from .layout import Layout
+
 _DEEP_IGNORE = 65535
 _MAX_LEVELS = 16
 """More values with gaps between them are shades: of smoothed masks, of pictures, of instances."""
 _MAX_COLORS = 64
+BACKGROUND = "background"
+MIN_COVERED = 0.9
+"""If shapes cover less of the images, in the median, what none covers is the background; else it was left out."""
 
 
 class AmbiguousLabelsError(InputError):
@@ -56,22 +64,42 @@ class Meaning:
     ignore: int
 
 
-def find_meaning(root: Path, masks: Mapping[str, np.ndarray], colored: bool, ignore: str = "") -> Meaning:
+def meaning_of_labels(labels: LabelFormat, covered: float) -> Meaning:
+    """Of labels as a format reads them: class ids, before which there is a background if shapes leave much uncovered.
+
+    Args:
+        labels: the format.
+        covered: share of the pixels that shapes cover.
+    """
+    description = labels.description
+    ids = tuple(range(len(description.classes)))
+    if labels.uses_mask:
+        return Meaning(ids, True, description.ignore)
+    uncovered = covered < MIN_COVERED and not find_background(description.classes)
+    return Meaning((IGNORE, *ids) if uncovered else ids, False, IGNORE)
+
+
+def find_background(classes: Iterable[str]) -> str:
+    """The class that is called background, or ""."""
+    return next((name for name in classes if name.strip("_").casefold() == BACKGROUND), "")
+
+
+def find_meaning(layout: Layout, values: Mapping[str, np.ndarray], ignore: str = "") -> Meaning:
     """Tell class ids from other values.
 
     Args:
-        root: of the masks' paths.
-        masks: the values in each mask.
-        colored: whether they are colors.
+        layout: of the masks.
+        values: in the mask of each image.
         ignore: the value for "no class" if the user said it, "none" if there is none.
 
     Raises:
         AmbiguousLabelsError: it is open whether 255 is a class.
         InputError: they are not classes, or one alone.
     """
-    images = Counter(int(value) for values in masks.values() for value in values)
-    crowded = root / max(masks, key=lambda mask: len(masks[mask]))
-    if colored:
+    root = layout.root
+    images = Counter(int(value) for of_mask in values.values() for value in of_mask)
+    crowded = root / layout.masks[max(values, key=lambda image: len(values[image]))]
+    if layout.colored:
         return _colors(root, images, crowded)
     void = next((value for value in (_DEEP_IGNORE, IGNORE) if value in images), IGNORE)
     if ignore:

@@ -2,6 +2,7 @@
 
 from .class_masks import ClassMasks
 from .coco import Coco
+from .coco_panoptic import CocoPanoptic
 from .color_masks import ColorMasks
 from .conversion import attach_labels
 from .cvat import Cvat
@@ -17,6 +18,7 @@ __all__ = [
     "LABEL_FORMATS",
     "ClassMasks",
     "Coco",
+    "CocoPanoptic",
     "ColorMasks",
     "Cvat",
     "LabelFormat",

@@ -119,7 +119,7 @@ class _Contents:
         order = np.lexsort((np.array(self._is_annotation), numbers))
         ends = np.cumsum(np.bincount(numbers, minlength=len(self._numbers)))
         names = [self._names[image_id] for image_id in self._numbers]
-        used = [(category, self.categories[category]) for category in self._used]
+        used = [(category, name) for category, name in self.categories.items() if category in self._used]
         common = {"categories": used, "has_crowds": self._has_crowds and self._has_instances}
         return FileIndex(names, ends, spans[order], common)
 

@@ -44,7 +44,7 @@ def read_entries(file: Path, lists: Collection[str] = ()) -> Iterator[Entry]:
     with file.open("rb") as stream:
         scanner = _Scanner(stream)
         try:
-            if scanner.peek() not in "[{":
+            if scanner.peek() not in ("[", "{"):
                 raise InputError(
                     f"{file}: is neither a list nor an object of JSON; give the file that the tool exports"
                 )

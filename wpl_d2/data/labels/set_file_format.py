@@ -93,6 +93,7 @@ class SetFileFormat(ShapeFormat):
         for file in self.files:
             if not file.is_file():
                 raise InputError(f"{file}: is missing; put it there, or change 'files' of {self.where}")
+        self._found: dict[tuple[int, ...], str] = {}  # the file of an image that is in a list, by its spans
 
     @abstractmethod
     def index(self, file: Path) -> FileIndex:
@@ -130,11 +131,27 @@ class SetFileFormat(ShapeFormat):
             KeyError, TypeError, ValueError, AttributeError: they are not what the tool writes.
         """
 
+    def category_names(self, images: Iterable[ListedImage]) -> list[str]:
+        """See `ShapeFormat`; those of all images, in the order of the files."""
+        indices = zip(self.files, self._indices, strict=True)
+        return list(dict.fromkeys(name for file, index in indices for name in self.categories(file, index.common)))
+
+    def unmatched(self, images: Iterable[ListedImage]) -> list[str]:
+        """The labels that are of none of the images."""
+        found = {self._place(image) for image in images}
+        places = [Place(number, i) for number, index in enumerate(self._indices) for i in range(len(index.names))]
+        return [self._name(place) for place in places if place not in found]
+
     def find(self, image: ListedImage) -> LabelSource:
         """See `LabelFormat`."""
         place = self._place(image)
         if place is None:
-            return LabelSource(", ".join(map(str, self.files)), None)
+            return LabelSource(f"labels in {', '.join(map(str, self.files))}", None)
+        known = self._found.setdefault(self._spans(place), image.file)
+        if known != image.file:
+            raise InputError(
+                f"{self._name(place)}: fits {known} and {image.file}; name images by paths there that tell them apart"
+            )
         return LabelSource(self._name(place), (file_state(str(self.files[place.file])), place))
 
     def parse(self, image: ListedImage) -> LabeledImage:
@@ -151,6 +168,23 @@ class SetFileFormat(ShapeFormat):
                     yield stream.read(end - start)
 
         return self.parse_image(file, index.names[place.image], values(), index.common)
+
+    def notes(self) -> list[str]:
+        """Images that are labeled and in no list."""
+        notes = []
+        for number, index in enumerate(self._indices):
+            names = {self._spans(Place(number, image)): name for image, name in enumerate(index.names)}
+            unlisted = [name for spans, name in names.items() if spans not in self._found]
+            if unlisted:
+                notes.append(
+                    f"{self.files[number]}: labels {len(unlisted)} images that are in no list, such as "
+                    f"{unlisted[0]!r}; list them, and put their files there if they are missing"
+                )
+        return notes
+
+    def _spans(self, place: Place) -> tuple[int, ...]:
+        """What tells an image apart from all others, also where the file has several names for it."""
+        return place.file, *self._indices[place.file].spans_of(place.image)[0]
 
     def _name(self, place: Place) -> str:
         return f"{self.files[place.file]}, image {self._indices[place.file].names[place.image]!r}"
@@ -201,8 +235,7 @@ class SetFileFormat(ShapeFormat):
                 best, best_match = [], match
             if match and match == best_match:
                 best.append(place)
-        spans = {(place.file, *map(tuple, self._indices[place.file].spans_of(place.image))) for place in best}
-        if len(spans) > 1:
+        if len(set(map(self._spans, best))) > 1:
             raise InputError(
                 f"{' and '.join(map(self._name, best[:2]))}: both label {image.file}; remove one of them, or name "
                 "images by paths that tell them apart"

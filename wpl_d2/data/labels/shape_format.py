@@ -60,14 +60,28 @@ class ShapeFormat(LabelFormat):
             KeyError, TypeError, ValueError, AttributeError: they are not what the tool writes.
         """
 
-    def read(self, image: ListedImage) -> Labels:
-        """See `LabelFormat`."""
+    def category_names(self, images: Iterable[ListedImage]) -> list[str]:
+        """The categories that labels name, in an order that does not depend on that of the images.
+
+        Args:
+            images: for which there are labels.
+
+        Raises:
+            InputError: some cannot be read.
+        """
+        return sorted({shape.category for image in images for shape in self._parse(image).shapes})
+
+    def _parse(self, image: ListedImage) -> LabeledImage:
         try:
-            labeled = self.parse(image)
+            return self.parse(image)
         except InputError:
             raise
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self.not_of_tool(self.find(image).name, error) from error
+
+    def read(self, image: ListedImage) -> Labels:
+        """See `LabelFormat`."""
+        labeled = self._parse(image)
         ids = self.class_ids({shape.category for shape in labeled.shapes}, labeled.source)
         return rasterize(labeled, read_size(image.file, self.description.exif), ids, self._uncovered)
 

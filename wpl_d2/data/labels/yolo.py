@@ -5,6 +5,7 @@ https://docs.ultralytics.com/datasets/segment/. Roboflow's exports for YOLO are 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,10 @@ class Yolo(ImageFileFormat):
         if _IMAGES in parts[:-1]:
             parts[len(parts) - 1 - parts[::-1].index(_IMAGES, 1)] = _LABELS
         return Path(*parts)
+
+    def category_names(self, images: Iterable[ListedImage]) -> list[str]:
+        """See `ShapeFormat`; all that the file of names has."""
+        return [self._names[number] for number in sorted(self._names)]
 
     def find(self, image: ListedImage) -> LabelSource:
         """See `LabelFormat`."""

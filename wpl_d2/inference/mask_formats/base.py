@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 import numpy as np
 
+from ...data.windows import Window
+from ...utils.errors import InputError
 from ..sources import Frame, Source
+
+MaskParts = Iterable[tuple[Window, np.ndarray]]
+"""Parts of a mask, (h, w) uint8 class ids, and their places."""
 
 
 class MaskFormat(ABC):
@@ -48,6 +53,20 @@ class MaskFormat(ABC):
         Raises:
             UnwritableError: it cannot be written.
         """
+
+    def add_parts(self, frame: Frame, size: tuple[int, int], parts: MaskParts) -> None:
+        """Write the mask of an image that is too large for memory.
+
+        Args:
+            frame: the image's name and file.
+            size: (height, width) of the image.
+            parts: of the mask, disjoint, all of it.
+
+        Raises:
+            InputError: the format holds whole masks in memory.
+            UnwritableError: it cannot be written.
+        """
+        raise InputError(f"{frame.file}: is too large for masks of this format; take --format geotiff")
 
     def close(self) -> None:  # noqa: B027 - most write all of a mask at once
         """Write what still waits; also called after an error or interruption."""

@@ -9,17 +9,23 @@ import numpy as np
 
 from ...utils.files import clear_write_errors, replace_file
 from ..sources import MASKS, SUFFIX, Frame
-from .base import MaskFormat
+from .base import MaskFormat, MaskParts
+from .geotiff import write_geotiff
 
 
 class IndexPNG(MaskFormat):
-    """`masks/NAME.png`: 8-bit gray, a pixel's value is its class id."""
+    """`masks/NAME.png`: 8-bit gray, a pixel's value is its class id. Of huge images `GeoTIFF`, written by parts."""
 
     place = MASKS
 
     def add(self, frame: Frame, labels: np.ndarray) -> None:
         """See `MaskFormat`."""
         write_png(labels, self.path / f"{frame.name}{SUFFIX}")
+
+    def add_parts(self, frame: Frame, size: tuple[int, int], parts: MaskParts) -> None:
+        """See `MaskFormat`."""
+        target = self.path / f"{frame.name}.tif"
+        write_geotiff(target, self.source.root / frame.file, size, self.metadata["colors"], parts)
 
 
 def write_png(pixels: np.ndarray, file: Path) -> None:
