@@ -229,9 +229,10 @@ def _read_with(
         listed = {f: ListedImage(label.removesuffix(suffix), f, "") for f, label in pairs.items()}
     else:
         format_ = _with_labels(description, {**settings, "files": files})
+        unknown = cast(SetFileFormat, format_).unmatched(images.values())
+        if unknown:
+            raise _unknown(description, unknown[0], len(unknown))
         listed = {f: image for f, image in images.items() if format_.find(image).state is not None}
-        for file, strangers in cast(SetFileFormat, format_).unlisted().items():
-            raise _unknown(description, f"{file}, image {strangers[0]!r}", len(strangers))
     for image in listed.values():
         format_.read(image)  # says what is wrong
     return format_, listed
@@ -240,8 +241,8 @@ def _read_with(
 def _lines(description: Description, added: Sequence[str]) -> dict[str, str]:
     """The lines of the unlabeled list, by image."""
     lines = [line for line in read_text(description.root / description.lists[UNLABELED]).splitlines() if line.strip()]
-    listed = description.listed(UNLABELED)
-    return {image.file: line for image, line in zip(listed, lines, strict=True) if image.file in set(added)}
+    listed, wanted = description.listed(UNLABELED), set(added)
+    return {image.file: line for image, line in zip(listed, lines, strict=True) if image.file in wanted}
 
 
 def _as_masks(description: Description, labels: Mapping[str, Callable[[], np.ndarray]], said: list[str]) -> Additions:

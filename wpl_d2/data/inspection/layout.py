@@ -210,7 +210,7 @@ def _find_labels(root: Path, images: Sequence[str], annotations: Annotations) ->
     named = cast(ShapeFormat, _label_format(root, ["?"], settings))
     layout = _labeled_layout(root, images, template, named, unmatched)
     if isinstance(named, SetFileFormat):
-        layout = replace(layout, unmatched=tuple(name for names in named.unlisted().values() for name in names))
+        layout = replace(layout, unmatched=tuple(named.unmatched(map(layout.listed, images))))
     names = named.category_names(map(layout.listed, layout.masks))
     if _IGNORED in names:
         settings["categories"] = {_IGNORED: NO_CLASS}
