@@ -142,3 +142,9 @@ def test_evaluations_cost_a_fifth_at_most():
     assert fit(val=1)["TEST.EVAL_PERIOD"] == fit()["SOLVER.MAX_ITER"] / 10
     assert fit(val=100_000)["TEST.EVAL_PERIOD"] == fit()["SOLVER.MAX_ITER"]
     assert fit(val=0)["TEST.EVAL_PERIOD"] == 0
+
+
+@pytest.mark.parametrize("device", [CPU, GPU], ids=["cpu", "gpu"])
+def test_channels_that_are_no_colors_keep_their_own_statistics(device):
+    settings = fit(device, channels=((10.0, 20.0), (5.0, 6.123456)))
+    assert settings["MODEL.PIXEL_MEAN"] == [10.0, 20.0] and settings["MODEL.PIXEL_STD"] == [5.0, 6.1235]

@@ -23,6 +23,7 @@ from torch import Tensor
 from .. import build_model
 from ..checkpoint.metadata import build_metadata
 from ..data import EvalDataset
+from ..data.pixel_values import PixelLayout
 from ..inference import PredictionWriter, Predictor, predict
 from ..inference.predictor import batches
 from ..inference.runtime_model import build_runtime_model
@@ -58,7 +59,7 @@ def compare_prediction(cfg: CfgNode, images: int) -> dict[str, float]:
         raise InputError("DATASETS.TEST: names no list; name one of images to predict")
     files = [Path(record["file_name"]).absolute() for record in EvalDataset(cfg, name=cfg.DATASETS.TEST[0]).records]
     root = Path(os.path.commonpath([file.parent for file in files]))
-    source = ImageFiles(Listing(files[:images], root, Counter()))
+    source = ImageFiles(Listing(files[:images], root, Counter()), PixelLayout.from_config(cfg))
     model = build_runtime_model(build_model(cfg).eval(), {**build_metadata(cfg), "config": cfg})
     predictor = Predictor(model, cfg.MODEL.DEVICE)
     count, in_memory = len(source), [_to_tensor(batch).to(predictor.device) for batch in batches(source, _BATCH)]

@@ -46,9 +46,9 @@ def main(args: argparse.Namespace) -> int:
     from ..utils.files import make_output_folder
 
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = open_source(args.input, output=args.output)
     model = open_model(args.weights, args.model, device, args.trust_code)
     predictor = Predictor(model, device, args.min_score, args.opts, args.save)
+    source = open_source(args.input, args.output, predictor.layout)
     make_output_folder("--output", args.output)
     with PredictionWriter(args.output, model.metadata, model.detect is not None, source, args.format) as writer:
         skipped = predict(source, predictor, writer, args.batch_size)

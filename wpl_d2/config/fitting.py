@@ -49,6 +49,7 @@ class DatasetFacts:
         boxes: number of component boxes for each class of objects.
         box_side: of these boxes the shorter sides' median, in pixels; 0 without boxes.
         box_sizes: quantiles 5, 25, 50, 75 and 95 % of the square roots of their areas; empty without boxes.
+        channels: the mean and the standard deviation of each channel in 0..255; empty for red, green and blue.
     """
 
     labeled: int
@@ -59,6 +60,7 @@ class DatasetFacts:
     boxes: tuple[int, ...] = ()
     box_side: float = 0.0
     box_sizes: tuple[float, ...] = ()
+    channels: tuple[tuple[float, ...], ...] = ()
 
     @property
     def short(self) -> int:
@@ -119,6 +121,8 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
         *_evaluation(facts, steps, images, scale, view[0].value[0]),
         Setting("DATALOADER.NUM_WORKERS", _clip(device.cores - 1, 1, 8 if device.gpu else 4), f"{device.cores} cores"),
     ]
+    # In place of those that came with the backbone.
+    settings = list({setting.key: setting for setting in (*settings, *_statistics(facts))}.values())
     return [setting for setting in settings if setting.key not in given]
 
 
@@ -247,6 +251,13 @@ def _backbone(device: Device) -> list[Setting]:
         "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
     }
     return [Setting(key, value, why) for key, value in keys.items()]
+
+
+def _statistics(facts: DatasetFacts) -> list[Setting]:
+    keys = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+    why = "measured on the labeled images, since the pretraining had other channels"
+    rounded = ([float(f"{value:.5g}") for value in values] for values in facts.channels)
+    return [Setting(key, values, why) for key, values in zip(keys, rounded, strict=False)]
 
 
 def _evaluation(facts: DatasetFacts, steps: int, batch: int, scale: float, crop: int) -> list[Setting]:

@@ -28,7 +28,9 @@ COUNTS = Constraint("whole numbers, 1 or more", lambda value: len(value) > 0 and
 SIZE = Constraint("(height, width) in pixels, such as (321, 321)", is_size)
 RANGE = Constraint("(lowest, highest), both above 0", is_range)
 AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_range(value) and value[1] <= 1)
-CHANNELS = Constraint("three numbers, those of red, green and blue", lambda value: is_numbers(value, 3))
+CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
+RANGES = Constraint("pairs (black, white), the lower first",
+    lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -67,10 +69,17 @@ _DATA = (
         "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
         "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),
     Key("DATALOADER.CACHE_GB", 10.0, POSITIVE,
-        "Most GiB of decoded images: 3 bytes a pixel, 1 more with a mask. When it is used up, images that this run has "
+        "Most GiB of decoded images: 3 bytes a pixel (4 a channel where the data set has `channels` or a "
+        "`value_range`), 1 more with a mask. When it is used up, images that this run has "
         "not used are dropped; when there are none, nothing is added."),
 
     Key("INPUT.FORMAT", "RGB", one_of("RGB"), "Order of the color channels."),
+    Key("INPUT.CHANNELS", ("red", "green", "blue"), NAMES,
+        "Names of the images' channels; filled in from the data set's description (`channels`). Hue, saturation and "
+        "grayscale of strong views change those called red, green and blue, and pictures show them."),
+    Key("INPUT.VALUE_RANGE", (), RANGES,
+        "Of each channel the values that are black and white, which become 0 and 255; filled in from the data set's "
+        "description (`value_range`). Empty: images of eight bits."),
     Key("INPUT.MIN_SIZE_TEST", 0, COUNT_FROM_0,
         "Shorter side in pixels to which Detectron2's `DefaultPredictor` resizes an image; 0: images keep their size."),
     Key("INPUT.RANDOM_FLIP", "horizontal", one_of("horizontal", "none"),
@@ -122,9 +131,11 @@ _MODEL = (
         "Whether MODEL.WEIGHTS may be a checkpoint of other classes, or of these in another order. True: classes keep "
         "their weights by name, new ones begin at random; False: such a checkpoint is an error."),
     Key("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53], CHANNELS,
-        "Mean of each channel in 0..255, subtracted from images (torchvision's)."),
+        "Mean of each channel in 0..255, subtracted from images (torchvision's). For a data set of other channels "
+        "three values are repeated in turn, and averaged for a single one."),
     Key("MODEL.PIXEL_STD", [58.395, 57.12, 57.375], CHANNELS,
-        "Standard deviation of each channel in 0..255, by which images are divided (torchvision's)."),
+        "Standard deviation of each channel in 0..255, by which images are divided (torchvision's). See "
+        "PIXEL_MEAN."),
 
     Key("MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", TEXT,
         "build_unified_resnet_backbone: ResNet-50 or 101; build_timm_backbone: any timm model with `features_only`; "
@@ -351,6 +362,8 @@ _WEIGHTING = (
         "Labeled pixels enter the bank if they are predicted correctly with more than this confidence."),
     Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "cosine_margin"), NAMES,
         "Kinds from which the score calibrated learns how probably a label is right."),
+    Key("WEIGHTING.RECORD_PERIOD", 0, COUNT_FROM_0,
+        "Steps between records of the prototypes in prototypes.npz, for figures of a training; 0: none."),
     Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
         "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
         "last fifth of the schedule; from then on they train, and the last fit stays."),

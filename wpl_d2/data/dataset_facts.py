@@ -17,7 +17,9 @@ from .datasets.folder import Description, image_records
 from .datasets.setup import check_registered, register_description
 from .file_cache import file_state
 from .image_io import read_record_mask
+from .pixel_values import RGB
 from .sampler import counted_seed
+from .value_range import measure_channels
 
 _SAMPLE = 200
 _known: dict[tuple[Any, ...], DatasetFacts] = {}
@@ -73,6 +75,9 @@ def measure_dataset(
     boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for _, found, _ in measured)])
     ids = np.concatenate([np.zeros(0, np.int64), *(of_boxes for _, _, of_boxes in measured)])
     sides = boxes[:, 2:] - boxes[:, :2]
+    layout = description.layout
+    # Of colors the statistics of the pretraining are as good.
+    statistics = () if layout.channels == RGB.channels else measure_channels([masked[i] for i in order])
     return DatasetFacts(
         labeled=len(records),
         unlabeled=len(_records("DATASETS.UNLABELED", unlabeled, image_records)),
@@ -82,6 +87,7 @@ def measure_dataset(
         boxes=tuple(round(np.count_nonzero(ids == c) * len(masked) / len(measured)) for c in description.object_ids),
         box_side=float(np.median(sides.min(axis=1))) if len(boxes) else 0.0,
         box_sizes=tuple(np.quantile(np.sqrt(sides.prod(axis=1)), _QUANTILES).tolist()) if len(boxes) else (),
+        channels=statistics,
     )
 
 

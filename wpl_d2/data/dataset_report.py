@@ -15,11 +15,13 @@ from ..utils.errors import InputError
 from .component_boxes import boxes_of_record
 from .datasets import Description
 from .datasets.lists import EXTRA
-from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag, read_record
+from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag, read_record, read_values
 from .label_statistics import LabelStatistics, count_labels
 from .loader import missing_mask
 from .mappers import read_labels
+from .pixel_values import RGB
 from .validation import find_overlap, find_repeated
+from .value_range import Fit, measure_fit, range_notes
 from .windows import WHOLE, image_name
 
 Records = list[dict[str, Any]]
@@ -38,6 +40,7 @@ class DatasetReport:
         palettes: by class id, the color in which the first mask with a palette shows it, and that mask.
         boxes: for each mask, (N, 4) xyxy and (N,) semantic class ids.
         turned: the files with an EXIF orientation, and whether turning them keeps their width and height.
+        fits: how the values of each image lie in the description's range.
         problems: what must be mended, `file: what is wrong; how to mend it`.
         notes: what may be intended, in the same form.
     """
@@ -48,6 +51,7 @@ class DatasetReport:
     palettes: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     turned: dict[str, bool] = field(default_factory=dict)
+    fits: dict[str, Fit] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -126,17 +130,23 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
     result.notes += [*_unused_note(result), *_orientation_notes(result), *_window_note(images.values())]
+    result.notes += range_notes(result.fits, description.layout)
     result.notes += description.label_format.notes() if description.label_format else []
     return result
 
 
 def _check_image(record: dict[str, Any], result: DatasetReport, min_area: int) -> None:
     description = result.description
-    if "window" in record:
-        image = read_record(record)
+    layout = description.layout
+    if layout != RGB:
+        image, tag = read_values(record["file_name"], description.exif, layout, record.get("window"))
+    elif "window" in record:
+        image, tag = read_record(record), 1
     else:
         image, tag = read_image_and_tag(record["file_name"], description.exif)
-        _note_orientation(record["file_name"], tag, image.shape, result)
+    if layout.value_range:
+        result.fits[image_name(record)] = measure_fit(image, layout)
+    _note_orientation(record["file_name"], tag, image.shape, result)
     if "sem_seg_file_name" not in record:
         return
     mask = read_labels(record, image.shape[:2], len(description.classes))
@@ -220,9 +230,9 @@ def _list_problems(name: str, records: Records, result: DatasetReport) -> list[s
 
 def _must_differ(name: str, other: str) -> bool:
     """Whether two lists must be disjoint; for two held-out lists in one order only, so that it is reported once."""
-    if _held_out(name):
+    if is_held_out(name):
         whole = {name.casefold(), other.casefold()} <= set(_HELD_OUT)
-        return not _held_out(other) or (whole and name < other)
+        return not is_held_out(other) or (whole and name < other)
     return other.casefold() == name.casefold().replace("labeled", "unlabeled")
 
 
@@ -239,7 +249,8 @@ def _without_extra(records: Records, result: DatasetReport) -> Records:
     return [record for record in records if record["file_name"] not in extra]
 
 
-def _held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
+    """Whether a list's name says that its images must not be trained on."""
     return not set(_HELD_OUT).isdisjoint(name.casefold().split("_"))
 
 

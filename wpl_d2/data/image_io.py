@@ -262,9 +262,19 @@ def read_size(path: str | Path, exif: str = APPLY) -> tuple[int, int]:
         size = tags[TiffImagePlugin.IMAGELENGTH], tags[TiffImagePlugin.IMAGEWIDTH]
         tag = tags.get(ExifTags.Base.Orientation, 1)
     except Exception:  # it is no TIFF, or a damaged one
-        with _opened(path) as image:
-            size, tag = image.size[::-1], orientation(image)
+        size, tag = _read_size_of_other(path)
     return size[::-1] if exif == APPLY and tag >= QUARTER_TURNS else size
+
+
+def _read_size_of_other(path: str | Path) -> tuple[tuple[int, int], int]:
+    """Height and width as stored, and EXIF orientation, of a file that is no TIFF."""
+    with _clear_errors(path):
+        try:
+            with Image.open(path) as image:
+                return image.size[::-1], orientation(image)
+        except UnidentifiedImageError:
+            values, _ = decode_values(path)
+            return (values.shape[0], values.shape[1]), 1
 
 
 def read_record(record: Mapping[str, Any]) -> np.ndarray:
@@ -312,8 +322,8 @@ def read_color_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
         (H, W, 3) uint8, red first.
 
     Raises:
-        UnreadableImageError: the file is missing or broken, or has more than eight bits a channel.
-        InputError: its format does not keep the values that were saved.
+        UnreadableImageError: the file is missing or broken.
+        InputError: it has more than eight bits a channel, or its format does not keep the values that were saved.
     """
     with _opened(path) as image:
         _refuse_lossy(path, lossy_format(image))
@@ -321,9 +331,11 @@ def read_color_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
 
 
 def _colors(path: str | Path, image: Image.Image, exif: str) -> np.ndarray:
-    bits = bits_per_channel(image)
-    if bits > 8:
-        raise _too_deep(path, str(bits))
+    if bits_per_channel(image) > 8:
+        raise InputError(
+            f"{path}: is an {image.mode} image of more than 8 bits a channel, which are neither ids nor colors; save "
+            "class ids, as integers, or 8-bit colors"
+        )
     return load_pixels(image, "RGB", exif)[0]
 
 

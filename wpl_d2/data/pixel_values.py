@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from PIL import ExifTags
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
@@ -44,9 +44,10 @@ class PixelLayout(NamedTuple):
     value_range: tuple[tuple[float, float], ...] = ()
 
     @classmethod
-    def of(cls, channels: Sequence[str], value_range: Sequence[Sequence[float]]) -> PixelLayout:
-        """From lists, as YAML has them."""
-        return cls(tuple(channels), tuple((float(low), float(high)) for low, high in value_range))
+    def from_config(cls, cfg: CfgNode) -> PixelLayout:
+        """From `INPUT.CHANNELS` and `INPUT.VALUE_RANGE`."""
+        keys = cfg.INPUT
+        return cls(tuple(keys.CHANNELS), tuple((float(low), float(high)) for low, high in keys.VALUE_RANGE))
 
     @property
     def rgb(self) -> tuple[int, int, int] | None:

@@ -74,7 +74,7 @@ class AugSeg(TeacherStudent):
 
     @torch.no_grad()
     def _mix(self, batch: Batch, labeled: Tensor) -> tuple[Tensor, PseudoLabels]:
-        """The mixed strong views (B, 3, H, W) uint8, not normalized, as `labeled`, and their labels."""
+        """The mixed strong views (B, C, H, W), not normalized, as `labeled`, and their labels."""
         items = batch["unlabeled"]
         views = self.make_strong_views(items)[:, 0]
         samples = self.random_samples(views)

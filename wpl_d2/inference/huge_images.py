@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..data import read_image
+from ..data.pixel_values import RGB, PixelLayout
 from ..data.windows import SIDE, Window
 from ..structures import IGNORE, Detections
 from .runtime_model import Prediction
@@ -29,14 +30,16 @@ class HugeImage:
     Attributes:
         path: of the file.
         size: (height, width) in pixels.
+        layout: of the pixels.
     """
 
     path: Path
     size: tuple[int, int]
+    layout: PixelLayout = RGB
 
     def read(self, window: Window) -> np.ndarray:
-        """The pixels (h, w, 3) uint8 RGB of a window; raises what `read_image` raises."""
-        return read_image(self.path, window=window)
+        """The pixels (h, w, C) of a window, as of `read_image`, which raises errors."""
+        return read_image(self.path, layout=self.layout, window=window)
 
 
 class Part(NamedTuple):
@@ -44,7 +47,7 @@ class Part(NamedTuple):
 
     Attributes:
         window: its place.
-        image: (h, w, 3) uint8 RGB.
+        image: (h, w, C), as of `HugeImage.read`.
         prediction: of these pixels; the boxes in pixels of the whole image, those alone whose centers are in the part.
     """
 
@@ -111,19 +114,20 @@ class Overview:
     """A huge image and its labels in every n-th row and column.
 
     Attributes:
-        image: (h, w, 3) uint8.
+        image: (h, w, C), as of `HugeImage.read`.
         labels: (h, w) uint8.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
-        """Begin with nothing of an image of `size` (height, width)."""
-        self._step = math.ceil(max(size) / _OVERVIEW)
-        height, width = (math.ceil(length / self._step) for length in size)
-        self.image = np.zeros((height, width, 3), dtype=np.uint8)
+    def __init__(self, image: HugeImage) -> None:
+        """Begin with nothing of an image."""
+        self._step = math.ceil(max(image.size) / _OVERVIEW)
+        height, width = (math.ceil(length / self._step) for length in image.size)
+        dtype = np.uint8 if image.layout == RGB else np.float32
+        self.image = np.zeros((height, width, len(image.layout.channels)), dtype)
         self.labels = np.full((height, width), IGNORE, dtype=np.uint8)
 
     def add(self, window: Window, image: np.ndarray, labels: np.ndarray) -> None:
-        """Add a part: its place, pixels (h, w, 3) and labels (h, w)."""
+        """Add a part: its place, pixels (h, w, C) and labels (h, w)."""
         step = self._step
         rows, columns = (slice(-first % step, None, step) for first in (window.top, window.left))
         top, left = math.ceil(window.top / step), math.ceil(window.left / step)

@@ -13,7 +13,9 @@ from tqdm import tqdm
 
 from ..checkpoint.metadata import restore_cfg
 from ..config import override
+from ..config.validation import check_section
 from ..data import UnreadableImageError
+from ..data.pixel_values import PixelLayout
 from ..structures import Detections
 from ..utils.background import in_background
 from ..utils.cpu_speed import label_map
@@ -33,7 +35,11 @@ _AHEAD = 2
 
 
 class Predictor:
-    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images."""
+    """Segments images as `TEST.INFERENCE` says, and detects objects in whole images.
+
+    Attributes:
+        layout: of the images that the model takes.
+    """
 
     def __init__(
         self,
@@ -63,6 +69,8 @@ class Predictor:
         if cfg.TEST.INFERENCE.MODE == "crop":
             cfg.TEST.INFERENCE.MODE = "whole"
         override(cfg, opts)
+        check_section(cfg, "INPUT")
+        self.layout = PixelLayout.from_config(cfg)
         self.segment = build_predict(cfg, model.segment) if model.segment else None
         self.detect = model.detect
         self.device = device
@@ -76,7 +84,7 @@ class Predictor:
         """Predict a batch.
 
         Args:
-            images: (H, W, 3) uint8 RGB, all of one size.
+            images: (H, W, 3) uint8 RGB, or (H, W, C) float32 of the model's `PixelLayout`, all of one size.
         """
         batch = image_batch(images, self.device)
         segmented: Sequence[Prediction] = [Prediction(None, None)] * len(images)

@@ -16,7 +16,7 @@ from ..data.windows import Window
 from ..structures import Detections
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import draw_boxes, overlay
+from ..visualization import draw_boxes, overlay, render
 from .coco_file import CocoFile
 from .huge_images import HugeImage, Overview, Part
 from .mask_formats import MASK_FORMATS
@@ -63,7 +63,7 @@ class PredictionWriter:
         masks = folder / MASK_FORMATS[mask_format].place
         if masks.exists() and not (folder / OVERLAYS).is_dir():
             raise InputError(f"{masks}: is not an earlier result, and could be written over; give another --output")
-        self.folder, self.metadata, self.video = folder, metadata, source.video
+        self.folder, self.metadata, self.video, self.layout = folder, metadata, source.video, source.layout
         self._index = PredictionIndex(folder, source)
         own = {*source.paths.values()} if source.video is None else {*source.paths}
         others = bool(self._index.earlier)
@@ -100,7 +100,7 @@ class PredictionWriter:
 
         Args:
             frame: the image's name and file.
-            image: (H, W, 3) uint8 RGB.
+            image: as of its `Frame`.
             prediction: of the image.
 
         Raises:
@@ -131,8 +131,8 @@ class PredictionWriter:
         """
         if not self.count:
             self._index.write()
-        size = cast(HugeImage, frame.image).size
-        overview = Overview(size)
+        huge = cast(HugeImage, frame.image)
+        size, overview = huge.size, Overview(huge)
         found = [Detections.none()]
 
         def masks() -> Iterator[tuple[Window, np.ndarray]]:
@@ -156,7 +156,7 @@ class PredictionWriter:
         """
         if not self._draws:
             return
-        picture = image.transpose(2, 0, 1)
+        picture = render(image.transpose(2, 0, 1), self.layout)
         if prediction.labels is not None:
             picture = overlay(picture, prediction.labels, self.metadata["colors"])
         if prediction.detections is not None:

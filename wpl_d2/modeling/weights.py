@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from detectron2.modeling.backbone import FPN
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
@@ -16,6 +18,8 @@ from .weight_files import PACKAGE, read_weights
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -141,6 +145,13 @@ def check_compatible(
                 f"{source}: the checkpoint has {given} classes, the config {own}; "
                 "use the data set it was trained on (DATASETS.DESCRIPTION, MODEL.SEM_SEG_HEAD.NUM_CLASSES)"
             )
+    first = first_convolution(model)
+    if first in weights and weights[first].shape[1:2] != wanted[first].shape[1:2]:
+        raise InputError(
+            f"{source}: is of images of {weights[first].shape[1]} channels, and the data set's have "
+            f"{wanted[first].shape[1]}; use the data set it was trained on (DATASETS.DESCRIPTION), or begin with it "
+            "(MODEL.WEIGHTS)"
+        )
     problems = _problems(wanted, weights)
     if exactly:
         problems += [f"{key} is not the model's" for key in sorted(weights.keys() - wanted.keys())]
@@ -200,6 +211,7 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
         given = {_timm_name(key, wanted): value for key, value in given.items()}
     elif any(key.startswith("layer1.") for key in given):
         given = {_detectron2_name(key, deep="conv1.0.weight" in given): value for key, value in given.items()}
+    given = adapt_input(given, module, source)
     modules = {key.split(".")[0] for key in wanted}
     unexpected = [key for key in given.keys() - wanted.keys() if not _is_classifier(key, modules)]
     problems = _problems(wanted, given) + [f"{key} is not the backbone's" for key in sorted(unexpected)]
@@ -209,6 +221,38 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
             f"the file that belongs to it{_example(backbone)}, or nothing to begin at random ('')"
         )
     module.load_state_dict({key: given[key] for key in wanted}, strict=False)
+
+
+def first_convolution(model: nn.Module) -> str:
+    """The name of the weights in a model or backbone that images are multiplied with first."""
+    names = (name for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    # Detectron2's FPN registers its own convolutions before those of the network below.
+    return f"{next(name for name in names if 'fpn_' not in name)}.weight"
+
+
+def adapt_input(given: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """Adapt pretrained weights to images of another number of channels, as timm does, and log it.
+
+    The first convolution's weights are taken in turn for more channels, and scaled so that sums stay the same; a single
+    channel gets their sum.
+
+    Args:
+        given: the pretrained weights.
+        model: the model or backbone that they are for.
+        source: the file of the weights, for the log.
+    """
+    first = first_convolution(model)
+    old, new = given.get(first), model.get_parameter(first)
+    if old is None or old.ndim != new.ndim or old.shape[1] == new.shape[1]:
+        return dict(given)
+    channels, trained = new.shape[1], old.shape[1]
+    how = "summed up" if channels == 1 else "taken in turn for the channels, and scaled"
+    logger.warning(
+        "%s: is of images of %d channels, and these have %d: the weights of its first convolution, %s, are %s (as timm "
+        "does)",
+        *(source, trained, channels, first, how),
+    )
+    return {**given, first: adapt_input_conv(channels, old, trained)}
 
 
 def from_unimatch_v2(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from .. import __version__
 from ..data.image_io import read_record
+from ..data.pixel_values import RGB
 from ..inference.suggestion import Choice, ImageJudge, Survey
 from ..utils.files import write_text
-from ..visualization import heatmap, overlay
+from ..visualization import heatmap, overlay, render
 from .evidence import encode_picture
 from .page import data_url, load_template
 
@@ -57,7 +58,7 @@ def _describe(
 ) -> dict[str, Any]:
     image = read_record(record)
     (judged,) = judge([image])
-    pixels = image.transpose(2, 0, 1)
+    pixels = render(image.transpose(2, 0, 1), record.get("layout", RGB))
     pictures = {
         "image": pixels,
         "prediction": overlay(pixels, judged.labels, metadata["colors"]),

@@ -184,7 +184,7 @@ class Description:
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
         """
-        images = self._listed(name)
+        images = self.listed(name)
         layout = self.layout
         how = ({} if self.exif == APPLY else {"exif": self.exif}) | ({} if layout == RGB else {"layout": layout})
         records: list[dict[str, Any]] = [{"file_name": image.file, "image_id": image.id, **how} for image in images]
@@ -197,7 +197,8 @@ class Description:
                     record["sem_seg_ignore"] = self.ignore
         return [part for record in records for part in split_huge(record)]
 
-    def _listed(self, name: str) -> list[ListedImage]:
+    def listed(self, name: str) -> list[ListedImage]:
+        """The images of one list, in the order of its lines; args and errors as of `records`."""
         file = self.root / self.lists[name]
         if not file.is_file():
             raise InputError(
@@ -267,8 +268,8 @@ def register(description: Description) -> None:
 
     Metadata: `stuff_classes`, `stuff_colors` of all classes; `thing_classes`, `thing_colors`, `object_ids` of
     the objects; `ignore_label` (255, as in every label map of the package) and `mask_ignore` (as in the
-    files), `exif`, `layout`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and
-    `thing_dataset_id_to_contiguous_id`, by which Detectron2's evaluators write results.
+    files), `exif`; with `dataset_ids`, `stuff_dataset_id_to_contiguous_id` and `thing_dataset_id_to_contiguous_id`, by
+    which Detectron2's evaluators write results.
 
     Raises:
         InputError: a name is taken by another description.
@@ -292,7 +293,6 @@ def register(description: Description) -> None:
             ignore_label=IGNORE,
             mask_ignore=description.mask_ignore,
             exif=description.exif,
-            layout=description.layout,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),

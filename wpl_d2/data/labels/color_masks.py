@@ -10,7 +10,7 @@ from ...utils.checks import Color, check_color
 from ...utils.errors import InputError
 from ..image_io import read_color_mask
 from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage
-from .look_up import UnlistedValuesError, look_up
+from .look_up import UnlistedValuesError, look_back, look_up
 
 if TYPE_CHECKING:
     from ..datasets.folder import Description
@@ -70,6 +70,14 @@ class ColorMasks(LabelFormat):
                 f"{image.mask}: holds the colors {error}, which {self.where} does not list; list them in its 'colors', "
                 "or write `other: ignore` there; if they are blends at edges, export masks without smooth edges"
             ) from None
+
+    def encode(self, mask: np.ndarray) -> np.ndarray:
+        """See `LabelFormat`; (H, W, 3) uint8."""
+        return _decode(look_back(mask, self._table, self.where))
+
+
+def _decode(codes: np.ndarray) -> np.ndarray:
+    return np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=-1).astype(np.uint8)
 
 
 def _encode(colors: np.ndarray) -> np.ndarray:

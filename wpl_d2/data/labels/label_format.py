@@ -122,6 +122,17 @@ class LabelFormat(ABC):
             InputError: they are wrong; the message begins with the user's file.
         """
 
+    def encode(self, mask: np.ndarray) -> np.ndarray:
+        """What a file that holds a mask has in place of class ids, the inverse of `read`; of formats with `uses_mask`.
+
+        Args:
+            mask: (H, W) uint8 class ids, `IGNORE` where there is none.
+
+        Raises:
+            InputError: nothing stands for what the mask holds.
+        """
+        raise NotImplementedError
+
     def notes(self) -> list[str]:
         """What is odd about the labels, after `find` was called for all images of a data set; see `DatasetReport`."""
         return []

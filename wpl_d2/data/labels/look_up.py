@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from ...structures import IGNORE
+from ...utils.errors import InputError
+
 _MAX_NAMED = 5
 
 
@@ -39,6 +42,30 @@ def look_up(
         if other is None:
             raise UnlistedValuesError(_name(values[~listed], values.size, show))
         result[~listed] = other
+    return result
+
+
+def look_back(mask: np.ndarray, table: Mapping[int, int], where: str) -> np.ndarray:
+    """Replace each class id by the first value that a table has for it.
+
+    Args:
+        mask: uint8 class ids, or `IGNORE`.
+        table: as of `look_up`.
+        where: the table's place in the YAML, for the message.
+
+    Returns:
+        int64 of the same shape.
+
+    Raises:
+        InputError: there is none for some class id, or for "no class".
+    """
+    values = np.full(IGNORE + 1, -1, dtype=np.int64)
+    for value, class_id in reversed(list(table.items())):
+        values[class_id] = value
+    result = values[mask]
+    if (result < 0).any():
+        what = "no class" if IGNORE in mask[result < 0] else f"the class id {mask[result < 0].min()}"
+        raise InputError(f"{where}: nothing stands for {what}, which a new mask has; add what does")
     return result
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...structures import IGNORE
 from ...utils.checks import check_integer
 from ...utils.errors import InputError
 from ..image_io import read_raw_mask
 from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage
-from .look_up import UnlistedValuesError, look_up
+from .look_up import UnlistedValuesError, look_back, look_up
 
 if TYPE_CHECKING:
     from ..datasets.folder import Description
@@ -60,6 +62,11 @@ class Masks(LabelFormat):
                 f"{image.mask}: holds the values {error}, which {self.where} does not list; list them in its 'values', "
                 "or write `other: ignore` there"
             ) from None
+
+    def encode(self, mask: np.ndarray) -> np.ndarray:
+        """See `LabelFormat`; (H, W) uint8, or uint16 if values are larger."""
+        values = look_back(mask, self._table, self.where)
+        return values.astype(np.uint8 if max(self._table) <= np.iinfo(np.uint8).max else np.uint16)
 
     def _listed(self, values: object) -> dict[int, int]:
         if not isinstance(values, dict) or not values:

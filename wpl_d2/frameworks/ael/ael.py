@@ -212,7 +212,7 @@ class AEL(TeacherStudent):
 
     @torch.no_grad()
     def _mix(self, items: Items, partners: Items, samples: AELSamples) -> tuple[Tensor, PseudoLabels]:
-        """The unlabeled images (B, 3, H, W) uint8, a box of its partner pasted into each, and their pseudo-labels."""
+        """The unlabeled images (B, C, H, W), a box of its partner pasted into each, and their pseudo-labels."""
         both, count = [*items, *partners], len(items)
         views, pseudo = self.stack(both, "image"), self.make_pseudo_labels(both, self.teacher_forward(both))
         if len(self.presence.present):

@@ -34,7 +34,13 @@ class TimmBackbone(Backbone):
 
     @configurable
     def __init__(
-        self, name: str, output_stride: int = 16, norm: str = "BN", bn_momentum: float = 0.0, bn_eps: float = 0.0
+        self,
+        name: str,
+        output_stride: int = 16,
+        norm: str = "BN",
+        bn_momentum: float = 0.0,
+        bn_eps: float = 0.0,
+        in_channels: int = 3,
     ) -> None:
         """Create the timm model.
 
@@ -44,13 +50,14 @@ class TimmBackbone(Backbone):
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
             bn_momentum: of the BN layers; 0 keeps the model's.
             bn_eps: of the BN layers; 0 keeps the model's.
+            in_channels: of the images.
 
         Raises:
             InputError: the model is not known, or has no feature maps at this output stride.
         """
         super().__init__()
         self.name = name
-        body = self.create_body(name, output_stride)
+        body = self.create_body(name, output_stride, in_channels)
         strides = body.feature_info.reduction()
         _check_strides(name, strides, output_stride)
         self._out_features = list(FEATURES)
@@ -75,15 +82,17 @@ class TimmBackbone(Backbone):
             "norm": resolve_norm(cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE),
             "bn_momentum": cfg.MODEL.TIMM.BN_MOMENTUM,
             "bn_eps": cfg.MODEL.TIMM.BN_EPS,
+            "in_channels": input_shape.channels,
         }
 
     @staticmethod
-    def create_body(name: str, output_stride: int) -> Any:
+    def create_body(name: str, output_stride: int, in_channels: int) -> Any:
         """Create the module that computes the feature maps, with timm's `feature_info` of these maps."""
-        return create_timm_model(name, output_stride, features_only=True, out_indices=OUT_INDICES)
+        options = {"features_only": True, "out_indices": OUT_INDICES, "in_chans": in_channels}
+        return create_timm_model(name, output_stride, **options)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
+        """Compute the feature maps, by name, of normalized images (B, C, H, W)."""
         return dict(zip(FEATURES, self.body(image), strict=True))
 
 

@@ -69,7 +69,7 @@ class ViTBackbone(Backbone):
         return shared | {"layers": vit.LAYERS, "frozen": vit.FROZEN}
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """The maps, by name, of normalized images (B, 3, H, W)."""
+        """The maps, by name, of normalized images (B, C, H, W)."""
         height, width = (max(1, round(side / self.patch)) * self.patch for side in image.shape[-2:])
         if (height, width) != image.shape[-2:]:
             image = F.interpolate(image, (height, width), mode="bilinear", align_corners=True)
