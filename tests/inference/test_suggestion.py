@@ -162,6 +162,9 @@ def test_the_command_takes_any_checkpoint_and_opens_no_mask(trained, tmp_path, n
     with pytest.raises(SystemExit):
         main([*command, "--dataset", labeled])
     assert "--dataset: there is no unlabeled image to choose from" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command, "--dataset", f"{name[:-1]}s"])
+    assert f"--dataset: '{name[:-1]}s' is not a list" in capsys.readouterr().err
     assert main([*command, "--dataset", labeled, name, "--weights", str(trained / "model_final.pth")]) == 0
     assert page.with_suffix(".txt").read_text().splitlines() == chosen
     with pytest.raises(SystemExit):

@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..data import UnreadableImageError, setup_datasets
+from ..data.datasets.setup import check_registered
 from ..data.image_io import read_record
 from ..data.loader import load_records, unlabeled_records
 from ..modeling import UnifiedSegDet
@@ -99,7 +100,7 @@ class ImageJudge:
         """Judge a batch.
 
         Args:
-            images: (H, W, 3) uint8 RGB, all of one size.
+            images: of `read_image`, all of one size.
         """
         self._pooled.clear()
         logits = self._segment(image_batch(images, self._device))
@@ -191,8 +192,12 @@ def candidate_records(cfg: CfgNode, names: Sequence[str] = ()) -> Records:
         InputError: a list cannot be read, or no image is left.
     """
     cfg.DATASETS.TEST = cfg.TEST.PSEUDO_LABELS = ()
-    cfg.DATASETS.UNLABELED = tuple(names) or cfg.DATASETS.UNLABELED
+    lists = tuple(names) or cfg.DATASETS.UNLABELED
+    cfg.DATASETS.UNLABELED = ()
     setup_datasets(cfg)
+    for name in lists:
+        check_registered("--dataset", name)
+    cfg.DATASETS.UNLABELED = lists
     labeled = (load_records(name, "DATASETS.TRAIN", optional=True, labels=False) for name in cfg.DATASETS.TRAIN)
     known = {record["file_name"] for records in labeled for record in records}
     found = {record["file_name"]: record for record in unlabeled_records(cfg) if record["file_name"] not in known}
