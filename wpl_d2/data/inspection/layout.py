@@ -12,6 +12,7 @@ from ...utils.errors import InputError
 from ..datasets.folder import Description
 from ..labels import LabelFormat, ListedImage
 from ..labels.label_format import NO_CLASS
+from ..labels.set_file_format import SetFileFormat
 from ..labels.shape_format import ShapeFormat
 from ..path_templates import SLOT, extract
 from .annotations import Annotations, find_annotations
@@ -205,6 +206,8 @@ def _find_labels(root: Path, images: Sequence[str], annotations: Annotations) ->
         settings["files"] = files[0] if len(files) == 1 else files
     named = cast(ShapeFormat, _label_format(root, ["?"], settings))
     layout = _labeled_layout(root, images, template, named, unmatched)
+    if isinstance(named, SetFileFormat):
+        layout = replace(layout, unmatched=tuple(named.unmatched(map(layout.listed, images))))
     names = named.category_names(map(layout.listed, layout.masks))
     if _IGNORED in names:
         settings["categories"] = {_IGNORED: NO_CLASS}

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ...structures import IGNORE
 from ...utils.errors import InputError, suggest
 from ...utils.files import write_text
 from ..datasets.folder import default_colors
@@ -139,7 +140,7 @@ class Proposal:
             **({"labels": self.labels} if self.labels else {}),
             "classes": self.classes,
             "objects": self.objects,
-            "ignore": self.ignore,
+            **({} if self.labels and self.ignore == IGNORE else {"ignore": self.ignore}),
             "colors": [list(color) for color in self.colors],
             "lists": {name: f"{LISTS}/{name}.txt" for name in self.lists},
         }
