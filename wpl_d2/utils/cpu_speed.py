@@ -76,9 +76,13 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return torch.from_numpy(np.partition(values.numpy(), place, axis=-1)[..., place : place + 1])
 
 
-def argsort(keys: Tensor) -> Tensor:
-    """The order of distinct keys (N,) int64: (N,) int64, five times as fast as `Tensor.argsort` on a CPU."""
-    return keys.argsort() if keys.device.type != "cpu" else torch.from_numpy(keys.numpy().argsort())
+def sort(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct keys (N,) int64 in ascending order, and this order, (N,) int64; five times as fast on a CPU."""
+    if keys.device.type != "cpu":
+        ordered = keys.sort()
+        return ordered.values, ordered.indices
+    order = torch.from_numpy(keys.numpy().argsort())
+    return keys[order], order
 
 
 def speed_up_on_cpu(model: nn.Module) -> None:
