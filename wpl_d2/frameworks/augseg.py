@@ -147,7 +147,7 @@ def beta_boxes(
     centers = torch.rand(2, batch, 1)
     y, x = (side // 8 + ((side - side // 8) * center).long() for side, center in zip(size, centers, strict=True))
     half_h, half_w = (height * ratio).long() // 2, (width * ratio).long() // 2
-    return box_masks(y - half_h, y + half_h, x - half_w, x + half_w, size, device)
+    return box_masks(torch.stack([y - half_h, y + half_h, x - half_w, x + half_w]), size, device)
 
 
 def sample_injection(batch: int, size: Sequence[int], device: torch.device | str = "cpu") -> InjectionSamples:
