@@ -41,6 +41,7 @@ def test_benchmark_ends_with_one_json_object(config):
     assert result["detector_forward_s"] > 0
     assert result["naive_to_overlap"] > 1
     assert result["weighted_peak_mib"] >= result["plain_peak_mib"] > 0
+    assert result["weighted_operations"] > result["plain_operations"] > 0
 
 
 @pytest.mark.parametrize(
