@@ -227,4 +227,13 @@ LEARNED = [
     *("WEIGHTING.KIND", ("calibrated", "softmatch"), "WEIGHTING.PER_CLASS", True, "WEIGHTING.MOMENTUM", 0.5),
     *("WEIGHTING.CALIBRATED.PERIOD", 1),
 ]
+DAW = ["FRAMEWORK.NAME", "DAW", "INPUT.STRONG.VIEWS", 2]
+UNIMATCH_V2 = ["FRAMEWORK.NAME", "UniMatchV2", "INPUT.STRONG.VIEWS", 2]
+# A vision transformer of timm's tests, with patches of 16 pixels, under a small decoder.
+SMALL_VIT = [
+    *("MODEL.BACKBONE.NAME", "build_vit_backbone", "MODEL.TIMM.NAME", "test_vit"),
+    *("MODEL.SEM_SEG_HEAD.NAME", "DPTHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
+    *("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (8, 16, 24, 32)),
+]
+CPS = ["FRAMEWORK.NAME", "CPS"]
 AUGSEG = ["FRAMEWORK.NAME", "AugSeg", "INPUT.STRONG.KIND", "intensity"]

@@ -114,8 +114,8 @@ class StepRecord:
     """What a step leaves for pictures and diagnostics: detached, and no part of the state.
 
     Attributes:
-        labeled: the first labeled image (3, H, W) uint8, its labels (H, W) int64 and the student's logits (C, H, W).
-        weak_views: (3, H, W) uint8, the images of `pseudo_labels`.
+        labeled: the first labeled image (C, H, W), its labels (H, W) int64 and the student's logits (C, H, W).
+        weak_views: (C, H, W), the images of `pseudo_labels`.
         pseudo_labels: before mixing; None where none were made.
         scalars: about the pseudo-labels, under their names in metrics.json.
     """

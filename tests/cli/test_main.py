@@ -8,8 +8,12 @@ import pytest
 from detectron2.engine import default_argument_parser
 
 from wpl_d2.cli import COMMANDS, build_parser, choices, main
+from wpl_d2.data.inspection.known_sets import known_sets
 from wpl_d2.data.preparation import BENCHMARKS
 from wpl_d2.export import FORMATS
+from wpl_d2.inference import Prediction
+from wpl_d2.inference.mask_formats import MASK_FORMATS
+from wpl_d2.inference.sources import CONFIDENCE, PROBABILITIES
 from wpl_d2.modeling.weights import MODEL_NAMES
 
 HEAVY = ("torch", "detectron2", "cv2", "numpy", "PIL")
@@ -58,6 +62,9 @@ def test_choices_are_those_of_the_package():
     assert choices.MODELS == MODEL_NAMES
     assert {name: form.suffix for name, form in FORMATS.items()} == choices.FORMATS
     assert tuple(sorted(BENCHMARKS)) == choices.BENCHMARKS
+    assert tuple(MASK_FORMATS) == choices.MASK_FORMATS
+    assert tuple(known_sets()) == choices.KNOWN_SETS
+    assert set(choices.MAPS) == {CONFIDENCE, PROBABILITIES} < {*Prediction._fields}
 
 
 @pytest.mark.parametrize(

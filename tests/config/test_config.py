@@ -114,7 +114,8 @@ WRONG = [
     ("SOLVER.OPTIMIZER", "Adam", "SOLVER.OPTIMIZER: 'Adam' is not known; did you mean AdamW"),
     ("SOLVER.AMP.DTYPE", "float8", "SOLVER.AMP.DTYPE: 'float8' is not known; did you mean float16"),
     ("INPUT.FORMAT", "BGR", "INPUT.FORMAT: 'BGR' is not known"),
-    ("MODEL.PIXEL_MEAN", "[0.5]", "MODEL.PIXEL_MEAN: [0.5] is out of its range; give three numbers"),
+    ("MODEL.PIXEL_MEAN", "['a']", "MODEL.PIXEL_MEAN: ['a'] is out of its range; give numbers"),
+    ("INPUT.VALUE_RANGE", "[[5, 1]]", "INPUT.VALUE_RANGE: ([5, 1],) is out of its range; give pairs (black, white)"),
     ("MODEL.SEM_SEG_HEAD.NORM", "GN", "MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS: GN has 32 groups, into which [48]"),
 ]
 

@@ -7,7 +7,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from wpl_d2 import get_cfg
 from wpl_d2.data import GENERATORS, load_description, register, setup_datasets
 from wpl_d2.data.datasets import generate_if_missing, setup
-from wpl_d2.data.loader import load_records
+from wpl_d2.data.loader import labeled_records, load_records, unlabeled_records
+from wpl_d2.data.pixel_values import RGB, PixelLayout
 from wpl_d2.utils.errors import InputError
 
 
@@ -97,6 +98,12 @@ def test_the_same_lists_of_another_root_are_another_data_set(tree):
         ({"colors": [[1, 2, 300]]}, r"\[1, 2, 300\] is not a color"),
         ({"image": "images/x.png"}, "'image' has no {id}"),
         ({"mask": "masks/x.png"}, "'mask' has no {id}"),
+        ({"channels": ["red", "red"]}, "'channels' has no name, or one twice"),
+        ({"channels": 0}, "'channels': 0 is not a list"),
+        ({"channels": 2, "value_range": [[0, 1]] * 3}, "'value_range' has 3 pairs; give one, or one to each of 2"),
+        ({"value_range": [5, 1]}, r"'value_range': \[5, 1\] is no range; write \[black, white\]"),
+        ({"value_range": [0, "1"]}, r"'value_range': \[0, '1'\] is no range"),
+        ({"value_range": 255}, "'value_range': 255 is no range"),
         ({"generator": "digit"}, "'generator': 'digit' is not known; did you mean digits"),
     ],
 )
@@ -306,3 +313,31 @@ def test_an_anchor_below_itself_is_no_endless_search(tree):
     tree.yaml.write_text("name: &n [*n]\n")
     with pytest.raises(ValueError, match="the key 'root' is missing"):
         load_description(tree.yaml)
+
+
+@pytest.mark.parametrize(
+    ("keys", "channels", "value_range"),
+    [
+        ({}, RGB.channels, ()),
+        ({"value_range": [0, 4095]}, RGB.channels, ((0, 4095),) * 3),
+        ({"channels": 1, "value_range": [[-1.5, 1]]}, ("gray",), ((-1.5, 1),)),
+        ({"channels": 2}, ("channel 1", "channel 2"), ()),
+        ({"channels": ["nir", "red"], "value_range": [[0, 1], [0, 2]]}, ("nir", "red"), ((0, 1), (0, 2))),
+    ],
+)
+def test_channels_and_their_range_reach_config_and_samples(tree, keys, channels, value_range):
+    tree.describe(**keys)
+    cfg = tree.cfg()
+    layout = PixelLayout(channels, value_range)
+    assert PixelLayout.from_config(cfg) == layout
+    assert len(cfg.MODEL.PIXEL_MEAN) == len(cfg.MODEL.PIXEL_STD) == len(channels)
+    for record in (*labeled_records(cfg), *unlabeled_records(cfg)):
+        assert record.get("layout", RGB) == layout
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(5, [1.0, 2.0, 3.0, 1.0, 2.0]), (1, [2.0]), (2, [1.0, 2.0])])
+def test_statistics_of_other_channels_are_those_of_their_weights(tree, channels, mean):
+    tree.describe(channels=channels)
+    assert mean == tree.cfg("MODEL.PIXEL_MEAN", [1.0, 2.0, 3.0]).MODEL.PIXEL_MEAN
+    with pytest.raises(InputError, match=rf"MODEL\.PIXEL_STD: has 4 values, and the images of .* {channels} channels"):
+        tree.cfg("MODEL.PIXEL_STD", [1.0] * 4)

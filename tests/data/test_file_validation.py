@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from wpl_d2.data import check_training_data, verified_files
+from wpl_d2.utils import threads
 
 EVALUATED = ("TEST.EVAL_PERIOD", 1)
 
@@ -178,7 +179,7 @@ def test_a_damaged_or_unwritable_memory_is_no_obstacle(tree, monkeypatch, caplog
 def test_ctrl_c_ends_it_soon_and_what_passed_stays(long, monkeypatch, reads, ordinary_signals):
     examine = verified_files._examine
     monkeypatch.setattr(verified_files, "_examine", lambda *args: time.sleep(0.1) or examine(*args))
-    monkeypatch.setattr(verified_files, "_MAX_THREADS", 2)
+    monkeypatch.setattr(threads, "_MAX_THREADS", 2)
     threading.Timer(0.5, _thread.interrupt_main).start()
     begin = time.monotonic()
     with pytest.raises(KeyboardInterrupt):

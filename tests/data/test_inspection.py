@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 from pycocotools.coco import COCO
 
 from wpl_d2.cli import main
 from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.data.datasets import load_description
+from wpl_d2.data.image_io import read_record_mask
 from wpl_d2.data.inspection import propose
 from wpl_d2.data.inspection.held_out import choose_validation
 from wpl_d2.utils.errors import InputError
@@ -147,7 +148,7 @@ def test_names_of_classes_are_read(content, names, color, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("sky\nroad\n", r"classes\.txt: has 2 different names, and the masks have values up to 3"),
+        ("sky\nroad\n", r"classes\.txt: has 2 different names, and the masks have 4 classes"),
         ("sky\nroad\nsky\ntree\n", r"classes\.txt: has 3 different names"),
         ("0 sky\n1 road\n3 tree\n4 car", r"classes\.txt: numbers its classes \[0, 1, 3, 4\]"),
         ("0 sky\n1 road\ntree\ncar", r"classes\.txt: numbers its classes \[0, 1\]"),
@@ -158,6 +159,108 @@ def test_names_that_do_not_fit_are_refused(content, message, tmp_path):
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(InputError, match=message):
         propose(tmp_path)
+
+
+def white_for_one(mask):
+    return Image.fromarray((mask > 0).astype(np.uint8) * 255)
+
+
+def levels(mask):
+    return Image.fromarray(mask * 85)
+
+
+def gray_colors(mask):
+    return Image.fromarray(mask).convert("RGB")
+
+
+def colors(mask):
+    return Image.fromarray(COLORS[mask])
+
+
+COLORS = np.array([[0, 0, 0], [0, 0, 90], [0, 200, 0], [255, 0, 0]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("stored", "labels", "said"),
+    [
+        (white_for_one, {"format": "masks", "values": {0: "background", 255: "class_1"}}, "values 0, 255, gray"),
+        (
+            levels,
+            {"format": "masks", "values": {0: "background", 85: "class_1", 170: "class_2", 255: "class_3"}},
+            "masks of the values 0, 85, 170, 255, gray",
+        ),
+        (gray_colors, {"format": "masks"}, "masks of class ids, gray that is stored as colors"),
+        (colors, {"format": "color_masks"}, "masks of 4 colors"),
+    ],
+)
+def test_masks_of_other_values_are_read_as_class_ids(stored, labels, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
+    root, truth = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png"), {}
+    for file in (root / "masks").iterdir():
+        mask = np.asarray(Image.open(file))
+        truth[file.stem] = (mask > 0).astype(np.uint8) if stored is white_for_one else mask
+        stored(mask).save(file)
+    found = propose(root)
+    assert found.labels == labels
+    assert said in "\n".join(found.said)
+    found.rename_classes(["soil", *found.classes[1:]])
+    found.write()
+    description = load_description(found.path)
+    report = report_dataset(description, 10)
+    assert report.problems == []
+    assert description.classes[0] == "soil" and description.objects == description.classes[1:]
+    for record in (*report.lists["labeled"], *report.lists["val"]):
+        assert (read_record_mask(record) == truth[record["image_id"]]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("labelmap.txt", "# label:color_rgb:parts\nsoil:0,0,0::\ntree:1,1,1::\ncrop:255,0,0::\n{}weed:0,0,90::\n"),
+        ("label_colors.txt", "0 0 0\tsoil\n1 1 1\ttree\n255 0 0\tcrop\n{}0 0 90\tweed\n"),
+        ("class_dict.csv", "name,r,g,b\nsoil,0,0,0\ntree,1,1,1\ncrop,255,0,0\n{}weed,0,0,90\n"),
+    ],
+)
+def test_names_of_colors_are_those_of_the_file(file, content, tmp_path, monkeypatch):
+    monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for mask in (root / "masks").iterdir():
+        colors(np.asarray(Image.open(mask))).save(mask)
+    corn = {"labelmap.txt": "corn:0,200,0::\n", "label_colors.txt": "0 200 0 corn\n"}.get(file, "corn,0,200,0\n")
+    (root / file).write_text(content.format(corn))
+    found = propose(root)
+    assert found.classes == ["soil", "tree", "crop", "corn", "weed"]
+    assert found.objects == ["crop", "corn", "weed"]
+    found.write()
+    report = report_dataset(load_description(found.path), 10)
+    assert report.problems == [] and report.unused() == ["tree"]
+    (root / file).write_text(content.format(corn.replace("200", "201")))
+    with pytest.raises(InputError, match=r"masks have the color \(0, 200, 0\), which is not among the classes"):
+        propose(root)
+
+
+def test_names_of_other_values_must_be_as_many(tmp_path):
+    fill(tmp_path, "images/{}.jpg", "masks/{}.png")
+    for file in (tmp_path / "masks").iterdir():
+        levels(np.asarray(Image.open(file))).save(file)
+    (tmp_path / "classes.txt").write_text("soil\ncrop\nweed\nstone\ntree\n")
+    with pytest.raises(
+        InputError, match=r"classes\.txt, has 5 names, and the masks have 4 values; write a name for each"
+    ):
+        propose(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("ignore", "values"),
+    [("255", {0: "background", 90: "class_1"}), ("none", {0: "background", 90: "class_1", 255: "class_2"})],
+)
+def test_whether_white_is_a_class_can_be_said(ignore, values, tmp_path):
+    fill(tmp_path, "images/{}.jpg", "masks/{}.png")
+    for file in (tmp_path / "masks").iterdir():
+        white_among_levels(file)
+    found = propose(tmp_path, ignore=ignore)
+    assert found.ignore == 255
+    assert found.labels["values"] == values
 
 
 def test_values_that_no_mask_holds_are_noted(tmp_path):
@@ -222,11 +325,6 @@ def test_validation_shows_every_class_and_leaves_none_out():
     assert choose_validation({"a": frozenset({1}), "b": frozenset({2})}, {"a": "a", "b": "b"}, 0.2, 0) in (["a"], ["b"])
 
 
-def colors(path):
-    mask = np.asarray(Image.open(path))
-    Image.fromarray(np.stack([mask * 50, mask * 9, mask], axis=2)).save(path)
-
-
 def photo_of_same_name(path):
     save_photo(path.parents[1] / "images" / f"{path.stem}.png", 99)
 
@@ -245,12 +343,13 @@ def lossy(path):
     path.unlink()
 
 
-def white_for_one(path):
-    save_mask(path, value=255)
+def shades(path):
+    mask = Image.open(path).point(lambda value: 80 * value)
+    mask.filter(ImageFilter.GaussianBlur(1)).save(path)
 
 
-def gray_levels(path):
-    save_mask(path, value=200)
+def white_among_levels(path):
+    Image.open(path).point([0, 90, 255, 90, *[0] * 252]).save(path)
 
 
 def deep_image(path):
@@ -267,13 +366,16 @@ def second_mask(path):
 @pytest.mark.parametrize(
     ("damage", "which", "message"),
     [
-        (colors, "*", r"masks/\w+\.png: shows classes as colors, .*; convert each color to its class id"),
         (photo_of_same_name, "ak", r"masks/ak\.png: is the mask of images/ak\.jpg and of images/ak\.png by its name"),
         (other_size, "[ah]*", r"masks/\w+\.png: is 40x40 \(width x height\), its image 48x48.*\(so are 1 more\)"),
-        (many_values, "ak", r"holds 40000 values, and the masks values from 0 to 39999; class ids are 0 to 254"),
+        (many_values, "ak", r"the masks hold 39999 values from 0 to 39999; class ids are 0 to 254"),
         (lossy, "*", r"masks/\w+\.jpg: is compressed with loss"),
-        (white_for_one, "*", r"its masks hold 0, 255 alone, and 255 is no class; .* with 1 in its place"),
-        (gray_levels, "*", r"hold 2 values with gaps, 0, 200, up to 200.*the class ids 0 to 1"),
+        (shades, "*", r"the masks hold \d+ values with gaps, 0, .*, as shades have; save them without smooth edges"),
+        (
+            white_among_levels,
+            "*",
+            r"hold the values 0, 90, 255; .*255 is no class: --ignore 255, or 255 is a class: --ig",
+        ),
         (deep_image, "*", r"images/\w+\.png: has more than 8 bits a channel"),
         (second_mask, "ak*", r"images/ak\.jpg: has two masks, labels/ak\.png and masks/ak\.png; .*--masks"),
     ],
@@ -292,10 +394,10 @@ def test_folders_without_images_or_masks_are_named(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
         propose(tmp_path)
     fill(tmp_path, "{}.jpg", "", labeled=0)
-    with pytest.raises(InputError, match="holds 10 photos and no masks; add masks"):
+    with pytest.raises(InputError, match="holds 10 photos and no labels; add masks"):
         propose(tmp_path)
     (tmp_path / "annotations.json").write_text(json.dumps({}))
-    with pytest.raises(InputError, match=r"annotations\.json: may hold labels, but only masks are read"):
+    with pytest.raises(InputError, match=r"annotations\.json: may hold labels, and is of no format that is known"):
         propose(tmp_path)
     save_mask(tmp_path / "masks" / "zz.png")
     with pytest.raises(InputError, match=r"masks/zz\.png: looks like a mask, and no image has its name"):
@@ -331,6 +433,28 @@ def test_on_a_terminal_it_asks(tmp_path, capsys, monkeypatch):
     description = load_description(root / "fields.yaml")
     assert description.classes == ("soil", "crop", "weed", "stone")
     assert description.objects == ("stone",)
+
+
+def test_on_a_terminal_it_asks_what_is_ambiguous(tmp_path, capsys, monkeypatch):
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for file in (root / "masks").iterdir():
+        white_among_levels(file)
+    answers = iter(["3", "2", "", ""])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: next(answers))
+    main(["init", str(root)])
+    assert "hold the values 0, 90, 255\n  1: 255 is no class\n  2: 255 is a class\n" in capsys.readouterr().out
+    assert len(load_description(root / "fields.yaml").classes) == 3
+
+
+def test_check_says_what_a_folder_is_taken_for_and_writes_nothing(tmp_path, capsys):
+    root = fill(tmp_path / "fields", "images/{}.jpg", "masks/{}.png")
+    for file in (root / "masks").iterdir():
+        white_for_one(np.asarray(Image.open(file))).save(file)
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["check", str(root)]) == 0
+    assert "- masks of the values 0, 255, gray\n" in capsys.readouterr().out
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -39,10 +39,13 @@ def notes_and_problems(tree, **changes):
 @pytest.mark.parametrize(
     ("classes", "mend"),
     [
-        (["ground", "box"], r"if 255 is 'box', save the masks with 1 in place of 255"),
+        (
+            ["ground", "box"],
+            r"if 255 is 'box', write `labels: {format: masks, values: {0: ground, 255: box}}` into .*YAML",
+        ),
         (
             ["ground", "box", "ball"],
-            r"if 255 is a class of yours, save the masks with its id, from 0 to 2, in place of 255",
+            r"if 255 is a class of yours, write `labels: {format: masks, values: {..., 255: CLASS}}` into .*YAML",
         ),
     ],
 )
@@ -57,6 +60,21 @@ def test_masks_of_0_and_255_are_refused(tree, classes, mend, verify):
     assert re.search(r"labeled\.txt: its masks hold nothing but 'ground' and 255 = no class", problems[0])
     assert re.search(r"val\.txt: its masks hold nothing but 'ground' .*, so that mIoU says nothing; ", problems[1])
     assert len(problems) == 2
+
+
+def test_what_the_message_says_mends_masks_of_0_and_255(tree):
+    draw(tree, ("labeled", "val", "unlabeled"), black_and_white)
+    labels = {"format": "masks", "values": {0: "ground", 255: "box"}}
+    notes, problems = notes_and_problems(tree, classes=["ground", "box"], objects=["box"], labels=labels)
+    assert (notes, problems) == ([], [])
+
+
+def test_where_labels_say_what_has_no_class_the_message_names_them(tree):
+    draw(tree, ("labeled", "val"), black_and_white)
+    labels = {"format": "masks", "values": {0: "ground", 1: "box", 2: "ball", 255: "ignore"}}
+    _, problems = notes_and_problems(tree, labels=labels)
+    assert "hold nothing but 'ground' and no class (42 % of the pixels)" in problems[0]
+    assert problems[0].endswith("if it should have one, change 'labels' of the data set's YAML")
 
 
 def test_another_void_value_does_not_make_a_class_of_255(tree):

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from wpl_d2.data import check_training_data
-from wpl_d2.data.datasets.lists import Entry, extract, parse_line, read_list
+from wpl_d2.data.datasets.lists import Entry, parse_line, read_list
+from wpl_d2.data.path_templates import extract
 
 CITY = ("leftImg8bit/{id}_leftImg8bit.png", "gtFine/{id}_gtFine_labelTrainIds.png")
 VOC = ("JPEGImages/{id}.jpg", "SegmentationClass/{id}.png")

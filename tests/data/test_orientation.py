@@ -14,7 +14,7 @@ from wpl_d2.data import (
 )
 from wpl_d2.data import read_image as read
 from wpl_d2.data.dataset_report import report_dataset
-from wpl_d2.data.image_io import read_mask, shown_size
+from wpl_d2.data.image_io import read_mask, read_size, shown_size
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 
 # Of EXIF's standard: where the stored row 0 and the stored column 0 are to be seen.
@@ -82,6 +82,7 @@ def test_an_image_is_read_as_a_viewer_shows_it_or_as_it_is_stored(tmp_path, form
         found = read(tmp_path / name, exif=exif)
         assert found.shape == expected.shape and found.flags.c_contiguous
         assert np.abs(found.astype(int) - expected).max() <= (8 if form == "jpeg" else 0)
+        assert read_size(tmp_path / name, exif) == expected.shape[:2]
     with Image.open(tmp_path / name) as header:
         assert shown_size(header) == (upright.shape[1], upright.shape[0])
 

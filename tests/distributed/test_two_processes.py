@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils import comm
-from helpers import AEL, AUGSEG, LEARNED, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, Tree
+from helpers import AEL, AUGSEG, CPS, DAW, LEARNED, SMALL, SMALL_DETECTOR, SMALL_VIT, U2PL, UNIMATCH, UNIMATCH_V2, Tree
 
 from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, loading
 from wpl_d2.engine import Trainer, launch
@@ -20,10 +20,13 @@ MICRO_BATCHES = ["SOLVER.GRAD_ACCUMULATION", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLV
 FRAMEWORKS = {
     "AEL": [*AEL, *MICRO_BATCHES],
     "AugSeg": [*AUGSEG, *MICRO_BATCHES],
+    "CPS": CPS,
+    "DAW": [*DAW, *MICRO_BATCHES],
     "MeanTeacher": [],
     "MeanTeacher in micro-batches": [*LEARNED, *MICRO_BATCHES],
     "U2PL": [*U2PL, *MICRO_BATCHES],
     "UniMatch": [*UNIMATCH, *MICRO_BATCHES],
+    "UniMatchV2": [*UNIMATCH_V2, *SMALL_VIT],
 }
 
 

@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, SMALL, SMALL_FPN, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, SMALL, SMALL_FPN, U2PL, UNIMATCH
 from steps import losses_of, make
 from torch._dynamo.utils import counters
 
@@ -15,6 +15,7 @@ HOSTS = {
     "MeanTeacher": [],
     "UniMatch": UNIMATCH,
     "AugSeg": AUGSEG,
+    "CPS": CPS,
     "AEL": AEL,
     "U2PL": [*U2PL, "FRAMEWORK.U2PL.UNRELIABLE", 0.0],  # a rounding may move a pixel over a percentile
 }

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, SMALL, U2PL, UNIMATCH, forbid_host_sync
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, U2PL, UNIMATCH, UNIMATCH_V2, forbid_host_sync
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
@@ -21,6 +21,9 @@ HOSTS = {
     "MeanTeacher": [*ON_DEVICE, *OHEM, "WEIGHTING.LABELED_FROM", "teacher"],
     "UniMatch": [*ON_DEVICE, *OHEM, *UNIMATCH],
     "AugSeg": [*ON_DEVICE, *OHEM, *AUGSEG],
+    "CPS": [*ON_DEVICE, *OHEM, *CPS],
+    "DAW": [*ON_DEVICE, *OHEM, *DAW],
+    "UniMatchV2": [*ON_DEVICE, *OHEM, *UNIMATCH_V2],
     "AEL": [*OHEM, *AEL],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],
 }

@@ -6,7 +6,7 @@ import torch
 from helpers import forbid_host_sync
 
 from wpl_d2 import get_cfg
-from wpl_d2.frameworks.mixing import CutMixBoxes, cutmix, cutmix_masks, half_boxes
+from wpl_d2.frameworks.mixing import CutMixBoxes, crossing_boxes, cutmix, cutmix_masks, half_boxes
 from wpl_d2.structures import PseudoLabels
 
 HALF_SIZE = (40, 60)
@@ -180,3 +180,41 @@ def test_half_boxes_are_in_all_images_of_a_batch_or_in_none():
 def test_half_boxes_wait_for_no_device():
     with forbid_host_sync():
         half_boxes(2, HALF_SIZE, 0.5)
+
+
+def plain_crossing_boxes(rng, size, area):
+    """CPS's recipe for one image: three boxes, each drawn over what is there by exchanging inside and outside."""
+    mask = np.zeros(size, dtype=bool)
+    for _ in range(3):
+        share = rng.uniform(*area)
+        tall = np.exp(rng.uniform() * np.log(share))
+        height, width = (round(n * part / 3**0.5) for n, part in zip(size, (tall, share / tall), strict=True))
+        top, left = round(rng.uniform() * (size[0] - height)), round(rng.uniform() * (size[1] - width))
+        mask[top : top + height, left : left + width] ^= True
+    return mask
+
+
+def test_crossing_boxes_are_distributed_as_in_the_recipe():
+    torch.manual_seed(0)
+    rng, size, area = np.random.default_rng(0), (48, 64), (0.25, 0.5)
+    found = crossing_boxes(4000, size, 1.0, area)
+    expected = torch.from_numpy(np.stack([plain_crossing_boxes(rng, size, area) for _ in range(4000)]))
+    # How much of an image they cover, where, and how far they reach across it.
+    for measure in (lambda m: m.flatten(1), lambda m: m.any(dim=1), lambda m: m.any(dim=2)):
+        ours, theirs = (measure(masks).float().mean(dim=1) for masks in (found, expected))
+        assert ours.mean().item() == pytest.approx(theirs.mean().item(), abs=0.01)
+        assert ours.std().item() == pytest.approx(theirs.std().item(), abs=0.01)
+    assert (found.float().mean(dim=0) - expected.float().mean(dim=0)).abs().max() < 0.05
+
+
+def test_images_without_crossing_boxes():
+    torch.manual_seed(0)
+    mixed = crossing_boxes(400, (20, 30), 0.25, (0.25, 0.5)).flatten(1).any(dim=1)
+    assert 60 < mixed.sum() < 140
+    assert not crossing_boxes(50, (20, 30), 0.0, (0.25, 0.5)).any()
+
+
+def test_crossing_boxes_do_not_depend_on_the_device():
+    torch.manual_seed(0)
+    with forbid_host_sync(on_meta=True):
+        assert crossing_boxes(2, (20, 30), 1.0, (0.25, 0.5), "meta").shape == (2, 20, 30)

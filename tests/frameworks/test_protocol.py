@@ -2,24 +2,37 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.structures import IGNORE
+from wpl_d2.weighting import PixelWeigher
 
-FRAMEWORKS = {"AEL": AEL, "AugSeg": AUGSEG, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH}
+FRAMEWORKS = {
+    "AEL": AEL,
+    "AugSeg": AUGSEG,
+    "CPS": CPS,
+    "DAW": DAW,
+    "MeanTeacher": [],
+    "U2PL": U2PL,
+    "UniMatch": UNIMATCH,
+    "UniMatchV2": UNIMATCH_V2,
+}
 UNLABELED = {
     "AEL": {"loss_unsup"},
     "AugSeg": {"loss_unsup"},
+    "CPS": {"loss_unsup"},
+    "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
+    "UniMatchV2": {"loss_unsup"},
 }
 # What neither ALPHA nor weights change.
 OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}
 # Whose BN statistics a forward moves.
-MOVED = {"AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
 # Under which all that is learned on unlabeled images is pseudo-labels.
 NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 
@@ -53,7 +66,7 @@ def test_weights_of_one_give_the_host(tree, name):
 
 def test_weights_of_zero_remove_the_weighted_terms(tree, name, monkeypatch):
     framework, batch = make(tree, *FRAMEWORKS[name], *NOTHING_KNOWN.get(name, []))
-    monkeypatch.setattr(framework.weigher, "weight", lambda evidence: torch.zeros(evidence.pseudo.labels.shape))
+    monkeypatch.setattr(PixelWeigher, "weight", lambda self, evidence: torch.zeros(evidence.pseudo.labels.shape))
     found = losses_of(framework, batch)
     assert (unlabeled_losses(name, found) == 0).all()
     assert found["loss_sem_seg"] > 0
@@ -124,7 +137,7 @@ def test_no_pixel_is_confident(tree, name):
     if name == "U2PL":
         pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
     framework, batch = make(tree, *FRAMEWORKS[name])
-    framework.threshold = 1.5  # AugSeg's patches of labeled images have a confidence of 1
+    framework.threshold = torch.tensor(1.5)  # AugSeg's patches of labeled images have a confidence of 1
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
     train_on(losses, framework)

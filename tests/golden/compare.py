@@ -31,14 +31,16 @@ def assert_five_steps_equal(name, run, opts, make_reference, make_batch=toy_batc
     """Train a framework and its reference side by side.
 
     `make_reference(framework, weigher)` copies what it needs of the framework, which has not been trained yet. It has
-    the attribute `student`, `losses(batch, step)` and `after_step(step)`. Each step's losses must be those of the
-    framework, and those that NAME.json keeps.
+    the attribute `student` or `students`, `losses(batch, step)` and `after_step(step)`. Each step's losses must be
+    those of the framework, and those that NAME.json keeps.
     """
     framework, batch = toy_framework(*opts, *RUNS[run]), make_batch()
     weigher = plain_weigher() if run == "weighted" else None
     reference = make_reference(framework, weigher)
-    models = (framework.student, reference.student)
-    optimizers = [torch.optim.SGD(model.parameters(), lr=0.003, momentum=0.9) for model in models]
+    optimizers = [
+        torch.optim.SGD([p for model in models for p in model.parameters()], lr=0.003, momentum=0.9)
+        for models in (framework.students, getattr(reference, "students", None) or [reference.student])
+    ]
     at = fix_random_samples(framework)
     history = []
     for step in range(5):

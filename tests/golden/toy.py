@@ -7,6 +7,7 @@ from helpers import RESNET18, SMALL
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
+from wpl_d2.frameworks.unimatch_v2 import Samples as UniMatchV2Samples
 from wpl_d2.structures import Detections
 
 SIZE = (48, 64)
@@ -23,14 +24,17 @@ def toy_framework(*opts):
     framework.to(memory_format=torch.contiguous_format)
     rng = np.random.default_rng(0)
     with torch.no_grad():
-        for name, parameter in sorted(framework.student.named_parameters()):
-            if parameter.ndim > 1:
-                spread = 1.0 if "predictor" in name else 2.0
-                drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
-                parameter.copy_(torch.from_numpy(drawn))
-            elif name.endswith("bias"):
-                parameter.zero_()
-    _calibrate(framework.student)
+        for student in framework.students:
+            for name, parameter in sorted(student.named_parameters()):
+                if parameter.ndim > 1:
+                    spread = 1.0 if "predictor" in name else 2.0
+                    drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
+                    parameter.copy_(torch.from_numpy(drawn))
+                elif name.endswith("bias"):
+                    parameter.zero_()
+    for student in framework.students:
+        framework.reset()
+        _calibrate(student)
     framework.reset()
     return framework
 
@@ -87,6 +91,13 @@ def kept_channels(step, image, channels):
     return np.random.default_rng([3, step, image, channels]).random(channels) < 0.5
 
 
+def factors(step, channels):
+    """UniMatch V2's factors of the channels of two views of two images, of which one keeps all."""
+    first = np.stack([2.0 * kept_channels(step, image, channels) for image in range(2)])
+    first[step % 2] = 1
+    return torch.from_numpy(np.concatenate([first, 2 - first])).float()
+
+
 def mixing_plan(step):
     """AugSeg's samples for two images: for each its partner and chance, and a patch and a box as of `mix_box`."""
     rng = np.random.default_rng([4, step])
@@ -122,6 +133,10 @@ def fix_random_samples(framework):
         kept = np.stack([kept_channels(at["step"], i, features.shape[1]) for i in range(len(features))])
         return features * torch.from_numpy(kept)[:, :, None, None] * 2.0
 
+    def cutmix_and_channels(views):
+        widths = {shape.channels for shape in framework.student.backbone.output_shape().values()}
+        return UniMatchV2Samples(cutmix(views), {width: factors(at["step"], width) for width in widths})
+
     def injection(views):
         partner, chance, *boxes = mixing_plan(at["step"])
         return InjectionSamples(torch.tensor(partner), torch.tensor(chance), *map(masks, boxes))
@@ -132,7 +147,18 @@ def fix_random_samples(framework):
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
         return drawn, *cutmix([views])
 
-    fixed = {"MeanTeacher": cutmix, "UniMatch": cutmix, "AugSeg": injection, "U2PL": contrast}
+    def one_mask(views):
+        return cutmix([views])[0]
+
+    fixed = {
+        "CPS": one_mask,
+        "MeanTeacher": cutmix,
+        "UniMatch": cutmix,
+        "DAW": cutmix,
+        "UniMatchV2": cutmix_and_channels,
+        "AugSeg": injection,
+        "U2PL": contrast,
+    }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5

@@ -25,10 +25,7 @@ class PlainUniMatch:
         features = student.backbone(images)
         doubled = {name: torch.cat([maps, _perturb(maps, step)]) for name, maps in features.items()}
         logits, embedding, _ = student.sem_seg_head(doubled, size)
-        known = [
-            label(item, logits[len(labeled) + i], embedding[len(labeled) + i], weigher)
-            for i, item in enumerate(unlabeled)
-        ]
+        known = self.label(labeled, unlabeled, logits.detach(), embedding)
         # The labeled images' perturbed features were in the decoder's batch, but nothing is learned from them.
         perturbed = logits[2 * len(labeled) + len(unlabeled) :]
         losses = {
@@ -43,6 +40,11 @@ class PlainUniMatch:
             part_loss = consistency(part, [pseudo for _, pseudo in view], threshold)
             losses["loss_unsup"] = losses["loss_unsup"] + part_loss * 0.25 / 2
         return losses
+
+    def label(self, labeled, unlabeled, logits, embedding):
+        """What is known of each unlabeled image; the outputs are those of both, labeled ones first."""
+        rest = slice(len(labeled), len(labeled) + len(unlabeled))
+        return [label(*found, self.weigher) for found in zip(unlabeled, logits[rest], embedding[rest], strict=True)]
 
 
 def _perturb(maps, step):

@@ -30,9 +30,9 @@ def teacher(checkpoint):
     return open_model(checkpoint)
 
 
-def run(given, output, model, batch_size=4, opts=(), min_score=0.0):
+def run(given, output, model, batch_size=4, opts=(), min_score=0.0, maps=()):
     source = open_source(str(given), output=output)
-    predictor = Predictor(model, "cpu", min_score, opts)
+    predictor = Predictor(model, "cpu", min_score, opts, maps)
     with PredictionWriter(output, model.metadata, model.detect is not None, source) as results:
         return predict(source, predictor, results, batch_size)
 
@@ -105,6 +105,34 @@ def test_boxes_are_coco(folder, tmp_path, teacher):
     np.testing.assert_allclose(corners, found.boxes[kept], atol=1e-3)
     assert [entry["category_id"] for entry in given] == found.classes[kept].tolist()
     np.testing.assert_allclose([entry["score"] for entry in given], found.scores[kept], atol=1e-5)
+
+
+def test_confidence_and_probabilities_are_kept(folder, tmp_path, teacher):
+    for maps in (("confidence",), ("probabilities", "confidence")):
+        out = tmp_path / str(len(maps))
+        for _ in range(2):  # the second time over the first one's files
+            assert len(run(folder, out, teacher, batch_size=2, maps=maps)) == 1
+        for file in (out / "masks").rglob("*.png"):
+            name = file.relative_to(out / "masks")
+            image = json.loads((out / "predicted.json").read_text())["images"][name.with_suffix("").as_posix()]
+            expected = expected_logits(teacher, folder / image).softmax(0).numpy()
+            confidence = read_mask(out / "confidence" / name)
+            np.testing.assert_allclose(confidence / 255, expected.max(0), atol=0.5 / 255 + 1e-4)
+            if "probabilities" in maps:
+                kept = np.load(out / "probabilities" / name.with_suffix(".npy"), mmap_mode="r")
+                assert kept.dtype == np.float16 and kept.shape == expected.shape
+                np.testing.assert_allclose(kept, expected, atol=1e-3)
+                np.testing.assert_allclose(confidence / 255, kept.max(axis=0), atol=0.5 / 255 + 1e-3)
+        assert {path.name for path in out.iterdir()} >= {*maps}
+        assert (out / "probabilities").is_dir() == ("probabilities" in maps)
+        assert not list(out.rglob("*.partial"))
+    with pytest.raises(InputError, match="no images there"):  # results are no input
+        open_source(str(out), output=out)
+
+
+def test_a_detector_alone_has_no_confidence_of_pixels(teacher):
+    with pytest.raises(InputError, match="--save confidence: the model only detects"):
+        Predictor(dataclasses.replace(teacher, segment=None), "cpu", maps=["confidence"])
 
 
 def test_the_output_may_lie_in_the_input(images, tmp_path, teacher):

@@ -52,11 +52,11 @@ def save(file, value, size=(6, 5)):
     Image.new("RGB", size, (value,) * 3).save(file)
 
 
-def run(given, output, segment=segment, detect=detect, batch_size=4):
+def run(given, output, segment=segment, detect=detect, batch_size=4, mask_format="index_png"):
     """Predict; returns names of what was skipped, what was left out in words, and the results."""
     model = RuntimeModel(METADATA, segment, detect)
     source = open_source(str(given), output=output)
-    with PredictionWriter(output, METADATA, detect is not None, source) as results:
+    with PredictionWriter(output, METADATA, detect is not None, source, mask_format) as results:
         skipped = predict(source, Predictor(model, "cpu"), results, batch_size)
     return [frame.file.as_posix() for frame in skipped], source.ignored(), results
 
@@ -224,7 +224,7 @@ def test_results_of_other_images_are_not_written_over(tmp_path):
     with pytest.raises(InputError, match=r"out: has the results of .*day1; give another --output to those of .*day2"):
         run(tmp_path / "day2", out)
     save(tmp_path / "day1/a.png", 0)
-    with pytest.raises(InputError, match=r"masks/a: would be of a.png and of a.jpg"):
+    with pytest.raises(InputError, match=r"out: the result a would be of a.png and of a.jpg"):
         run(tmp_path / "day1/a.png", out)
     assert before == {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
     # All of the folder, in which both now have longer names, and one of it again.
@@ -242,10 +242,10 @@ def test_images_one_by_one_keep_their_boxes(tmp_path):
     content = json.loads((tmp_path / "out/boxes.json").read_text())
     content["categories"] = [{"id": 7, "name": "other"}]
     (tmp_path / "out/boxes.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"boxes.json: has boxes of other classes"):
+    with pytest.raises(InputError, match=r"boxes.json: has annotations of other classes"):
         run(tmp_path / "in/b.png", tmp_path / "out")
     (tmp_path / "out/boxes.json").write_text("[")
-    with pytest.raises(InputError, match=r"boxes.json: holds no boxes in COCO's format"):
+    with pytest.raises(InputError, match=r"boxes.json: is not in COCO's format"):
         run(tmp_path / "in/b.png", tmp_path / "out")
     (tmp_path / "out/predicted.json").write_text("{}")
     with pytest.raises(InputError, match=r"predicted.json: is not a record"):
@@ -259,7 +259,7 @@ def test_two_videos_of_one_name(tmp_path):
     assert len(masks(tmp_path / "out")) == 4
     assert set(boxes(tmp_path / "out")) == {f"{name}/{i:06d}" for name in ("drive", "tour") for i in range(2)}
     os.rename(tmp_path / "tour.avi", tmp_path / "drive.mkv")
-    with pytest.raises(InputError, match=r"masks/drive: would be of drive.mkv and of drive.avi"):
+    with pytest.raises(InputError, match=r"the result drive would be of drive.mkv and of drive.avi"):
         run(tmp_path / "drive.mkv", tmp_path / "out")
     save(tmp_path / "drive/000000.png", 0)
     with pytest.raises(InputError, match=r"of drive/000000.png and of drive.avi"):
@@ -302,22 +302,21 @@ def test_a_killed_run_leaves_what_it_predicted(tmp_path):
 
 def test_writing_boxes_takes_little_of_the_time(tmp_path, monkeypatch):
     """The file grows; written after each image, a folder's images would take time in square."""
-    import wpl_d2.inference.writers as boxes_file
+    import wpl_d2.inference.coco_file as coco_file
 
     now, writes = [0.0], []
 
-    def dumps(content):
+    def replace_file(file, write):
         """Writing takes a second."""
         writes.append(now[0])
         now[0] += 1
-        return "{}"
 
-    monkeypatch.setattr(boxes_file.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(boxes_file.json, "dumps", dumps)
-    file = boxes_file.DetectionsFile(tmp_path / "boxes.json", [], lambda _: False)
+    monkeypatch.setattr(coco_file.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(coco_file, "replace_file", replace_file)
+    file = coco_file.CocoFile(tmp_path / "boxes.json", [], lambda _: False)
     begin = now[0] = time.time()
     for _ in range(1000):
         now[0] += 1
-        file.add(Path("a.png"), (4, 4), Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0)))
+        file.add(Path("a.png"), (4, 4), [])
     assert len(writes) > 10
     assert len(writes) < 0.06 * (now[0] - begin)

@@ -449,3 +449,44 @@ def test_packaged_weights_classify_photographs(picture, category):
     small = center_crop(resize(photograph, 256, antialias=True), [224, 224]).float()
     with torch.no_grad():
         assert classifier((small - 127.5) / 127.5).argmax() == category
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_a_pretrained_stem_is_adapted_to_the_channels_as_timm_does(make_cfg, tmp_path, caplog, channels):
+    path = str(tmp_path / "colors.pth")
+    torch.save(timm.create_model("resnet18").state_dict(), path)
+    names = tuple(f"c{place}" for place in range(channels))
+    statistics = ["MODEL.PIXEL_MEAN", [100.0] * channels, "MODEL.PIXEL_STD", [50.0] * channels]
+    model = build_model(make_cfg("INPUT.CHANNELS", names, *statistics, "MODEL.TIMM.NAME", "resnet18"))
+    load_backbone_weights(model.backbone, path)
+    overlay = {"pretrained": True, "pretrained_cfg_overlay": {"file": path}}
+    expected = timm.create_model("resnet18", in_chans=channels, **overlay)
+    ours = model.backbone.body.state_dict()
+    assert all(torch.equal(ours[key], value) for key, value in expected.state_dict().items() if key in ours)
+    assert f"is of images of 3 channels, and these have {channels}: the weights of its first convolution" in caplog.text
+
+
+@pytest.mark.parametrize("backbone", [RESNET, ["MODEL.TIMM.NAME", "resnet18"]], ids=["detectron2", "timm"])
+def test_a_gray_image_gives_what_its_three_channels_would(make_cfg, tmp_path, backbone):
+    colors = build_model(make_cfg(*backbone, "MODEL.PIXEL_MEAN", [90.0] * 3, "MODEL.PIXEL_STD", [60.0] * 3)).eval()
+    path = save(colors.backbone if backbone == RESNET else colors.backbone.body, tmp_path / "colors.pth")
+    gray = ["INPUT.CHANNELS", ("gray",), "MODEL.PIXEL_MEAN", [90.0], "MODEL.PIXEL_STD", [60.0]]
+    model = build_model(make_cfg(*backbone, *gray)).eval()
+    load_backbone_weights(model.backbone, path)
+    image = torch.rand(1, 1, 64, 64) * 255
+    with torch.no_grad():
+        found = model.encode(model.normalize(image))["res5"]
+        expected = colors.encode(colors.normalize(image.expand(1, 3, 64, 64)))["res5"]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_of_other_channels_is_not_taken_for_the_datas(make_cfg, tmp_path):
+    path = save(build_model(make_cfg()), tmp_path / "model.pth")
+    gray = build_model(make_cfg("INPUT.CHANNELS", ("gray",), "MODEL.PIXEL_MEAN", [90.0], "MODEL.PIXEL_STD", [60.0]))
+    with pytest.raises(InputError, match=r"is of images of 3 channels, and the data set's have 1; use the data set"):
+        load_model_state(gray, read_weights(path), path)
+
+
+def test_channels_and_their_statistics_must_agree(make_cfg):
+    with pytest.raises(InputError, match=r"MODEL\.PIXEL_MEAN: has 3 values, and images have 2 channels; give one for"):
+        build_model(make_cfg("INPUT.CHANNELS", ("a", "b")))

@@ -45,7 +45,7 @@ def test_the_page_asks_for_nothing_else_and_is_small(runs):
 def test_many_pictures_are_left_out_before_the_page_gets_large(runs, monkeypatch):
     report = make_report([runs["teacher"]])
     monkeypatch.setattr("wpl_d2.report.page.MAX_BYTES", 400_000)
-    monkeypatch.setattr("wpl_d2.report.page._data_url", lambda picture: "data:," + 50_000 * "x")
+    monkeypatch.setattr("wpl_d2.report.page.data_url", lambda picture: "data:," + 50_000 * "x")
     page = render_page(report)
     assert "<img" not in page and "do not fit into one file" in page
 

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from wpl_d2.cli import main
 from wpl_d2.report import write_report
 
 PHONE = {"width": 390, "height": 844}
@@ -40,7 +41,9 @@ def chromium():
 def files(runs, tmp_path_factory):
     side_by_side = tmp_path_factory.mktemp("pages") / "all.html"
     write_report(list(runs.values()), side_by_side)
-    return {"one run": runs["teacher"] / "report.html", "several runs": side_by_side}
+    suggested = side_by_side.with_name("suggested.html")
+    main(["suggest", str(runs["teacher"]), "-n", "3", "--output", str(suggested), "--device", "cpu"])
+    return {"one run": runs["teacher"] / "report.html", "several runs": side_by_side, "suggestions": suggested}
 
 
 @pytest.fixture
@@ -74,7 +77,7 @@ def test_charts_hold_data_and_say_what_they_show(show, name):
     assert len(charts) >= 6 and all(chart["values"] > 0 and chart["label"] for chart in charts)
 
 
-@pytest.mark.parametrize("name", ["one run", "several runs"])
+@pytest.mark.parametrize("name", ["one run", "several runs", "suggestions"])
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_nothing_is_wider_than_the_screen(show, name, width):
     page = show(name, viewport={"width": width, "height": 800})
@@ -134,3 +137,12 @@ def test_pictures_and_headings_speak_to_a_screen_reader(show):
     assert len(ids) == len(set(ids))
     targets = page.evaluate('[...document.querySelectorAll("nav a")].map((link) => link.hash.slice(1))')
     assert set(targets) <= set(ids)
+
+
+def test_suggestions_are_shown_with_their_reasons(show):
+    page = show("suggestions", viewport=PHONE)
+    assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0 && image.alt.length > 10)")
+    assert page.evaluate("document.images.length") == 9
+    reasons = page.locator(".example p").all_inner_texts()
+    assert len(reasons) == 3
+    assert all("Trust 0." in text and "to the model" in text and "% of the image)" in text for text in reasons)

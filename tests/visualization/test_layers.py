@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from wpl_d2.visualization import draw_boxes, heatmap, optional_picture, overlay
+from wpl_d2.data.pixel_values import RGB, PixelLayout
+from wpl_d2.visualization import draw_boxes, heatmap, optional_picture, overlay, render
 from wpl_d2.visualization.preview import _cell
 
 COLORS = [(200, 0, 0), (0, 100, 250)]
@@ -104,3 +105,17 @@ def test_a_picture_that_fails_is_said_and_ends_nothing(caplog):
     assert "the preview: could not be drawn" in caplog.text and "x1 must be" in caplog.text
     with pytest.raises(KeyboardInterrupt), optional_picture("the preview"):
         raise KeyboardInterrupt
+
+
+def test_channels_called_red_green_and_blue_are_shown_else_the_first_three_or_gray():
+    image = np.arange(5, dtype=np.float32)[:, None, None] * 50.4
+    shown = {
+        ("nir", "Blue", "green", "red", "swir"): [151, 101, 50],
+        ("a", "b", "c", "d", "e"): [0, 50, 101],
+    }
+    for names, colors in shown.items():
+        assert render(image, PixelLayout(names)).flatten().tolist() == colors
+    gray = render(image[1:3], PixelLayout(("sar", "depth")))
+    assert gray.dtype == np.uint8 and gray.flatten().tolist() == [50, 50, 50]
+    colors = np.zeros((3, 4, 5), np.uint8)
+    assert render(colors, RGB) is colors

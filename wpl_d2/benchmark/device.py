@@ -32,7 +32,7 @@ def check_no_sync(cfg: Any, batch: Batch) -> None:
         RuntimeError: of PyTorch, from where the host would have waited.
     """
     framework = build_framework(cfg)
-    optimizer = build_optimizer(cfg, framework.student)
+    optimizer = build_optimizer(cfg, *framework.students)
     for _ in range(2):  # libraries choose their algorithms, and memory is allocated
         _step(framework, optimizer, batch, amp_dtype(cfg))
     if cfg.MODEL.DEVICE == "cpu":
@@ -109,7 +109,7 @@ def _outcome(cfg: Any, batch: Batch, state: dict[str, Tensor]) -> _Outcome:
     rows, labels = torch.rand(classes * size, dim, generator=generator), torch.arange(classes * size) % (classes + 1)
     bank.push(rows.to(framework.device), labels.masked_fill(labels == classes, IGNORE).to(framework.device))
     filled, before = bank.ring.cpu().clone(), _parameters(framework.student)
-    losses = _step(framework, build_optimizer(cfg, framework.student), batch, None)
+    losses = _step(framework, build_optimizer(cfg, *framework.students), batch, None)
     pseudo = framework.last_step.pseudo_labels
     assert pseudo is not None
     return _Outcome(filled, pseudo.weight.cpu(), losses.cpu(), _parameters(framework.student) - before)

@@ -51,7 +51,7 @@ def compare_evaluators(classes: int, height: int, width: int, rounds: int, devic
         }
         for evaluator in evaluators.values():
             evaluator.reset()
-        seconds = _take_turns(calls, rounds, device)
+        seconds = take_turns(calls, rounds, device)
         own, theirs = (evaluator.evaluate()["sem_seg"]["mIoU"] for evaluator in evaluators.values())
     ratio, cpu_ratio = (ours / other for ours, other in zip(seconds["own"], seconds["detectron2"], strict=True))
     result = {f"{name}_ms": round(1000 * elapsed, 2) for name, (elapsed, _) in seconds.items()}
@@ -73,7 +73,7 @@ def _make_image(folder: Path, classes: int, height: int, width: int) -> tuple[di
     return item, scores + 0.2 * torch.randn(scores.shape, generator=generator)
 
 
-def _take_turns(calls: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, tuple[float, float]]:
+def take_turns(calls: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, tuple[float, float]]:
     """Median seconds of each call, elapsed and of CPU time; the first round is a warm-up."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds + 1):

@@ -25,6 +25,7 @@ from torch import Tensor
 from .. import build_model
 from ..checkpoint.metadata import build_metadata
 from ..data import EvalDataset
+from ..data.pixel_values import PixelLayout
 from ..evaluation.evaluator import build_evaluator
 from ..inference import PredictionWriter, Predictor, predict
 from ..inference.build import build_inference
@@ -60,7 +61,7 @@ def compare_prediction(cfg: CfgNode, images: int) -> dict[str, float]:
     """
     files = [Path(record["file_name"]).absolute() for record in _images(cfg, images).records]
     root = Path(os.path.commonpath([file.parent for file in files]))
-    source = ImageFiles(Listing(files, root, Counter()))
+    source = ImageFiles(Listing(files, root, Counter()), PixelLayout.from_config(cfg))
     model = build_runtime_model(build_model(cfg).eval(), {**build_metadata(cfg), "config": cfg})
     predictor = Predictor(model, cfg.MODEL.DEVICE)
     in_memory = [_to_tensor(batch).to(predictor.device) for batch in batches(source, _BATCH)]

@@ -27,7 +27,7 @@ class Step:
     def __init__(self, cfg: Any, batch: Any, build: Callable[[Any], Framework] = build_framework) -> None:
         """Build the framework of a config, and its optimizer."""
         self.framework = build(cfg).to(cfg.MODEL.DEVICE)
-        self.optimizer = build_optimizer(cfg, self.framework.student)
+        self.optimizer = build_optimizer(cfg, *self.framework.students)
         self.amp = amp_dtype(cfg)
         self.batch, self.device = batch, cfg.MODEL.DEVICE
         self.parts: dict[str, float] = {}

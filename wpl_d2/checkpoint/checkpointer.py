@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from .classes import ClassNames, check_model_classes, get_run_classes
 from .loading import load_checkpoint
 from .metadata import build_metadata
 from .run_folder import check_disk_space, lock_folder, move_aside, unlock_folder
+
+logger = logging.getLogger(__name__)
 
 STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 
@@ -121,7 +124,7 @@ class FrameworkCheckpointer(Checkpointer):
             InputError: there are checkpoints, but none fits.
         """
         rejected: list[str] = []
-        candidates = self._candidates() if comm.is_main_process() else iter(())
+        candidates = checkpoints_of(Path(self.save_dir)) if comm.is_main_process() else iter(())
         while path := comm.all_gather(next(candidates, None))[0]:
             errors = [error for error in comm.all_gather(self._try_load(path)) if error]
             if not errors:
@@ -159,20 +162,6 @@ class FrameworkCheckpointer(Checkpointer):
         except InputError as error:
             return str(error)
         return ""
-
-    def _candidates(self) -> Iterator[Path]:
-        """The checkpoint that `last_checkpoint` names, then the others, newest first."""
-        folder = Path(self.save_dir)
-        files = {path.name: path for path in folder.glob("*.pth") if path.is_file()}
-        tag = folder / "last_checkpoint"
-        last = files.pop(_read_tag(tag), None)
-        if last:
-            yield last
-        elif tag.exists():
-            self.logger.warning("%s: names no checkpoint that is there; trying the newest one", tag)
-        # Without the best one, which may be saved by an evaluation after its step.
-        steps = [path for name, path in files.items() if STEP_FILE.fullmatch(name) or name == "model_final.pth"]
-        yield from sorted(steps, key=_iteration, reverse=True)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load a checkpoint completely, or fail.
@@ -235,6 +224,20 @@ def load_framework(cfg: Any, resume: bool = False) -> Framework:
     framework = build_framework(cfg)
     FrameworkCheckpointer(framework, cfg).resume_or_load(cfg.MODEL.WEIGHTS, resume=resume)
     return framework.eval()
+
+
+def checkpoints_of(folder: Path) -> Iterator[Path]:
+    """The checkpoint that a run's `last_checkpoint` names, then its others, newest first."""
+    files = {path.name: path for path in folder.glob("*.pth") if path.is_file()}
+    tag = folder / "last_checkpoint"
+    last = files.pop(_read_tag(tag), None)
+    if last:
+        yield last
+    elif tag.exists():
+        logger.warning("%s: names no checkpoint that is there; trying the newest one", tag)
+    # Without the best one, which may be saved by an evaluation after its step.
+    steps = [path for name, path in files.items() if STEP_FILE.fullmatch(name) or name == "model_final.pth"]
+    yield from sorted(steps, key=_iteration, reverse=True)
 
 
 def _for_evaluation(state: dict[str, Any]) -> dict[str, Any]:

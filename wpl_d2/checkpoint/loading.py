@@ -10,7 +10,14 @@ from torch import nn
 from ..modeling import UnifiedSegDet, build_model
 from ..modeling.model_metadata import METADATA_KEYS, check_metadata, is_checkpoint, read_config
 from ..modeling.weight_files import extract_state_dict, read_weight_file
-from ..modeling.weights import load_backbone_state, load_model_state, select_weights, weights_of
+from ..modeling.weights import (
+    adapt_input,
+    from_unimatch_v2,
+    load_backbone_state,
+    load_model_state,
+    select_weights,
+    weights_of,
+)
 from ..utils.errors import InputError
 from .classes import ClassNames, check_model_classes, get_run_classes, match_classes
 from .metadata import restore_cfg
@@ -50,8 +57,9 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
 
     Args:
         model: the student.
-        cfg: MODEL.WEIGHTS is a checkpoint of this project, which fills the whole model, or anything that
-            `load_backbone_weights` takes. With MODEL.MATCH_CLASSES a checkpoint may have other classes than the run.
+        cfg: MODEL.WEIGHTS is a checkpoint of this project or of UniMatch V2's code, which fills the whole model, or
+            anything that `load_backbone_weights` takes. With MODEL.MATCH_CLASSES a checkpoint may have other classes
+            than the run.
 
     Raises:
         InputError: the file cannot be read or does not fit.
@@ -68,9 +76,13 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
             check_model_classes(trained, own, path)
         elif trained.difference(own):
             weights = match_classes(select_weights(weights), model, trained, own)
-        load_model_state(model, weights, path)
+        load_model_state(model, adapt_input(select_weights(weights), model, path), path)
+        return
+    backbone = model.get_submodule("backbone")
+    if whole := from_unimatch_v2(backbone, weights):
+        load_model_state(model, adapt_input(whole, model, path), path)
     else:
-        load_backbone_state(model.get_submodule("backbone"), weights, path)
+        load_backbone_state(backbone, weights, path)
 
 
 def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:

@@ -39,6 +39,8 @@ def build_metadata(cfg: Any) -> dict[str, Any]:
             "format": cfg.INPUT.FORMAT,
             "mean": list(cfg.MODEL.PIXEL_MEAN),
             "std": list(cfg.MODEL.PIXEL_STD),
+            "channels": list(cfg.INPUT.CHANNELS),
+            "value_range": [list(pair) for pair in cfg.INPUT.VALUE_RANGE],
         },
     }
 

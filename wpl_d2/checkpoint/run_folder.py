@@ -26,7 +26,7 @@ RUN_FILES = (
     *_CHECKPOINTS,
     *("metrics.json", "events.out.tfevents.*", "log.txt*", "config.yaml", "fitted.json", "environment.txt"),
     *("preview.png", "mlflow_run", "wandb_run", "wandb"),
-    *("inference", "report", "report.html", "report.json"),
+    *("inference", "report", "report.html", "report.json", "suggested.html", "suggested.txt"),
 )
 """The files of a training."""
 

@@ -8,3 +8,9 @@ FORMATS = {"torchscript": ".pt", "onnx": ".onnx", "torch_export": ".pt2", "safet
 """The suffixes of `wpl_d2.export.FORMATS`."""
 BENCHMARKS = ("cityscapes", "coco", "voc", "voc_animals")
 """Those of `wpl_d2.data.preparation`."""
+MASK_FORMATS = ("index_png", "geotiff", "coco", "labelme")
+"""Those of `wpl_d2.inference.mask_formats`."""
+MAPS = ("confidence", "probabilities")
+"""What `wpl_d2.inference.Predictor` makes beside labels and boxes."""
+KNOWN_SETS = ("ade20k", "camvid", "deepglobe", "loveda", "pascal-context", "potsdam")
+"""Those of `wpl_d2.data.inspection.known_sets`."""

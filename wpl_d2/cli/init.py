@@ -1,8 +1,9 @@
-"""Describe a folder of images and masks as a data set: `wpl init FOLDER`.
+"""Describe a folder of images and labels as a data set: `wpl init FOLDER`.
 
-Finds out which file is the mask of which image, which classes there are and which of them are countable, chooses
+Finds out which labels belong to which image, which classes there are and which of them are countable, chooses
 validation images, and writes FOLDER/NAME.yaml and FOLDER/lists. Images and masks are only read. On a terminal it asks
-whether it is right; nothing is written before.
+whether it is right; nothing is written before. `wpl init fields.yaml --add FOLDER` adds labels that were drawn or
+corrected: unlabeled images of the data set become labeled ones.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..utils.command_line import fraction
 from ..utils.errors import InputError
+from .choices import KNOWN_SETS
 
 if TYPE_CHECKING:
     from ..data.inspection import Proposal
@@ -23,9 +25,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where images and masks are, at any depth")
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="where images and labels are, at any depth; with --add a set's YAML"
+    )
+    parser.add_argument(
+        "--format", default="", choices=KNOWN_SETS, help="a public data set that the folder holds, as it was unpacked"
+    )
     parser.add_argument("--images", default="*", metavar="PATTERN", help="which files are images, such as 'photos/*'")
-    parser.add_argument("--masks", default="*", metavar="PATTERN", help="which files are masks, such as 'labels/*'")
+    parser.add_argument("--masks", default="*", metavar="PATTERN", help="which files are labels, such as 'labels/*'")
+    parser.add_argument("--add", type=Path, metavar="FOLDER", help="labels of unlabeled images of the set, to add")
     parser.add_argument(
         "--groups",
         default="",
@@ -35,23 +43,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--val", type=fraction, default=0.2, metavar="SHARE", help="of labeled images (default 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of validation images (default 0)")
+    parser.add_argument(
+        "--ignore", default="", metavar="VALUE", help='the masks\' value for "no class", or none, where that is unclear'
+    )
     parser.add_argument("--yes", action="store_true", help="ask nothing")
     parser.add_argument("--force", action="store_true", help="replace a YAML and lists that are there")
 
 
 def main(args: argparse.Namespace) -> None:
-    """Describe a folder."""
-    from ..data.inspection import propose
-
-    proposal = propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed)
+    """Describe a folder, or add labels to a data set."""
+    if args.add:
+        return _add(args)
+    asks = sys.stdin.isatty() and not args.yes
+    proposal = _propose(args, asks)
     if not args.force:
         proposal.check_free()
-    print(f"{proposal.root}\n" + "\n".join(f"- {line}" for line in proposal.said))
-    if sys.stdin.isatty() and not args.yes:
+    print(proposal.summary())
+    if asks:
         _correct(proposal)
     proposal.write()
     names = ", ".join(f"{list_name} ({len(lines)})" for list_name, lines in proposal.lists.items())
     print(f"wrote {proposal.path}, with the lists {names}\n{_next_steps(proposal)}")
+
+
+def _propose(args: argparse.Namespace, asks: bool) -> Proposal:
+    from ..data.inspection import AmbiguousLabelsError, propose
+
+    try:
+        return propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed, args.ignore, args.format)
+    except AmbiguousLabelsError as error:
+        if not asks:
+            raise
+        print(error.what)
+        ways = dict(enumerate(error.readings.items(), start=1))
+        for number, (_, text) in ways.items():
+            print(f"  {number}: {text}")
+        answer = ""
+        while answer not in map(str, ways):
+            answer = input(f"Which is it, 1 to {len(ways)}? ").strip()
+        (name, value), _ = ways[int(answer)]
+        setattr(args, name, value)
+        return _propose(args, asks)
+
+
+def _add(args: argparse.Namespace) -> None:
+    from ..data.additions import find_additions
+    from ..data.datasets import load_description
+
+    description = load_description(args.folder)
+    additions = find_additions(description, args.add, args.masks)
+    print("\n".join(f"- {line}" for line in additions.said))
+    additions.write()
+    print(
+        f"{len(additions.lines)} images are labeled from now on; next: see that they are right, and train\n"
+        f"  wpl check {description.path}\n  wpl train {description.path}"
+    )
 
 
 def _next_steps(proposal: Proposal) -> str:

@@ -14,11 +14,13 @@ from ..utils.errors import clear_errors, suggest
 
 COMMANDS = {
     "init": "describe a folder of images and masks as a data set",
+    "frames": "frames of videos as images to train on",
     "check": "check a data set: lists, images, masks, classes and boxes",
     "train": "train a model",
     "find-lr": "find a learning rate to train with",
     "evaluate": "evaluate a trained model",
     "predict": "label maps, overlays and boxes of images or a video",
+    "suggest": "the unlabeled images that are most worth labeling next",
     "export": "write a model to a file for other programs",
     "report": "a page on one run, or on several side by side",
     "cache-boxes": "keep a detector's boxes of whole data sets in a file",

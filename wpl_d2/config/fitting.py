@@ -23,11 +23,13 @@ _WHOLE = 128  # images up to this many pixels are not cropped
 _SMALLEST = 64  # shorter side of an image at the working scale
 _STRIDE = 32
 _MIN_OBJECT = 16  # pixels: a cell of the coarsest features
-_DETECTABLE = 32  # pixels: two cells
+_DETECTABLE = 48  # pixels: three cells
 _MIN_BOXES = 10  # for each class of objects
 _CHOOSE_BACKBONE = {"MODEL.BACKBONE.NAME", "MODEL.TIMM.NAME", "MODEL.RESNETS.DEPTH"}
 _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
 _PER_PAIR = 2.5 * GiB  # of a labeled and an unlabeled crop of _GPU_CROP; estimated
+_BURN_IN = 300  # steps
+_FEW_LABELED, _ENOUGH_LABELED = 3, 7  # images for each class
 _EVALUATION_SHARE = 0.2
 _PASSES = 8  # forwards' worth of a labeled and an unlabeled crop: students with backward, teacher
 _ONE_WAY = re.compile(r".*\b(left|right|arrow|digit|letter|text)s?\b.*")
@@ -47,6 +49,7 @@ class DatasetFacts:
         boxes: number of component boxes for each class of objects.
         box_side: of these boxes the shorter sides' median, in pixels; 0 without boxes.
         box_sizes: quantiles 5, 25, 50, 75 and 95 % of the square roots of their areas; empty without boxes.
+        channels: the mean and the standard deviation of each channel in 0..255; empty for red, green and blue.
     """
 
     labeled: int
@@ -57,6 +60,7 @@ class DatasetFacts:
     boxes: tuple[int, ...] = ()
     box_side: float = 0.0
     box_sizes: tuple[float, ...] = ()
+    channels: tuple[tuple[float, ...], ...] = ()
 
     @property
     def short(self) -> int:
@@ -111,12 +115,14 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
         *batch,
         *_schedule(facts, device, steps),
         *_optimizer(steps, images),
-        *(_pseudo_labels(facts, steps) if facts.unlabeled else _supervised()),
+        *(_pseudo_labels(facts, device, steps) if facts.unlabeled else _supervised()),
         *_detector(facts, scale, given.get("MODEL.DETECTOR.MODE")),
         *([] if given.keys() & _CHOOSE_BACKBONE else _backbone(device)),
         *_evaluation(facts, steps, images, scale, view[0].value[0]),
         Setting("DATALOADER.NUM_WORKERS", _clip(device.cores - 1, 1, 8 if device.gpu else 4), f"{device.cores} cores"),
     ]
+    # In place of those that came with the backbone.
+    settings = list({setting.key: setting for setting in (*settings, *_statistics(facts))}.values())
     return [setting for setting in settings if setting.key not in given]
 
 
@@ -186,25 +192,27 @@ def _optimizer(steps: int, batch: int) -> list[Setting]:
 
 
 def _supervised() -> list[Setting]:
-    return [Setting("FRAMEWORK.NAME", "Supervised", "there are no unlabeled images")]
+    why = "there are no unlabeled images"
+    return [Setting("FRAMEWORK.NAME", "Supervised", why), Setting("WEIGHTING.ENABLED", False, why)]
 
 
-def _pseudo_labels(facts: DatasetFacts, steps: int) -> list[Setting]:
-    labeled = facts.labeled
-    burn_in = int(steps * _clip(2 / math.sqrt(labeled), 0.25, 0.5))
+def _pseudo_labels(facts: DatasetFacts, device: Device, steps: int) -> list[Setting]:
+    each = facts.labeled / len(facts.classes)
+    trust = "" if each >= _ENOUGH_LABELED else f", under {_ENOUGH_LABELED}: the teacher is not to be trusted in full"
+    burn_in = min(steps // 2, _BURN_IN * (_GPU_FACTOR if device.gpu else 1))
     decay = _clip(1 - 8 / (steps - burn_in), 0.98, 0.999)
     weights = "pseudo-labels count by the mean confidence of their object, so that no threshold shuts hard classes out"
     return [
         Setting("FRAMEWORK.NAME", "MeanTeacher", f"{facts.unlabeled} unlabeled images"),
         Setting(
             "FRAMEWORK.ALPHA",
-            round(_clip((labeled - 8) / 32, 0.1, 1.0), 2),
-            f"with {labeled} labeled images the teacher is {'not yet ' if labeled < 40 else ''}to be trusted in full",
+            round(_clip((each - _FEW_LABELED) / (_ENOUGH_LABELED - _FEW_LABELED), 0.1, 1.0), 2),
+            f"{each:.1f} labeled images for each class{trust}",
         ),
         Setting("FRAMEWORK.THRESHOLD", 0.0, weights),
         Setting("WEIGHTING.ENABLED", True, weights),
         Setting("WEIGHTING.KIND", ("object",), weights),
-        Setting("FRAMEWORK.BURN_IN", burn_in, f"{burn_in / steps:.0%} of the steps; more the fewer labels there are"),
+        Setting("FRAMEWORK.BURN_IN", burn_in, "a teacher that starts young passes on what it has not learned yet"),
         Setting("FRAMEWORK.EMA_DECAY", round(decay, 4), "averages over an eighth of the steps with pseudo-labels"),
     ]
 
@@ -216,7 +224,7 @@ def _detector(facts: DatasetFacts, scale: float, given: str | None) -> list[Sett
     if not facts.boxes:
         why = "no class is called an object"
     elif side < _DETECTABLE:
-        why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, two cells of the features"
+        why = f"objects have {side:.0f} pixels in the median, under {_DETECTABLE}, three cells of the features"
     elif each < _MIN_BOXES:
         why = f"there are {each:.0f} boxes for a class of objects to learn from, under {_MIN_BOXES}"
     else:
@@ -243,6 +251,13 @@ def _backbone(device: Device) -> list[Setting]:
         "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
     }
     return [Setting(key, value, why) for key, value in keys.items()]
+
+
+def _statistics(facts: DatasetFacts) -> list[Setting]:
+    keys = ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+    why = "measured on the labeled images, since the pretraining had other channels"
+    rounded = ([float(f"{value:.5g}") for value in values] for values in facts.channels)
+    return [Setting(key, values, why) for key, values in zip(keys, rounded, strict=False)]
 
 
 def _evaluation(facts: DatasetFacts, steps: int, batch: int, scale: float, crop: int) -> list[Setting]:

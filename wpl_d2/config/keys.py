@@ -28,7 +28,9 @@ COUNTS = Constraint("whole numbers, 1 or more", lambda value: len(value) > 0 and
 SIZE = Constraint("(height, width) in pixels, such as (321, 321)", is_size)
 RANGE = Constraint("(lowest, highest), both above 0", is_range)
 AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_range(value) and value[1] <= 1)
-CHANNELS = Constraint("three numbers, those of red, green and blue", lambda value: is_numbers(value, 3))
+CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
+RANGES = Constraint("pairs (black, white), the lower first",
+    lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -67,10 +69,17 @@ _DATA = (
         "Where decoded training images and masks are kept, for all processes of a machine. ram: in shared memory, "
         "until the run ends; disk: in $WPL_D2_CACHE, for later runs too."),
     Key("DATALOADER.CACHE_GB", 10.0, POSITIVE,
-        "Most GiB of decoded images: 3 bytes a pixel, 1 more with a mask. When it is used up, images that this run has "
+        "Most GiB of decoded images: 3 bytes a pixel (4 a channel where the data set has `channels` or a "
+        "`value_range`), 1 more with a mask. When it is used up, images that this run has "
         "not used are dropped; when there are none, nothing is added."),
 
     Key("INPUT.FORMAT", "RGB", one_of("RGB"), "Order of the color channels."),
+    Key("INPUT.CHANNELS", ("red", "green", "blue"), NAMES,
+        "Names of the images' channels; filled in from the data set's description (`channels`). Hue, saturation and "
+        "grayscale of strong views change those called red, green and blue, and pictures show them."),
+    Key("INPUT.VALUE_RANGE", (), RANGES,
+        "Of each channel the values that are black and white, which become 0 and 255; filled in from the data set's "
+        "description (`value_range`). Empty: images of eight bits."),
     Key("INPUT.MIN_SIZE_TEST", 0, COUNT_FROM_0,
         "Shorter side in pixels to which Detectron2's `DefaultPredictor` resizes an image; 0: images keep their size."),
     Key("INPUT.RANDOM_FLIP", "horizontal", one_of("horizontal", "none"),
@@ -122,9 +131,11 @@ _MODEL = (
         "Whether MODEL.WEIGHTS may be a checkpoint of other classes, or of these in another order. True: classes keep "
         "their weights by name, new ones begin at random; False: such a checkpoint is an error."),
     Key("MODEL.PIXEL_MEAN", [123.675, 116.28, 103.53], CHANNELS,
-        "Mean of each channel in 0..255, subtracted from images (torchvision's)."),
+        "Mean of each channel in 0..255, subtracted from images (torchvision's). For a data set of other channels "
+        "three values are repeated in turn, and averaged for a single one."),
     Key("MODEL.PIXEL_STD", [58.395, 57.12, 57.375], CHANNELS,
-        "Standard deviation of each channel in 0..255, by which images are divided (torchvision's)."),
+        "Standard deviation of each channel in 0..255, by which images are divided (torchvision's). See "
+        "PIXEL_MEAN."),
 
     Key("MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", TEXT,
         "build_unified_resnet_backbone: ResNet-50 or 101; build_timm_backbone: any timm model with `features_only`; "
@@ -157,6 +168,11 @@ _MODEL = (
         "What the backbone's BN adds to the variance (UniMatch's Xception: 0.00001); 0: timm's own."),
     Key("MODEL.XCEPTION.RECTIFIED_SHORTCUTS", False, FLAG,
         "Whether the shortcuts of the middle flow pass a ReLU: in UniMatch's code they do, in timm's they do not."),
+    Key("MODEL.VIT.LAYERS", (),
+        Constraint("four blocks in their order, such as (2, 5, 8, 11), or none", lambda value: len(value) in (0, 4)),
+        "The four blocks of a vision transformer whose tokens are its feature maps, from 0; empty: the last of each "
+        "quarter (UniMatch V2's large one: 4, 11, 17, 23)."),
+    Key("MODEL.VIT.FROZEN", False, FLAG, "Leave the vision transformer as it is (UniMatch V2 on ADE20K)."),
     Key("MODEL.FPN.NORM", "", NORM, "Normalization of the feature pyramid; see MODEL.RESNETS.NORM. Empty: none."),
 
     Key("MODEL.SEM_SEG_HEAD.NAME", "EmbeddingDeepLabV3PlusHead", TEXT,
@@ -167,6 +183,9 @@ _MODEL = (
     Key("MODEL.SEM_SEG_HEAD.PROJECT_FEATURES", ["res2"], NAMES, "Feature maps of the skip connections."),
     Key("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [48], COUNTS, "Channels of each skip connection."),
     Key("MODEL.SEM_SEG_HEAD.CONVS_DIM", 256, COUNT, "Channels of the decoder, and so of the embedding."),
+    Key("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (96, 192, 384, 768), COUNTS,
+        "DPTHead: channels of the four maps before the decoder (UniMatch V2's small one: half of these; large: 256, "
+        "512, 1024, 1024)."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 256, COUNT, "Channels of ASPP."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18], COUNTS, "Dilations of ASPP's branches."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0, SHARE,
@@ -249,8 +268,9 @@ _FRAMEWORK = (
         "UniMatch: share of the feature maps' channels that are dropped in the perturbed stream."),
     Key("FRAMEWORK.CUTMIX.PROB", 0.5, SHARE,
         "Probability of CutMix between unlabeled images: of each image, in U2PL of the batch."),
-    Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA, "Range of the share of an image that is cut out."),
-    Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio."),
+    Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA,
+        "Range of the share of an image that is cut out; in CPS by three boxes together."),
+    Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio; no effect in CPS."),
     Key("FRAMEWORK.OHEM.ENABLED", False, FLAG, "Average the labeled loss over hard pixels alone."),
     Key("FRAMEWORK.OHEM.THRESHOLD", 0.7, SHARE,
         "A pixel is hard if the probability of its true class is at most this."),

@@ -16,13 +16,16 @@ from .keys import KEYS, UNUSED
 from .layers import value_of
 
 _GROUPS = 32  # of Detectron2's GN
-_RESNET, _TIMM, _XCEPTION = _BACKBONES = (
+_RESNET, _TIMM, _XCEPTION, _VIT = _BACKBONES = (
     "build_unified_resnet_backbone",
     "build_timm_backbone",
     "build_xception_backbone",
+    "build_vit_backbone",
 )
 _OF_BACKBONES = {
-    **dict.fromkeys(("MODEL.TIMM.NAME", "MODEL.TIMM.BN_MOMENTUM"), (_TIMM, _XCEPTION)),
+    "MODEL.TIMM.NAME": (_TIMM, _XCEPTION, _VIT),
+    "MODEL.TIMM.BN_MOMENTUM": (_TIMM, _XCEPTION),
+    **dict.fromkeys(("MODEL.VIT.LAYERS", "MODEL.VIT.FROZEN"), (_VIT,)),
     **dict.fromkeys(("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.STEM_TYPE"), (_RESNET,)),
     **dict.fromkeys(("MODEL.RESNETS.RES5_BLOCK_DILATIONS", "MODEL.RESNETS.STRIDE_IN_1X1"), (_RESNET,)),
 }
@@ -121,7 +124,7 @@ def _check_backbone(cfg: CfgNode) -> None:
             f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {dilations} at output stride 8, where res4 has dilation 2; give at "
             "least that, such as (2, 4, 4) or (4, 8, 16)"
         )
-    if backbone.NAME in (_TIMM, _XCEPTION):
+    if backbone.NAME in (_TIMM, _XCEPTION, _VIT):
         if backbone.FREEZE_AT:
             raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
         if resnets.NORM in ("GN", ""):

@@ -1,9 +1,9 @@
-"""Component boxes: a box around each connected component of an object class in a mask (paper, section 3.2)."""
+"""Boxes of objects: of the instances that labels hold, else around each connected component of a mask (paper, 3.2)."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import APPLY, read_record_mask
+from .index_masks import read_boxes
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]
 """Called with a dataset dict whose mask cannot be read, and the reason."""
@@ -69,6 +70,31 @@ def _component_boxes(binary: np.ndarray, min_area: int) -> np.ndarray:
     return boxes[np.lexsort(boxes.T[[3, 2, 0, 1]])]
 
 
+def boxes_of_record(
+    record: Mapping[str, Any], mask: np.ndarray, classes: Sequence[int], min_area: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes of a dataset dict: as its labels give them, else those of the components of its mask.
+
+    Args:
+        record: with `box_file_name` if its labels hold instances; see `attach_labels`.
+        mask: of `read_record_mask`.
+        classes: ids of the classes that get boxes.
+        min_area: components with fewer pixels get no box; boxes that are given stay.
+
+    Returns:
+        boxes (N, 4) xyxy, half-open, and class ids (N,) int64.
+    """
+    if "box_file_name" not in record:
+        return boxes_from_mask(mask, classes, min_area)
+    boxes, ids = read_boxes(record["box_file_name"])
+    wanted = np.isin(ids, list(classes))
+    if "window" in record:
+        top, left, height, width, _ = record["window"]
+        boxes = (boxes - np.array([left, top] * 2, dtype=np.float32)).clip(0, [width, height] * 2)
+        wanted &= (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    return boxes[wanted], ids[wanted]
+
+
 def _refuse(record: dict[str, Any], error: InputError) -> None:
     raise error
 
@@ -79,7 +105,7 @@ def attach_component_boxes(
     min_area: int,
     leave_out: LeaveOut = _refuse,
 ) -> list[dict[str, Any]]:
-    """Attach the component boxes of its mask to every dataset dict. All processes must call it.
+    """Attach the boxes of its objects (`boxes_of_record`) to every dataset dict. All processes must call it.
 
     The boxes are computed once, by one process of each machine, and stored in the file cache under a key of all that
     they depend on: the masks' paths, sizes and times of change, the object classes and the smallest area.
@@ -129,12 +155,11 @@ def _compute(
     boxes, classes = [np.zeros((0, 4), dtype=np.float32)], [np.zeros(0, dtype=np.int64)]
     for index, record in enumerate(tqdm(dataset_dicts, desc="boxes of masks", unit="mask", delay=5)):
         try:
-            mask = read_record_mask(record)
+            found, ids = boxes_of_record(record, read_record_mask(record), object_ids, min_area)
         except InputError as error:
             leave_out(record, error)
             unreadable.add(index)
-            mask = np.zeros((0, 0), dtype=np.uint8)
-        found, ids = boxes_from_mask(mask, object_ids, min_area)
+            found, ids = np.zeros((0, 4)), np.zeros(0, dtype=np.int64)
         boxes.append(found.astype(np.float32))
         classes.append(contiguous[ids])
     counts = np.array([len(found) for found in boxes[1:]], dtype=np.int64)
@@ -145,7 +170,8 @@ def _cache_file(dataset_dicts: Sequence[dict[str, Any]], object_ids: Sequence[in
     key = hashlib.sha256(repr((_VERSION, tuple(object_ids), min_area)).encode())
     for record in dataset_dicts:
         state = file_state(record["sem_seg_file_name"])
-        key.update(repr((*state, record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY))).encode())
+        how = record.get("sem_seg_ignore", IGNORE), record.get("exif", APPLY), record.get("window")
+        key.update(repr((*state, *how)).encode())
     return cache_file(f"boxes_{key.hexdigest()[:32]}.npz")
 
 

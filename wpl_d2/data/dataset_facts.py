@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,12 +12,14 @@ from detectron2.data import DatasetCatalog
 
 from ..config.fitting import DatasetFacts, Device, Setting, fit_settings
 from ..utils.errors import InputError
-from .component_boxes import boxes_from_mask
-from .datasets.folder import Description
+from .component_boxes import boxes_of_record
+from .datasets.folder import Description, image_records
 from .datasets.setup import check_registered, register_description
 from .file_cache import file_state
 from .image_io import read_record_mask
+from .pixel_values import RGB
 from .sampler import counted_seed
+from .value_range import measure_channels
 
 _SAMPLE = 200
 _known: dict[tuple[Any, ...], DatasetFacts] = {}
@@ -73,27 +75,33 @@ def measure_dataset(
     boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for _, found, _ in measured)])
     ids = np.concatenate([np.zeros(0, np.int64), *(of_boxes for _, _, of_boxes in measured)])
     sides = boxes[:, 2:] - boxes[:, :2]
+    layout = description.layout
+    # Of colors the statistics of the pretraining are as good.
+    statistics = () if layout.channels == RGB.channels else measure_channels([masked[i] for i in order])
     return DatasetFacts(
         labeled=len(records),
-        unlabeled=len(_records("DATASETS.UNLABELED", unlabeled)),
+        unlabeled=len(_records("DATASETS.UNLABELED", unlabeled, image_records)),
         val=len(_records("DATASETS.TEST", val)),
         size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
         classes=description.classes,
         boxes=tuple(round(np.count_nonzero(ids == c) * len(masked) / len(measured)) for c in description.object_ids),
         box_side=float(np.median(sides.min(axis=1))) if len(boxes) else 0.0,
         box_sizes=tuple(np.quantile(np.sqrt(sides.prod(axis=1)), _QUANTILES).tolist()) if len(boxes) else (),
+        channels=statistics,
     )
 
 
 def _measure(
     record: dict[str, Any], description: Description, min_area: int
 ) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
-    """Height and width of a mask, and boxes and classes of its components."""
+    """Height and width of a mask, and the boxes and classes of its objects."""
     mask = read_record_mask(record)
-    return (mask.shape, *boxes_from_mask(mask, description.object_ids, min_area))
+    return (mask.shape, *boxes_of_record(record, mask, description.object_ids, min_area))
 
 
-def _records(key: str, names: Sequence[str]) -> list[dict[str, Any]]:
+def _records(
+    key: str, names: Sequence[str], get: Callable[[str], list[dict[str, Any]]] = DatasetCatalog.get
+) -> list[dict[str, Any]]:
     for name in names:
         check_registered(key, name)
-    return [record for name in names for record in DatasetCatalog.get(name)]
+    return [record for name in names for record in get(name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +12,17 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ..utils.errors import InputError
-from .component_boxes import boxes_from_mask
+from .component_boxes import boxes_of_record
 from .datasets import Description
 from .datasets.lists import EXTRA
-from .image_io import APPLY, QUARTER_TURNS, orientation, read_image_and_tag
+from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag, read_record, read_values
 from .label_statistics import LabelStatistics, count_labels
 from .loader import missing_mask
 from .mappers import read_labels
+from .pixel_values import RGB
 from .validation import find_overlap, find_repeated
+from .value_range import Fit, measure_fit, range_notes
+from .windows import WHOLE, image_name
 
 Records = list[dict[str, Any]]
 _HELD_OUT = ("val", "validation", "test", "dev", "development", "eval")
@@ -36,6 +40,7 @@ class DatasetReport:
         palettes: by class id, the color in which the first mask with a palette shows it, and that mask.
         boxes: for each mask, (N, 4) xyxy and (N,) semantic class ids.
         turned: the files with an EXIF orientation, and whether turning them keeps their width and height.
+        fits: how the values of each image lie in the description's range.
         problems: what must be mended, `file: what is wrong; how to mend it`.
         notes: what may be intended, in the same form.
     """
@@ -46,6 +51,7 @@ class DatasetReport:
     palettes: dict[int, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     boxes: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     turned: dict[str, bool] = field(default_factory=dict)
+    fits: dict[str, Fit] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -123,27 +129,39 @@ def report_dataset(description: Description, min_area: int) -> DatasetReport:
             result.problems.append(str(error))
     for name, records in result.lists.items():
         result.problems += _list_problems(name, records, result)
-    result.notes += [*_unused_note(result), *_orientation_notes(result)]
+    result.notes += [*_unused_note(result), *_orientation_notes(result), *_window_note(images.values())]
+    result.notes += range_notes(result.fits, description.layout)
+    result.notes += description.label_format.notes() if description.label_format else []
     return result
 
 
 def _check_image(record: dict[str, Any], result: DatasetReport, min_area: int) -> None:
     description = result.description
-    image, tag = read_image_and_tag(record["file_name"], description.exif)
+    layout = description.layout
+    if layout != RGB:
+        image, tag = read_values(record["file_name"], description.exif, layout, record.get("window"))
+    elif "window" in record:
+        image, tag = read_record(record), 1
+    else:
+        image, tag = read_image_and_tag(record["file_name"], description.exif)
+    if layout.value_range:
+        result.fits[image_name(record)] = measure_fit(image, layout)
     _note_orientation(record["file_name"], tag, image.shape, result)
     if "sem_seg_file_name" not in record:
         return
     mask = read_labels(record, image.shape[:2], len(description.classes))
     counts = count_labels(mask, len(description.classes))
     result.pixels[_files(record)] = counts
-    result.boxes.append(boxes_from_mask(mask, description.object_ids, min_area))
+    result.boxes.append(boxes_of_record(record, mask, description.object_ids, min_area))
+    if "window" in record:
+        return
     with Image.open(record["sem_seg_file_name"]) as header:
         _note_orientation(record["sem_seg_file_name"], orientation(header), mask.shape, result)
         _check_palette(record["sem_seg_file_name"], header, counts[:-1], result)
 
 
 def _files(record: dict[str, Any]) -> tuple[str, str]:
-    return record["file_name"], record.get("sem_seg_file_name", "")
+    return image_name(record), label_file(record) if "sem_seg_file_name" in record else ""
 
 
 def _note_orientation(file: str, tag: int, shape: tuple[int, ...], result: DatasetReport) -> None:
@@ -163,6 +181,14 @@ def _orientation_notes(result: DatasetReport) -> list[str]:
     else:
         done = "it is ignored; where masks were drawn on what viewers show, write `exif: apply`"
     return [f"{first}: has an EXIF orientation, as {len(result.turned)} of the files have{unseen}; {done}"]
+
+
+def _window_note(records: Iterable[dict[str, Any]]) -> list[str]:
+    files = [record["file_name"] for record in records if "window" in record]
+    if not files:
+        return []
+    what = f"has more than {WHOLE // 10**6} megapixels, as {len(set(files))} of the images have"
+    return [f"{files[0]}: {what}; they count as their {len(files)} windows, which are read one by one"]
 
 
 def _check_palette(file: str, mask: Image.Image, counts: np.ndarray, result: DatasetReport) -> None:
@@ -204,9 +230,9 @@ def _list_problems(name: str, records: Records, result: DatasetReport) -> list[s
 
 def _must_differ(name: str, other: str) -> bool:
     """Whether two lists must be disjoint; for two held-out lists in one order only, so that it is reported once."""
-    if _held_out(name):
+    if is_held_out(name):
         whole = {name.casefold(), other.casefold()} <= set(_HELD_OUT)
-        return not _held_out(other) or (whole and name < other)
+        return not is_held_out(other) or (whole and name < other)
     return other.casefold() == name.casefold().replace("labeled", "unlabeled")
 
 
@@ -223,7 +249,8 @@ def _without_extra(records: Records, result: DatasetReport) -> Records:
     return [record for record in records if record["file_name"] not in extra]
 
 
-def _held_out(name: str) -> bool:
+def is_held_out(name: str) -> bool:
+    """Whether a list's name says that its images must not be trained on."""
     return not set(_HELD_OUT).isdisjoint(name.casefold().split("_"))
 
 
@@ -244,13 +271,15 @@ def _label_problems(name: str, records: Records, result: DatasetReport) -> list[
     lacking = [r for r in records if "sem_seg_file_name" not in r]
     problems = [missing_mask(record, f"the list {name!r}") for record in lacking[:_MAX_SHOWN]]
     known = result.counts(records)
-    blank = [mask for (_, mask), counts in known.items() if not counts[:-1].any()]
+    drawn = {mask for (_, mask), counts in known.items() if counts[:-1].any()}
+    blank = list(dict.fromkeys(mask for _, mask in known if mask not in drawn))
     problems += [
         f"{mask}: labels no pixel; draw it, or take its image out of the list {name!r}" for mask in blank[:_MAX_SHOWN]
     ]
     classes, for_training = result.description.classes, _says(name, "labeled")
     pixels = np.zeros(len(classes) + 1, dtype=np.int64) + sum(known.values())
-    labels = LabelStatistics(str(file), pixels, classes, result.description.ignore, for_training)
+    ignore = None if result.description.labels else result.description.ignore
+    labels = LabelStatistics(str(file), pixels, classes, ignore, for_training)
     if problem := labels.problem():
         return [*problems, problem]
     if for_training:

@@ -78,6 +78,24 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     replace_file(file, write)
 
 
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Let one process of a machine at a time inside; the others wait. Killed ones let go.
+
+    Args:
+        file: empty, of this lock alone; it is made where it is missing, and its folder too.
+
+    Raises:
+        UnwritableError: the disk refuses it.
+    """
+    with clear_write_errors(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = file.open("ab")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 class ArrayCache:
     """Arrays within a budget, which all processes of a machine map into memory.
 

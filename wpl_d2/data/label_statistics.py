@@ -22,14 +22,14 @@ class LabelStatistics:
         where: the list, for messages.
         pixels: (C + 1,) pixels of each class and, last, of none; see `count_labels`.
         classes: C names.
-        ignore: the files' value for "no class".
+        ignore: the files' value for "no class"; None if 'labels' of the YAML says what has none.
         for_training: whether the list is trained on; else it is evaluated on.
     """
 
     where: str
     pixels: np.ndarray
     classes: Sequence[str]
-    ignore: int
+    ignore: int | None
     for_training: bool
 
     @property
@@ -51,9 +51,9 @@ class LabelStatistics:
             return ""
         if not drawn:
             effect = "nothing can be learned from them" if self.for_training else "all metrics are NaN"
-            return f"{self.where}: all of its masks are {self.ignore} = no class, so that {effect}; {self._mend}"
+            return f"{self.where}: all of its masks are {self._no_class}, so that {effect}; {self._mend}"
         effect = "there is nothing to tell it from" if self.for_training else "mIoU says nothing"
-        void = f" and {self.ignore} = no class ({100 * self.void:.0f} % of the pixels)" if self.void else ""
+        void = f" and {self._no_class} ({100 * self.void:.0f} % of the pixels)" if self.void else ""
         mend = self._mend if self.void else "choose images that show other classes too"
         return f"{self.where}: its masks hold nothing but {drawn[0]!r}{void}, so that {effect}; {mend}"
 
@@ -62,7 +62,7 @@ class LabelStatistics:
         if self.void <= MAX_VOID:
             return ""
         effect = "from which nothing is learned" if self.for_training else "on which nothing is measured"
-        void = f"{self.ignore} = no class covers {100 * self.void:.0f} % of the pixels"
+        void = f"{self._no_class} covers {100 * self.void:.0f} % of the pixels"
         return f"{self.where}: {void}, {effect}; {self._mend}"
 
     def empty_note(self) -> str:
@@ -75,12 +75,21 @@ class LabelStatistics:
         return f"{self.where}: no pixel is labeled {names}{more}; {effect}"
 
     @property
+    def _no_class(self) -> str:
+        return "no class" if self.ignore is None else f"{self.ignore} = no class"
+
+    @property
     def _mend(self) -> str:
+        if self.ignore is None:
+            return "if it should have one, change 'labels' of the data set's YAML"
+        others, name = "...", "CLASS"
         if len(self.empty) == 1:
-            mend = f"{self.empty[0]!r}, save the masks with {list(self.classes).index(self.empty[0])}"
-        else:
-            mend = f"a class of yours, save the masks with its id, from 0 to {len(self.classes) - 1},"
-        return f"if {self.ignore} is {mend} in place of {self.ignore}"
+            (name,) = self.empty
+            if len(self.classes) <= _MAX_NAMED:
+                others = ", ".join(f"{i}: {known}" for i, known in enumerate(self.classes) if known != name)
+        meant = repr(name) if self.empty == [name] else "a class of yours"
+        table = f"labels: {{format: masks, values: {{{others}, {self.ignore}: {name}}}}}"
+        return f"if {self.ignore} is {meant}, write `{table}` into the data set's YAML"
 
 
 def count_labels(mask: np.ndarray, num_classes: int) -> np.ndarray:

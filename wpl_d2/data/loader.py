@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Sampler
 from ..utils.errors import InputError
 from ..utils.signals import STOP_SIGNALS, blocked_signals, set_parent_death_signal, unblock_signals
 from .component_boxes import attach_component_boxes
+from .datasets.folder import image_records
 from .detection_cache import load_detection_cache
 from .held_out import FitSampler, held_out_images, holds_out
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
@@ -53,11 +54,16 @@ class TrainBatch(TypedDict):
 def labeled_records(cfg: CfgNode) -> Records:
     """The dataset dicts of `DATASETS.TRAIN`, with component boxes if there is a detector to train.
 
+    Windows of huge images whose masks label no pixel are left out.
+
     Raises:
-        InputError: an image has no mask.
+        InputError: an image has no mask, or the mask of a window cannot be read.
     """
-    records = _records(cfg.DATASETS.TRAIN)
+    records = list(chain.from_iterable(map(DatasetCatalog.get, cfg.DATASETS.TRAIN)))
     require_masks(records, "DATASETS.TRAIN")
+    if any("window" in record for record in records):  # of which a few may be drawn and the others left blank
+        drawn = label_counts(cfg, records)[:, :-1].sum(axis=1)
+        records = [record for record, count in zip(records, drawn, strict=True) if count or "window" not in record]
     if cfg.MODEL.DETECTOR.MODE not in ("shared", "alone"):
         return records
     return attach_component_boxes(records, cfg.MODEL.DETECTOR.CLASSES, cfg.DATASETS.MIN_BOX_AREA)
@@ -65,23 +71,25 @@ def labeled_records(cfg: CfgNode) -> Records:
 
 def unlabeled_records(cfg: CfgNode) -> Records:
     """The dataset dicts of `DATASETS.UNLABELED`, without their masks."""
-    records = _records(cfg.DATASETS.UNLABELED)
-    return [{key: record[key] for key in ("file_name", "image_id", "exif") if key in record} for record in records]
+    records = chain.from_iterable(map(image_records, cfg.DATASETS.UNLABELED))
+    kept = ("file_name", "image_id", "exif", "layout", "window")
+    return [{key: record[key] for key in kept if key in record} for record in records]
 
 
-def load_records(name: str, key: str, optional: bool = False) -> Records:
+def load_records(name: str, key: str, optional: bool = False, labels: bool = True) -> Records:
     """The dataset dicts of one list.
 
     Args:
         name: a name in the `DatasetCatalog`.
         key: the config key that names it, for messages.
         optional: return no records if the list cannot be read.
+        labels: whether their labels are wanted.
 
     Raises:
         InputError: it is empty, or cannot be read.
     """
     try:
-        records = DatasetCatalog.get(name)
+        records = DatasetCatalog.get(name) if labels else image_records(name)
     except (InputError, OSError) as error:
         if optional:
             return []
@@ -118,11 +126,13 @@ def require_masks(records: Records, where: str) -> None:
     """Check that all images of a list, `where`, have masks.
 
     Raises:
-        InputError: one has none.
+        InputError: one has none, or labels that could not be converted to one.
     """
     for record in records:
         if "sem_seg_file_name" not in record:
             raise InputError(missing_mask(record, where))
+        if "sem_seg_error" in record:
+            raise InputError(record["sem_seg_error"])
 
 
 def missing_mask(record: dict[str, Any], where: str) -> str:
@@ -313,10 +323,6 @@ def image_cache_in_use(cfg: CfgNode) -> AbstractContextManager[None]:
     """A context in which loaders add the images that they decode to the cache of `DATALOADER`, if there is one."""
     cache = build_image_reader(cfg).cache
     return cache.in_use() if cache else nullcontext()
-
-
-def _records(names: Sequence[str]) -> Records:
-    return list(chain.from_iterable(DatasetCatalog.get(name) for name in names))
 
 
 def _build_loader(cfg: CfgNode, dataset: CountedDataset, key: str, start_iter: int) -> DataLoader:

@@ -17,7 +17,8 @@ from ..structures import IGNORE
 from ..utils.errors import InputError
 from .detection_cache import DetectionCache
 from .file_cache import image_cache
-from .image_io import ImageReader, UnreadableImageError, read_record, read_record_mask
+from .image_io import ImageReader, UnreadableImageError, label_file, read_record, read_record_mask
+from .pixel_values import PixelLayout
 from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, JitterView, StrongView
 
@@ -29,9 +30,9 @@ class LabeledMapper:
     """A random view of a labeled image, with its mask and, if the dataset dict has some, its boxes.
 
     As every mapper of Detectron2 it takes a dataset dict and returns a dict for the model:
-    `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, `sem_seg` (H, W)
-    int64 class ids with `IGNORE` in the padding, `valid` (H, W) bool, False in the padding, and `instances` with
-    `gt_boxes` and `gt_classes` (detector class ids).
+    `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, or (C, H, W) float32 in
+    0..255 where images have another `PixelLayout`, `sem_seg` (H, W) int64 class ids with `IGNORE` in the padding,
+    `valid` (H, W) bool, False in the padding, and `instances` with `gt_boxes` and `gt_classes` (detector class ids).
     """
 
     @configurable
@@ -111,10 +112,10 @@ class PasteMapper:
 class UnlabeledMapper:
     """A weak view of an unlabeled image and strong views of the same crop; it never opens a mask.
 
-    Returns `file_name`, `image_id`, `height`, `width`, `image` (3, H, W) uint8 (the weak view), `valid` (H, W) bool,
-    False in the padding; `strong` (V, 3, H, W) uint8 or, where these are made on the model's device, `operations`: V
-    lists of what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the `Detections` that the
-    view shows, in its pixels.
+    Returns `file_name`, `image_id`, `height`, `width`, `image` (the weak view, as of `LabeledMapper`), `valid` (H, W)
+    bool, False in the padding; `strong` (V, C, H, W) of the same type or, where these are made on the model's device,
+    `operations`: V lists of what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the
+    `Detections` that the view shows, in its pixels.
     """
 
     @configurable
@@ -173,7 +174,7 @@ class UnlabeledMapper:
 
         Args:
             dataset_dict: of the image.
-            image: (H, W, 3) uint8, as it is in the file.
+            image: (H, W, C), as it was read.
             view: the weak one of it.
         """
         weak = _to_tensor(view.image)
@@ -205,7 +206,7 @@ class EvalMapper:
         self.cache = cache
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
-        """Read one image: adds `image` (3, H, W) uint8, `height` and `width` and, with a cache, `detections`.
+        """Read one image: adds `image` (see `LabeledMapper`), `height` and `width` and, with a cache, `detections`.
 
         Raises:
             UnreadableImageError: the image cannot be read; if lenient, the error is returned as `image`.
@@ -253,11 +254,11 @@ def build_view(cfg: CfgNode) -> RandomView:
 
 
 def build_strong_view(cfg: CfgNode) -> StrongView:
-    """The change of colors that `INPUT.STRONG` describes."""
-    keys = cfg.INPUT.STRONG
+    """The change of colors that `INPUT.STRONG` describes, of images with the channels `INPUT.CHANNELS`."""
+    keys, rgb = cfg.INPUT.STRONG, PixelLayout.from_config(cfg).rgb
     if keys.KIND == "jitter":
-        return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA)
-    return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA)
+        return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA, rgb)
+    return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA, rgb)
 
 
 def read_labels(
@@ -269,7 +270,7 @@ def read_labels(
     """Read the mask of a dataset dict and check it.
 
     Args:
-        dataset_dict: with `sem_seg_file_name`, and `sem_seg_ignore` and `exif` if they are not `IGNORE` and "apply".
+        dataset_dict: with `sem_seg_file_name`; see `Description.records`.
         size: (height, width) of the image.
         num_classes: number of semantic classes.
         read: gives the mask of a dataset dict.
@@ -280,7 +281,7 @@ def read_labels(
     Raises:
         InputError: `file: what is wrong; how to mend it`.
     """
-    file, mask = dataset_dict["sem_seg_file_name"], read(dataset_dict)
+    file, mask = label_file(dataset_dict), read(dataset_dict)
     if mask.shape != tuple(size):
         turned = (
             "; it may be turned by its EXIF orientation, as its mask must be (or write `exif: ignore` into the YAML)"

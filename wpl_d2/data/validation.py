@@ -22,6 +22,7 @@ from ..utils.errors import InputError
 from .label_statistics import LabelStatistics
 from .loader import load_records, missing_mask
 from .verified_files import read_files, verified_files
+from .windows import image_name
 
 SAMPLE = 32
 """Images of each list that are read before training where DATASETS.VERIFY_FILES is off."""
@@ -56,7 +57,7 @@ def check_training_data(cfg: CfgNode) -> None:
         raise InputError("DATASETS.TRAIN: names no list; name a labeled one")
     evaluates = cfg.TEST.EVAL_PERIOD > 0
     train = _load("DATASETS.TRAIN", cfg.DATASETS.TRAIN)
-    unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED)
+    unlabeled = _load("DATASETS.UNLABELED", cfg.DATASETS.UNLABELED, labels=False)
     test = _load("DATASETS.TEST", cfg.DATASETS.TEST, optional=not evaluates)
     judged = _load("TEST.PSEUDO_LABELS", cfg.TEST.PSEUDO_LABELS) if evaluates else {}
     with_masks, bare = {"DATASETS.TRAIN": train, "TEST.PSEUDO_LABELS": judged}, {"DATASETS.UNLABELED": unlabeled}
@@ -101,11 +102,11 @@ def find_overlap(ours: Records, theirs: Records, fault: str) -> list[str]:
 
 def find_repeated(records: Records) -> list[str]:
     """The images that a list has more than once."""
-    return [path for path, count in Counter(record["file_name"] for record in records).items() if count > 1]
+    return [name for name, count in Counter(map(image_name, records)).items() if count > 1]
 
 
-def _load(key: str, names: Sequence[str], optional: bool = False) -> dict[str, Records]:
-    lists = {name: load_records(name, key, optional) for name in names}
+def _load(key: str, names: Sequence[str], optional: bool = False, labels: bool = True) -> dict[str, Records]:
+    lists = {name: load_records(name, key, optional, labels) for name in names}
     return {name: records for name, records in lists.items() if records}
 
 
@@ -147,7 +148,8 @@ def _check_files(to_read: Sequence[_ReadList], cfg: CfgNode) -> list[str]:
             whole = count == len(records)
             where = name if whole else f"{name} ({count} of its {len(records)} masks)"
             classes = MetadataCatalog.get(dataset).get("stuff_classes", [str(i) for i in range(num_classes)])
-            labels = LabelStatistics(where, pixels, classes, chosen[0].get("sem_seg_ignore", IGNORE), for_training)
+            ignore = None if "sem_seg_source" in chosen[0] else chosen[0].get("sem_seg_ignore", IGNORE)
+            labels = LabelStatistics(where, pixels, classes, ignore, for_training)
             problems += _check_labels(labels, whole, cfg)
     return problems
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from tqdm import tqdm
 
 from ..structures import IGNORE
 from ..utils.errors import InputError
+from ..utils.threads import in_threads
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
 from .image_io import read_record
 from .label_statistics import count_labels
@@ -22,9 +19,6 @@ from .mappers import read_labels
 
 _VERSION = 1  # of what is remembered, and of what it takes to pass
 _DIGEST = 16  # bytes
-_MAX_THREADS = 16
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 Records = list[dict[str, Any]]
 
@@ -78,7 +72,8 @@ def read_files(records: Records, verified: VerifiedFiles, title: str) -> tuple[n
         return _examine(item[1], verified.num_classes)
 
     try:
-        for (key, _), found in zip(unread, _in_threads(examine, unread, title), strict=True):
+        results = in_threads(examine, unread, title, quiet=not comm.is_main_process())
+        for (key, _), found in zip(unread, results, strict=True):
             if isinstance(found, InputError):
                 problems.append(str(found))
             else:
@@ -97,20 +92,6 @@ def _examine(record: dict[str, Any], num_classes: int) -> np.ndarray | InputErro
         return count_labels(read_labels(record, size, num_classes), num_classes)
     except InputError as error:
         return error
-
-
-def _in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], title: str) -> Iterator[_Result]:
-    """Results in the order of the items.
-
-    Threads, not processes: decoders release Python's lock, nothing is forked beside the threads of other libraries, and
-    after Ctrl-C each thread ends with the item that it is reading.
-    """
-    pool = ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1))
-    try:
-        results = pool.map(work, items)
-        yield from tqdm(results, title, len(items), unit="image", delay=2, disable=not comm.is_main_process())
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 class VerifiedFiles:
@@ -160,7 +141,9 @@ def fingerprint(record: dict[str, Any]) -> bytes:
     mask = record.get("sem_seg_file_name", "")
     image_path, *image_state = file_state(record["file_name"])
     mask_path, *mask_state = file_state(mask) if mask else ("", 0, 0)
-    paths = image_path, mask_path, record.get("sem_seg_ignore", IGNORE), record.get("exif")
+    special = filter(None, [record.get("layout"), record.get("window")])
+    how = record.get("sem_seg_ignore", IGNORE), record.get("exif"), *special
+    paths = image_path, mask_path, *how
     return b"".join(
         hashlib.blake2b(repr(part).encode(), digest_size=_DIGEST).digest()
         for part in (paths, (*image_state, *mask_state))

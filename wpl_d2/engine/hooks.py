@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..checkpoint import FrameworkCheckpointer, load_checkpoint
 from ..checkpoint.checkpointer import STEP_FILE
+from ..data.pixel_values import PixelLayout
 from ..frameworks import Framework, ineffective_parts
 from ..structures import IGNORE, PseudoLabels, StepRecord
 from ..utils.errors import InputError
 from ..utils.signals import exit_status
-from ..visualization import heatmap, optional_picture, overlay
+from ..visualization import heatmap, optional_picture, overlay, render
 from ..weighting.sampling import class_sums
 
 logger = logging.getLogger(__name__)
@@ -179,8 +180,8 @@ class Pictures(HookBase):
 
     def __init__(self, period: int, cfg: Any) -> None:
         self._period = period
-        self._threshold = cfg.FRAMEWORK.THRESHOLD
         self._colors = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).stuff_colors
+        self._layout = PixelLayout.from_config(cfg)
 
     def after_step(self) -> None:
         """Put the pictures of the step's first images into the event storage."""
@@ -199,19 +200,20 @@ class Pictures(HookBase):
             get_event_storage().put_image(name, picture)
 
     def _labeled(self, image: Tensor, truth: Tensor, logits: Tensor) -> dict[str, Any]:
+        picture = render(image, self._layout)
         return {
-            "labeled/prediction": overlay(image, logits.argmax(dim=0).cpu(), self._colors),
-            "labeled/truth": overlay(image, truth, self._colors),
+            "labeled/prediction": overlay(picture, logits.argmax(dim=0).cpu(), self._colors),
+            "labeled/truth": overlay(picture, truth, self._colors),
         }
 
     def _unlabeled(self, weak: Tensor, pseudo: PseudoLabels) -> dict[str, Any]:
-        pseudo = pseudo.map(lambda field: field[0].cpu())
-        trained = pseudo.labels.masked_fill(pseudo.confidence < self._threshold, IGNORE)
+        pseudo, picture = pseudo.map(lambda field: field[0].cpu()), render(weak, self._layout)
+        trained = pseudo.labels.masked_fill(pseudo.confidence < float(self.trainer.framework.threshold), IGNORE)
         weight = pseudo.weight * (trained != IGNORE)
         weigher = self.trainer.framework.weigher
         return {
-            "unlabeled/prediction": overlay(weak, pseudo.labels, self._colors),
-            "unlabeled/pseudo_label": overlay(weak, trained, self._colors),
+            "unlabeled/prediction": overlay(picture, pseudo.labels, self._colors),
+            "unlabeled/pseudo_label": overlay(picture, trained, self._colors),
             "unlabeled/weight": heatmap(weight, 1.0 if weigher is None else weigher.max_weight),
         }
 
@@ -269,18 +271,17 @@ class PseudoLabelsByClass(HookBase):
     all steps since the last time, and of the main process's images, so that no process waits for another.
     """
 
-    def __init__(self, period: int, classes: Sequence[str], threshold: float) -> None:
-        """Count for `classes`, by id; `threshold` is the least confidence that trains."""
+    def __init__(self, period: int, classes: Sequence[str]) -> None:
+        """Count for `classes`, by id."""
         self._period = period
         self._classes = classes
-        self._threshold = threshold
         self._sums = torch.zeros(3, len(classes), dtype=torch.float64)
 
     def after_step(self) -> None:
         """Count on the device, and read it if due."""
         pseudo = self.trainer.framework.last_step.pseudo_labels
         if pseudo is not None:
-            values = [pseudo.confidence >= self._threshold, pseudo.weight]
+            values = [pseudo.confidence >= self.trainer.framework.threshold, pseudo.weight]
             sums = class_sums(values, pseudo.labels, len(self._classes))
             self._sums = self._sums.to(sums.device).add_(sums)
         if (self.trainer.iter + 1) % self._period == 0 or self.trainer.iter + 1 == self.trainer.max_iter:

@@ -101,7 +101,7 @@ def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     if cfg.DATASETS.UNLABELED:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)
     framework = _without_memory(build_training_framework, cfg)
-    build_optimizer(cfg, framework.student)
+    build_optimizer(cfg, *framework.students)
     check_loggers(cfg)
     if cfg.MODEL.COMPILE:
         check_compiler(cfg.MODEL.DEVICE)

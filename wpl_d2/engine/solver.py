@@ -14,28 +14,32 @@ from ..data.loader import load_records
 from ..utils.errors import InputError
 
 
-def build_optimizer(cfg: Any, student: torch.nn.Module) -> torch.optim.Optimizer:
-    """Build SGD or AdamW over the student's parameters, with Detectron2's SOLVER.CLIP_GRADIENTS.
+def build_optimizer(cfg: Any, *students: torch.nn.Module) -> torch.optim.Optimizer:
+    """Build SGD or AdamW over the students' parameters, with Detectron2's SOLVER.CLIP_GRADIENTS.
 
     The backbone has the learning rate BASE_LR, segmentation heads HEAD_LR_FACTOR times that, and the detector (of an
     `FPNDetector` everything but the backbone) DETECTOR_LR_FACTOR times that.
 
     Args:
         cfg: a complete config.
-        student: a `UnifiedSegDet` or `FPNDetector`.
+        students: each a `UnifiedSegDet` or `FPNDetector`.
     """
     solver = cfg.SOLVER
     factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR, "aux_head": solver.HEAD_LR_FACTOR}
     factors |= dict.fromkeys(("detector", "proposal_generator", "roi_heads"), solver.DETECTOR_LR_FACTOR)
-    params = get_default_optimizer_params(
-        student,
-        base_lr=solver.BASE_LR,
-        weight_decay=solver.WEIGHT_DECAY,
-        weight_decay_norm=solver.WEIGHT_DECAY_NORM,
-        bias_lr_factor=solver.BIAS_LR_FACTOR,
-        weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
-        lr_factor_func=lambda name: factors[name.split(".")[0]],
-    )
+    params = [
+        group
+        for student in students
+        for group in get_default_optimizer_params(
+            student,
+            base_lr=solver.BASE_LR,
+            weight_decay=solver.WEIGHT_DECAY,
+            weight_decay_norm=solver.WEIGHT_DECAY_NORM,
+            bias_lr_factor=solver.BIAS_LR_FACTOR,
+            weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+            lr_factor_func=lambda name: factors[name.split(".")[0]],
+        )
+    ]
     # Fused: one pass over the weights instead of one for each operation.
     if solver.OPTIMIZER == "AdamW":
         return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(params, lr=solver.BASE_LR, fused=True)

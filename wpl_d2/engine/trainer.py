@@ -85,7 +85,7 @@ class Trainer(SimpleTrainer):
         self.framework = build_training_framework(cfg)
         for text in ineffective_keys(cfg, self.framework):
             logger.warning(text)
-        optimizer = build_optimizer(cfg, self.framework.student)
+        optimizer = build_optimizer(cfg, *self.framework.students)
         # DDP accepts no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
         model = create_ddp_model(self.framework, broadcast_buffers=False, device_ids=device_ids)
@@ -131,7 +131,7 @@ class Trainer(SimpleTrainer):
             ret.append(Pictures(cfg.VIS_PERIOD, cfg))
         if self.framework.semi_supervised:
             period = max(self.LOG_PERIOD, self.max_iter // self.CLASS_ROWS)
-            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names, cfg.FRAMEWORK.THRESHOLD))
+            ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names))
         if comm.is_main_process():
             ret.append(PeriodicWriter(cfg, self.framework.metric, self.LOG_PERIOD))
         # The last ones, since they end the loop.

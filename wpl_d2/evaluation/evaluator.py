@@ -146,6 +146,8 @@ def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> D
     check_section(cfg, "TEST")
     if cfg.MODEL.DETECTOR.MODE == "alone":
         return build_box_evaluator(dataset, output_dir)
+    if cfg.TEST.EVALUATOR != "confusion":
+        _refuse_windows(cfg.TEST.EVALUATOR, dataset)
     if cfg.TEST.EVALUATOR == "submission":
         return SubmissionWriter(dataset, output_dir)
     evaluators: list[DatasetEvaluator] = [
@@ -156,6 +158,15 @@ def build_evaluator(cfg: Any, dataset: EvalDataset, output_dir: str | Path) -> D
     if cfg.MODEL.DETECTOR.MODE == "shared":
         evaluators.append(build_box_evaluator(dataset, output_dir))
     return DatasetEvaluators(evaluators)
+
+
+def _refuse_windows(evaluator: str, dataset: EvalDataset) -> None:
+    for record in dataset.records:
+        if "window" in record:
+            raise InputError(
+                f"TEST.EVALUATOR: {evaluator} takes whole images, but {record['file_name']} is read by windows; take "
+                "confusion, or write its labels with `wpl predict`"
+            )
 
 
 def build_detectron2_evaluator(dataset: EvalDataset, output_dir: str | Path) -> SemSegEvaluator:

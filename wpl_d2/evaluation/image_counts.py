@@ -22,7 +22,7 @@ class ImageCounts:
     """Pixel counts of the images of a data set.
 
     Attributes:
-        files: the N images, sorted.
+        files: the `image_name` of the N images, sorted.
         classes: the C names.
         counts: (N, 3, C) int64, of each class the pixels that are rightly predicted, true, and predicted.
         confusion: (C, C) int64 over all images, row = true class.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..data import EvalDataset
 from ..data.mappers import read_labels
+from ..data.windows import image_name
 from ..inference.sliding_window import center_window
 from ..structures import IGNORE
 from ..utils.comm import sum_over_ranks
@@ -109,7 +110,7 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         """
         self._name = dataset.name
         self._classes = dataset.classes
-        self._records = {record["file_name"]: record for record in dataset.records_with_masks}
+        self._records = {image_name(record): record for record in dataset.records_with_masks}
         self._crop = crop
         self._judge_padding = judge_padding
         self._output_dir = None if output_dir is None else Path(output_dir)
@@ -124,7 +125,8 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         """Count a batch.
 
         Args:
-            inputs: dicts with "file_name" and, with `judge_padding`, "height" and "width" of the image.
+            inputs: dicts with "file_name", of windows "window" and, with `judge_padding`, "height" and "width" of the
+                image.
             outputs: dicts with "sem_seg" (C, H, W), of the size of the image's mask, or of the canvas.
 
         Raises:
@@ -136,10 +138,10 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
             region = center_window(target.shape, self._crop or target.shape)
             # Copied, because what PIL gives is read-only.
             new = self._matrix.update(prediction[region], torch.from_numpy(target[region].copy()).to(prediction.device))
-            self._images[item["file_name"]] = torch.stack([new.diagonal(), new.sum(dim=1), new.sum(dim=0)])
+            self._images[image_name(item)] = torch.stack([new.diagonal(), new.sum(dim=1), new.sum(dim=0)])
 
     def _target(self, item: dict[str, Any], shape: Sequence[int]) -> NDArray[np.uint8]:
-        record = self._records[item["file_name"]]
+        record = self._records[image_name(item)]
         classes, *size = shape
         if not self._judge_padding:
             return read_labels(record, size, classes)

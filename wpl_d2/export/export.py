@@ -13,7 +13,9 @@ from detectron2.data import DatasetCatalog
 from torch import Tensor
 
 from ..checkpoint import load_model
-from ..data import read_image, setup_datasets
+from ..data import setup_datasets
+from ..data.image_io import read_record
+from ..data.pixel_values import PixelLayout
 from ..inference.runtime_model import build_runtime_model
 from ..inference.sources import list_images
 from ..utils.errors import InputError, check_name
@@ -69,16 +71,20 @@ def export_model(
 
 
 def _images(name: str, cfg: Any) -> list[Tensor]:
-    """Images (3, H, W) uint8 RGB to compare on."""
-    files = list_images(name).files if name else _test_images(cfg.clone())
-    if not files:
+    """Images (C, H, W) in 0..255 to compare on."""
+    layout = PixelLayout.from_config(cfg)
+    if name:
+        records = [{"file_name": file, "layout": layout} for file in list_images(name).files]
+    else:
+        records = _test_images(cfg.clone())
+    if not records:
         raise InputError(f"--images: no images in {name or 'the training test set'}; name a folder or a pattern")
-    return [torch.from_numpy(read_image(file).copy()).permute(2, 0, 1) for file in files[:_COMPARED]]
+    return [torch.from_numpy(read_record(record).copy()).permute(2, 0, 1) for record in records[:_COMPARED]]
 
 
-def _test_images(cfg: Any) -> list[Path]:
+def _test_images(cfg: Any) -> list[dict[str, Any]]:
     try:
         setup_datasets(cfg)
-        return [Path(record["file_name"]) for name in cfg.DATASETS.TEST[:1] for record in DatasetCatalog.get(name)]
+        return [record for name in cfg.DATASETS.TEST[:1] for record in DatasetCatalog.get(name)]
     except InputError as error:
         raise InputError(f"--images: name some to compare on, those of the training are not there ({error})") from error

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, integer_padding, sample_images
+from .wrapper import ExportWrapper, integer_padding
 
 _SIZES = {"images": {0: "batch", 2: "height", 3: "width"}}
 
 
 class Onnx:
-    """The segmentation: input "images" (batch, 3, height, width) float, output "logits"."""
+    """The segmentation: input "images" (batch, channels, height, width) float, output "logits"."""
 
     suffix = ".onnx"
     supports_boxes = False
@@ -33,10 +33,11 @@ class Onnx:
         """
         for package in ("onnx", "onnxscript", "onnxruntime"):
             _need(package)
+        wrapper = ExportWrapper(model)
         with torch.no_grad(), integer_padding():
             program = torch.onnx.export(
-                ExportWrapper(model),
-                (sample_images(),),
+                wrapper,
+                (wrapper.sample_images(),),
                 input_names=["images"],
                 output_names=["logits"],
                 dynamic_shapes=_SIZES,

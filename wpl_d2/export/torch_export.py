@@ -16,11 +16,11 @@ from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..utils.errors import InputError
 from .torch_export_check import sanitized_copy
-from .wrapper import ExportWrapper, integer_padding, sample_images
+from .wrapper import ExportWrapper, integer_padding
 
 
 class TorchExport:
-    """The segmentation: images (B, 3, H, W) float to logits, for any batch size, height and width."""
+    """The segmentation: images (B, channels, H, W) float to logits, for any batch size, height and width."""
 
     suffix = ".pt2"
     supports_boxes = False
@@ -73,7 +73,7 @@ def export_program(wrapper: ExportWrapper) -> ExportedProgram:
     """
     sizes = {"images": {0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO}}
     with torch.no_grad(), integer_padding():
-        program = torch.export.export(wrapper, (sample_images(),), dynamic_shapes=sizes, strict=False)
+        program = torch.export.export(wrapper, (wrapper.sample_images(),), dynamic_shapes=sizes, strict=False)
     # The shape rule of max pooling leaves guards for odd or even sizes, which would reject half of all images. The
     # graph does not need them: `compare` checks it at both.
     program._guards_code = []

@@ -16,11 +16,11 @@ from ..inference.runtime_model import RuntimeModel
 from ..modeling.model_metadata import METADATA_KEYS, metadata_from_texts, metadata_to_texts
 from ..structures import Detections
 from ..utils.errors import InputError
-from .wrapper import ExportWrapper, sample_images
+from .wrapper import ExportWrapper
 
 
 class TorchScript:
-    """Methods `forward`, images (B, 3, H, W) float to logits, and `detect`, one image (1, 3, H, W) to its boxes."""
+    """Methods `forward`, images (B, channels, H, W) float to logits, and `detect`, one image to its boxes."""
 
     suffix = ".pt"
     supports_boxes = True
@@ -28,7 +28,8 @@ class TorchScript:
 
     def write(self, model: nn.Module, metadata: Mapping[str, Any], path: Path, boxes: bool) -> None:
         """See `Format`."""
-        wrapper, images = ExportWrapper(model), sample_images()
+        wrapper = ExportWrapper(model)
+        images = wrapper.sample_images()
         inputs: dict[str, tuple[Tensor, ...]] = {"forward": (images,)}
         if boxes:
             inputs["detect"] = (images[:1],)

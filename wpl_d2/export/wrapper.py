@@ -45,7 +45,7 @@ class ExportWrapper(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C, H, W) of images (B, 3, H, W), float RGB in 0..255."""
+        """Logits (B, C, H, W) of images (B, channels, H, W), float in 0..255."""
         height, width = images.shape[-2:]
         padded = self._normalize(images)
         logits = self.model.decode(self.model.encode(padded), padded.shape[-2:]).logits
@@ -57,17 +57,16 @@ class ExportWrapper(nn.Module):
         detections = self.model.detect(features, [(images.shape[-2], images.shape[-1])])[0]
         return detections.boxes, detections.scores, detections.classes
 
+    def sample_images(self) -> Tensor:
+        """A batch (2, channels, 96, 128) to trace with; tracers may treat sizes of 1 and equal sizes as constant."""
+        return torch.rand(2, len(self.model.pixel_mean), 96, 128) * 255
+
     def _normalize(self, images: Tensor) -> Tensor:
         normalized = (images - self.model.pixel_mean) / self.model.pixel_std
         divisor = self.model.backbone.size_divisibility
         if divisor <= 1:
             return normalized
         return F.pad(normalized, (0, -images.shape[-1] % divisor, 0, -images.shape[-2] % divisor))
-
-
-def sample_images() -> Tensor:
-    """A batch (2, 3, 96, 128) to trace with; tracers may treat sizes of 1 and equal sizes as constant."""
-    return torch.rand(2, 3, 96, 128) * 255
 
 
 @contextmanager

@@ -3,15 +3,20 @@
 from .ael import AEL
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
+from .cps import CPS
+from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
+from .unimatch_v2 import UniMatchV2
 
 __all__ = [
     "AEL",
+    "CPS",
+    "DAW",
     "FRAMEWORK_REGISTRY",
     "U2PL",
     "AugSeg",
@@ -21,6 +26,7 @@ __all__ = [
     "Supervised",
     "SupervisedEMA",
     "UniMatch",
+    "UniMatchV2",
     "build_framework",
     "ineffective_keys",
     "ineffective_parts",

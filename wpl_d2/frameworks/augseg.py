@@ -74,7 +74,7 @@ class AugSeg(TeacherStudent):
 
     @torch.no_grad()
     def _mix(self, batch: Batch, labeled: Tensor) -> tuple[Tensor, PseudoLabels, SemSegOutput | None]:
-        """The mixed strong views (B, 3, H, W) uint8, not normalized, as `labeled`, and their labels.
+        """The mixed strong views (B, C, H, W), not normalized, as `labeled`, and their labels.
 
         Behind them what `teacher_forwards` gives for the labeled images.
         """
@@ -133,7 +133,7 @@ def beta_boxes(
 
     The boxes of a batch have one size, the image's times sqrt(1 - s), s ~ Beta(*beta); their centers are uniform, but
     not in the first eighth of rows and columns. They are clipped at the borders. The generator is that of
-    `cutmix_masks`.
+    `draw_boxes`.
 
     Args:
         batch: number of images.

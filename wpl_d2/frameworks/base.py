@@ -6,7 +6,7 @@ each step the trainer calls `forward`, then the optimizer, then `after_step`.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from detectron2.utils.registry import Registry
 from torch import Tensor, nn
 
 from ..config.validation import check_config
-from ..data.transforms.color_batch import change_colors
+from ..data.pixel_values import PixelLayout
+from ..data.transforms.color_batch import RGB, Places, change_colors
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
@@ -108,6 +109,7 @@ class Framework(nn.Module):
         burn_in: int = 0,
         ohem: dict[str, Any] | None = None,
         compiled: bool = False,
+        rgb: Places | None = RGB,
     ) -> None:
         """Store the parts and copy the student's weights to the teacher.
 
@@ -125,6 +127,7 @@ class Framework(nn.Module):
             burn_in: number of supervised steps at the start.
             ohem: `threshold` and `min_kept` of `ohem_mask` for the supervised loss; None disables OHEM.
             compiled: whether `forward` runs backbones and segmentation heads by compiled code.
+            rgb: see `change_colors`.
         """
         super().__init__()
         self.student = student
@@ -134,10 +137,11 @@ class Framework(nn.Module):
         self.norm = norm
         self.labeled_from = labeled_from
         self.unlabeled_view = unlabeled_view
-        self.threshold = threshold
+        self.threshold: float | Tensor = threshold
         self.alpha = alpha
         self.burn_in = burn_in
         self.ohem = ohem
+        self.rgb = rgb
         self.iteration = 0
         self.class_weights: Tensor | None = None
         self.micro_batch = WHOLE
@@ -167,6 +171,7 @@ class Framework(nn.Module):
             if ohem.ENABLED
             else None,
             "compiled": cfg.MODEL.COMPILE,
+            "rgb": PixelLayout.from_config(cfg).rgb,
         }
 
     @classmethod
@@ -196,6 +201,11 @@ class Framework(nn.Module):
     def device(self) -> torch.device:
         """The student's device."""
         return self.student.device
+
+    @property
+    def students(self) -> list[UnifiedSegDet]:
+        """The models that are trained; the first is `student`."""
+        return [self.student]
 
     @property
     def needs(self) -> frozenset[str]:
@@ -239,7 +249,7 @@ class Framework(nn.Module):
         """
         self.last_step, part = StepRecord(), self.micro_batch
         self.stage_held_out(batch.get("held_out", []), len(batch["labeled"]))
-        with self._compiled.in_use() if self._compiled else nullcontext():
+        with self.compiled():
             terms, losses = self.terms(batch)
         reduced: dict[str, Tensor] = {}
         for term in terms:
@@ -248,6 +258,10 @@ class Framework(nn.Module):
             add_to(reduced, {term.name: reduce_term(term, self.norm)})
         self.last_step.scalars = scaled(self.last_step.scalars, part.unlabeled)
         return reduced | scaled(losses, part.images)
+
+    def compiled(self) -> AbstractContextManager[None]:
+        """A context in which the models run by compiled code, if MODEL.COMPILE asks for it."""
+        return self._compiled.in_use() if self._compiled else nullcontext()
 
     def terms(self, batch: Batch) -> Terms:
         """All forward passes of the step, and the loss terms they make.
@@ -291,17 +305,17 @@ class Framework(nn.Module):
         return torch.stack([item[key].to(self.device, non_blocking=True) for item in items])
 
     def images(self, items: Items, key: str) -> Tensor:
-        """One image field of all items, normalized: (B, 3, H, W) float."""
+        """One image field of all items, normalized: (B, C, H, W) float."""
         return self.student.normalize(self.stack(items, key))
 
     @torch.no_grad()
     def make_strong_views(self, items: Items) -> Tensor:
-        """The strong views of all items, (B, V, 3, H, W) uint8; made here if the loader has left it to the device."""
+        """The strong views of all items, (B, V, C, H, W); made here if the loader has left it to the device."""
         if "operations" not in items[0]:
             return self.stack(items, "strong")
         weak, views = self.stack(items, "image"), len(items[0]["operations"])
         drawn = [operations for item in items for operations in item["operations"]]
-        return change_colors(weak.repeat_interleave(views, dim=0), drawn).unflatten(0, (len(items), views))
+        return change_colors(weak.repeat_interleave(views, dim=0), drawn, self.rgb).unflatten(0, (len(items), views))
 
     def unlabeled(self, batch: Batch) -> Items:
         """The unlabeled items that the step uses: none during the burn-in."""
@@ -429,6 +443,6 @@ class Framework(nn.Module):
     ) -> None:
         if self.weigher is None:
             return
-        if self.labeled_from == "teacher" and self.teacher is not None:
+        if self.labeled_from == "teacher" and self.pseudo_labeler is not self.student:
             output = self.teacher_forward(items).output if teacher_output is None else teacher_output
         self.weigher.stage_labeled(output.embedding, output.logits, target)

@@ -36,7 +36,7 @@ def supervised_term(
 
 
 def consistency_term(
-    name: str, logits: Tensor, pseudo: PseudoLabels, threshold: float, coefficient: float = 1.0
+    name: str, logits: Tensor, pseudo: PseudoLabels, threshold: float | Tensor, coefficient: float = 1.0
 ) -> LossTerm:
     """The cross entropy of confident pseudo-labels, times their weights, over the number of valid pixels.
 

@@ -15,6 +15,9 @@ _TRIES = 256
 """Tries to place a box; the first that fits is taken. Of boxes of 0.4 of the image one in sixteen fits."""
 
 
+_CROSSING = 3
+
+
 class CutMixBoxes:
     """The random samples of a step that mixes by `cutmix`; the arguments are those of `draw_boxes`."""
 
@@ -86,7 +89,7 @@ def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.devic
     """Draw one box of half the image's area for each image of a batch (U2PL's recipe, also used for AEL).
 
     The width is uniform between half of the image's and all of it, the position uniform. Either all images of the
-    batch get a box or none. The generator is that of `cutmix_masks`.
+    batch get a box or none. The generator is that of `draw_boxes`.
 
     Args:
         batch: number of images.
@@ -104,6 +107,37 @@ def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.devic
     y, x = (down * (height - h + 1)).long(), (right * (width - w + 1)).long()
     mixed = torch.rand(()) < prob
     return box_masks(torch.stack([y, y + h * mixed, x, x + w]), size, device)
+
+
+def crossing_boxes(
+    batch: int, size: Sequence[int], prob: float, area: Sequence[float], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw three boxes for each image of a batch, where two of them cross neither is (French et al., BMVC 2020; CPS).
+
+    Each box has a third of an area that is uniform; the logarithm of its height's share of this area is uniform, and
+    its position, at which it lies inside the image. The generator is that of `draw_boxes`.
+
+    Args:
+        batch: number of images.
+        size: (height, width) of the images.
+        prob: probability that an image gets boxes.
+        area: smallest and largest ratio of the boxes' areas together to the image's.
+        device: of the masks.
+
+    Returns:
+        (batch, H, W) bool, True inside an odd number of boxes.
+    """
+    height, width = size
+    share, shape, down, right = torch.rand(4, batch, _CROSSING)
+    share = area[0] + (area[1] - area[0]) * share
+    tall = share**shape
+    mixed = torch.rand(batch, 1) < prob
+    h = (height * tall / _CROSSING**0.5).round().long() * mixed
+    w = (width * share / tall / _CROSSING**0.5).round().long()
+    y, x = (down * (height - h)).round().long(), (right * (width - w)).round().long()
+    edges = torch.stack([y, y + h, x, x + w]).view(4, -1, 1)
+    boxes = box_masks(edges, size, device).unflatten(0, (batch, _CROSSING))
+    return boxes.sum(dim=1) % 2 == 1
 
 
 def cutmix(

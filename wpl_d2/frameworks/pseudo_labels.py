@@ -83,7 +83,7 @@ def build_refinement(cfg: Any) -> Refinement | None:
     return None if name == "none" else Refinement(name, tuple(cfg.MODEL.DETECTOR.CLASSES), cfg.RPPI.BOX_SCORE)
 
 
-def summarize(pseudo: PseudoLabels, threshold: float) -> dict[str, Tensor]:
+def summarize(pseudo: PseudoLabels, threshold: float | Tensor) -> dict[str, Tensor]:
     """Scalars about pseudo-labels for the metrics: means over the valid pixels, and ratios of them.
 
     Args:

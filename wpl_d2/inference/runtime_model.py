@@ -21,10 +21,14 @@ class Prediction(NamedTuple):
     Attributes:
         labels: (H, W) uint8 class ids; None from a model that only detects.
         detections: on the CPU; None from a model that only segments.
+        confidence: (H, W) uint8, the probability of the label times 255; None unless it is asked for.
+        probabilities: (C, H, W) float16, of all classes; None unless they are asked for.
     """
 
     labels: np.ndarray | None
     detections: Detections | None
+    confidence: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
 
 Detect = Callable[[Tensor], list[Detections]]

@@ -16,13 +16,18 @@ import numpy as np
 from PIL import Image
 
 from ..data import UnreadableImageError, read_image
+from ..data.pixel_values import RGB, PixelLayout
+from ..data.windows import huge_size
 from ..utils.errors import InputError
 from ..utils.files import is_system_file
+from .huge_images import HugeImage
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
-MASKS, OVERLAYS = "masks", "overlays"
+MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS = "masks", "masks.json", "labelme", "overlays"
+CONFIDENCE, PROBABILITIES = "confidence", "probabilities"
 BOXES, INDEX = "boxes.json", "predicted.json"
+RESULTS = (MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS, CONFIDENCE, PROBABILITIES, BOXES, INDEX)
 """Folders and files of results, which are not read as input."""
 _SYSTEM = "hidden or system"
 
@@ -33,12 +38,12 @@ class Frame(NamedTuple):
     Attributes:
         name: path of its results, relative and without suffix.
         file: path of the image, relative to the source's root; of a video's frame, its name.
-        image: (H, W, 3) uint8 RGB, or the error that it cannot be read.
+        image: of `read_image`; or what windows of it can be read from; or the error that it cannot be read.
     """
 
     name: PurePath
     file: PurePath
-    image: np.ndarray | UnreadableImageError
+    image: np.ndarray | HugeImage | UnreadableImageError
 
 
 class Source(Protocol):
@@ -46,10 +51,12 @@ class Source(Protocol):
 
     Attributes:
         root: the folder that holds them all.
+        layout: of the images' pixels.
         paths: the images' or video's paths relative to `root`, by the name of the results.
     """
 
     root: Path
+    layout: PixelLayout
     paths: Mapping[PurePath, PurePath]
 
     @property
@@ -85,8 +92,8 @@ class ImageFiles:
 
     video: None = None
 
-    def __init__(self, listing: Listing) -> None:
-        self.root = listing.root
+    def __init__(self, listing: Listing, layout: PixelLayout = RGB) -> None:
+        self.root, self.layout = listing.root, layout
         paths = [PurePath(file.relative_to(self.root)) for file in listing.files]
         self.paths: Mapping[PurePath, PurePath] = dict(zip(result_names(paths), paths, strict=True))
         self._others = listing.others
@@ -100,7 +107,8 @@ class ImageFiles:
         for name, path in self.paths.items():
             file = self.root / path
             try:
-                image = read_image(file)
+                size, layout = huge_size(file), self.layout
+                image = read_image(file, layout=layout) if size is None else HugeImage(file, size, layout)
             except UnreadableImageError as error:
                 yield Frame(name, path, error)
             except Exception as error:  # a broken file must not stop the others
@@ -131,6 +139,8 @@ class ImageFiles:
 
 class Video:
     """The frames of a video as a `Source`, named VIDEO/000000, VIDEO/000001, ..."""
+
+    layout = RGB
 
     def __init__(self, file: Path) -> None:
         """Open a video.
@@ -168,23 +178,27 @@ class Video:
         return []
 
 
-def open_source(name: str, output: Path | None = None) -> Source:
+def open_source(name: str, output: Path | None = None, layout: PixelLayout = RGB) -> Source:
     """Open the input that a user named.
 
     Args:
         name: a folder (with its subfolders), a pattern such as "data/*/left.png", an image or a video.
         output: the folder of results, whose earlier results are not read.
+        layout: of the images that the model takes.
 
     Raises:
         InputError: there is no image or readable video.
     """
     path = Path(name).expanduser()
     if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if layout != RGB:
+            kind = ", ".join(layout.channels)
+            raise InputError(f"{name}: a video has 8-bit colors, and the model takes {kind}; name such images")
         return Video(path)
     listing = list_images(name, output)
     if not listing.files:
         raise InputError(f"{name}: no images there; name a folder, a pattern in quotes, or a video")
-    return ImageFiles(listing)
+    return ImageFiles(listing, layout)
 
 
 def list_images(name: str, output: Path | None = None) -> Listing:
@@ -204,7 +218,7 @@ def list_images(name: str, output: Path | None = None) -> Listing:
 
 
 def _list(paths: Iterable[Path], root: Path, suffixes: tuple[str, ...], output: Path | None) -> Listing:
-    results = [] if output is None else [output.resolve() / name for name in (MASKS, OVERLAYS, BOXES, INDEX)]
+    results = [] if output is None else [output.resolve() / name for name in RESULTS]
     listing = Listing([], root, Counter())
     for path in sorted(paths):
         if path.is_dir() or not {path.resolve(), *path.resolve().parents}.isdisjoint(results):

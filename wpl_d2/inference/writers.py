@@ -1,64 +1,81 @@
-"""Writing predictions: masks, overlays, boxes in COCO's format, and an index of the images they belong to."""
+"""Writing predictions: masks in a format, overlays, boxes, and an index of the images they belong to."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
+import torch
 
+from ..data.windows import Window
 from ..structures import Detections
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import draw_boxes, overlay
+from ..visualization import draw_boxes, overlay, render
+from .coco_file import CocoFile
+from .huge_images import HugeImage, Overview, Part
+from .mask_formats import MASK_FORMATS
+from .mask_formats.index_png import write_png
 from .runtime_model import Prediction
-from .sources import BOXES, INDEX, MASKS, OVERLAYS, SUFFIX, Frame, Source
+from .sources import BOXES, CONFIDENCE, INDEX, OVERLAYS, PROBABILITIES, SUFFIX, Frame, Source
 
 
 class PredictionWriter:
     """Writes predictions to a folder; a context manager.
 
-    `masks/NAME.png` has class ids as pixel values. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
+    Masks are written in one of `MASK_FORMATS`. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
     image in the classes' colors with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
-    class ids as category ids. `predicted.json` maps each NAME to its image.
+    class ids as category ids. Where predictions have them, `confidence/NAME.png` is the probability of each label in
+    0..255, and `probabilities/NAME.npy` those of all classes, (C, H, W) float16. `predicted.json` maps each NAME to its
+    image.
 
     Attributes:
         count: images written so far.
         without_overlay: those whose overlay failed.
     """
 
-    def __init__(self, folder: Path, metadata: Mapping[str, Any], boxes: bool, source: Source) -> None:
-        """Check the folder; nothing is written before the first prediction.
+    def __init__(
+        self,
+        folder: Path,
+        metadata: Mapping[str, Any],
+        boxes: bool,
+        source: Source,
+        mask_format: str = "index_png",
+    ) -> None:
+        """Check the folder; nothing in it is changed before the first prediction.
 
         Args:
             folder: created if missing.
             metadata: of the model.
             boxes: whether the model has a detector.
             source: of the images.
+            mask_format: a name in `MASK_FORMATS`.
 
         Raises:
             InputError: the folder has masks that no earlier prediction wrote, such as a data set's, or results of
-                other images that would be overwritten.
+                other images that would be overwritten; or the format is not for such images.
         """
-        if (folder / MASKS).is_dir() and not (folder / OVERLAYS).is_dir():
-            raise InputError(
-                f"{folder / MASKS}: is not an earlier result, and could be written over; give another --output"
-            )
-        self.folder, self.metadata, self.video = folder, metadata, source.video
+        masks = folder / MASK_FORMATS[mask_format].place
+        if masks.exists() and not (folder / OVERLAYS).is_dir():
+            raise InputError(f"{masks}: is not an earlier result, and could be written over; give another --output")
+        self.folder, self.metadata, self.video, self.layout = folder, metadata, source.video, source.layout
         self._index = PredictionIndex(folder, source)
-        self._boxes: DetectionsFile | None = None
+        own = {*source.paths.values()} if source.video is None else {*source.paths}
+        others = bool(self._index.earlier)
+
+        def keep(file: PurePath) -> bool:
+            return others and own.isdisjoint((file, file.parent))
+
+        self._masks = MASK_FORMATS[mask_format](folder, metadata, source, keep)
+        self._boxes: CocoFile | None = None
         if boxes:
             categories = [{"id": index, "name": metadata["classes"][index]} for index in metadata["objects"]]
-            own = {*source.paths.values()} if source.video is None else {*source.paths}
-            others = bool(self._index.earlier)
-            self._boxes = DetectionsFile(
-                folder / BOXES, categories, lambda file: others and own.isdisjoint((file, file.parent))
-            )
+            self._boxes = CocoFile(folder / BOXES, categories, keep)
         self._video: cv2.VideoWriter | None = None
         self._draws = True
         self.count = 0
@@ -71,18 +88,19 @@ class PredictionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the video and write the boxes, also after an error or interruption."""
+        """Finish the video, masks and boxes, also after an error or interruption."""
         if self._video is not None:
             self._video.release()
+        self._masks.close()
         if self._boxes is not None:
-            self._boxes.write()
+            self._boxes.close()
 
     def add(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
-        """Write the mask of an image and add its boxes.
+        """Write the mask and maps of an image and add its boxes.
 
         Args:
             frame: the image's name and file.
-            image: (H, W, 3) uint8 RGB.
+            image: as of its `Frame`.
             prediction: of the image.
 
         Raises:
@@ -91,10 +109,43 @@ class PredictionWriter:
         if not self.count:
             self._index.write()
         if prediction.labels is not None:
-            _save(prediction.labels, self.folder / MASKS / f"{frame.name}{SUFFIX}")
+            self._masks.add(frame, prediction.labels)
+        if prediction.confidence is not None:
+            write_png(prediction.confidence, self.folder / CONFIDENCE / f"{frame.name}{SUFFIX}")
+        if prediction.probabilities is not None:
+            _write_array(prediction.probabilities, self.folder / PROBABILITIES / f"{frame.name}.npy")
         if self._boxes is not None and prediction.detections is not None:
-            self._boxes.add(frame.file, image.shape[:2], prediction.detections)
+            self._boxes.add(frame.file, image.shape[:2], _annotations(prediction.detections))
         self.count += 1
+
+    def add_parts(self, frame: Frame, parts: Iterable[Part]) -> Overview:
+        """Write the mask of a huge image while it is predicted, and add its boxes.
+
+        Args:
+            frame: the image's name and file.
+            parts: of `predict_parts`; its errors are passed on.
+
+        Raises:
+            InputError: the format holds whole masks in memory.
+            UnwritableError: they cannot be written.
+        """
+        if not self.count:
+            self._index.write()
+        huge = cast(HugeImage, frame.image)
+        size, overview = huge.size, Overview(huge)
+        found = [Detections.none()]
+
+        def masks() -> Iterator[tuple[Window, np.ndarray]]:
+            for window, image, prediction in parts:
+                overview.add(window, image, cast(np.ndarray, prediction.labels))
+                found.append(prediction.detections or Detections.none())
+                yield window, cast(np.ndarray, prediction.labels)
+
+        self._masks.add_parts(frame, size, masks())
+        if self._boxes is not None:
+            self._boxes.add(frame.file, size, _annotations(Detections(*map(torch.cat, zip(*found, strict=True)))))
+        self.count += 1
+        return overview
 
     def draw(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
         """Write the overlay of an image, or the next frame of a video's; args as of `add`.
@@ -105,14 +156,14 @@ class PredictionWriter:
         """
         if not self._draws:
             return
-        picture = image.transpose(2, 0, 1)
+        picture = render(image.transpose(2, 0, 1), self.layout)
         if prediction.labels is not None:
             picture = overlay(picture, prediction.labels, self.metadata["colors"])
         if prediction.detections is not None:
             picture = self._draw_boxes(picture, prediction.detections)
         pixels = np.ascontiguousarray(picture.transpose(1, 2, 0))
         if self.video is None:
-            _save(pixels, self.folder / OVERLAYS / f"{frame.name}{SUFFIX}")
+            write_png(pixels, self.folder / OVERLAYS / f"{frame.name}{SUFFIX}")
         else:
             self._append(pixels, *self.video)
 
@@ -133,90 +184,22 @@ class PredictionWriter:
         self._video.write(np.ascontiguousarray(pixels[..., ::-1]))
 
 
-def _save(pixels: np.ndarray, file: Path) -> None:
-    """Write a PNG of (H, W) gray or (H, W, 3) RGB uint8 pixels, in a sixth of Pillow's time."""
+def _write_array(array: np.ndarray, file: Path) -> None:
     with clear_write_errors(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
-    encoded = cv2.imencode(SUFFIX, pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
-    replace_file(file, lambda unfinished: encoded.tofile(unfinished))
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as opened:  # of a path NumPy would change the suffix
+            np.save(opened, array)
+
+    replace_file(file, write, array.nbytes)
 
 
-_MIN_RATIO = 20
-"""Least ratio of the time between two writes of the file to the time of a write."""
-
-
-class DetectionsFile:
-    """Boxes in COCO's format in a JSON file that is complete at any time, up to the last few images.
-
-    The file grows with each image: writing it after each would take ever longer.
-    """
-
-    def __init__(self, file: Path, categories: Sequence[dict[str, Any]], keep: Callable[[PurePath], bool]) -> None:
-        """Load the boxes of earlier runs; nothing is written yet.
-
-        Args:
-            file: may exist.
-            categories: of all boxes, in COCO's format.
-            keep: called with an image's file; whether to keep its boxes of an earlier run.
-
-        Raises:
-            InputError: the file is something else, or has boxes to keep of other categories.
-        """
-        self._file = file
-        self._content: dict[str, Any] = {"info": {}, "images": [], "annotations": [], "categories": list(categories)}
-        if file.is_file():
-            self._load(keep)
-        self._image = max((image["id"] for image in self._content["images"]), default=0)
-        self._box = max((box["id"] for box in self._content["annotations"]), default=0)
-        self._written, self._cost = 0.0, 0.0
-
-    def add(self, file: PurePath, size: tuple[int, ...], detections: Detections) -> None:
-        """Add an image's boxes, and write the file if the last write was long enough ago.
-
-        Args:
-            file: the image's.
-            size: (height, width) of the image.
-            detections: on the CPU.
-        """
-        self._image += 1
-        image = {"id": self._image, "file_name": file.as_posix(), "height": size[0], "width": size[1]}
-        self._content["images"].append(image)
-        for (x0, y0, x1, y1), score, category in zip(*(values.tolist() for values in detections), strict=True):
-            self._box += 1
-            width, height = x1 - x0, y1 - y0
-            self._content["annotations"].append(
-                {
-                    "id": self._box,
-                    "image_id": self._image,
-                    "category_id": category,
-                    "bbox": [x0, y0, width, height],
-                    "area": width * height,
-                    "iscrowd": 0,
-                    "score": score,
-                }
-            )
-        if time.monotonic() - self._written >= _MIN_RATIO * self._cost:
-            self.write()
-
-    def write(self) -> None:
-        """Write all boxes so far."""
-        start = time.monotonic()
-        write_text(self._file, json.dumps(self._content))
-        self._written = time.monotonic()
-        self._cost = self._written - start
-
-    def _load(self, keep: Callable[[PurePath], bool]) -> None:
-        try:
-            earlier = json.loads(self._file.read_text())
-            images = [image for image in earlier["images"] if keep(PurePath(image["file_name"]))]
-            kept = {image["id"] for image in images}
-            boxes = [box for box in earlier["annotations"] if box["image_id"] in kept]
-            same = earlier["categories"] == self._content["categories"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self._file}: holds no boxes in COCO's format; give another --output") from error
-        if images and not same:
-            raise InputError(f"{self._file}: has boxes of other classes; give another --output")
-        self._content |= {"images": images, "annotations": boxes}
+def _annotations(detections: Detections) -> Iterator[dict[str, Any]]:
+    """Detections in COCO's format."""
+    for (x0, y0, x1, y1), score, category in zip(*(values.tolist() for values in detections), strict=True):
+        box = [x0, y0, x1 - x0, y1 - y0]
+        yield {"category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": 0, "score": score}
 
 
 class PredictionIndex:
@@ -266,6 +249,6 @@ def _check_distinct(folder: Path, paths: Mapping[PurePath, PurePath], others: Ma
         for taken in (name, *name.parents):  # the frames of a video are in a folder of its name
             if others.get(taken, path) != path:
                 raise InputError(
-                    f"{folder / MASKS / name}: would be of {path} and of {others[taken]}; give one of them another "
+                    f"{folder}: the result {name} would be of {path} and of {others[taken]}; give one of them another "
                     "--output"
                 )

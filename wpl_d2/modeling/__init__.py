@@ -1,23 +1,27 @@
 """The model: a backbone that is computed once, a segmentation head on it and, if wanted, a detector."""
 
-from .backbone import TimmBackbone, build_timm_backbone, build_unified_resnet_backbone
+from .backbone import TimmBackbone, ViTBackbone, build_timm_backbone, build_unified_resnet_backbone, build_vit_backbone
 from .build import build_model
 from .detector import FPNDetector, SharedDetector
 from .ema import copy_model, ema_decay, update_ema
+from .heads.dpt_head import DPTHead
 from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
 from .weights import load_backbone_weights
 
 __all__ = [
+    "DPTHead",
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
     "SharedDetector",
     "TimmBackbone",
     "UnifiedSegDet",
+    "ViTBackbone",
     "build_model",
     "build_timm_backbone",
     "build_unified_resnet_backbone",
+    "build_vit_backbone",
     "copy_model",
     "ema_decay",
     "load_backbone_weights",

@@ -72,9 +72,14 @@ class SharedDetector(nn.Module):
         """Build the parts from MODEL.DETECTOR and Detectron2's keys.
 
         Raises:
-            InputError: MODEL.DETECTOR.CLASSES is empty.
+            InputError: MODEL.DETECTOR.CLASSES is empty, or Detectron2 pools no maps of the backbone's stride.
         """
         cfg = with_object_classes(cfg)
+        if (stride := input_shape["res5"].stride).bit_count() > 1:
+            raise InputError(
+                f"MODEL.DETECTOR.MODE: shared, but boxes are pooled from maps of 8, 16 or 32 pixels, and this "
+                f"backbone's have {stride}; set it to cached, with the boxes of another detector, or to none"
+            )
         res5, channels = input_shape["res5"], cfg.MODEL.DETECTOR.CHANNELS
         shape = {_FEATURE: ShapeSpec(channels=channels, stride=res5.stride)}
         reduction = Conv2d(res5.channels, channels, kernel_size=1, activation=nn.ReLU())

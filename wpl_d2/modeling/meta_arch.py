@@ -34,7 +34,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         sem_seg_head: feature maps to `SemSegOutput`.
         detector: None unless MODEL.DETECTOR.MODE is shared.
         aux_head: None unless MODEL.AUX_HEAD.ENABLED; used in training only.
-        pixel_mean, pixel_std: (3, 1, 1) float, for pixels in 0..255.
+        pixel_mean, pixel_std: (C, 1, 1) float, for pixels in 0..255.
     """
 
     pixel_mean: Tensor
@@ -106,13 +106,13 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         return self.detector is not None
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Normalize images (..., 3, H, W), uint8 or float in 0..255, to float on the model's device."""
+        """Normalize images (..., C, H, W), uint8 or float in 0..255, to float on the model's device."""
         # Moved before the conversion: bytes are a quarter of the transfer.
         images = images.to(self.device, non_blocking=True).float()
         return (images - self.pixel_mean) / self.pixel_std
 
     def encode(self, images: Tensor) -> dict[str, Tensor]:
-        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
+        """Compute the feature maps, by name, of normalized images (B, C, H, W)."""
         return self.backbone(images)
 
     def decode(
@@ -131,13 +131,13 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         return self.sem_seg_head(features if perturb is None else perturb(features), size)
 
     def segment(self, images: Tensor) -> Tensor:
-        """Segment images (B, 3, H, W) in 0..255: logits (B, C, H, W) float32."""
+        """Segment images (B, C, H, W) in 0..255: logits (B, C, H, W) float32."""
         batch = self._batch(list(self.normalize(images)))
         logits = self.decode(self.encode(batch.tensor), _size(batch.tensor)).logits.float()
         return logits[..., : images.shape[-2], : images.shape[-1]]
 
     def detect_images(self, images: Tensor) -> list[Instances]:
-        """Detect objects in images (B, 3, H, W) in 0..255; see `SharedDetector.detect`."""
+        """Detect objects in images (B, C, H, W) in 0..255; see `SharedDetector.detect`."""
         batch = self._batch(list(self.normalize(images)))
         return self._detector().detect(self.encode(batch.tensor), batch.image_sizes)
 
@@ -156,7 +156,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         """Train or predict by Detectron2's contract.
 
         Args:
-            batched_inputs: one dict per image with "image" (3, H, W) in 0..255; in training also "sem_seg" (H, W)
+            batched_inputs: one dict per image with "image" (C, H, W) in 0..255; in training also "sem_seg" (H, W)
                 int64 and, for the detector, "instances"; in evaluation optionally "height" and "width" of the output.
 
         Returns:

@@ -1,7 +1,9 @@
 """Model metadata: what checkpoints and exported files say of their model, validated when read.
 
 A dict of plain data: "config" (YAML text), "classes" (names by class id), "colors" ([r, g, b] by class id), "objects"
-(class ids with boxes) and "preprocessing" ("format", "mean", "std"). `wpl_d2.checkpoint.metadata` builds it.
+(class ids with boxes) and "preprocessing": "format", "mean" and "std" in 0..255, and, since there are images of other
+channels, "channels" and "value_range", for each the values that become 0 and 255, or none for images of eight bits.
+`wpl_d2.checkpoint.metadata` builds it.
 """
 
 from __future__ import annotations

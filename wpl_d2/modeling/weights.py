@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from detectron2.modeling.backbone import FPN
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .backbone.timm import TimmBackbone
+from .backbone.vit import ViTBackbone
 from .weight_files import PACKAGE, read_weights
 
 if TYPE_CHECKING:
     from torch.nn.modules.module import _IncompatibleKeys
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -54,6 +59,16 @@ _DEEP_STEM = {
     "conv1.4": "stem.conv2.norm",
     "conv1.6": "stem.conv3",
     "bn1": "stem.conv3.norm",
+}
+# UniMatch V2's names of parts of its head, and those of `DPTHead`.
+_DPT_PARTS = {
+    "out_conv": "project",
+    "resConfUnit1": "lateral",
+    "resConfUnit2": "sum",
+    ".conv1.": ".1.",
+    ".conv2.": ".3.",
+    "output_conv.0": "fuse",
+    "output_conv.2": "predictor",
 }
 
 
@@ -130,6 +145,13 @@ def check_compatible(
                 f"{source}: the checkpoint has {given} classes, the config {own}; "
                 "use the data set it was trained on (DATASETS.DESCRIPTION, MODEL.SEM_SEG_HEAD.NUM_CLASSES)"
             )
+    first = first_convolution(model)
+    if first in weights and weights[first].shape[1:2] != wanted[first].shape[1:2]:
+        raise InputError(
+            f"{source}: is of images of {weights[first].shape[1]} channels, and the data set's have "
+            f"{wanted[first].shape[1]}; use the data set it was trained on (DATASETS.DESCRIPTION), or begin with it "
+            "(MODEL.WEIGHTS)"
+        )
     problems = _problems(wanted, weights)
     if exactly:
         problems += [f"{key} is not the model's" for key in sorted(weights.keys() - wanted.keys())]
@@ -178,15 +200,18 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
         InputError: it does not fit.
     """
     backbone = backbone.bottom_up if isinstance(backbone, FPN) else backbone
-    module = backbone.body if isinstance(backbone, TimmBackbone) else backbone
+    module = backbone.body if isinstance(backbone, TimmBackbone | ViTBackbone) else backbone
     assert isinstance(module, nn.Module)
     wanted, given = _without_counters(module.state_dict()), _without_counters(state_dict)
     if source.startswith(PACKAGE):
         given = dict(zip(wanted, given.values(), strict=False))
+    elif isinstance(backbone, ViTBackbone):
+        given = backbone.convert(given)
     elif isinstance(backbone, TimmBackbone):
         given = {_timm_name(key, wanted): value for key, value in given.items()}
     elif any(key.startswith("layer1.") for key in given):
         given = {_detectron2_name(key, deep="conv1.0.weight" in given): value for key, value in given.items()}
+    given = adapt_input(given, module, source)
     modules = {key.split(".")[0] for key in wanted}
     unexpected = [key for key in given.keys() - wanted.keys() if not _is_classifier(key, modules)]
     problems = _problems(wanted, given) + [f"{key} is not the backbone's" for key in sorted(unexpected)]
@@ -196,6 +221,65 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
             f"the file that belongs to it{_example(backbone)}, or nothing to begin at random ('')"
         )
     module.load_state_dict({key: given[key] for key in wanted}, strict=False)
+
+
+def first_convolution(model: nn.Module) -> str:
+    """The name of the weights in a model or backbone that images are multiplied with first."""
+    names = (name for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
+    # Detectron2's FPN registers its own convolutions before those of the network below.
+    return f"{next(name for name in names if 'fpn_' not in name)}.weight"
+
+
+def adapt_input(given: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
+    """Adapt pretrained weights to images of another number of channels, as timm does, and log it.
+
+    The first convolution's weights are taken in turn for more channels, and scaled so that sums stay the same; a single
+    channel gets their sum.
+
+    Args:
+        given: the pretrained weights.
+        model: the model or backbone that they are for.
+        source: the file of the weights, for the log.
+    """
+    first = first_convolution(model)
+    old, new = given.get(first), model.get_parameter(first)
+    if old is None or old.ndim != new.ndim or old.shape[1] == new.shape[1]:
+        return dict(given)
+    channels, trained = new.shape[1], old.shape[1]
+    how = "summed up" if channels == 1 else "taken in turn for the channels, and scaled"
+    logger.warning(
+        "%s: is of images of %d channels, and these have %d: the weights of its first convolution, %s, are %s (as timm "
+        "does)",
+        *(source, trained, channels, first, how),
+    )
+    return {**given, first: adapt_input_conv(channels, old, trained)}
+
+
+def from_unimatch_v2(backbone: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a whole model of UniMatch V2's code under this project's names; empty if they are of another one.
+
+    Args:
+        backbone: a `ViTBackbone` for the names of its weights; any other has none of these.
+        state_dict: as read.
+    """
+    weights = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if not isinstance(backbone, ViTBackbone) or "head.scratch.output_conv.0.weight" not in weights:
+        return {}
+    tokens = {key: value for key, value in weights.items() if key.startswith("backbone.")}
+    body = backbone.convert({key.removeprefix("backbone."): value for key, value in tokens.items()})
+    head = {_dpt_name(key): value for key, value in weights.items() if key.startswith("head.")}
+    head = {f"sem_seg_head.{key}": value for key, value in head.items() if not key.startswith("fusions.3.lateral")}
+    return {f"backbone.body.{key}": value for key, value in body.items()} | head
+
+
+def _dpt_name(key: str) -> str:
+    """`DPTHead`'s name of a tensor in UniMatch V2's head."""
+    key = key.removeprefix("head.").removeprefix("scratch.").replace("resize_layers.", "resizes.")
+    key = re.sub(r"^layer(\d)_rn", lambda found: f"reduces.{int(found[1]) - 1}", key)
+    key = re.sub(r"^refinenet(\d)", lambda found: f"fusions.{int(found[1]) - 1}", key)
+    for theirs, ours in _DPT_PARTS.items():
+        key = key.replace(theirs, ours)
+    return key
 
 
 def _without_counters(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -255,13 +339,13 @@ def _detectron2_name(key: str, deep: bool) -> str:
 
 def _describe(backbone: nn.Module) -> str:
     """A backbone in terms of config keys."""
-    if isinstance(backbone, TimmBackbone):
+    if isinstance(backbone, TimmBackbone | ViTBackbone):
         return f"MODEL.TIMM.NAME {backbone.name}"
     return f"the {type(backbone).__name__} of MODEL.BACKBONE and MODEL.RESNETS"
 
 
 def _example(backbone: nn.Module) -> str:
-    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone) else ""
+    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone | ViTBackbone) else ""
 
 
 def _join(items: list[str], most: int = 8) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,6 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from ..data import EvalMapper
@@ -22,6 +22,8 @@ from ..data.image_io import read_record_mask
 from ..data.label_statistics import count_labels
 from ..data.loader import Records, load_records
 from ..data.mappers import read_labels
+from ..data.pixel_values import RGB
+from ..data.windows import image_name
 from ..evaluation.image_counts import FILE, ImageCounts
 from ..frameworks import Framework
 from ..inference.build import build_inference, evaluated_crop
@@ -30,8 +32,8 @@ from ..modeling import UnifiedSegDet
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
-from ..visualization import heatmap, overlay
-from ..visualization.draw import to_image
+from ..visualization import heatmap, overlay, render
+from ..visualization.draw import Picture, to_image
 
 FOLDER = "report"
 """Of `OUTPUT_DIR`; holds `EVIDENCE` and the pictures that it names."""
@@ -122,7 +124,7 @@ def choose_examples(scores: NDArray[np.float64], of_each: int = _OF_EACH_KIND) -
 
 @torch.no_grad()
 def _draw_examples(cfg: Any, model: UnifiedSegDet, counts: ImageCounts, folder: Path) -> list[dict[str, Any]]:
-    records = {record["file_name"]: record for record in load_records(cfg.DATASETS.TEST[0], "DATASETS.TEST")}
+    records = {image_name(record): record for record in load_records(cfg.DATASETS.TEST[0], "DATASETS.TEST")}
     scores = counts.scores
     examples: list[dict[str, Any]] = []
     with inference_context(model):
@@ -150,7 +152,7 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
     confidence, prediction = highest.cpu().numpy(), predicted.cpu().numpy()
     colors = MetadataCatalog.get(cfg.DATASETS.TEST[0]).stuff_colors
     truth = read_labels(record, size, len(colors))[window]
-    image = item["image"].numpy()[(..., *window)]
+    image = render(item["image"], item.get("layout", RGB))[(..., *window)]
     wrong = np.where(truth == IGNORE, IGNORE, prediction != truth)
     pictures = {
         "image": image,
@@ -162,7 +164,7 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
     names = {}
     for title, picture in pictures.items():
         names[title] = f"{number:02d}_{title}.webp"
-        _save(to_image(picture), folder / names[title])
+        _save(picture, folder / names[title])
     judged = truth != IGNORE
     return {
         "pictures": names,
@@ -172,6 +174,14 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
     }
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    picture.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
-    replace_file(path, lambda unfinished: picture.save(unfinished, format="WEBP", quality=80))
+def encode_picture(picture: Picture) -> bytes:
+    """A WebP of a (3, H, W) uint8 picture, at most 320 pixels wide and high."""
+    image, file = to_image(picture), BytesIO()
+    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE))
+    image.save(file, format="WEBP", quality=80)
+    return file.getvalue()
+
+
+def _save(picture: Picture, path: Path) -> None:
+    content = encode_picture(picture)
+    replace_file(path, lambda unfinished: unfinished.write_bytes(content))

@@ -37,11 +37,10 @@ def _render(report: dict[str, Any], picture_bytes: int) -> str:
     charts = {f"all-{chart['id']}": chart for chart in (report["comparison"] or {}).get("charts", ())}
     for number, run in enumerate(report["runs"]):
         charts |= {f"r{number}-{chart['id']}": chart for chart in run["charts"]}
-    return _template().render(
+    return load_template("report.html.jinja").render(
         report=report,
         charts=charts,
         pictures=_read_pictures(report["runs"], picture_bytes),
-        css=_asset("report.css"),
         # Without the address of its source map, which browsers' tools would look for.
         library=_asset(_CHART_LIBRARY).partition("//# sourceMappingURL")[0],
         js=_asset("report.js"),
@@ -54,13 +53,15 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _template() -> jinja2.Template:
+def load_template(name: str) -> jinja2.Template:
+    """A page's template, with the filters and style that all pages share."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"number": format_number, "worst_confusions": worst_confusions, "extremes": extremes}
     environment.tests["match_start"] = str.startswith
-    return environment.from_string(_asset("report.html.jinja"))
+    environment.globals["css"] = _asset("report.css")
+    return environment.from_string(_asset(name))
 
 
 def format_number(value: float | None, digits: int = 1) -> str:
@@ -96,7 +97,8 @@ def _read_pictures(runs: Sequence[dict[str, Any]], most: int) -> list[list[dict[
         for example in run["examples"]:
             try:
                 urls = {
-                    title: _data_url(Path(run["folder"]) / FOLDER / name) for title, name in example["pictures"].items()
+                    title: data_url((Path(run["folder"]) / FOLDER / name).read_bytes())
+                    for title, name in example["pictures"].items()
                 }
             except OSError:  # the folder was moved without them
                 continue
@@ -108,5 +110,6 @@ def _read_pictures(runs: Sequence[dict[str, Any]], most: int) -> list[list[dict[
     return shown
 
 
-def _data_url(picture: Path) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+def data_url(picture: bytes) -> str:
+    """The address that stands for a WebP picture itself."""
+    return f"data:image/webp;base64,{base64.b64encode(picture).decode()}"

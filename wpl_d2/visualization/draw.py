@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.pixel_values import RGB, PixelLayout
 from ..structures import IGNORE
 from ..utils.errors import InputError
 
@@ -19,6 +20,23 @@ Picture = NDArray[np.uint8]
 Color = Sequence[int]
 _LINE = 2  # width of a box's outline in pixels
 _MARGIN = 2 * _LINE  # edges farther outside of the image, which nobody sees, are clipped to this
+
+
+def render(image: ArrayLike, layout: PixelLayout) -> Picture:
+    """An image of any channels as colors: of those called red, green and blue, else of the first three, or gray.
+
+    Args:
+        image: (C, H, W) in 0..255.
+        layout: names the channels.
+
+    Returns:
+        (3, H, W) uint8.
+    """
+    pixels = np.asarray(image)
+    if pixels.dtype == np.uint8 and layout == RGB:
+        return pixels
+    places = layout.rgb or ((0, 1, 2) if len(pixels) >= 3 else (0, 0, 0))
+    return pixels[list(places)].round().astype(np.uint8)
 
 
 def overlay(image: ArrayLike, labels: ArrayLike, colors: Sequence[Color], opacity: float = 0.7) -> Picture:

@@ -15,12 +15,13 @@ from PIL import Image
 
 from ..data import EvalMapper
 from ..data.mappers import read_labels
+from ..data.pixel_values import RGB
 from ..frameworks import Framework
 from ..frameworks.pseudo_labels import gather_evidence, make_pseudo_labels, predict
 from ..structures import Detections, class_boxes
 from ..utils.errors import InputError
 from ..utils.files import save_png
-from .draw import Color, Picture, draw_boxes, heatmap, overlay, to_image
+from .draw import Color, Picture, draw_boxes, heatmap, overlay, render, to_image
 from .sheet import Row, compose
 
 CELL = 256
@@ -73,11 +74,12 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
     prediction = predict(model, model.normalize(image[None]))
     labels = prediction.output.logits.argmax(dim=1)
     colors: Sequence[Color] = metadata.stuff_colors
-    row = {"image": _cell(image.numpy())}
+    picture = render(image, item.get("layout", RGB))
+    row = {"image": _cell(picture)}
     if "sem_seg_file_name" in item:
         truth = read_labels(dict(item), size, len(colors))
-        row["ground truth"] = _cell(overlay(image, truth, colors))
-    row["prediction"] = _cell(overlay(image, labels[0].cpu(), colors))
+        row["ground truth"] = _cell(overlay(picture, truth, colors))
+    row["prediction"] = _cell(overlay(picture, labels[0].cpu(), colors))
     detections = model.detect(prediction.features, [size]) if model.has_detector else None
     if weigher is not None:
         needs = weigher.score_needs if refinement is None else weigher.score_needs | refinement.needs
@@ -88,7 +90,7 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
             weight = pseudo.weight * (pseudo.confidence >= framework.threshold)
             row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.max_weight))
     if detections is not None:
-        row["boxes"] = _boxes(image.numpy(), detections[0].to("cpu"), metadata)
+        row["boxes"] = _boxes(picture, detections[0].to("cpu"), metadata)
     return row
 
 

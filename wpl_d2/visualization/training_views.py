@@ -9,13 +9,24 @@ import torch
 from detectron2.utils.visualizer import Visualizer
 from PIL import Image
 
+from ..data.pixel_values import PixelLayout
 from ..frameworks.mixing import cutmix, cutmix_masks
 from ..structures import IGNORE, Detections, PseudoLabels, class_boxes
-from .draw import draw_boxes, to_image
+from .draw import draw_boxes, render, to_image
 from .sheet import Row
 
 VALID = "valid: white is image, black is padding and trains nothing"
 """What the panels of that title show."""
+
+
+def render_sample(sample: dict[str, Any], layout: PixelLayout) -> dict[str, Any]:
+    """A sample with its images as colors, to be drawn."""
+    rendered: dict[str, Any] = {"image": torch.from_numpy(render(sample["image"], layout))}
+    if "strong" in sample:
+        rendered["strong"] = torch.stack([torch.from_numpy(render(view, layout)) for view in sample["strong"]])
+    if "paste" in sample:
+        rendered["paste"] = render_sample(sample["paste"], layout)
+    return sample | rendered
 
 
 def draw_labeled(sample: dict[str, Any], metadata: Any) -> Row:

@@ -167,7 +167,7 @@ class PixelWeigher(nn.Module):
             weight = weight.pow(self.power)
         neutral = self._neutral(labels, memory)
         if self.class_means is not None:
-            weight = self.class_means(weight, labels, neutral)
+            weight = self.class_means(weight, labels, ~neutral)
         if self.weight_form == "plus_one":
             weight = weight + 1.0
         return weight.masked_fill(neutral, 1.0)
@@ -275,18 +275,23 @@ class RunningClassMean(nn.Module):
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
         self._staged: list[Tensor] = []
 
-    def forward(self, values: Tensor, labels: Tensor, left_out: Tensor) -> Tensor:
+    def forward(self, values: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
         """Divide by the means of former steps and, in training mode, stage the values for the next update.
 
         Args:
             values: (B, H, W) float.
             labels: (B, H, W) int64 class ids or `IGNORE`.
-            left_out: (B, H, W) bool, the pixels that do not count, among them all without a label.
+            mask: (B, H, W) bool, the pixels that count; all must have a label.
         """
         if self.training:
-            self._staged.append(class_sums([values], labels.masked_fill(left_out, IGNORE), len(self.mean)))
+            self.stage(values, labels, mask)
         floor = torch.finfo(values.dtype).eps
-        return values / self.mean.clamp(min=floor)[labels.masked_fill(left_out, 0)]
+        return values / self.mean.clamp(min=floor)[labels.masked_fill(~mask, 0)]
+
+    @torch.no_grad()
+    def stage(self, values: Tensor, labels: Tensor, mask: Tensor) -> None:
+        """Stage values for the next update; for the arguments see `forward`."""
+        self._staged.append(class_sums([values], labels.masked_fill(~mask, IGNORE), len(self.mean)))
 
     @torch.no_grad()
     def after_step(self) -> None:

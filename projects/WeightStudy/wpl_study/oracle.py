@@ -140,7 +140,7 @@ def oracle_source(cfg: Any) -> Source:
         InputError: none of them has one.
     """
     known = [record for name in cfg.DATASETS.UNLABELED for record in DatasetCatalog.get(name)]
-    keys = ("sem_seg_file_name", "sem_seg_ignore")
+    keys = ("sem_seg_file_name", "sem_seg_ignore", "sem_seg_source", "sem_seg_error")
     masks = [{key: record[key] for key in keys if key in record} for record in known]
     if not any("sem_seg_file_name" in mask for mask in masks):
         raise InputError(

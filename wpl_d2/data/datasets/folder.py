@@ -5,9 +5,12 @@ name: camvid
 root: camvid               # under $DETECTRON2_DATASETS (default ./datasets); absolute; or ./ ../ from the YAML
 image: images/{id}.jpg     # paths below the root, {id} is what the lists name; or a folder: `images` is images/{id}.*
 mask: masks/{id}.png       # the same; optional; unlabeled images may lack the file
+labels: {format: ..., ...} # optional: how labels are stored that are no masks of class ids (data/labels)
 classes: [sky, building]   # the class ids of the masks, in this order, from 0
 objects: [building]        # optional: the classes that get boxes and a detector
 ignore: 255                # optional: the masks' value for "no class"
+channels: [red, green, blue, nir]  # optional: what the images' channels are, or their number; without: 8-bit RGB
+value_range: [0, 10000]    # optional: the images' values that are black and white, or one [black, white] each channel
 exif: apply                # optional: turn images and masks as their EXIF orientation says; or ignore it
 colors: [[0, 0, 0], ...]   # optional: one [r, g, b] for each class
 dataset_ids: [7, 8]        # optional: the ids under which results for each class are submitted
@@ -25,10 +28,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from functools import partial
-from pathlib import Path, PurePosixPath
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -36,10 +39,15 @@ from detectron2.utils.colormap import colormap
 
 from ...config.presets import ROOT
 from ...structures import IGNORE
-from ...utils.errors import InputError, check_name, suggest
+from ...utils.errors import InputError, suggest
 from ...utils.files import is_system_file, read_yaml
-from ..image_io import APPLY, EXIF
-from .lists import ANY_SUFFIX, SLOT, SuffixResolver, extract, fill, read_list
+from ..image_io import APPLY
+from ..labels import LabelFormat, ListedImage, attach_labels, build_label_format
+from ..path_templates import SLOT, extract, fill
+from ..pixel_values import RGB, PixelLayout
+from ..windows import split_huge
+from .lists import SuffixResolver, read_list
+from .yaml_values import SPLIT, convert
 
 _REGISTERED: dict[str, Description] = {}
 _UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]|^[.-]|^\s|\s$')
@@ -65,8 +73,11 @@ class Description:
     classes: tuple[str, ...]
     lists: Mapping[str, str]
     mask: str = ""
+    labels: Mapping[str, Any] = field(default_factory=dict)
     objects: tuple[str, ...] = ()
     ignore: int = IGNORE
+    channels: tuple[str, ...] = RGB.channels
+    value_range: tuple[tuple[float, float], ...] = RGB.value_range
     exif: str = APPLY
     colors: tuple[tuple[int, int, int], ...] = ()
     dataset_ids: tuple[int, ...] = ()
@@ -97,13 +108,19 @@ class Description:
             self._demand(name in self.classes, f"the object {name!r} is not a class; {suggest(name, self.classes)}")
         self._demand(len(set(self.objects)) == len(self.objects), "'objects' has a name twice; make them unique")
         self._demand(
-            not 0 <= self.ignore < count,
+            bool(self.labels) or not 0 <= self.ignore < count,
             f"'ignore' is {self.ignore}, a class id; use a value from {count} to {IGNORE} in the masks",
         )
         self._demand(
             0 <= self.ignore <= IGNORE or self.ignore == _DEEP_IGNORE,
             f"'ignore' is {self.ignore}, which no mask can hold; use a value from {count} to {IGNORE} (or "
             f"{_DEEP_IGNORE}, in masks of 16 bits)",
+        )
+        channels = len(self.channels)
+        self._demand(0 < channels == len(set(self.channels)), "'channels' has no name, or one twice; make them unique")
+        self._demand(
+            len(self.value_range) in (0, 1, channels),
+            f"'value_range' has {len(self.value_range)} pairs; give one, or one to each of {channels} channels",
         )
         self._demand(
             len(self.colors) in (0, count),
@@ -113,6 +130,7 @@ class Description:
             len(set(self.dataset_ids)) == len(self.dataset_ids) and len(self.dataset_ids) in (0, count),
             f"'dataset_ids' has {len(set(self.dataset_ids))} ids; give another one to each of {count} classes",
         )
+        _ = self.label_format
 
     def _demand(self, holds: bool, otherwise: str) -> None:
         if not holds:
@@ -124,28 +142,63 @@ class Description:
         return tuple(self.classes.index(name) for name in self.objects)
 
     @property
+    def layout(self) -> PixelLayout:
+        """How the images' pixels are read."""
+        ranges = self.value_range if len(self.value_range) != 1 else self.value_range * len(self.channels)
+        return PixelLayout(self.channels, ranges)
+
+    @property
     def palette(self) -> list[tuple[int, int, int]]:
         """One (r, g, b) for each class: `colors`, or Detectron2's color map where there are none."""
         return list(self.colors) or default_colors(len(self.classes))
+
+    @cached_property
+    def label_format(self) -> LabelFormat | None:
+        """How labels are stored; None: as masks of class ids."""
+        return build_label_format(self)
+
+    @property
+    def mask_ignore(self) -> int:
+        """The value for "no class" in the masks that the records name."""
+        return IGNORE if self.label_format else self.ignore
 
     def present(self) -> list[str]:
         """The names of the lists that should be there: all but optional ones without a file."""
         return [n for n, file in self.lists.items() if n not in self.optional or (self.root / file).is_file()]
 
-    def records(self, name: str) -> list[dict[str, Any]]:
+    def records(self, name: str, labels: bool = True) -> list[dict[str, Any]]:
         """The images of one list as Detectron2 dataset dicts.
 
         Args:
             name: a key of `lists`.
+            labels: whether to look for labels. Those of another format than masks of class ids are then converted,
+                unless that is done.
 
         Returns:
             A dict for each line: `file_name`, `image_id`; `sem_seg_file_name` if the mask exists, else
             `sem_seg_missing` if the description expects one; `sem_seg_ignore`, the mask's value for "no class"; `exif`
-            if the orientation of image and mask must not be applied.
+            if the orientation of image and mask must not be applied; `layout` if the images are not 8-bit RGB. See
+            `attach_labels` for labels of other formats. Of a huge image there is a dict for each `window`
+            (`split_huge`).
 
         Raises:
             InputError: the list is missing, a line cannot be read, or more than one file fits it.
         """
+        images = self.listed(name)
+        layout = self.layout
+        how = ({} if self.exif == APPLY else {"exif": self.exif}) | ({} if layout == RGB else {"layout": layout})
+        records: list[dict[str, Any]] = [{"file_name": image.file, "image_id": image.id, **how} for image in images]
+        if labels and self.label_format:
+            attach_labels(self.label_format, records, images)
+        elif labels:
+            for record, image in zip(records, images, strict=True):
+                if image.mask:
+                    record["sem_seg_file_name" if os.path.isfile(image.mask) else "sem_seg_missing"] = image.mask
+                    record["sem_seg_ignore"] = self.ignore
+        return [part for record in records for part in split_huge(record)]
+
+    def listed(self, name: str) -> list[ListedImage]:
+        """The images of one list, in the order of its lines; args and errors as of `records`."""
         file = self.root / self.lists[name]
         if not file.is_file():
             raise InputError(
@@ -153,19 +206,13 @@ class Description:
                 f"DETECTRON2_DATASETS to the folder that holds it"
                 f"{'; tools/prepare_dataset.py imports published lists' if name in self.optional else ''}"
             )
-        records = []
         suffixes = SuffixResolver(self.root)
-        for entry in read_list(file, self.image, self.mask, self.root):
-            image = str(self.root / suffixes.resolve(entry.image))
-            record: dict[str, Any] = {"file_name": image, "image_id": entry.id}
-            if self.exif != APPLY:
-                record["exif"] = self.exif
-            if entry.mask:
-                mask = str(self.root / suffixes.resolve(entry.mask))
-                record["sem_seg_file_name" if os.path.isfile(mask) else "sem_seg_missing"] = mask
-                record["sem_seg_ignore"] = self.ignore
-            records.append(record)
-        return records
+
+        def find(path: str) -> str:
+            return str(self.root / suffixes.resolve(path)) if path else ""
+
+        entries = read_list(file, self.image, self.mask, self.root)
+        return [ListedImage(entry.id, find(entry.image), find(entry.mask)) for entry in entries]
 
 
 def class_names_and_colors(metadata: Mapping[str, Any], count: int) -> tuple[list[str], list[tuple[int, int, int]]]:
@@ -207,7 +254,7 @@ def load_description(path: str | Path, root: Path | None = None) -> Description:
         if key not in keys:
             raise InputError(f"{file}: unknown key {key!r}; {suggest(str(key), keys)}")
     for key, spec in keys.items():
-        if spec.default is MISSING and key not in raw:
+        if spec.default is spec.default_factory is MISSING and key not in raw:
             raise InputError(f"{file}: the key {key!r} is missing; add it, see configs/datasets/camvid.yaml")
     values: dict[str, Any] = {key: convert(key, value, f"{file}: '{key}'") for key, value in raw.items()}
     values |= {"root": root.absolute() if root else _resolve_root(values["root"], file), "path": file}
@@ -244,13 +291,28 @@ def register(description: Description) -> None:
             thing_colors=[description.palette[i] for i in description.object_ids],
             object_ids=description.object_ids,
             ignore_label=IGNORE,
-            mask_ignore=description.ignore,
+            mask_ignore=description.mask_ignore,
             exif=description.exif,
             evaluator_type="sem_seg",
             description=str(description.path),
             **_id_metadata(description),
         )
         _REGISTERED[name] = description
+
+
+def image_records(name: str) -> list[dict[str, Any]]:
+    """The dataset dicts of a list that is trained on without labels, which are not looked for.
+
+    Args:
+        name: in the `DatasetCatalog`.
+
+    Raises:
+        InputError: as of `Description.records`.
+    """
+    if name not in _REGISTERED:
+        return DatasetCatalog.get(name)
+    description = _REGISTERED[name]
+    return description.records(name.removeprefix(f"{description.name}_"), labels=False)
 
 
 def _id_metadata(description: Description) -> dict[str, dict[int, int]]:
@@ -283,92 +345,3 @@ def _resolve_root(root: str, file: Path) -> Path:
     if root in (".", "..") or root.startswith(("./", "../")):
         base = file.parent
     return Path(os.path.abspath(base / Path(root).expanduser()))
-
-
-SPLIT = "{split}"
-"""The placeholder in the name and the file of a list that stands for one list a split."""
-
-
-def convert(key: str, value: Any, where: str) -> Any:
-    """Convert a value of the YAML to the type of its field in `Description`.
-
-    Args:
-        key: such as "classes".
-        value: what the file says.
-        where: file and key, for the message.
-
-    Raises:
-        InputError: the value is of another type.
-    """
-    return _CONVERT.get(key, _text)(value, where)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise InputError(
-            f"{where}: {value!r} is not text; write text, in quotes where YAML takes it for something else"
-        )
-    return value
-
-
-def _template(value: Any, where: str) -> str:
-    """A template of paths; a folder stands for all images in it."""
-    text = _text(value, where)
-    if SLOT in text or PurePosixPath(text).suffix:
-        return text
-    return (PurePosixPath(text) / f"{SLOT}{ANY_SUFFIX}").as_posix()
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise InputError(f"{where}: {value!r} is not a list; write [first, second]")
-    return tuple(_text(item, where) for item in value)
-
-
-def _integer(value: Any, where: str) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InputError(f"{where}: {value!r} is not an integer; write one, such as 255")
-    return value
-
-
-def _exif(value: Any, where: str) -> str:
-    return check_name(where, value, EXIF)
-
-
-def _integers(value: Any, where: str) -> tuple[int, ...]:
-    if not isinstance(value, list):
-        raise InputError(f"{where}: {value!r} is not a list; write [1, 2]")
-    return tuple(_integer(item, where) for item in value)
-
-
-def _colors(value: Any, where: str) -> tuple[tuple[int, int, int], ...]:
-    colors = value if isinstance(value, list) else [value]
-    for color in colors:
-        triple = isinstance(color, list) and len(color) == 3
-        if not triple or not all(isinstance(c, int) and 0 <= c <= 255 for c in color):
-            raise InputError(f"{where}: {color!r} is not a color; write [r, g, b], each from 0 to 255")
-    return tuple((r, g, b) for r, g, b in colors)
-
-
-def _lists(value: Any, where: str) -> dict[str, str]:
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: {value!r} is not a mapping; write {{name: file}}")
-    lists = {_text(key, where): _text(file, where) for key, file in value.items()}
-    for key, file in lists.items():
-        if (SPLIT in key) != (SPLIT in file):
-            raise InputError(f"{where}: {key!r}: {file!r} has {SPLIT} on one side; write it on both")
-    return lists
-
-
-_CONVERT: dict[str, Callable[[Any, str], Any]] = {
-    "image": _template,
-    "mask": _template,
-    "classes": _texts,
-    "objects": _texts,
-    "ignore": _integer,
-    "exif": _exif,
-    "colors": _colors,
-    "dataset_ids": _integers,
-    "splits": _texts,
-    "lists": _lists,
-}

@@ -16,20 +16,16 @@ and the last line may lack its newline.
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ...utils.errors import InputError
 from ...utils.files import read_text
+from ..path_templates import ANY_SUFFIX, IMAGE_SUFFIXES, extract, fill
 
 EXTRA = "extra"
 """The name of a list of images that are unlabeled in every split, beside the rest of its `train`."""
-SLOT = "{id}"
-ANY_SUFFIX = ".*"
-"""The ending of a template that stands for any image suffix."""
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm"}
 
 
 class Entry(NamedTuple):
@@ -38,20 +34,6 @@ class Entry(NamedTuple):
     id: str
     image: str
     mask: str
-
-
-def fill(template: str, image_id: str) -> str:
-    """Put an id into a template such as `images/{id}.jpg`."""
-    return template.replace(SLOT, image_id)
-
-
-def extract(template: str, path: str) -> str | None:
-    """The id that turns `template` into `path`, the inverse of `fill`; None if there is none."""
-    ending = r"\.[^./]+" if template.endswith(ANY_SUFFIX) else ""
-    first, *rest = (re.escape(part) for part in template.removesuffix(ANY_SUFFIX).split(SLOT))
-    pattern = first + "(?P<id>.+)" + "(?P=id)".join(rest) if rest else first
-    match = re.fullmatch(pattern + ending, path)
-    return match["id"] if match and rest else None
 
 
 def parse_line(line: str, image: str, mask: str, root: Path | None = None) -> Entry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 import numpy as np
@@ -11,21 +12,23 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
 from ...utils.errors import InputError, suggest
+from ..pixel_values import RGB
 from ..sampler import counted_seed
 from .folder import Description, class_names_and_colors, load_description, register
 from .generators import generate_if_missing
 
 
 def setup_datasets(cfg: CfgNode) -> None:
-    """Register the data set of `DATASETS.DESCRIPTION` and fill its classes into `cfg`, in place.
+    """Register the data set of `DATASETS.DESCRIPTION` and fill its classes and channels into `cfg`, in place.
 
     Without a description only the names in the config are checked. Data sets that other code registered get names and
     colors for their classes if they lack them. A data set with a generator is made first, by one process of each
     machine.
 
     Args:
-        cfg: the config, not frozen. Filled in: `MODEL.SEM_SEG_HEAD.NUM_CLASSES`, `MODEL.ROI_HEADS.NUM_CLASSES` and
-            `MODEL.DETECTOR.CLASSES`.
+        cfg: the config, not frozen. Filled in: `MODEL.SEM_SEG_HEAD.NUM_CLASSES`, `MODEL.ROI_HEADS.NUM_CLASSES`,
+            `MODEL.DETECTOR.CLASSES`, `INPUT.CHANNELS`, `INPUT.VALUE_RANGE`; `MODEL.PIXEL_MEAN` and `PIXEL_STD` of
+            three values for images of another number of channels.
 
     Raises:
         InputError: the description is missing or wrong, or does not fit the config.
@@ -39,6 +42,7 @@ def setup_datasets(cfg: CfgNode) -> None:
         cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = len(description.classes)
         cfg.MODEL.ROI_HEADS.NUM_CLASSES = len(description.objects)
         cfg.MODEL.DETECTOR.CLASSES = description.object_ids
+        _fill_in_channels(cfg, description)
     used = {f"DATASETS.{key}": cfg.DATASETS[key] for key in ("TRAIN", "UNLABELED", "TEST")}
     used["TEST.PSEUDO_LABELS"] = cfg.TEST.PSEUDO_LABELS
     wrong = [key for key, names in used.items() if any(name not in DatasetCatalog for name in names)]
@@ -46,6 +50,22 @@ def setup_datasets(cfg: CfgNode) -> None:
         for name in names:
             check_registered(key, name, also=wrong)
             _complete_metadata(name, cfg)
+
+
+def _fill_in_channels(cfg: CfgNode, description: Description) -> None:
+    layout = description.layout
+    cfg.INPUT.CHANNELS, cfg.INPUT.VALUE_RANGE = layout.channels, layout.value_range
+    count = len(layout.channels)
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        values = cfg.MODEL[key]
+        if len(values) == len(RGB.channels) != count:
+            # Other channels take the pretrained weights of red, green and blue in turn, a single one their sum.
+            cfg.MODEL[key] = [sum(values) / len(values)] if count == 1 else list(islice(cycle(values), count))
+        elif len(values) != count:
+            raise InputError(
+                f"MODEL.{key}: has {len(values)} values, and the images of {description.path} {count} channels; give "
+                "one for each"
+            )
 
 
 def register_description(file: str) -> Description:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ...utils.errors import InputError
 from .files import evenly
-from .layout import core_of
+from .pairing import core_of
 
 _NUMBERED = re.compile(r"(?P<sequence>.*?)(?P<number>\d+)")
 _PAIRS = 60

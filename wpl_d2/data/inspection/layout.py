@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn, cast
 
 from ...utils.errors import InputError
-from ..datasets.lists import ANY_SUFFIX, IMAGE_SUFFIXES, SLOT, extract, fill
+from ..datasets.folder import Description
 from ..image_io import read_image
-from .files import Family, Kind, find_families, find_label_files, kind_of, tail_of
+from ..labels import LabelFormat, ListedImage
+from ..labels.label_format import NO_CLASS
+from ..labels.shape_format import ShapeFormat
+from ..path_templates import SLOT, extract
+from .annotations import Annotations, find_annotations
+from .class_masks import find_class_masks
+from .files import Family, Kind, find_families, find_label_files, kind_of
+from .pairing import find_image_template, find_templates, pair_masks
+from .values import AmbiguousLabelsError
 
+_IGNORED = "__ignore__"  # what LabelMe's own converters leave out
 TRAIN, VAL, TEST = "train", "val", "test"
 _SPLITS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
     **dict.fromkeys(("test", "testing"), TEST),
 }
-# Of several masks of one image, words in their paths that are wanted more or less than none.
-_RANKS = {"trainid": 2, "semantic": 1, "class": 1, "instance": -1, "object": -1, "color": -2, "depth": -3}
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Layout:
         templates: of image and mask, as in a data set's YAML; the second is "" if no template fits all masks.
         unmatched: masks without an image.
         alternatives: masks that were passed over for others of the same images, one of each kind.
+        colored: whether the masks show classes as colors.
+        labels: what reads the labels, if that is known already. If they are no masks, `masks` says where they are.
+        known: the name of the data set, if it is a public one that the user named.
     """
 
     root: Path
@@ -42,6 +52,19 @@ class Layout:
     templates: tuple[str, str]
     unmatched: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
+    colored: bool = False
+    labels: LabelFormat | None = None
+    known: str = ""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each labeled image has a mask of its own."""
+        return self.labels is None or self.labels.uses_mask
+
+    def listed(self, image: str) -> ListedImage:
+        """An image as a list has it."""
+        mask = str(self.root.absolute() / self.masks[image]) if self.has_masks else ""
+        return ListedImage(extract(self.templates[0], image) or "", str(self.root.absolute() / image), mask)
 
 
 def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
@@ -50,36 +73,38 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
     Args:
         root: the folder.
         images: pattern of the paths of images below it, such as "photos/*".
-        masks: the same for masks.
+        masks: the same for masks, and for files of annotation tools.
 
     Raises:
-        InputError: there are no images, no masks, or masks that are not of class ids; or two images have one mask.
+        AmbiguousLabelsError: there are labels of several kinds.
+        InputError: there are no images, no labels, or labels that cannot be read; or two images have one mask.
     """
-    families = find_families(root)
-    kinds = {family: kind_of(root, family) for family in families}
-    mask_families = _choose_masks(root, kinds, masks)
-    # Where nothing looks like a photo, the even images that are no masks are what is to be segmented.
-    rest = {f: kind for f, kind in kinds.items() if f not in mask_families}
-    order = (Kind.PHOTO, Kind.LOSSY_MASK, Kind.COLOR_MASK, Kind.DEEP)
-    photo_kind = next((kind for kind in order if kind in rest.values()), Kind.PHOTO)
-    photos = [f for f, kind in rest.items() if kind is photo_kind]
-    paths = [path for family in photos for path in family.paths if fnmatch(path, images)]
-    if not paths:
-        raise InputError(
-            f"{root}: holds {sum(len(f.files) for f in families)} image files and no photos"
-            f"{' that fit ' + images if images != '*' else ''}; put the images there, beside their masks"
-        )
-    if photo_kind is Kind.DEEP:
-        read_image(root / paths[0])  # says why it cannot be
+    annotations, boxes = find_annotations(root, masks)
+    parts = [one.settings.get("masks", "") for one in annotations]  # images of COCO's panoptic labels
+    kinds = {f: kind_of(root, f) for f in find_families(root) if f.folder not in filter(None, parts)}
+    mask_families = _find_masks(kinds, masks)
+    if annotations and Kind.PHOTO not in kinds.values():
+        mask_families = []  # even pictures that a tool was shown
+    if not annotations and not mask_families:
+        _refuse(root, kinds, masks, boxes)
+    paths = _find_images(root, kinds, mask_families, images)
+    classes = find_class_masks(root, paths, mask_families)
+    if classes and not annotations:
+        settings = {"format": "class_masks", "files": classes.files}
+        return _labeled_layout(root, paths, classes.image, _label_format(root, classes.classes, settings))
     found = [path for family in mask_families for path in family.paths if fnmatch(path, masks)]
-    pairs, passed_over, unmatched = _pair(root, paths, found)
+    pairs, passed_over, unmatched = pair_masks(root, paths, found)
+    if annotations:
+        return _find_labels(root, paths, _choose(root, annotations, pairs))
     if not pairs:
         raise InputError(
             f"{root / found[0]}: looks like a mask, and no image has its name, as none of {len(found)} masks has; name "
             "masks as their images, such as a.jpg and a.png or a_mask.png"
         )
     unlabeled = tuple(path for path in paths if path not in pairs)
-    return Layout(root, pairs, unlabeled, _templates(root, pairs, unlabeled), unmatched, passed_over)
+    templates = find_templates(root, pairs, unlabeled)
+    colored = kinds[mask_families[0]] is Kind.COLOR_MASK
+    return Layout(root, pairs, unlabeled, templates, unmatched, passed_over, colored)
 
 
 def split_of(path: str) -> str:
@@ -87,127 +112,135 @@ def split_of(path: str) -> str:
     return next((_SPLITS[p.lower()] for p in PurePosixPath(path).parts[:-1] if p.lower() in _SPLITS), "")
 
 
-def core_of(path: str) -> str:
-    """The name of a file without its suffix and what says that it is an image or a mask, such as "_mask"."""
-    name = PurePosixPath(path)
-    return name.stem.removesuffix(tail_of(name.name))
-
-
-def _choose_masks(root: Path, kinds: Mapping[Family, Kind], pattern: str) -> list[Family]:
-    """The families that are masks of class ids, or those that fit a pattern.
+def _find_images(root: Path, kinds: Mapping[Family, Kind], masks: Sequence[Family], pattern: str) -> list[str]:
+    """The paths of the images.
 
     Raises:
-        InputError: there are none; the message says what there is instead.
+        InputError: there are none.
     """
-    if not kinds:
-        raise InputError(f"{root}: holds no images; give the folder that holds images and masks")
+    # Where nothing looks like a photo, the even images that are no masks are what is to be segmented.
+    rest = {f: kind for f, kind in kinds.items() if f not in masks}
+    order = (Kind.PHOTO, Kind.LOSSY_MASK, Kind.COLOR_MASK, Kind.DEEP, Kind.MASK)
+    photo_kind = next((kind for kind in order if kind in rest.values()), Kind.PHOTO)
+    photos = [f for f, kind in rest.items() if kind is photo_kind]
+    paths = [path for family in photos for path in family.paths if fnmatch(path, pattern)]
+    if not paths:
+        raise InputError(
+            f"{root}: holds {sum(len(f.files) for f in kinds)} image files and no photos"
+            f"{' that fit ' + pattern if pattern != '*' else ''}; put the images there, beside their labels"
+        )
+    if photo_kind is Kind.DEEP:
+        read_image(root / paths[0])  # says why it cannot be
+    return paths
+
+
+def _find_masks(kinds: Mapping[Family, Kind], pattern: str) -> list[Family]:
+    """The families that are masks of values, else of colors; or those that fit a pattern."""
     if pattern != "*":
-        found = [f for f in kinds if any(fnmatch(path, pattern) for path in f.paths)]
-        if found:
+        return [f for f in kinds if any(fnmatch(path, pattern) for path in f.paths)]
+    for kind in (Kind.MASK, Kind.COLOR_MASK):
+        found = [f for f, other in kinds.items() if other is kind]
+        if found and (kind is Kind.MASK or Kind.PHOTO in kinds.values()):
             return found
-        raise InputError(f"--masks: no image of {root} fits {pattern}; give a pattern such as 'masks/*'")
-    found = [f for f, kind in kinds.items() if kind is Kind.MASK]
-    if found:
-        return found
+    return []
+
+
+def _refuse(root: Path, kinds: Mapping[Family, Kind], pattern: str, boxes: Sequence[str]) -> NoReturn:
+    """Say what there is instead of labels."""
+    if not kinds:
+        raise InputError(f"{root}: holds no images; give the folder that holds images and labels")
+    if pattern != "*":
+        raise InputError(f"--masks: no labels in {root} fit {pattern}; give a pattern such as 'masks/*'")
     for kind, what, mend in (
-        (Kind.COLOR_MASK, "shows classes as colors", "convert each color to its class id, 0, 1, 2 ..., as 8-bit PNG"),
         (Kind.LOSSY_MASK, "is compressed with loss, which makes ids that nobody drew", "save the masks as PNG"),
         (Kind.DEEP, "has 16 bits and no even areas, as depth has and no mask", "add masks of class ids as 8-bit PNG"),
     ):
         family = next((f for f, other in kinds.items() if other is kind), None)
         if family and Kind.PHOTO in kinds.values():
             raise InputError(f"{root / family.paths[0]}: {what}, and there are no masks of class ids; {mend}")
+    if boxes:
+        raise InputError(
+            f"{root / boxes[0]}: has boxes without outlines, and segmentation needs outlines; draw them, or add masks"
+        )
     others = find_label_files(root)
     if others:
         raise InputError(
-            f"{root / others[0]}: may hold labels, but only masks are read; export masks from the tool that drew them, "
-            "one 8-bit PNG of class ids for each image"
+            f"{root / others[0]}: may hold labels, and is of no format that is known; export one of those in "
+            "docs/guide/label-formats.md, or masks, 8-bit PNG of class ids"
         )
     count = sum(len(f.files) for f in kinds)
     raise InputError(
-        f"{root}: holds {count} photos and no masks; add masks of some of them, 8-bit PNG whose values are class ids, "
-        "of the same names in another folder"
+        f"{root}: holds {count} photos and no labels; add masks of some of them, 8-bit PNG whose values are class ids, "
+        "of the same names in another folder, or what a tool of annotators exports"
     )
 
 
-def _pair(
-    root: Path, images: Sequence[str], masks: Sequence[str]
-) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
-    """The mask of each image that has one; one of each kind of mask that was passed over; masks without an image."""
-    by_stem, by_core = _index(images, lambda p: PurePosixPath(p).stem), _index(images, core_of)
-    owned: dict[str, list[str]] = defaultdict(list)
-    unmatched = []
-    for mask in masks:
-        stem = PurePosixPath(mask).stem
-        near = _nearest(mask, by_stem.get(stem) or by_stem.get(core_of(mask)) or by_core.get(core_of(mask), []))
-        if len(near) > 1:
-            raise InputError(
-                f"{root / mask}: is the mask of {near[0]} and of {near[1]} by its name; name them apart, or say which "
-                "files are images: --images 'photos/*'"
-            )
-        for image in near:
-            owned[image].append(mask)
-        if not near:
-            unmatched.append(mask)
-    pairs: dict[str, str] = {}
-    passed_over: dict[tuple[str, str], str] = {}
-    for image in images:
-        if not owned[image]:
-            continue
-        best, *others = sorted(owned[image], key=_rank, reverse=True)
-        if others and _rank(others[0]) == _rank(best):
-            raise InputError(
-                f"{root / image}: has two masks, {best} and {others[0]}; say which to take: --masks 'masks/*'"
-            )
-        pairs[image] = best
-        passed_over |= {(str(PurePosixPath(mask).parent), tail_of(mask)): mask for mask in others}
-    return pairs, tuple(passed_over.values()), tuple(unmatched)
+def _choose(root: Path, annotations: Sequence[Annotations], pairs: Mapping[str, str]) -> Annotations:
+    """The one kind of labels that there is.
+
+    Raises:
+        AmbiguousLabelsError: there are several, masks among them if images have some.
+    """
+    readings = {("masks", one.pattern): f"what is in {one.files[0]} ({one.format})" for one in annotations}
+    if pairs:
+        mask = next(iter(pairs.values()))
+        readings["masks", f"{PurePosixPath(mask).parent}/*"] = f"masks, such as {mask}"
+    if len(readings) > 1:
+        raise AmbiguousLabelsError(root, "holds labels of several kinds", readings)
+    return annotations[0]
 
 
-def _index(paths: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for path in paths:
-        found[key(path)].append(path)
-    return found
+def _find_labels(root: Path, images: Sequence[str], annotations: Annotations) -> Layout:
+    """The layout of images whose labels a tool wrote.
+
+    Raises:
+        InputError: they cannot be read, or are of none of the images.
+    """
+    template, files = find_image_template(images), list(annotations.files)
+    unmatched: tuple[str, ...] = ()
+    if annotations.for_each_image:
+        pairs, _, unmatched = pair_masks(root, images, files)
+        if pairs:
+            template, pattern = find_templates(root, pairs, [image for image in images if image not in pairs])
+            files = [pattern] if pattern else []  # where the tool puts them
+    settings = {"format": annotations.format, **annotations.settings}
+    if files:
+        settings["files"] = files[0] if len(files) == 1 else files
+    named = cast(ShapeFormat, _label_format(root, ["?"], settings))
+    layout = _labeled_layout(root, images, template, named, unmatched)
+    names = named.category_names(map(layout.listed, layout.masks))
+    if _IGNORED in names:
+        settings["categories"] = {_IGNORED: NO_CLASS}
+        names.remove(_IGNORED)
+    if not names:
+        raise InputError(f"{root / annotations.files[0]}: labels nothing; label some images in the tool")
+    return replace(layout, labels=_label_format(root, names, settings))
 
 
-def _nearest(mask: str, images: Sequence[str]) -> list[str]:
-    """Of images with a mask's name those whose folders have most in common with the mask's."""
-    if len(images) < 2:
-        return list(images)
-    folders = Counter(PurePosixPath(mask).parts[:-1])
-    common = [(folders & Counter(PurePosixPath(image).parts[:-1])).total() for image in images]
-    return [image for image, shared in zip(images, common, strict=True) if shared == max(common)]
+def _labeled_layout(
+    root: Path, images: Sequence[str], template: str, labels: LabelFormat, unmatched: tuple[str, ...] = ()
+) -> Layout:
+    """The layout of images, of which those are labeled that a format finds labels of.
+
+    Raises:
+        InputError: it finds none.
+    """
+    layout = Layout(root, {}, (), (template, ""), unmatched, labels=labels)
+    sources = {image: labels.find(layout.listed(image)) for image in images}
+    place = f"{root.absolute()}/"
+    labeled = {i: source.name.removeprefix(place) for i, source in sources.items() if source.state is not None}
+    if not labeled:
+        raise InputError(
+            f"{next(iter(sources.values())).name}: has labels of none of the images, such as {images[0]}; put the "
+            "images there that were labeled, under the same names"
+        )
+    rest = tuple(image for image in images if image not in labeled)
+    return replace(layout, masks=labeled, unlabeled=rest)
 
 
-def _rank(mask: str) -> int:
-    """How much the words in a mask's path speak for its being of classes, compared with others of the same image."""
-    name = f"{PurePosixPath(mask).parent.name}/{tail_of(mask)}".lower()
-    return sum(rank for word, rank in _RANKS.items() if word in name)
-
-
-def _templates(root: Path, pairs: Mapping[str, str], unlabeled: Sequence[str]) -> tuple[str, str]:
-    """Templates of image and mask that fit all files, else one that fits every image and ""."""
-    image, mask = next(iter(pairs.items()))
-    for of_image in _candidates(image, (*pairs, *unlabeled)):
-        ids = {path: extract(of_image, path) or "" for path in (*pairs, *unlabeled)}
-        if not all(ids.values()) or any(PurePosixPath(i).suffix.lower() in IMAGE_SUFFIXES for i in ids.values()):
-            continue
-        for of_mask in _candidates(mask, pairs.values()):
-            leads_elsewhere = any((root / fill(of_mask, ids[i])).is_file() for i in unlabeled)
-            if not leads_elsewhere and all(_leads_to(of_mask, ids[i], m) for i, m in pairs.items()):
-                return of_image, of_mask
-    return f"{SLOT}{ANY_SUFFIX}", ""
-
-
-def _candidates(path: str, alike: Iterable[str]) -> list[str]:
-    """Templates that a path may be made of, those with the longest ids first; `alike`: all paths that are to fit."""
-    suffixes = {PurePosixPath(other).suffix for other in alike}
-    suffix = suffixes.pop() if len(suffixes) == 1 else ANY_SUFFIX
-    folders = PurePosixPath(path).parts[:-1]
-    tails = dict.fromkeys(("", tail_of(path)))
-    return ["/".join((*folders[:depth], f"{SLOT}{t}{suffix}")) for depth in range(len(folders) + 1) for t in tails]
-
-
-def _leads_to(template: str, image_id: str, mask: str) -> bool:
-    return fill(template, image_id) in (mask, str(PurePosixPath(mask).with_suffix(ANY_SUFFIX)))
+def _label_format(root: Path, classes: Sequence[str], settings: Mapping[str, Any]) -> LabelFormat:
+    """What reads labels, where other categories and what nothing covers have no class."""
+    other = {} if settings["format"] == "class_masks" else {"other": NO_CLASS}
+    labels = {"uncovered": NO_CLASS, **other, **settings}
+    description = Description("labels", root.absolute(), SLOT, tuple(classes), {"all": "all"}, labels=labels, path=root)
+    return cast(LabelFormat, description.label_format)

@@ -6,8 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -16,15 +15,18 @@ from tqdm import tqdm
 from ...structures import IGNORE
 from ...utils.errors import InputError
 from ..component_boxes import boxes_from_mask
-from ..image_io import read_raw_mask, shown_size
+from ..image_io import read_color_mask, read_raw_mask, shown_size
+from ..labels import Labels
+from ..windows import huge_size, read_window, windows_of
 from .files import evenly
 from .layout import Layout
+from .values import Meaning, find_meaning, meaning_of_labels, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
 _MAX_WITH_BOXES = 300
+_MAX_DRAWN = 1000  # images whose shapes are drawn
 _MIN_COMPONENT = 1 / 2000  # of the image
-_DEEP_IGNORE = 65535
 _OBJECT = 2 / 3
 """A class is countable if less of its components' boxes, by area, touches the image's border.
 
@@ -38,29 +40,28 @@ class MaskStatistics:
     """What was found in the masks that were read.
 
     Attributes:
-        present: the values in each mask, by its path below the root; without that for "no class".
-        images: number of masks that show each value.
-        ignore: the value for "no class".
-        ignored: number of masks that hold it.
-        border: by value, its share of the pixels at the images' borders.
-        touching: by value, the share of its components' boxes, by area, that touches the border.
-        palette: colors by value, of the first mask that has some.
+        present: the class ids in the labels of each image, by its path below the root.
+        images: number of masks that show each class id.
+        meaning: what the values in the files stand for.
+        ignored: number of masks that hold the value for "no class".
+        border: by class id, its share of the pixels at the images' borders.
+        touching: by class id, the share of its components' boxes, by area, that touches the border.
+        palette: colors by class id, of colors or of the first mask with a palette.
+        gray_colors: whether gray is stored as red, green and blue.
+        covered: share of the pixels that shapes cover, in the median.
         size: median height and width.
     """
 
-    present: dict[str, frozenset[int]] = field(default_factory=dict)
-    images: Counter[int] = field(default_factory=Counter)
-    ignore: int = IGNORE
-    ignored: int = 0
-    border: dict[int, float] = field(default_factory=dict)
-    touching: dict[int, float] = field(default_factory=dict)
-    palette: tuple[tuple[int, int, int], ...] = ()
-    size: tuple[int, int] = (0, 0)
-
-    @property
-    def num_values(self) -> int:
-        """One more than the highest class id."""
-        return max(self.images, default=-1) + 1
+    present: dict[str, frozenset[int]]
+    images: Counter[int]
+    meaning: Meaning
+    ignored: int
+    border: dict[int, float]
+    touching: dict[int, float]
+    palette: tuple[tuple[int, int, int], ...]
+    gray_colors: bool
+    covered: float
+    size: tuple[int, int]
 
     @property
     def has_background(self) -> bool:
@@ -68,7 +69,7 @@ class MaskStatistics:
         return self.border.get(0, 0.0) >= _BACKGROUND
 
     def objects(self) -> list[int]:
-        """The values that look like countable things: most of what is seen of them is whole."""
+        """The class ids that look like countable things: most of what is seen of them is whole."""
         if self.has_background:
             return sorted(v for v, share in self.touching.items() if share < _OBJECT_ON_BACKGROUND and v)
         return sorted(v for v, share in self.touching.items() if share < _OBJECT)
@@ -76,63 +77,89 @@ class MaskStatistics:
 
 @dataclass(frozen=True)
 class _Mask:
-    """Of one mask: values, their pixels at the border, boxes and classes of components, palette, height and width."""
+    """Of one mask: values, their pixels at the border, boxes and values of components, palette, height and width."""
 
     values: np.ndarray
     border: np.ndarray
     boxes: tuple[np.ndarray, np.ndarray] | None
     palette: tuple[tuple[int, int, int], ...]
+    gray_colors: bool
+    covered: float
     size: tuple[int, int]
     problem: str
 
 
-def read_masks(layout: Layout) -> MaskStatistics:
+def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
     """Read the masks of a folder, or a sample of them, in several threads and with a progress bar.
 
     Args:
         layout: of the folder.
+        ignore: see `find_meaning`.
 
     Raises:
-        InputError: a mask cannot be read, is of another size than its image, or its values are no class ids.
+        InputError: a mask cannot be read, is of another size than its image, or its values are no classes.
     """
     pairs = list(layout.masks.items())
-    first = _read(layout.root, pairs[0], False)
+    first = _read(layout, pairs[0], False)
     pairs = evenly(pairs, max(1, MAX_PIXELS // (first.size[0] * first.size[1])))
+    pairs = evenly(pairs, _MAX_DRAWN) if layout.labels else pairs
     boxed = {image for image, _ in evenly(pairs, _MAX_WITH_BOXES)}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda pair: _read(layout.root, pair, pair[0] in boxed), pairs)
+        results = pool.map(lambda pair: _read(layout, pair, pair[0] in boxed), pairs)
         read = list(tqdm(results, total=len(pairs), desc="masks", unit="mask", disable=None))
     problems = [mask.problem for mask in read if mask.problem]
     if problems:
         more = f" (so are {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InputError(problems[0] + more)
-    values = Counter(int(value) for mask in read for value in mask.values)
-    ignore = next((value for value in (_DEEP_IGNORE, IGNORE) if value in values), IGNORE)
-    _check_values(layout, {mask: m.values for (_, mask), m in zip(pairs, read, strict=True)}, values, ignore)
-    ignored = values.pop(ignore, 0)
+    values = {image: mask.values for (image, _), mask in zip(pairs, read, strict=True)}
+    covered = float(np.median([mask.covered for mask in read]))
+    meaning = meaning_of_labels(layout.labels, covered) if layout.labels else find_meaning(layout, values, ignore)
+    ids = {value: class_id for class_id, value in enumerate(meaning.values)}
+    present = {image: frozenset(ids[v] for v in found.tolist() if v in ids) for image, found in values.items()}
+    palette = next((mask.palette for mask in read if mask.palette), ())
     return MaskStatistics(
-        {mask: frozenset(m.values.tolist()) - {ignore} for (_, mask), m in zip(pairs, read, strict=True)},
-        values,
-        ignore,
-        ignored,
-        _border_shares(read),
-        _touching_shares(read, ignore),
-        next((mask.palette for mask in read if mask.palette), ()),
+        present,
+        Counter(class_id for found in present.values() for class_id in found),
+        meaning,
+        sum(meaning.ignore not in ids and bool((found == meaning.ignore).any()) for found in values.values()),
+        _by_class(_border_shares(read), ids),
+        _by_class(_touching_shares(read), ids),
+        tuple(
+            map(unpack_color, meaning.values)
+            if layout.colored
+            else (palette[v] for v in meaning.values if v < len(palette))
+        ),
+        any(mask.gray_colors for mask in read),
+        covered,
         (int(np.median([mask.size[0] for mask in read])), int(np.median([mask.size[1] for mask in read]))),
     )
 
 
-def _read(root: Path, pair: tuple[str, str], with_boxes: bool) -> _Mask:
-    image, mask = pair
-    pixels = read_raw_mask(root / mask)
+def _select(palette: Sequence[tuple[int, int, int]], values: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    return tuple(palette[value] for value in values if value < len(palette))
+
+
+def _by_class(shares: dict[int, float], ids: dict[int, int]) -> dict[int, float]:
+    return {ids[value]: share for value, share in shares.items() if value in ids}
+
+
+def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
+    if layout.labels:
+        return _draw(layout.labels.read(layout.listed(pair[0])))
+    root, (image, mask) = layout.root, pair
+    size = huge_size(root / image, turn=False)
+    if size is not None:
+        return _read_windows(layout, mask, size, with_boxes)
+    if layout.colored:
+        pixels = pack_colors(read_color_mask(root / mask))
+    else:
+        pixels = read_raw_mask(root / mask, gray_colors=True)
     height, width = pixels.shape
-    values = np.flatnonzero(np.bincount(pixels.ravel())) if pixels.dtype == np.uint8 else np.unique(pixels)
+    values, boxes = _look_at(pixels, with_boxes)
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    boxes = None
-    if with_boxes and len(values) <= IGNORE + 1:
-        boxes = boxes_from_mask(pixels, values.tolist(), int(height * width * _MIN_COMPONENT), ignore=-1)
     with Image.open(root / mask) as header, Image.open(root / image) as of_image:
         palette = np.reshape(header.getpalette() or (), (-1, 3)).tolist() if header.mode == "P" else []
+        gray_colors = not layout.colored and len(header.getbands()) > 1
         wanted = shown_size(of_image)
     problem = ""
     if wanted != (width, height):
@@ -140,37 +167,49 @@ def _read(root: Path, pair: tuple[str, str], with_boxes: bool) -> _Mask:
             f"{root / mask}: is {width}x{height} (width x height), its image {wanted[0]}x{wanted[1]}; save both in one "
             "size, masks without smoothing"
         )
-    return _Mask(values, edge, boxes, tuple(map(tuple, palette)), (height, width), problem)
+    return _Mask(values, edge, boxes, tuple(map(tuple, palette)), gray_colors, 1.0, (height, width), problem)
 
 
-def _check_values(layout: Layout, masks: dict[str, np.ndarray], images: Counter[int], ignore: int) -> None:
-    """Refuse masks whose values are no class ids from 0 on."""
-    ids = sorted(set(images) - {ignore})
-    crowded = max(masks, key=lambda mask: len(masks[mask]))
-    if not ids:
-        raise InputError(f"{layout.root}: all masks hold {ignore} = no class alone; save them with class ids from 0 on")
-    if ids[0] < 0 or ids[-1] >= IGNORE or len(ids) > IGNORE:
-        raise InputError(
-            f"{layout.root / crowded}: holds {len(masks[crowded])} values, and the masks values from {ids[0]} to "
-            f"{ids[-1]}; class ids are 0 to {IGNORE - 1}: give another folder if these are instances or depths, else "
-            "save the masks with class ids"
-        )
-    shown = ", ".join(map(str, (*ids, ignore)[:6] if ignore in images else ids[:6]))
-    if len(ids) == 1 and ignore in images:
-        raise InputError(
-            f"{layout.root / crowded}: its masks hold {shown} alone, and {IGNORE} is no class; if it is one, save the "
-            "masks with 1 in its place"
-        )
-    if len(ids) == 1:
-        raise InputError(
-            f"{layout.root / crowded}: all masks hold {shown} alone, so that there is nothing to tell it from; add "
-            "masks that show other classes"
-        )
-    if ids[-1] > 2 * len(ids) + 16:
-        raise InputError(
-            f"{layout.root / crowded}: the masks hold {len(ids)} values with gaps, {shown}, up to {ids[-1]}, as gray "
-            f"levels have; save them with the class ids 0 to {len(ids) - 1}"
-        )
+def _read_windows(layout: Layout, mask: str, size: tuple[int, int], with_boxes: bool) -> _Mask:
+    """As `_read`, of a huge image of `size` (height, width). An object counts in each window that shows some of it."""
+    values: set[int] = set()
+    edge, boxes, ids = [], [np.zeros((0, 4), np.int64)], [np.zeros(0, np.int64)]
+    for window in windows_of(size):
+        stored = read_window(layout.root / mask, window)
+        pixels = pack_colors(stored.values[..., :3]) if layout.colored else stored.values[..., 0]
+        found, around = _look_at(pixels, with_boxes)
+        values.update(found.tolist())
+        edge += [pixels[0]] * (window.top == 0) + [pixels[-1]] * (window.top + window.height == size[0])
+        edge += [pixels[:, 0]] * (window.left == 0) + [pixels[:, -1]] * (window.left + window.width == size[1])
+        if around is not None:
+            boxes.append(around[0] + np.array([window.left, window.top] * 2))
+            ids.append(around[1])
+    palette = [] if stored.palette is None else stored.palette.tolist()
+    gray_colors = not layout.colored and stored.values.shape[2] > 1
+    drawn = (np.concatenate(boxes), np.concatenate(ids)) if with_boxes else None
+    return _Mask(
+        np.array(sorted(values)), np.concatenate(edge), drawn, tuple(map(tuple, palette)), gray_colors, 1.0, size, ""
+    )
+
+
+def _look_at(pixels: np.ndarray, with_boxes: bool) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """The values of a mask (H, W), and the boxes and values of its components."""
+    values = np.flatnonzero(np.bincount(pixels.ravel())) if pixels.dtype == np.uint8 else np.unique(pixels)
+    if not with_boxes or len(values) > IGNORE + 1:
+        return values, None
+    return values, boxes_from_mask(pixels, values.tolist(), int(pixels.size * _MIN_COMPONENT), ignore=-1)
+
+
+def _draw(labels: Labels) -> _Mask:
+    mask = labels.mask
+    values = np.unique(mask)
+    if labels.boxes is not None and labels.box_classes is not None:
+        boxes = labels.boxes, labels.box_classes
+    else:
+        boxes = boxes_from_mask(mask, values.tolist(), int(mask.size * _MIN_COMPONENT))
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    covered = float((mask != IGNORE).mean())
+    return _Mask(values, edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
 
 
 def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:
@@ -181,7 +220,7 @@ def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:
     return {value: share / len(masks) for value, share in pixels.items()}
 
 
-def _touching_shares(masks: Sequence[_Mask], ignore: int) -> dict[int, float]:
+def _touching_shares(masks: Sequence[_Mask]) -> dict[int, float]:
     area: Counter[int] = Counter()
     touching: Counter[int] = Counter()
     for mask in masks:
@@ -194,4 +233,4 @@ def _touching_shares(masks: Sequence[_Mask], ignore: int) -> dict[int, float]:
         for value, box_area, touches in zip(ids.tolist(), areas.tolist(), at_border.tolist(), strict=True):
             area[value] += box_area
             touching[value] += box_area * touches
-    return {value: touching[value] / total for value, total in area.items() if value != ignore}
+    return {value: touching[value] / total for value, total in area.items()}

@@ -7,16 +7,18 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ...utils.errors import InputError, suggest
 from ...utils.files import write_text
 from ..datasets.folder import default_colors
-from ..datasets.lists import extract
-from .class_names import NamedClasses, read_class_names
+from ..path_templates import extract
 from .groups import Groups, blocks_of, find_groups
 from .held_out import choose_validation
+from .known_sets import find_known_layout, find_known_set
+from .label_section import describe_labels, few, name_classes
 from .layout import TEST, TRAIN, VAL, Layout, find_layout, split_of
 from .masks import MaskStatistics, read_masks
 
@@ -24,7 +26,6 @@ LISTS = "lists"
 """The folder, in that of the data set, of the lists that are written."""
 _MIN_LABELED = 2
 _MAX_SHOWN = 3
-_MAX_NAMED = 12
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Proposal:
         objects: those of them that are countable.
         colors: (r, g, b) by class id.
         ignore: the masks' value for "no class".
+        labels: the format of the labels, as `labels` of a data set's YAML; empty: masks of class ids.
         lists: the lines of each list.
         said: what was decided and why, a line each.
     """
@@ -51,12 +53,17 @@ class Proposal:
     colors: list[tuple[int, int, int]]
     ignore: int
     lists: dict[str, list[str]]
+    labels: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
         """The YAML that describes the data set."""
         return self.root / f"{self.name}.yaml"
+
+    def summary(self) -> str:
+        """What was decided and why, for a person."""
+        return "\n".join([str(self.root), *(f"- {line}" for line in self.said)])
 
     def rename_classes(self, names: Sequence[str]) -> None:
         """Give the classes other names, objects and all.
@@ -69,6 +76,16 @@ class Proposal:
                 f"classes: {len(set(names))} different names; give {len(self.classes)}, with commas between"
             )
         self.objects = [names[self.classes.index(name)] for name in self.objects]
+        new = dict(zip(self.classes, names, strict=True))
+        if "values" in self.labels:
+            self.labels["values"] = {value: new.get(name, name) for value, name in self.labels["values"].items()}
+        if self.labels.get("format") == "class_masks":
+            self.labels["files"] = {new[name]: self.labels["files"].replace("{class}", name) for name in new}
+        elif "uncovered" in self.labels:
+            self.labels["uncovered"] = new.get(self.labels["uncovered"], self.labels["uncovered"])
+            known = {name: name for name in self.classes} | self.labels.get("categories", {})
+            renamed = {category: new.get(name, name) for category, name in known.items()}
+            self.labels["categories"] = {old: name for old, name in renamed.items() if old != name}
         self.classes = list(names)
 
     def choose_objects(self, names: Sequence[str]) -> None:
@@ -115,6 +132,7 @@ class Proposal:
             "root": ".",
             "image": self.templates[0],
             **({"mask": self.templates[1]} if self.templates[1] else {}),
+            **({"labels": self.labels} if self.labels else {}),
             "classes": self.classes,
             "objects": self.objects,
             "ignore": self.ignore,
@@ -128,14 +146,22 @@ class Proposal:
 
 
 _COMMENTS = {
-    "classes": "In the order of the class ids in the masks, from 0.",
+    "labels": "How labels are stored; everything reads them as class ids.",
+    "classes": "In the order of the class ids, from 0.",
     "objects": "Countable things: they get boxes and a detector.",
     "ignore": "The masks' value for pixels without a class.",
 }
 
 
 def propose(
-    root: Path, images: str = "*", masks: str = "*", groups: str = "", val_share: float = 0.2, seed: int = 0
+    root: Path,
+    images: str = "*",
+    masks: str = "*",
+    groups: str = "",
+    val_share: float = 0.2,
+    seed: int = 0,
+    ignore: str = "",
+    known: str = "",
 ) -> Proposal:
     """Look at a folder and describe it as a data set.
 
@@ -146,8 +172,11 @@ def propose(
         groups: pattern of sequences, see `find_groups`.
         val_share: share of the labeled images that validate, unless folders say which do.
         seed: of the choice of them.
+        ignore: the masks' value for "no class" if it is known, "none" if there is none.
+        known: the name of a public data set that the folder holds; the patterns are then its own.
 
     Raises:
+        AmbiguousLabelsError: the labels can be read in several ways.
         InputError: the folder holds no images with masks that can be trained on; the message says what it holds.
     """
     if not root.is_dir():
@@ -155,15 +184,17 @@ def propose(
     if not os.access(root, os.W_OK):
         mend = "copy or link images and masks to a folder of yours"
         raise InputError(f"{root}: cannot be written to, and YAML and lists have their place there; {mend}")
-    layout = find_layout(root, images, masks)
-    statistics = read_masks(layout)
-    named = read_class_names(root, statistics.num_values) or _made_up_names(statistics)
+    layout = find_known_layout(root, find_known_set(known)) if known else find_layout(root, images, masks)
+    statistics = read_masks(layout, ignore)
+    named = name_classes(layout, statistics)
+    labels, seen = describe_labels(layout, statistics, named.names)
     lists, reasons = _make_lists(layout, statistics, groups, val_share, seed)
     objects = [named.names[value] for value in statistics.objects()]
     said = [
         *_say_layout(layout, statistics),
-        f"{len(named.names)} classes, {named.source}: {_few(named.names)}",
-        f"objects, of which most that is seen is not cut off by the image's border: {_few(objects) or 'none'}",
+        *seen,
+        f"{len(named.names)} classes, {named.source}: {few(named.names)}",
+        f"objects, of which most that is seen is not cut off by the image's border: {few(objects) or 'none'}",
         *reasons,
     ]
     colors = named.colors or statistics.palette[: len(named.names)]
@@ -174,36 +205,32 @@ def propose(
         classes=list(named.names),
         objects=objects,
         colors=list(colors) if len(colors) == len(named.names) else default_colors(len(named.names)),
-        ignore=statistics.ignore,
+        ignore=statistics.meaning.ignore,
         lists={name: [_line(layout, image) for image in found] for name, found in lists.items() if found},
+        labels=labels,
         said=said,
     )
-
-
-def _made_up_names(statistics: MaskStatistics) -> NamedClasses:
-    names = [f"class_{value}" for value in range(statistics.num_values)]
-    if statistics.has_background:
-        names[0] = "background"
-    return NamedClasses(tuple(names), "with made-up names, for want of a classes.txt")
 
 
 def _say_layout(layout: Layout, statistics: MaskStatistics) -> list[str]:
     image, mask = next(iter(layout.masks.items()))
     height, width = statistics.size
-    read = f" ({len(statistics.present)} of the masks were read)" if len(statistics.present) < len(layout.masks) else ""
+    what, count = "masks" if layout.has_masks else "labels", len(statistics.present)
+    read = f" ({count} of the {what} were read)" if count < len(layout.masks) else ""
     said = [
-        f"{len(layout.masks)} images with masks, such as {image} and {mask}, and {len(layout.unlabeled)} without; "
+        f"{len(layout.masks)} images with {what}, such as {image} and {mask}, and {len(layout.unlabeled)} without; "
         f"{width}x{height} (width x height) in the median{read}"
     ]
     if layout.alternatives:
         said.append(f"passed over: masks such as {', '.join(layout.alternatives[:_MAX_SHOWN])}; --masks takes others")
     if layout.unmatched:
-        said.append(f"left out: {len(layout.unmatched)} masks without an image, such as {layout.unmatched[0]}")
-    unused = [str(value) for value in range(statistics.num_values) if value not in statistics.images]
+        said.append(f"left out: {len(layout.unmatched)} {what} without an image, such as {layout.unmatched[0]}")
+    unused = [str(value) for value in range(len(statistics.meaning.values)) if value not in statistics.images]
     if unused:
-        said.append(f"no mask holds {_few(unused)}: these classes are never learned, nor predicted")
-    if statistics.ignored:
-        said.append(f"pixels of the value {statistics.ignore} have no class ({statistics.ignored} masks hold it)")
+        said.append(f"no {what[:-1]} holds {few(unused)}: these classes are never learned, nor predicted")
+    if statistics.ignored and layout.has_masks:
+        void = statistics.meaning.ignore
+        said.append(f"pixels of the value {void} have no class ({statistics.ignored} masks hold it)")
     return said
 
 
@@ -254,7 +281,7 @@ def _hold_out(
         groups = blocks_of(groups, images)
     if len({groups.of[image] for image in labeled}) < _MIN_LABELED:
         groups = Groups({image: image for image in images})
-    classes = {image: statistics.present.get(layout.masks[image], frozenset()) for image in labeled}
+    classes = {image: statistics.present.get(image, frozenset()) for image in labeled}
     val = choose_validation(classes, groups.of, share, seed)
     theirs = {groups.of[image] for image in val}
     rest = [image for image in unlabeled if groups.of[image] not in theirs]
@@ -274,10 +301,6 @@ def _line(layout: Layout, image: str) -> str:
     """The line of a list that stands for an image: its id, or where no template fits the paths of image and mask."""
     image_template, mask_template = layout.templates
     mask = layout.masks.get(image, "")
-    line = str(extract(image_template, image)) if mask_template else f"{image}\t{mask}".rstrip()
+    by_id = bool(mask_template) or not layout.has_masks
+    line = str(extract(image_template, image)) if by_id else f"{image}\t{mask}".rstrip()
     return f"{line}\t" if " " in line and "\t" not in line else line
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more

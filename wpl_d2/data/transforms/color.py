@@ -13,6 +13,12 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+Operation = Callable[[np.ndarray, float], np.ndarray]
+"""A function below: an image (H, W, 3) uint8 and a value to an image. `color_batch` has them for other images."""
+
+Operations = list[tuple[Operation, float]]
+"""What is done to an image, in this order, each with its value."""
+
 _GRAY = np.array([0.299, 0.587, 0.114])
 _LEVELS = np.arange(256)
 _DOWN = np.full(3, -0.5)  # OpenCV rounds, torchvision and PIL cut off

@@ -64,7 +64,7 @@ class ViewTransform(T.Transform):
         self.content = (min(resized[0] - corner[0], crop_size[0]), min(resized[1] - corner[1], crop_size[1]))
 
     def apply_image(self, img: np.ndarray) -> np.ndarray:
-        """The view (h, w, C) of an image (H, W, C), uint8."""
+        """The view (h, w, C) of an image (H, W, C), uint8 or float32."""
         view = self._antialias(img) if self.resize == "antialias" else self._interpolate(img)
         view = view[:, ::-1] if self.flip else view
         if self.content == self.crop_size:
@@ -125,8 +125,15 @@ class ViewTransform(T.Transform):
             window.append(slice(max(0, int(start) - _support(old, new)), int(stop) + _support(old, new) + 1))
             box.append((start - window[-1].start, stop - window[-1].start))
         (top, bottom), (left, right) = box
-        pixels = Image.fromarray(image[*window])
-        return np.asarray(pixels.resize(self.content[::-1], Image.Resampling.BILINEAR, (left, top, right, bottom)))
+
+        def resize(pixels: np.ndarray) -> np.ndarray:
+            picture, area = Image.fromarray(pixels), (left, top, right, bottom)
+            return np.asarray(picture.resize(self.content[::-1], Image.Resampling.BILINEAR, area))
+
+        if image.dtype == np.uint8:
+            return resize(image[*window])
+        # Pillow has floats in single channels.
+        return np.stack([resize(np.ascontiguousarray(plane)) for plane in image[*window].transpose(2, 0, 1)], axis=2)
 
     def _interpolate(self, image: np.ndarray) -> np.ndarray:
         """The crop, before it is mirrored, as networks resize: between the four nearest pixels, unsmoothed."""
@@ -140,14 +147,15 @@ class ViewTransform(T.Transform):
         pixels = torch.from_numpy(image[*window].astype(np.float32)).permute(2, 0, 1)
         points = torch.stack(torch.meshgrid(*grid, indexing="ij")[::-1], dim=-1)
         found = F.grid_sample(pixels[None], points[None], padding_mode="border", align_corners=False)[0]
-        return found.round().to(torch.uint8).permute(1, 2, 0).numpy()
+        found = found.round().to(torch.uint8) if image.dtype == np.uint8 else found
+        return found.permute(1, 2, 0).numpy()
 
 
 class View(NamedTuple):
     """A training view of an image.
 
     Attributes:
-        image: (H, W, 3) uint8 of the crop's size.
+        image: (H, W, C) of the crop's size, uint8 or float32.
         transform: what led there from the image, for its mask and boxes.
     """
 
@@ -195,7 +203,7 @@ class RandomView:
         self.resize = resize
 
     def __call__(self, image: np.ndarray) -> View:
-        """Draw a view of `image` (H, W, 3) uint8."""
+        """Draw a view of `image` (H, W, C), uint8 or float32."""
         transform = self.draw((image.shape[0], image.shape[1]))
         return View(transform.apply_image(image), transform)
 

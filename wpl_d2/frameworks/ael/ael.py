@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import configurable
-from detectron2.data import DatasetCatalog
 from torch import Tensor, nn
 from typing_extensions import override
 
+from ...data.datasets.folder import image_records
 from ...losses import cross_entropy
 from ...structures import IGNORE, LossTerm, PseudoLabels
 from ...utils.cpu_speed import best_class
@@ -117,7 +117,7 @@ class AEL(TeacherStudent):
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
         keys, classes = cfg.FRAMEWORK.AEL, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
-        images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.UNLABELED)
+        images = sum(len(image_records(name)) for name in cfg.DATASETS.UNLABELED)
         return super().from_config(cfg) | {
             "confidence": ConfidenceBank(classes, keys.MOMENTUM),
             "presence": PresenceBank(images, classes, keys.PRESENCE_AREA),
@@ -212,7 +212,7 @@ class AEL(TeacherStudent):
 
     @torch.no_grad()
     def _mix(self, items: Items, partners: Items, samples: AELSamples) -> tuple[Tensor, PseudoLabels]:
-        """The unlabeled images (B, 3, H, W) uint8, a box of its partner pasted into each, and their pseudo-labels."""
+        """The unlabeled images (B, C, H, W), a box of its partner pasted into each, and their pseudo-labels."""
         both, count = [*items, *partners], len(items)
         views, pseudo = self.stack(both, "image"), self.make_pseudo_labels(both, self.teacher_forward(both))
         if len(self.presence.present):

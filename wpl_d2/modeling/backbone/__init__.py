@@ -2,12 +2,15 @@
 
 from .resnet import build_unified_resnet_backbone
 from .timm import TimmBackbone, build_timm_backbone
+from .vit import ViTBackbone, build_vit_backbone
 from .xception import XceptionBackbone, build_xception_backbone
 
 __all__ = [
     "TimmBackbone",
+    "ViTBackbone",
     "XceptionBackbone",
     "build_timm_backbone",
     "build_unified_resnet_backbone",
+    "build_vit_backbone",
     "build_xception_backbone",
 ]

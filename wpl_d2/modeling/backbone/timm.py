@@ -34,7 +34,13 @@ class TimmBackbone(Backbone):
 
     @configurable
     def __init__(
-        self, name: str, output_stride: int = 16, norm: str = "BN", bn_momentum: float = 0.0, bn_eps: float = 0.0
+        self,
+        name: str,
+        output_stride: int = 16,
+        norm: str = "BN",
+        bn_momentum: float = 0.0,
+        bn_eps: float = 0.0,
+        in_channels: int = 3,
     ) -> None:
         """Create the timm model.
 
@@ -44,13 +50,14 @@ class TimmBackbone(Backbone):
             norm: BN keeps the model's layers; SyncBN, naiveSyncBN and FrozenBN replace its BN layers.
             bn_momentum: of the BN layers; 0 keeps the model's.
             bn_eps: of the BN layers; 0 keeps the model's.
+            in_channels: of the images.
 
         Raises:
             InputError: the model is not known, or has no feature maps at this output stride.
         """
         super().__init__()
         self.name = name
-        body = self.create_body(name, output_stride)
+        body = self.create_body(name, output_stride, in_channels)
         strides = body.feature_info.reduction()
         _check_strides(name, strides, output_stride)
         self._out_features = list(FEATURES)
@@ -75,15 +82,17 @@ class TimmBackbone(Backbone):
             "norm": resolve_norm(cfg.MODEL.RESNETS.NORM, cfg.MODEL.DEVICE),
             "bn_momentum": cfg.MODEL.TIMM.BN_MOMENTUM,
             "bn_eps": cfg.MODEL.TIMM.BN_EPS,
+            "in_channels": input_shape.channels,
         }
 
     @staticmethod
-    def create_body(name: str, output_stride: int) -> Any:
+    def create_body(name: str, output_stride: int, in_channels: int) -> Any:
         """Create the module that computes the feature maps, with timm's `feature_info` of these maps."""
-        return create_timm_model(name, output_stride, features_only=True, out_indices=OUT_INDICES)
+        options = {"features_only": True, "out_indices": OUT_INDICES, "in_chans": in_channels}
+        return create_timm_model(name, output_stride, **options)
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
+        """Compute the feature maps, by name, of normalized images (B, C, H, W)."""
         return dict(zip(FEATURES, self.body(image), strict=True))
 
 
@@ -104,9 +113,7 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
     Raises:
         InputError: the model is not known, or has no such feature maps.
     """
-    if not timm.is_model(name):
-        mend = suggest(name, timm.list_models(), "see timm.list_models()")
-        raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
+    check_timm_name(name)
     try:
         return timm.create_model(name, output_stride=output_stride, **options)
     except (TypeError, RuntimeError, IndexError, AssertionError) as error:
@@ -114,6 +121,13 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
             f"MODEL.TIMM.NAME: {name} gives no four feature maps at output stride {output_stride} ({error}); "
             "choose a convolutional model such as resnet18 or tf_efficientnet_lite0"
         ) from error
+
+
+def check_timm_name(name: str) -> None:
+    """Reject a name that no model of timm has, by an `InputError`."""
+    if not timm.is_model(name):
+        mend = suggest(name, timm.list_models(), "see timm.list_models()")
+        raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
 
 
 def _check_strides(name: str, strides: list[int], output_stride: int) -> None:

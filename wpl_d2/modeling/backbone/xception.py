@@ -50,14 +50,14 @@ class XceptionBackbone(TimmBackbone):
         return super().from_config(cfg, input_shape) | {"rectified_shortcuts": cfg.MODEL.XCEPTION.RECTIFIED_SHORTCUTS}
 
     @staticmethod
-    def create_body(name: str, output_stride: int) -> Any:
+    def create_body(name: str, output_stride: int, in_channels: int) -> Any:
         """See `TimmBackbone.create_body`.
 
         Raises:
             InputError: the name is not one of these Xceptions.
         """
         check_name("MODEL.TIMM.NAME", name.partition(".")[0], _NAMES)
-        body = create_timm_model(name, output_stride, num_classes=0, global_pool="")
+        body = create_timm_model(name, output_stride, num_classes=0, global_pool="", in_chans=in_channels)
         body.feature_info = FeatureInfo(body.feature_info, OUT_INDICES)
         for index in _tapped(body):
             # In place it would overwrite the feature map.
@@ -68,7 +68,7 @@ class XceptionBackbone(TimmBackbone):
         return body
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Compute the feature maps, by name, of normalized images (B, 3, H, W)."""
+        """Compute the feature maps, by name, of normalized images (B, C, H, W)."""
         body: Any = self.body
         tapped = _tapped(body)
         x, features = body.stem(image), []
