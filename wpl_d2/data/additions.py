@@ -34,8 +34,8 @@ from .path_templates import ANY_SUFFIX
 LABELED, UNLABELED = "labeled", "unlabeled"
 _FOLDER = "added"  # below the data set's root, of what has no place of its own
 _MAX_SHOWN = 3
-_COPIED = ("labelme", "coco", "coco_panoptic", "cvat", "via", "label_studio")
-"""The formats whose files say by names what their classes are, so that they need no others beside them."""
+_COPIED = ("labelme", "coco", "cvat", "via", "label_studio")
+"""The formats whose files are whole: no others beside them have the names of their classes, or pixels."""
 
 
 @dataclass
@@ -129,7 +129,7 @@ def _draw(format_: ShapeFormat, image: ListedImage) -> np.ndarray:
 def _find(folder: Path, pattern: str) -> tuple[Annotations | None, list[str]]:
     """The one kind of labels in a folder: of a tool, or masks."""
     found, _ = find_annotations(folder, pattern)
-    families = [family for family in find_families(folder) if kind_of(folder, family) is Kind.MASK]
+    families = [f for f in find_families(folder) if pattern != "*" or kind_of(folder, f) is Kind.MASK]
     masks = [path for family in families for path in family.paths if fnmatch(path, pattern)]
     readings = {("masks", one.pattern): f"what is in {one.files[0]} ({one.format})" for one in found}
     if masks:
@@ -219,7 +219,9 @@ def _read_with(
     files: Any = [str((folder / file).absolute()) for file in annotations.files]
     names = {key: str((folder / file).absolute()) for key, file in annotations.settings.items()}
     settings = {"format": annotations.format, **names, "uncovered": NO_CLASS}
-    settings |= {key: value for key, value in description.labels.items() if key in ("categories", "other")}
+    same = description.labels.get("format") == annotations.format
+    kept = description.labels if same else {"categories", "other"} & description.labels.keys()
+    settings = {key: description.labels[key] for key in kept} | settings
     if annotations.for_each_image:
         suffix = PurePosixPath(annotations.files[0]).suffix
         format_ = _with_labels(description, {**settings, "files": f"{folder.absolute()}/{{id}}{suffix}"})
@@ -239,8 +241,8 @@ def _read_with(
 def _lines(description: Description, added: Sequence[str]) -> dict[str, str]:
     """The lines of the unlabeled list, by image."""
     lines = [line for line in read_text(description.root / description.lists[UNLABELED]).splitlines() if line.strip()]
-    listed = description.listed(UNLABELED)
-    return {image.file: line for image, line in zip(listed, lines, strict=True) if image.file in set(added)}
+    listed, wanted = description.listed(UNLABELED), set(added)
+    return {image.file: line for image, line in zip(listed, lines, strict=True) if image.file in wanted}
 
 
 def _as_masks(description: Description, labels: Mapping[str, Callable[[], np.ndarray]], said: list[str]) -> Additions:
