@@ -10,7 +10,6 @@ from typing import Any, NoReturn, cast
 
 from ...utils.errors import InputError
 from ..datasets.folder import Description
-from ..image_io import read_image
 from ..labels import LabelFormat, ListedImage
 from ..labels.label_format import NO_CLASS
 from ..labels.set_file_format import SetFileFormat
@@ -130,8 +129,6 @@ def _find_images(root: Path, kinds: Mapping[Family, Kind], masks: Sequence[Famil
             f"{root}: holds {sum(len(f.files) for f in kinds)} image files and no photos"
             f"{' that fit ' + pattern if pattern != '*' else ''}; put the images there, beside their labels"
         )
-    if photo_kind is Kind.DEEP:
-        read_image(root / paths[0])  # says why it cannot be
     return paths
 
 
