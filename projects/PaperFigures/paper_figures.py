@@ -5,7 +5,7 @@ paper_figures.py list                                   the figures and what the
 paper_figures.py draw FIGURE RUN [RUN...]               FIGURE.png, .svg and .csv in output/figures
 
 RUN is the folder of a training (OUTPUT_DIR). Figures over training read the checkpoints that it kept
-(SOLVER.CHECKPOINTS_TO_KEEP), what its evaluations found (TEST.PSEUDO_LABELS), and prototypes.npz
+(SOLVER.CHECKPOINTS_TO_KEEP), what its evaluations found (TEST.PSEUDO_LABELS), and prototypes.npy
 (WEIGHTING.RECORD_PERIOD). Labels are judged on images with masks alone: those of --dataset, by default the first of
 DATASETS.TEST.
 """

@@ -35,6 +35,9 @@ def test_prototypes_are_those_of_the_bank_and_survive_a_resume(tree, tmp_path):
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
     assert load_checkpoint(str(tmp_path / "model_0000001.pth"))
+    with (tmp_path / "prototypes.npy").open("ab") as stream:
+        stream.write((tmp_path / "prototypes.npy").read_bytes()[:400])  # as of a killed process
+    assert read_prototypes(tmp_path).steps.tolist() == [2, 4]
     train(tree, tmp_path, resume=True)
     for field, again in zip(record, read_prototypes(tmp_path), strict=True):
         assert np.array_equal(field, again)

@@ -11,11 +11,11 @@ from detectron2.engine.train_loop import HookBase
 from detectron2.utils import comm
 from numpy.typing import NDArray
 
-from ..data.file_cache import load_arrays, write_arrays
 from ..utils.errors import InputError
+from ..utils.files import clear_write_errors
 
-FILE = "prototypes.npz"
-"""Of `OUTPUT_DIR`."""
+FILE = "prototypes.npy"
+"""Of `OUTPUT_DIR`: records one after the other, as `numpy.save` writes them."""
 
 
 class PrototypeRecord(NamedTuple):
@@ -33,15 +33,15 @@ class PrototypeRecord(NamedTuple):
 
 
 def read_prototypes(folder: Path) -> PrototypeRecord:
-    """What `PrototypeRecorder` wrote into the folder of a run.
+    """What `PrototypeRecorder` wrote into the folder of a run; a record that was cut off is left out.
 
     Raises:
-        InputError: nothing that can be read.
+        InputError: there is nothing.
     """
-    arrays = load_arrays(folder / FILE, PrototypeRecord._fields)
-    if arrays is None:
-        raise InputError(f"{folder / FILE}: is missing or damaged; train with WEIGHTING.RECORD_PERIOD, such as 100")
-    return PrototypeRecord(**arrays)
+    records = _read(folder / FILE)
+    if not records:
+        raise InputError(f"{folder / FILE}: holds no prototypes; train with WEIGHTING.RECORD_PERIOD, such as 100")
+    return PrototypeRecord(*(np.stack([record[name] for record in records]) for name in PrototypeRecord._fields))
 
 
 class PrototypeRecorder(HookBase):
@@ -52,16 +52,15 @@ class PrototypeRecorder(HookBase):
 
     def __init__(self, period: int, folder: Path) -> None:
         self._period = period
-        self._folder = folder
-        self._parts: list[PrototypeRecord] = []
+        self._file = folder / FILE
 
     def before_train(self) -> None:
         """Keep what is there of the steps before the first one."""
-        start = self.trainer.start_iter
-        if start and (self._folder / FILE).is_file():
-            record = read_prototypes(self._folder)
-            kept = record.steps <= start
-            self._parts = [PrototypeRecord(*(field[kept] for field in record))]
+        if comm.is_main_process():
+            kept = [record for record in _read(self._file) if record["steps"] <= self.trainer.start_iter]
+            self._file.unlink(missing_ok=True)
+            for record in kept:
+                self._append(record)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -72,6 +71,22 @@ class PrototypeRecorder(HookBase):
         if steps % self._period == 0 or steps == self.trainer.max_iter:
             memory = weigher.memory
             prototypes, counts = memory.prototypes.cpu().numpy(), memory.counts.cpu().numpy()
-            self._parts.append(PrototypeRecord(np.array([steps]), prototypes[None], counts[None]))
-            record = PrototypeRecord(*(np.concatenate(field) for field in zip(*self._parts, strict=True)))
-            write_arrays(self._folder / FILE, record._asdict())
+            fields = [("steps", "i8"), ("prototypes", "f4", prototypes.shape), ("counts", "i8", counts.shape)]
+            self._append(np.array((steps, prototypes, counts), dtype=fields))
+
+    def _append(self, record: NDArray[np.void]) -> None:
+        with clear_write_errors(self._file, record.nbytes), self._file.open("ab") as stream:
+            np.save(stream, record)
+
+
+def _read(file: Path) -> list[NDArray[np.void]]:
+    """The whole records in a file; none where there is no file."""
+    records: list[NDArray[np.void]] = []
+    if not file.is_file():
+        return records
+    with file.open("rb") as stream:
+        while True:
+            try:
+                records.append(np.load(stream, allow_pickle=False))
+            except (EOFError, ValueError, OSError):  # the end, or a record that was cut off
+                return records

@@ -247,6 +247,15 @@ def test_an_image_without_labels_is_unlabeled_and_an_empty_one_is_covered_by_not
         assert "sem_seg_missing" in describe(tree, format="label_studio", files="a.json").records("labeled")[0]
 
 
+def test_the_order_of_a_file_does_not_matter(tree):
+    content = Coco()
+    content["annotations"] *= 2
+    content["images"].insert(0, {"id": 8, "file_name": "labeled1.png"})
+    store(tree, "a.json", dict(reversed(content.items())))
+    first, second, _ = describe(tree, format="coco", files="a.json").records("labeled")
+    assert read_record_mask(first)[10, 10] == 1 and not read_record_mask(second).any()
+
+
 def test_images_that_no_list_has_are_noted(tree):
     content = Coco()
     content["images"] += [{"id": 8, "file_name": "lost.png"}, {"id": 9, "file_name": "gone.png"}]

@@ -70,9 +70,8 @@ class Place(NamedTuple):
 class SetFileFormat(ShapeFormat):
     """Labels of which a file holds those of many images. An image that is in none is unlabeled.
 
-    An image and what a file calls it belong together if they are the same path; from the file's folder or as the end of
-    the image's path; else if they have the same name, else the same name without its suffix, unless such a path is that
-    of another image.
+    What a file calls an image is a path from the file's folder, or the end of the image's path. If it is neither, name
+    and suffix decide, else the name alone; unless there is another image at that path.
     """
 
     def __init__(self, description: Description, *, files: object, **settings: Any) -> None:
