@@ -8,6 +8,7 @@ import pytest
 from detectron2.engine import default_argument_parser
 
 from wpl_d2.cli import COMMANDS, build_parser, choices, main
+from wpl_d2.data.inspection.known_sets import known_sets
 from wpl_d2.data.preparation import BENCHMARKS
 from wpl_d2.export import FORMATS
 from wpl_d2.inference import Prediction
@@ -62,6 +63,7 @@ def test_choices_are_those_of_the_package():
     assert {name: form.suffix for name, form in FORMATS.items()} == choices.FORMATS
     assert tuple(sorted(BENCHMARKS)) == choices.BENCHMARKS
     assert tuple(MASK_FORMATS) == choices.MASK_FORMATS
+    assert tuple(known_sets()) == choices.KNOWN_SETS
     assert set(choices.MAPS) == {CONFIDENCE, PROBABILITIES} < {*Prediction._fields}
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from wpl_d2.cli import main
 from wpl_d2.data.dataset_report import report_dataset
@@ -86,6 +87,54 @@ def test_shapes_that_cover_everything_leave_what_none_covers_without_a_class(fol
     assert description.labels["categories"] == {"__ignore__": "ignore", "box": "crate"}
     mask = read_record_mask({r["image_id"]: r for n in ("labeled", "val") for r in description.records(n)}["a"])
     assert set(np.unique(mask)) == {0, 1, 2, 255} and (mask[-1] == 255).all()
+
+
+@pytest.mark.parametrize("files", ["masks/{id}_{class}.png", "masks/{class}/{id}.png"])
+def test_one_mask_for_each_class_is_recognized(files, folder):
+    root = folder()
+    for name in ("a", "b"):
+        mask = read_mask(FILES / "masks" / f"{name}.png")
+        for class_id, label in ((1, "box"), (2, "ball")):
+            file = root / files.replace("{id}", name).replace("{class}", label)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((mask == class_id).astype(np.uint8) * 255).save(file)
+    found = propose(root)
+    assert found.labels == {"format": "class_masks", "files": files, "uncovered": "background"}
+    assert found.classes == ["background", "ball", "box"] and "a mask for each class" in "\n".join(found.said)
+    found.rename_classes(["ground", "orb", "box"])
+    assert found.labels["files"]["orb"] == files.replace("{class}", "ball")
+    found = propose(root)
+    found.write()
+    description = load_description(found.path)
+    for record in (record for name in ("labeled", "val") for record in description.records(name)):
+        expected = read_mask(FILES / "masks" / f"{Path(record['file_name']).stem}.png")
+        np.testing.assert_array_equal(read_record_mask(record), np.array([0, 2, 1], np.uint8)[expected])
+
+
+def test_panoptic_labels_are_recognized_with_their_images(folder):
+    root = folder()
+    (root / "panoptic").mkdir()
+    annotations = []
+    for number, name in enumerate("ab", start=1):
+        mask = read_mask(FILES / "masks" / f"{name}.png")
+        Image.fromarray(np.stack([mask, mask * 0, mask * 0], axis=2)).save(root / "panoptic" / f"{name}.png")
+        segments = [{"id": i, "category_id": i, "iscrowd": 0} for i in np.unique(mask).tolist() if i]
+        annotations.append({"image_id": number, "file_name": f"{name}.png", "segments_info": segments})
+    content = {
+        "images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("ab", start=1)],
+        "annotations": annotations,
+        "categories": [{"id": 1, "name": "box"}, {"id": 2, "name": "ball"}],
+    }
+    (root / "panoptic.json").write_text(json.dumps(content))
+    found = propose(root)
+    where = {"files": "panoptic.json", "masks": "panoptic"}
+    assert found.labels == {"format": "coco_panoptic", "uncovered": "background"} | where
+    assert found.classes == ["background", "box", "ball"]
+    found.write()
+    description = load_description(found.path)
+    for record in (record for name in ("labeled", "val") for record in description.records(name)):
+        expected = read_mask(FILES / "masks" / f"{Path(record['file_name']).stem}.png")
+        np.testing.assert_array_equal(read_record_mask(record), expected)
 
 
 def test_labels_of_two_kinds_are_ambiguous(folder, capsys, monkeypatch):

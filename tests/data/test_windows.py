@@ -1,3 +1,4 @@
+import json
 import sys
 
 import numpy as np
@@ -7,8 +8,10 @@ from helpers import SMALL, SMALL_DETECTOR
 from PIL import Image
 
 from wpl_d2.data import EvalDataset, check_training_data, load_description, read_image, read_mask, windows
+from wpl_d2.data.component_boxes import attach_component_boxes
 from wpl_d2.data.dataset_report import report_dataset
-from wpl_d2.data.image_io import UnreadableImageError, read_record
+from wpl_d2.data.image_io import UnreadableImageError, read_record, read_record_mask
+from wpl_d2.data.inspection import propose
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 from wpl_d2.data.mappers import LabeledMapper
 from wpl_d2.data.pixel_values import PixelLayout
@@ -150,6 +153,40 @@ def test_a_check_counts_the_pixels_of_all_windows(huge):
     mask = read_mask(huge.mask("val0"))
     counts = sum(counts for (_, file), counts in report.pixels.items() if file == str(huge.mask("val0")))
     assert counts[:3].tolist() == np.bincount(mask.ravel(), minlength=3).tolist()
+
+
+def test_init_describes_huge_images_as_small_ones(tmp_path, photo, monkeypatch):
+    rng = np.random.default_rng(2)
+    for name in "abcdef":
+        for folder, pixels in (("images", photo[..., :3]), ("masks", np.zeros(SIZE, np.uint8))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            if folder == "masks":
+                pixels[:30] = 1  # sky, and a post in one window
+                pixels[40:44, 4:9] = 2
+            write_tiled(tmp_path / folder / f"{name}.tif", np.roll(pixels, rng.integers(9), axis=1))
+    found = propose(tmp_path)
+    monkeypatch.setattr(windows, "WHOLE", 10**9)
+    whole = propose(tmp_path)
+    assert (found.classes, found.objects, found.lists) == (whole.classes, whole.objects, whole.lists)
+    assert (len(found.classes), found.objects) == (3, ["class_2"])
+
+
+def test_shapes_and_their_boxes_are_cut_to_the_window(huge):
+    shape = {"id": 1, "image_id": 1, "category_id": 5, "iscrowd": 0, "bbox": [10, 20, 50, 60]}
+    shape["segmentation"] = [[10, 20, 60, 20, 60, 80, 10, 80]]
+    entry = {"id": 1, "file_name": "unlabeled0.tif", "height": 90, "width": 130}
+    content = {"images": [entry], "annotations": [shape], "categories": [{"id": 5, "name": "box"}]}
+    (huge.root / "coco.json").write_text(json.dumps(content))
+    labels = {"format": "coco", "files": ["coco.json"], "uncovered": "ground"}
+    huge.describe(image="images/{id}.*", mask=None, labels=labels)
+    records = load_description(huge.yaml).records("unlabeled")[:6]
+    expected = np.zeros(SIZE, np.uint8)
+    expected[20:80, 10:60] = 1
+    for record, boxed in zip(records, attach_component_boxes(records, [1, 2], 1), strict=True):
+        top, left, height, width, _ = record["window"]
+        assert np.array_equal(read_record_mask(record), expected[top : top + height, left : left + width])
+        x0, y0, x1, y1 = np.clip([10 - left, 20 - top, 60 - left, 80 - top], 0, [width, height, width, height])
+        assert boxed["boxes"].tolist() == ([[x0, y0, x1, y1]] if x0 < x1 and y0 < y1 else [])
 
 
 def test_windows_are_judged_as_the_whole_image_is(huge, monkeypatch):

@@ -12,3 +12,5 @@ MASK_FORMATS = ("index_png", "geotiff", "coco", "labelme")
 """Those of `wpl_d2.inference.mask_formats`."""
 MAPS = ("confidence", "probabilities")
 """What `wpl_d2.inference.Predictor` makes beside labels and boxes."""
+KNOWN_SETS = ("ade20k", "camvid", "deepglobe", "loveda", "pascal-context", "potsdam")
+"""Those of `wpl_d2.data.inspection.known_sets`."""

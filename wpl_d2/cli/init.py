@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ..utils.command_line import fraction
 from ..utils.errors import InputError
+from .choices import KNOWN_SETS
 
 if TYPE_CHECKING:
     from ..data.inspection import Proposal
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "folder", type=Path, metavar="FOLDER", help="where images and labels are, at any depth; with --add a set's YAML"
+    )
+    parser.add_argument(
+        "--format", default="", choices=KNOWN_SETS, help="a public data set that the folder holds, as it was unpacked"
     )
     parser.add_argument("--images", default="*", metavar="PATTERN", help="which files are images, such as 'photos/*'")
     parser.add_argument("--masks", default="*", metavar="PATTERN", help="which files are labels, such as 'labels/*'")
@@ -66,7 +70,7 @@ def _propose(args: argparse.Namespace, asks: bool) -> Proposal:
     from ..data.inspection import AmbiguousLabelsError, propose
 
     try:
-        return propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed, args.ignore)
+        return propose(args.folder, args.images, args.masks, args.groups, args.val, args.seed, args.ignore, args.format)
     except AmbiguousLabelsError as error:
         if not asks:
             raise

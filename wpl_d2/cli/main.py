@@ -14,6 +14,7 @@ from ..utils.errors import clear_errors, suggest
 
 COMMANDS = {
     "init": "describe a folder of images and masks as a data set",
+    "frames": "frames of videos as images to train on",
     "check": "check a data set: lists, images, masks, classes and boxes",
     "train": "train a model",
     "find-lr": "find a learning rate to train with",

@@ -322,8 +322,8 @@ def read_color_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
         (H, W, 3) uint8, red first.
 
     Raises:
-        UnreadableImageError: the file is missing or broken, or has more than eight bits a channel.
-        InputError: its format does not keep the values that were saved.
+        UnreadableImageError: the file is missing or broken.
+        InputError: it has more than eight bits a channel, or its format does not keep the values that were saved.
     """
     with _opened(path) as image:
         _refuse_lossy(path, lossy_format(image))
@@ -331,9 +331,11 @@ def read_color_mask(path: str | Path, exif: str = APPLY) -> np.ndarray:
 
 
 def _colors(path: str | Path, image: Image.Image, exif: str) -> np.ndarray:
-    bits = bits_per_channel(image)
-    if bits > 8:
-        raise _too_deep(path, str(bits))
+    if bits_per_channel(image) > 8:
+        raise InputError(
+            f"{path}: is an {image.mode} image of more than 8 bits a channel, which are neither ids nor colors; save "
+            "class ids, as integers, or 8-bit colors"
+        )
     return load_pixels(image, "RGB", exif)[0]
 
 

@@ -124,6 +124,12 @@ def windows_of(size: tuple[int, int]) -> Iterator[Window]:
         yield Window(top, left, bottom - top, right - left, size)
 
 
+def middle_window(size: tuple[int, int]) -> Window:
+    """The window in the middle of an image of `size` (height, width)."""
+    height, width = (min(SIDE, length) for length in size)
+    return Window((size[0] - height) // 2, (size[1] - width) // 2, height, width, size)
+
+
 def image_name(record: Mapping[str, Any]) -> str:
     """What tells an image from all others: its file, and of a window also where it is."""
     window = record.get("window")

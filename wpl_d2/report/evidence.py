@@ -64,7 +64,7 @@ def gather_evidence(cfg: Any, framework: Framework) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
         "labeled": _count_labels(cfg),
-        "unlabeled": {"lists": list(cfg.DATASETS.UNLABELED), "images": len(_records(cfg, "UNLABELED"))},
+        "unlabeled": {"lists": list(cfg.DATASETS.UNLABELED), "images": len(_records(cfg, "UNLABELED", labels=False))},
         "examples": [],
     }
     if cfg.DATASETS.TEST:
@@ -78,8 +78,9 @@ def gather_evidence(cfg: Any, framework: Framework) -> None:
     write_text(folder / EVIDENCE, json.dumps(found))
 
 
-def _records(cfg: Any, key: str) -> Records:
-    return list(chain.from_iterable(load_records(name, f"DATASETS.{key}") for name in cfg.DATASETS[key]))
+def _records(cfg: Any, key: str, labels: bool = True) -> Records:
+    lists = (load_records(name, f"DATASETS.{key}", labels=labels) for name in cfg.DATASETS[key])
+    return list(chain.from_iterable(lists))
 
 
 def _count_labels(cfg: Any) -> dict[str, Any]:

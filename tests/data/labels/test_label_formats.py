@@ -265,9 +265,11 @@ def train_two_steps(folder, how=None):
     options = ["SOLVER.MAX_ITER", "2", "TEST.EVAL_PERIOD", "2", "DATALOADER.NUM_WORKERS", "0", "MODEL.WEIGHTS", ""]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WPL_D2_CACHE", str(folder / "cache"))
+        assert main(["train", str(tree.yaml), *map(str, SMALL), *options, "OUTPUT_DIR", str(folder / "out")]) == 0
+        converted = list((folder / "cache/labels").glob("*/*.png"))
+        assert len(converted) == (5 if how else 0)  # those of labeled and validation images alone
         with contextlib.redirect_stdout(said):
             assert main(["check", str(tree.yaml)]) == 0
-        assert main(["train", str(tree.yaml), *map(str, SMALL), *options, "OUTPUT_DIR", str(folder / "out")]) == 0
     lines = [json.loads(line) for line in (folder / "out/metrics.json").read_text().splitlines()]
     figures = [{key: v for key, v in line.items() if "loss" in key or "sem_seg" in key} for line in lines]
     drawn = {path.name: path.read_bytes() for path in (folder / "out").rglob("*_truth.webp")}

@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -89,6 +90,18 @@ def test_lossy_masks_are_refused(tree, labels):
     Image.fromarray(np.zeros((50, 60), dtype=np.uint8)).save(tree.mask("labeled0"), format="JPEG")
     tree.describe(labels=labels)
     with pytest.raises(InputError, match=r"labeled0\.png: is a JPEG file"):
+        read(tree)
+
+
+@pytest.mark.parametrize("labels", [{"format": "masks"}, {"format": "color_masks", "colors": {"ground": [0, 0, 0]}}])
+@pytest.mark.parametrize("kind", ["colors of 16 bits", "fractional numbers"])
+def test_values_that_are_neither_ids_nor_colors_are_refused(tree, labels, kind):
+    if kind == "fractional numbers":
+        Image.fromarray(np.zeros((50, 60), dtype=np.float32)).save(tree.mask("labeled0"), format="TIFF")
+    else:
+        cv2.imwrite(str(tree.mask("labeled0")), np.zeros((50, 60, 3), dtype=np.uint16))
+    tree.describe(labels=labels)
+    with pytest.raises(InputError, match=r"labeled0\.png: is an (RGB|F) image of more than 8 bits .*; save class ids"):
         read(tree)
 
 

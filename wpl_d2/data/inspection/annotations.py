@@ -147,6 +147,14 @@ _KIND_OF = {".json": _kind_of_json, ".xml": _kind_of_xml, ".txt": _kind_of_text}
 
 
 def _settings(root: Path, kind: str, files: Sequence[str]) -> dict[str, Any]:
+    if kind == "coco_panoptic":
+        first = next(e.value["file_name"] for e in read_entries(root / files[0], _LISTS) if e.key == "annotations")
+        folders = [file.parent.relative_to(root).as_posix() for file in sorted(root.rglob(first))]
+        # As in COCO's own, panoptic_val2017 beside panoptic_val2017.json.
+        folders.sort(key=lambda folder: PurePosixPath(folder).name != PurePosixPath(files[0]).stem)
+        if not folders:
+            raise InputError(f"{root / files[0]}: names the mask {first}, which is not there; put its folder beside it")
+        return {"masks": folders[0]}
     if kind != "yolo":
         return {}
     for file in sorted((*root.rglob("*.yaml"), *root.rglob("*.yml")), key=lambda file: (len(file.parts), file)):

@@ -17,6 +17,7 @@ from PIL import Image
 from ...utils.files import is_system_file
 from ..image_io import bits_per_channel, lossy_format, read_image
 from ..path_templates import IMAGE_SUFFIXES
+from ..windows import huge_size, middle_window, read_window
 
 _Item = TypeVar("_Item")
 
@@ -114,9 +115,14 @@ def evenly(items: Sequence[_Item], count: int) -> list[_Item]:
 def _kind_of_file(path: Path) -> Kind | None:
     """What a file holds; None if it cannot be read, which the check of the data set will say."""
     try:
-        with Image.open(path) as image:
-            lossy, deep = bool(lossy_format(image)), bits_per_channel(image) > 8
-            pixels = np.atleast_3d(np.asarray(image))
+        size = huge_size(path, turn=False)
+        if size is not None:
+            pixels, _, compression = read_window(path, middle_window(size))
+            lossy, deep = bool(compression), pixels.dtype != np.uint8
+        else:
+            with Image.open(path) as image:
+                lossy, deep = bool(lossy_format(image)), bits_per_channel(image) > 8
+                pixels = np.atleast_3d(np.asarray(image))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     one_channel, flat = bool((pixels == pixels[..., :1]).all()), _flatness(pixels) > _FLAT

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...utils.errors import InputError
-from ..labels.label_format import NO_CLASS
+from ..labels.label_format import NO_CLASS, LabelFormat
 from ..labels.shape_format import ShapeFormat
 from .class_names import NamedClasses, read_class_names
 from .layout import Layout
@@ -26,6 +26,8 @@ def name_classes(layout: Layout, statistics: MaskStatistics) -> NamedClasses:
     values = statistics.meaning.values
     if layout.labels:
         classes = layout.labels.description.classes
+        if layout.known:
+            return NamedClasses(classes, f"those of {layout.known}", layout.labels.description.colors)
         own = (BACKGROUND, *classes) if len(values) > len(classes) else classes
         return NamedClasses(own, f"named by {_files_of(layout.labels)}")
     named = read_class_names(layout.root, len(values))
@@ -53,6 +55,9 @@ def describe_labels(
         names: of the classes.
     """
     values = statistics.meaning.values
+    if layout.labels and layout.known:
+        labels = dict(layout.labels.description.labels)
+        return ({} if labels == {"format": "masks"} else labels), [f"masks as {layout.known} has them"]
     if layout.labels:
         return _shape_format(layout.labels, statistics, names)
     if layout.colored:
@@ -65,7 +70,7 @@ def describe_labels(
 
 
 def _shape_format(
-    labels: ShapeFormat, statistics: MaskStatistics, names: Sequence[str]
+    labels: LabelFormat, statistics: MaskStatistics, names: Sequence[str]
 ) -> tuple[dict[str, Any], list[str]]:
     """The same for labels that a tool wrote."""
     share = statistics.covered
@@ -75,12 +80,13 @@ def _shape_format(
         why = "they are to cover everything, so that what none covers has no class"
     else:
         why = f"what no shape covers is {uncovered!r}"
-    seen = f"labels of {labels.tool}, {_files_of(labels)}"
+    what = f"labels of {labels.tool}" if isinstance(labels, ShapeFormat) else "a mask for each class"
+    seen = f"{what}, {_files_of(labels)}"
     said = f"shapes cover {100 * share:.0f} % of an image in the median: {why} (`uncovered`)"
     return {**settings, "uncovered": uncovered}, [seen, said]
 
 
-def _files_of(labels: ShapeFormat) -> str:
+def _files_of(labels: LabelFormat) -> str:
     files = labels.description.labels.get("files", "where the tool puts them")
     return files if isinstance(files, str) else ", ".join(files[:_MAX_SHOWN]) + ", ..." * (len(files) > _MAX_SHOWN)
 

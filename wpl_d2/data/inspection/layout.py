@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn, cast
@@ -11,11 +11,12 @@ from typing import Any, NoReturn, cast
 from ...utils.errors import InputError
 from ..datasets.folder import Description
 from ..image_io import read_image
-from ..labels import ListedImage
+from ..labels import LabelFormat, ListedImage
 from ..labels.label_format import NO_CLASS
 from ..labels.shape_format import ShapeFormat
 from ..path_templates import SLOT, extract
 from .annotations import Annotations, find_annotations
+from .class_masks import find_class_masks
 from .files import Family, Kind, find_families, find_label_files, kind_of
 from .pairing import find_image_template, find_templates, pair_masks
 from .values import AmbiguousLabelsError
@@ -41,7 +42,8 @@ class Layout:
         unmatched: masks without an image.
         alternatives: masks that were passed over for others of the same images, one of each kind.
         colored: whether the masks show classes as colors.
-        labels: what reads the labels if a tool wrote them; `masks` then says where those of an image are.
+        labels: what reads the labels, if that is known already. If they are no masks, `masks` says where they are.
+        known: the name of the data set, if it is a public one that the user named.
     """
 
     root: Path
@@ -51,11 +53,18 @@ class Layout:
     unmatched: tuple[str, ...] = ()
     alternatives: tuple[str, ...] = ()
     colored: bool = False
-    labels: ShapeFormat | None = None
+    labels: LabelFormat | None = None
+    known: str = ""
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each labeled image has a mask of its own."""
+        return self.labels is None or self.labels.uses_mask
 
     def listed(self, image: str) -> ListedImage:
         """An image as a list has it."""
-        return ListedImage(extract(self.templates[0], image) or "", str(self.root.absolute() / image), "")
+        mask = str(self.root.absolute() / self.masks[image]) if self.has_masks else ""
+        return ListedImage(extract(self.templates[0], image) or "", str(self.root.absolute() / image), mask)
 
 
 def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
@@ -70,15 +79,19 @@ def find_layout(root: Path, images: str = "*", masks: str = "*") -> Layout:
         AmbiguousLabelsError: there are labels of several kinds.
         InputError: there are no images, no labels, or labels that cannot be read; or two images have one mask.
     """
-    families = find_families(root)
-    kinds = {family: kind_of(root, family) for family in families}
     annotations, boxes = find_annotations(root, masks)
+    parts = [one.settings.get("masks", "") for one in annotations]  # images of COCO's panoptic labels
+    kinds = {f: kind_of(root, f) for f in find_families(root) if f.folder not in filter(None, parts)}
     mask_families = _find_masks(kinds, masks)
     if annotations and Kind.PHOTO not in kinds.values():
         mask_families = []  # even pictures that a tool was shown
     if not annotations and not mask_families:
         _refuse(root, kinds, masks, boxes)
     paths = _find_images(root, kinds, mask_families, images)
+    classes = find_class_masks(root, paths, mask_families)
+    if classes and not annotations:
+        settings = {"format": "class_masks", "files": classes.files}
+        return _labeled_layout(root, paths, classes.image, _label_format(root, classes.classes, settings))
     found = [path for family in mask_families for path in family.paths if fnmatch(path, masks)]
     pairs, passed_over, unmatched = pair_masks(root, paths, found)
     if annotations:
@@ -193,28 +206,41 @@ def _find_labels(root: Path, images: Sequence[str], annotations: Annotations) ->
     settings = {"format": annotations.format, **annotations.settings}
     if files:
         settings["files"] = files[0] if len(files) == 1 else files
-    listed = {image: ListedImage(extract(template, image) or "", str(root.absolute() / image), "") for image in images}
-    labels = _label_format(root, ["?"], settings)
-    sources = {image: labels.find(of_list) for image, of_list in listed.items()}
-    place = f"{root.absolute()}/"
-    labeled = {i: source.name.removeprefix(place) for i, source in sources.items() if source.state is not None}
-    if not labeled:
-        raise InputError(
-            f"{root / annotations.files[0]}: has labels of none of the images, such as {images[0]}; put the images "
-            "there that were labeled, under the same names"
-        )
-    names = labels.category_names(listed[image] for image in labeled)
+    named = cast(ShapeFormat, _label_format(root, ["?"], settings))
+    layout = _labeled_layout(root, images, template, named, unmatched)
+    names = named.category_names(map(layout.listed, layout.masks))
     if _IGNORED in names:
         settings["categories"] = {_IGNORED: NO_CLASS}
         names.remove(_IGNORED)
     if not names:
         raise InputError(f"{root / annotations.files[0]}: labels nothing; label some images in the tool")
+    return replace(layout, labels=_label_format(root, names, settings))
+
+
+def _labeled_layout(
+    root: Path, images: Sequence[str], template: str, labels: LabelFormat, unmatched: tuple[str, ...] = ()
+) -> Layout:
+    """The layout of images, of which those are labeled that a format finds labels of.
+
+    Raises:
+        InputError: it finds none.
+    """
+    layout = Layout(root, {}, (), (template, ""), unmatched, labels=labels)
+    sources = {image: labels.find(layout.listed(image)) for image in images}
+    place = f"{root.absolute()}/"
+    labeled = {i: source.name.removeprefix(place) for i, source in sources.items() if source.state is not None}
+    if not labeled:
+        raise InputError(
+            f"{next(iter(sources.values())).name}: has labels of none of the images, such as {images[0]}; put the "
+            "images there that were labeled, under the same names"
+        )
     rest = tuple(image for image in images if image not in labeled)
-    return Layout(root, labeled, rest, (template, ""), unmatched, labels=_label_format(root, names, settings))
+    return replace(layout, masks=labeled, unlabeled=rest)
 
 
-def _label_format(root: Path, classes: Sequence[str], settings: Mapping[str, Any]) -> ShapeFormat:
-    """What reads labels, where other categories and what no shape covers have no class."""
-    labels = {"uncovered": NO_CLASS, "other": NO_CLASS, **settings}
+def _label_format(root: Path, classes: Sequence[str], settings: Mapping[str, Any]) -> LabelFormat:
+    """What reads labels, where other categories and what nothing covers have no class."""
+    other = {} if settings["format"] == "class_masks" else {"other": NO_CLASS}
+    labels = {"uncovered": NO_CLASS, **other, **settings}
     description = Description("labels", root.absolute(), SLOT, tuple(classes), {"all": "all"}, labels=labels, path=root)
-    return cast(ShapeFormat, description.label_format)
+    return cast(LabelFormat, description.label_format)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -18,9 +17,10 @@ from ...utils.errors import InputError
 from ..component_boxes import boxes_from_mask
 from ..image_io import read_color_mask, read_raw_mask, shown_size
 from ..labels import Labels
+from ..windows import huge_size, read_window, windows_of
 from .files import evenly
 from .layout import Layout
-from .values import Meaning, find_meaning, meaning_of_shapes, pack_colors, unpack_color
+from .values import Meaning, find_meaning, meaning_of_labels, pack_colors, unpack_color
 
 MAX_PIXELS = 3_000_000_000
 """Of larger folders a sample of the masks is read; this much takes a core some 20 seconds."""
@@ -113,10 +113,7 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
         raise InputError(problems[0] + more)
     values = {image: mask.values for (image, _), mask in zip(pairs, read, strict=True)}
     covered = float(np.median([mask.covered for mask in read]))
-    if layout.labels:
-        meaning = meaning_of_shapes(layout.labels.description.classes, covered)
-    else:
-        meaning = find_meaning(layout, values, ignore)
+    meaning = meaning_of_labels(layout.labels, covered) if layout.labels else find_meaning(layout, values, ignore)
     ids = {value: class_id for class_id, value in enumerate(meaning.values)}
     present = {image: frozenset(ids[v] for v in found.tolist() if v in ids) for image, found in values.items()}
     palette = next((mask.palette for mask in read if mask.palette), ())
@@ -150,16 +147,16 @@ def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
     if layout.labels:
         return _draw(layout.labels.read(layout.listed(pair[0])))
     root, (image, mask) = layout.root, pair
+    size = huge_size(root / image, turn=False)
+    if size is not None:
+        return _read_windows(layout, mask, size, with_boxes)
     if layout.colored:
         pixels = pack_colors(read_color_mask(root / mask))
     else:
         pixels = read_raw_mask(root / mask, gray_colors=True)
     height, width = pixels.shape
-    values = np.flatnonzero(np.bincount(pixels.ravel())) if pixels.dtype == np.uint8 else np.unique(pixels)
+    values, boxes = _look_at(pixels, with_boxes)
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    boxes = None
-    if with_boxes and len(values) <= IGNORE + 1:
-        boxes = boxes_from_mask(pixels, values.tolist(), int(height * width * _MIN_COMPONENT), ignore=-1)
     with Image.open(root / mask) as header, Image.open(root / image) as of_image:
         palette = np.reshape(header.getpalette() or (), (-1, 3)).tolist() if header.mode == "P" else []
         gray_colors = not layout.colored and len(header.getbands()) > 1
@@ -173,11 +170,46 @@ def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
     return _Mask(values, edge, boxes, tuple(map(tuple, palette)), gray_colors, 1.0, (height, width), problem)
 
 
+def _read_windows(layout: Layout, mask: str, size: tuple[int, int], with_boxes: bool) -> _Mask:
+    """As `_read`, of a huge image of `size` (height, width). An object counts in each window that shows some of it."""
+    values: set[int] = set()
+    edge, boxes, ids = [], [np.zeros((0, 4), np.int64)], [np.zeros(0, np.int64)]
+    for window in windows_of(size):
+        stored = read_window(layout.root / mask, window)
+        pixels = pack_colors(stored.values[..., :3]) if layout.colored else stored.values[..., 0]
+        found, around = _look_at(pixels, with_boxes)
+        values.update(found.tolist())
+        edge += [pixels[0]] * (window.top == 0) + [pixels[-1]] * (window.top + window.height == size[0])
+        edge += [pixels[:, 0]] * (window.left == 0) + [pixels[:, -1]] * (window.left + window.width == size[1])
+        if around is not None:
+            boxes.append(around[0] + np.array([window.left, window.top] * 2))
+            ids.append(around[1])
+    palette = [] if stored.palette is None else stored.palette.tolist()
+    gray_colors = not layout.colored and stored.values.shape[2] > 1
+    drawn = (np.concatenate(boxes), np.concatenate(ids)) if with_boxes else None
+    return _Mask(
+        np.array(sorted(values)), np.concatenate(edge), drawn, tuple(map(tuple, palette)), gray_colors, 1.0, size, ""
+    )
+
+
+def _look_at(pixels: np.ndarray, with_boxes: bool) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]:
+    """The values of a mask (H, W), and the boxes and values of its components."""
+    values = np.flatnonzero(np.bincount(pixels.ravel())) if pixels.dtype == np.uint8 else np.unique(pixels)
+    if not with_boxes or len(values) > IGNORE + 1:
+        return values, None
+    return values, boxes_from_mask(pixels, values.tolist(), int(pixels.size * _MIN_COMPONENT), ignore=-1)
+
+
 def _draw(labels: Labels) -> _Mask:
-    mask, boxes = labels.mask, (cast(np.ndarray, labels.boxes), cast(np.ndarray, labels.box_classes))
+    mask = labels.mask
+    values = np.unique(mask)
+    if labels.boxes is not None and labels.box_classes is not None:
+        boxes = labels.boxes, labels.box_classes
+    else:
+        boxes = boxes_from_mask(mask, values.tolist(), int(mask.size * _MIN_COMPONENT))
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
     covered = float((mask != IGNORE).mean())
-    return _Mask(np.unique(mask), edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
+    return _Mask(values, edge, boxes, (), False, covered, (mask.shape[0], mask.shape[1]), "")
 
 
 def _border_shares(masks: Sequence[_Mask]) -> dict[int, float]:

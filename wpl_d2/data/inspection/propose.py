@@ -17,6 +17,7 @@ from ..datasets.folder import default_colors
 from ..path_templates import extract
 from .groups import Groups, blocks_of, find_groups
 from .held_out import choose_validation
+from .known_sets import find_known_layout, find_known_set
 from .label_section import describe_labels, few, name_classes
 from .layout import TEST, TRAIN, VAL, Layout, find_layout, split_of
 from .masks import MaskStatistics, read_masks
@@ -78,7 +79,9 @@ class Proposal:
         new = dict(zip(self.classes, names, strict=True))
         if "values" in self.labels:
             self.labels["values"] = {value: new.get(name, name) for value, name in self.labels["values"].items()}
-        if "uncovered" in self.labels:
+        if self.labels.get("format") == "class_masks":
+            self.labels["files"] = {new[name]: self.labels["files"].replace("{class}", name) for name in new}
+        elif "uncovered" in self.labels:
             self.labels["uncovered"] = new.get(self.labels["uncovered"], self.labels["uncovered"])
             known = {name: name for name in self.classes} | self.labels.get("categories", {})
             renamed = {category: new.get(name, name) for category, name in known.items()}
@@ -158,6 +161,7 @@ def propose(
     val_share: float = 0.2,
     seed: int = 0,
     ignore: str = "",
+    known: str = "",
 ) -> Proposal:
     """Look at a folder and describe it as a data set.
 
@@ -169,6 +173,7 @@ def propose(
         val_share: share of the labeled images that validate, unless folders say which do.
         seed: of the choice of them.
         ignore: the masks' value for "no class" if it is known, "none" if there is none.
+        known: the name of a public data set that the folder holds; the patterns are then its own.
 
     Raises:
         AmbiguousLabelsError: the labels can be read in several ways.
@@ -179,7 +184,7 @@ def propose(
     if not os.access(root, os.W_OK):
         mend = "copy or link images and masks to a folder of yours"
         raise InputError(f"{root}: cannot be written to, and YAML and lists have their place there; {mend}")
-    layout = find_layout(root, images, masks)
+    layout = find_known_layout(root, find_known_set(known)) if known else find_layout(root, images, masks)
     statistics = read_masks(layout, ignore)
     named = name_classes(layout, statistics)
     labels, seen = describe_labels(layout, statistics, named.names)
@@ -210,7 +215,7 @@ def propose(
 def _say_layout(layout: Layout, statistics: MaskStatistics) -> list[str]:
     image, mask = next(iter(layout.masks.items()))
     height, width = statistics.size
-    what, count = "labels" if layout.labels else "masks", len(statistics.present)
+    what, count = "masks" if layout.has_masks else "labels", len(statistics.present)
     read = f" ({count} of the {what} were read)" if count < len(layout.masks) else ""
     said = [
         f"{len(layout.masks)} images with {what}, such as {image} and {mask}, and {len(layout.unlabeled)} without; "
@@ -223,7 +228,7 @@ def _say_layout(layout: Layout, statistics: MaskStatistics) -> list[str]:
     unused = [str(value) for value in range(len(statistics.meaning.values)) if value not in statistics.images]
     if unused:
         said.append(f"no {what[:-1]} holds {few(unused)}: these classes are never learned, nor predicted")
-    if statistics.ignored and not layout.labels:
+    if statistics.ignored and layout.has_masks:
         void = statistics.meaning.ignore
         said.append(f"pixels of the value {void} have no class ({statistics.ignored} masks hold it)")
     return said
@@ -296,6 +301,6 @@ def _line(layout: Layout, image: str) -> str:
     """The line of a list that stands for an image: its id, or where no template fits the paths of image and mask."""
     image_template, mask_template = layout.templates
     mask = layout.masks.get(image, "")
-    by_id = bool(mask_template) or layout.labels is not None
+    by_id = bool(mask_template) or not layout.has_masks
     line = str(extract(image_template, image)) if by_id else f"{image}\t{mask}".rstrip()
     return f"{line}\t" if " " in line and "\t" not in line else line

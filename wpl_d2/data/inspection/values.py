@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from ...utils.errors import InputError
 from .class_names import read_class_names
 
 if TYPE_CHECKING:
+    from ..labels import LabelFormat
     from .layout import Layout
 
 _DEEP_IGNORE = 65535
@@ -63,15 +64,19 @@ class Meaning:
     ignore: int
 
 
-def meaning_of_shapes(classes: Sequence[str], covered: float) -> Meaning:
-    """Of labels that are shapes: class ids, before which there is a background if shapes leave much uncovered.
+def meaning_of_labels(labels: LabelFormat, covered: float) -> Meaning:
+    """Of labels as a format reads them: class ids, before which there is a background if shapes leave much uncovered.
 
     Args:
-        classes: names of the shapes' classes.
+        labels: the format.
         covered: share of the pixels that shapes cover.
     """
-    uncovered = covered < MIN_COVERED and not find_background(classes)
-    return Meaning((*([IGNORE] if uncovered else []), *range(len(classes))), False, IGNORE)
+    description = labels.description
+    ids = tuple(range(len(description.classes)))
+    if labels.uses_mask:
+        return Meaning(ids, True, description.ignore)
+    uncovered = covered < MIN_COVERED and not find_background(description.classes)
+    return Meaning((IGNORE, *ids) if uncovered else ids, False, IGNORE)
 
 
 def find_background(classes: Iterable[str]) -> str:

@@ -7,7 +7,6 @@ of its source. Files are whole or absent: what a killed process leaves is used b
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,6 @@ from ..index_masks import write_index_mask
 from .label_format import LabelFormat, ListedImage
 
 _VERSION = 1  # of how labels are stored
-_logger = logging.getLogger(__name__)
 
 
 def attach_labels(labels: LabelFormat, records: Sequence[dict[str, Any]], images: Sequence[ListedImage]) -> None:
