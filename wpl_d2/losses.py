@@ -100,13 +100,12 @@ def reduce_term(term: LossTerm, norm: str = "valid") -> Tensor:
         ValueError: an unknown norm.
     """
     check_name("WEIGHTING.NORM", norm, NORMS)
-    factor, count = term.mask.float(), term.norm.float()
+    factor, count = term.mask, term.norm
     if term.weight is not None:
         factor = factor * term.weight
         count = count * term.weight if norm == "weight_sum" else count
     loss = term.pixel_loss(term.logits, term.target)
     # A pixel without influence may have an infinite loss, and 0 * inf is NaN.
-    total = torch.where(factor == 0, 0.0, factor * loss).sum()
-    denominator = count.sum()
-    mean = total / torch.where(denominator > 0, denominator, 1.0)
-    return term.coefficient * torch.where(denominator > 0, mean, 0.0)
+    total = (factor * loss).masked_fill(factor == 0, 0.0).sum()
+    denominator = count.sum(dtype=torch.float32)
+    return term.coefficient * (total / denominator.masked_fill(denominator == 0, torch.inf))

@@ -352,13 +352,6 @@ def white_among_levels(path):
     Image.open(path).point([0, 90, 255, 90, *[0] * 252]).save(path)
 
 
-def deep_image(path):
-    for photo in path.parents[1].glob("images/*.jpg"):
-        photo.unlink()
-    pixels = np.random.default_rng(0).integers(0, 4096, (SIZE, SIZE), dtype=np.uint16)
-    Image.fromarray(pixels).save(path.parents[1] / "images" / path.name)
-
-
 def second_mask(path):
     save_mask(path.parents[1] / "labels" / path.name)
 
@@ -376,7 +369,6 @@ def second_mask(path):
             "*",
             r"hold the values 0, 90, 255; .*255 is no class: --ignore 255, or 255 is a class: --ig",
         ),
-        (deep_image, "*", r"images/\w+\.png: has more than 8 bits a channel"),
         (second_mask, "ak*", r"images/ak\.jpg: has two masks, labels/ak\.png and masks/ak\.png; .*--masks"),
     ],
 )
@@ -532,3 +524,36 @@ def test_three_commands_lead_from_a_folder_to_a_model(tmp_path):
         assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert "INPUT.CROP_SIZE (64, 64): the whole of images of 48x48" in done.stdout
     assert (tmp_path / "output/fields/model_final.pth").is_file()
+
+
+def test_a_range_is_proposed_for_images_of_more_bits_and_holds(tmp_path):
+    fill(tmp_path, "images/{}.png", "masks/{}.png")
+    for file in (tmp_path / "images").iterdir():
+        with Image.open(file) as photo:
+            gray = np.asarray(photo.convert("L")).astype(np.uint16)
+        Image.fromarray(gray * 16 + 1000).save(file)
+    proposal = propose(tmp_path)
+    low, high = proposal.pixels["value_range"]
+    assert list(proposal.pixels) == ["value_range"] and 1000 < low < 1800 < 4200 < high < 5080
+    assert f"black and white: [{low}, {high}], the percentiles 0.5 and 99.5 of the images' values" in proposal.said
+    proposal.write()
+    assert "# The images' values that are black and white; what" in proposal.path.read_text()
+    description = load_description(proposal.path)
+    assert description.layout.value_range == ((low, high),) * 3
+    assert not any("value_range" in text for text in report_dataset(description, 20).notes)
+
+
+def test_channels_that_are_no_colors_are_described_and_left_to_be_named(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    fill(tmp_path, "images/{}.png", "masks/{}.png")
+    for file in (tmp_path / "images").iterdir():
+        with Image.open(file) as photo:
+            pixels = np.asarray(photo).astype(np.uint16)
+        bands = np.concatenate([pixels * 16, pixels[..., :2] * 40], axis=2)
+        tifffile.imwrite(file.with_suffix(".tif"), bands, photometric="minisblack", planarconfig="contig")
+        file.unlink()
+    proposal = propose(tmp_path)
+    proposal.write()
+    layout = load_description(proposal.path).layout
+    assert len(layout.channels) == len(layout.value_range) == 5 and layout.value_range[0] != layout.value_range[4]
+    assert "images of 5 channels; `channels` can say which are red, green and blue" in proposal.said

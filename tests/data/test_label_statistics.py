@@ -207,7 +207,7 @@ def test_the_limits(pixels, void, fault, empty):
 def test_many_empty_classes_are_counted():
     found = LabelStatistics("list", np.array([9] + [0] * 80), [f"c{i}" for i in range(80)], 255, True)
     assert found.empty_note().startswith(
-        "list: no pixel is labeled 'c1', 'c2', 'c3', 'c4', 'c5' and 74 more; it cannot"
+        "list: no pixel is labeled 'c1', 'c2', 'c3', 'c4', 'c5' and 74 more; not learned"
     )
 
 

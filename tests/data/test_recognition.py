@@ -53,7 +53,7 @@ def test_labels_of_tools_are_recognized_by_content(kind, folder):
     assert found.labels == {"format": kind, "uncovered": "background"} | settings
     assert sorted(found.classes) == ["background", "ball", "box"] and found.classes[0] == "background"
     said = "\n".join(found.said)
-    assert "2 images with labels, " in said and "and 1 without" in said
+    assert "2 images with labels, " in said and "and 1 without" in said and "left out" not in said
     assert "% of an image in the median: what no shape covers is 'background' (`uncovered`)" in said
     found.write()
     description = load_description(found.path)

@@ -41,6 +41,7 @@ def test_benchmark_ends_with_one_json_object(config):
     assert result["detector_forward_s"] > 0
     assert result["naive_to_overlap"] > 1
     assert result["weighted_peak_mib"] >= result["plain_peak_mib"] > 0
+    assert result["weighted_operations"] > result["plain_operations"] > 0
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,11 @@ def test_benchmark_compares_prediction_with_the_bare_network(config, tree):
     assert result["predict_image_s"] > result["network_image_s"] > 0
     after = result["first_image_s"] - result["import_torch_s"]
     assert result["first_image_after_torch_s"] == pytest.approx(after, abs=0.001) and after > 0
+
+
+def test_benchmark_compares_evaluation_with_the_bare_network(config, tree):
+    opts = ["DATASETS.TEST", f"{tree.name}_val", "MODEL.TIMM.NAME", "test_resnet", "MODEL.DETECTOR.MODE", "none"]
+    opts += ["RPPI.ENABLED", False, "WEIGHTING.ENABLED", False, "DATALOADER.NUM_WORKERS", 0]
+    out = tool("benchmark.py", "--part", "evaluate", "--config-file", config, "--steps", 2, "--threads", 1, *opts)
+    result = json.loads(out.splitlines()[-1])
+    assert result["evaluate_image_s"] > result["network_image_s"] > 0

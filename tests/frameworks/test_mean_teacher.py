@@ -3,13 +3,35 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import SMALL
+from helpers import AUGSEG, SMALL, U2PL
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.engine.solver import build_optimizer
 from wpl_d2.frameworks.mixing import cutmix_masks
 from wpl_d2.losses import reduce_term
+
+
+@pytest.mark.parametrize("host", [[], AUGSEG, U2PL], ids=["MeanTeacher", "AugSeg", "U2PL"])
+def test_the_teacher_sees_all_images_in_one_forward(tree, monkeypatch, host):
+    framework, batch = make(tree, *host, "WEIGHTING.LABELED_FROM", "teacher")
+    labeled = framework.teacher_forward(batch["labeled"]).output
+    sizes, staged = [], []
+    encode, stage = framework.teacher.encode, framework.weigher.stage_labeled
+
+    def encode_and_note(images):
+        if not framework.teacher.training:  # U2PL's further one moves BN statistics
+            sizes.append(len(images))
+        return encode(images)
+
+    monkeypatch.setattr(framework.teacher, "encode", encode_and_note)
+    monkeypatch.setattr(framework.weigher, "stage_labeled", lambda *args: staged.append(args) or stage(*args))
+    losses_of(framework, batch)
+    assert sizes == [4]
+    embedding, logits, target = staged[0]
+    torch.testing.assert_close(embedding, labeled.embedding, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(logits, labeled.logits, rtol=1e-3, atol=1e-4)
+    assert torch.equal(target, torch.stack([item["sem_seg"] for item in batch["labeled"]]))
 
 
 def reference(framework, batch):

@@ -57,7 +57,8 @@ def test_the_next_image_is_shown_in_the_box_with_all_that_is_known(tree):
         item["valid"] = torch.full_like(item["valid"], number != 1)
     boxes = torch.zeros(3, 48, 64, dtype=torch.bool)
     boxes[:, 5:20, 10:50] = True
-    mixed, pseudo = framework._mix(items, framework.stack(items, "strong")[:, 0], boxes)
+    labels = framework.make_pseudo_labels(items, framework.teacher_forward(items))
+    mixed, pseudo = framework._mix(labels, framework.stack(items, "strong")[:, 0], boxes)
     shown = (mixed[:, 0] * framework.student.pixel_std[0] + framework.student.pixel_mean[0]).round()
     for number in range(3):
         following = (number + 1) % 3

@@ -5,7 +5,7 @@ from detectron2.layers import NaiveSyncBatchNorm
 from detectron2.utils import comm
 
 from wpl_d2.modeling import TimmBackbone, resolve_norm
-from wpl_d2.modeling.layers import normalize_in_float32
+from wpl_d2.modeling.layers import normalize_in_float32, stop_counting_batches
 
 
 def test_one_process(monkeypatch):
@@ -14,6 +14,17 @@ def test_one_process(monkeypatch):
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     assert resolve_norm("auto", "cuda:1") == "SyncBN"
     assert resolve_norm("auto", "cpu") == "naiveSyncBN"
+
+
+def test_batches_are_not_counted_where_nothing_reads_their_number():
+    moving, cumulative = (torch.nn.BatchNorm2d(4, momentum=momentum) for momentum in (0.1, None))
+    expected, images = torch.nn.BatchNorm2d(4), torch.randn(2, 4, 6, 6)
+    stop_counting_batches(torch.nn.ModuleList([moving, cumulative]))
+    assert torch.equal(moving(images), expected(images)) and torch.equal(moving.running_var, expected.running_var)
+    assert moving.state_dict().keys() == expected.state_dict().keys()
+    assert moving.state_dict()["num_batches_tracked"] == 0
+    cumulative(images)
+    assert cumulative.state_dict()["num_batches_tracked"] == 1
 
 
 def _rank_step(weights, images, folder):

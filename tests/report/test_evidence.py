@@ -31,7 +31,7 @@ def test_labels_are_counted_and_pictures_drawn(runs):
     assert found["labeled"]["images_with"] == [3, 3, 3] and found["classes"] == ["ground", "box", "ball"]
     assert {example["rank"] for example in found["examples"]} == {1, 2}
     for example in found["examples"]:
-        assert list(example["pictures"]) == ["image", "truth", "prediction", "errors", "confidence"]
+        assert list(example["pictures"]) == ["image", "truth", "prediction", "errors", "confidence", "weights"]
         for name in example["pictures"].values():
             assert Image.open(folder / name).size == (60, 50)
 

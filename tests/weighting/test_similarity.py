@@ -9,7 +9,6 @@ from wpl_d2.weighting.similarity import (
     cosine_scores,
     margin,
     mean_prototype,
-    nearest_index,
     neighbor_scores,
     rank_scores,
     top_channels,
@@ -225,14 +224,6 @@ def test_neighbor_scores_equal_a_loop(products, monkeypatch):
         own = [F.cosine_similarity(embedding[b, :, y, x], row, dim=0).item() for row in bank[c][filled[c]]]
         best = sorted((max(value, 0.0) for value in own), reverse=True)[:8]
         assert found[b, y, x, c].item() == pytest.approx(sum(best) / len(best) if best else 0.0, abs=1e-6)
-
-
-@pytest.mark.parametrize("source, target", [(81, 321), (5, 5), (7, 3), (1, 9), (33, 128)])
-def test_nearest_index_is_torchs_nearest_exact(source, target):
-    values = torch.rand(1, 1, source, source)
-    index = nearest_index(source, target, values.device)
-    expected = F.interpolate(values, (target, target), mode="nearest-exact")
-    torch.testing.assert_close(values[:, :, index][..., index], expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("resolution", ["stride4", "full"])

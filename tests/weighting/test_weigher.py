@@ -6,6 +6,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers import forbid_host_sync
 
+from wpl_d2.benchmark.floor import count_operations
 from wpl_d2.structures import IGNORE, Detections, PseudoLabels
 from wpl_d2.weighting import SCORE_REGISTRY, Evidence, PixelWeigher, rank_overlap, reliable_mask
 from wpl_d2.weighting.scores import ScoreOptions
@@ -299,6 +300,22 @@ def update_on(rank, world, folder):
         weigher.after_step()
     torch.save(weigher.state_dict(), f"{folder}/banks_{rank}.pth")
     dist.destroy_process_group()
+
+
+def test_a_step_takes_few_operations():
+    """On a GPU their number is what weights cost."""
+    weigher = make()
+    fill(weigher, [5, 4, 3, 2])
+    embedding, logits, labels = random_step()
+    evidence = evidence_of(embedding, logits, labels)
+
+    def step():
+        weigher.stage_labeled(embedding, logits, labels)
+        weigher.weight(evidence)
+        weigher.after_step()
+
+    step()  # makes what is kept
+    assert count_operations(step) <= 75
 
 
 @pytest.mark.slow

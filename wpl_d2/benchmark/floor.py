@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 _SIDE = 2048
@@ -29,6 +30,26 @@ def _backward(
     """As many as forward for each gradient that is asked for; PyTorch's own count takes no note of groups."""
     output_mask = further[-1]
     return 2 * math.prod(grad) * math.prod(weight[1:]) * sum(output_mask[:2])
+
+
+class _OperationCounter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not (func.is_view or "empty" in func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def count_operations(call: Callable[[], Any]) -> int:
+    """PyTorch's operations in a call that start at least one kernel: all but views and allocations.
+
+    Where kernels are small, a GPU waits for the host, and their number is the time.
+    """
+    with _OperationCounter() as counter:
+        call()
+    return counter.count
 
 
 def peak_flops(device: str, dtype: torch.dtype, repeats: int = 7) -> float:

@@ -18,7 +18,7 @@ from ..frameworks import Framework, UniMatch, build_framework
 from ..frameworks.base import Batch, Terms
 from ..frameworks.loss_terms import consistency_term, select, split
 from ..structures import PseudoLabels
-from .floor import count_flops, now, peak_flops
+from .floor import count_flops, count_operations, now, peak_flops
 
 
 class Step:
@@ -51,13 +51,13 @@ class Step:
         """Seconds of a part in the middle one of the measured steps."""
         return statistics.median(times.get(part, 0.0) for times in self.times)
 
-    def flops(self) -> int:
-        """Floating-point operations of one more step."""
+    def count(self, counter: Callable[[Callable[[], Any]], int]) -> int:
+        """What `count_flops` or `count_operations` counts in one more step."""
         times = len(self.times)
         with torch.compiler.set_stance("force_eager"):  # compiled operations are not seen
-            flops = count_flops(self)
+            found = counter(self)
         del self.times[times:]
-        return flops
+        return found
 
     def peak(self) -> int:
         """The most bytes that the tensors of one more step took at a time, beside those that were there before it."""
@@ -91,7 +91,8 @@ class PublishedUniMatch(UniMatch):
         """The framework of a config, without what makes our networks faster."""
         framework = cls(cfg).to(memory_format=torch.contiguous_format)
         for module in framework.modules():
-            module.__dict__.pop("forward", None)
+            for name in ("forward", "num_batches_tracked"):
+                vars(module).pop(name, None)
         return framework
 
     def terms(self, batch: Batch) -> Terms:
@@ -169,8 +170,9 @@ def compare_steps(
 
     Returns:
         `KIND_step_s`, `KIND_peak_mib` and `KIND_floor_share`, the share of the step that its FLOPs would take at the
-        speed of `peak_flops` (`peak_gflops`), of each KIND; `weighting_s` and `detector_forward_s`, and
-        ratios of these: `weighting_overhead`, `step_ratio`, `weighted_to_published`.
+        speed of `peak_flops` (`peak_gflops`), and `KIND_operations`, see `count_operations`, of each KIND;
+        `weighting_s` and `detector_forward_s`, and ratios of these: `weighting_overhead`, `step_ratio`,
+        `weighted_to_published`.
     """
     plain_cfg = cfg.clone()
     plain_cfg.WEIGHTING.ENABLED = plain_cfg.RPPI.ENABLED = False
@@ -192,7 +194,7 @@ def compare_steps(
             peaks.append(peak_flops(plain.device, plain.amp or torch.float32))
     own = weighted.median("weighting")
     peak = statistics.median(peaks)
-    floors = {name: step.flops() / peak / step.median("step") for name, step in kinds.items()}
+    floors = {name: step.count(count_flops) / peak / step.median("step") for name, step in kinds.items()}
     published = {}
     if "published" in kinds:
         published = {"weighted_to_published": weighted.median("step") / kinds["published"].median("step")}
@@ -205,5 +207,6 @@ def compare_steps(
         **published,
         "peak_gflops": peak / 1e9,
         **{f"{name}_floor_share": share for name, share in floors.items()},
+        **{f"{name}_operations": step.count(count_operations) for name, step in kinds.items()},
         **{f"{name}_peak_mib": step.peak() / 2**20 for name, step in kinds.items()},
     }

@@ -5,8 +5,8 @@ the plain step as its authors' code does it, without a detector (`published_step
 weight, as a share of the plain step. `--part data`: a labeled and an unlabeled sample, in seconds of one core's time,
 beside the operations of UniMatch's own loader. `--part predict`: what `wpl predict` takes for an image of
 DATASETS.TEST, beside the bare network, and until it has read the first one, beside the import of PyTorch. `--part
-labels`: what it costs to convert a mask of DATASETS.TRAIN once, and to read it then, beside an index PNG. The last
-line is one JSON object.
+evaluate`: the same of an evaluation, from files to metrics. `--part labels`: what it costs to convert a mask of
+DATASETS.TRAIN once, and to read it then, beside an index PNG. The last line is one JSON object.
 
 `--suite gpu --output FOLDER`: steps of many configs, one factor at a time around UniMatch with ResNet-101 at crop 513
 in bfloat16, the loader beside them, and checks of the GPU against the CPU, in at most 7 minutes. It needs no data, and
@@ -24,7 +24,7 @@ from ..utils.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--config-file", help="path to config file; --suite has its own")
-    parts = ("step", "kinds", "data", "predict", "labels")
+    parts = ("step", "kinds", "data", "predict", "evaluate", "labels")
     parser.add_argument("--part", choices=parts, default="step", help="what is measured (default: step)")
     parser.add_argument("--steps", type=positive_int, default=10, help="measured steps, samples or images of each kind")
     parser.add_argument("--threads", type=positive_int, help="CPU threads, by default PyTorch's own number")
@@ -52,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
     from ..benchmark.kinds import compare_kinds
     from ..benchmark.labels import compare_labels
     from ..benchmark.overlap import compare_overlap
-    from ..benchmark.predict import compare_prediction, measure_start
+    from ..benchmark.predict import compare_evaluation, compare_prediction, measure_start
     from ..benchmark.step import compare_steps, first_batch
     from ..benchmark.suite import Suite
     from ..config import load_cfg
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     cfg.FRAMEWORK.BURN_IN = 0
     cfg.MODEL.WEIGHTS = ""
     setup_datasets(cfg)
-    if args.part not in ("predict", "labels") and not cfg.DATASETS.UNLABELED:
+    if args.part not in ("predict", "evaluate", "labels") and not cfg.DATASETS.UNLABELED:
         raise InputError(
             "DATASETS.UNLABELED: empty, so that there is nothing to weight; name a list of unlabeled images"
         )
@@ -85,6 +85,8 @@ def main(args: argparse.Namespace) -> None:
         result |= {"device": cfg.MODEL.DEVICE, "threads": torch.get_num_threads(), "steps": args.steps}
         if args.part == "predict":
             result |= compare_prediction(cfg, args.steps) | measure_start()
+        elif args.part == "evaluate":
+            result |= compare_evaluation(cfg, args.steps)
         elif args.part == "kinds":
             result |= compare_kinds(cfg, first_batch(cfg), args.steps)
         else:

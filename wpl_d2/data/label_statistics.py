@@ -71,7 +71,7 @@ class LabelStatistics:
             return ""
         names = ", ".join(map(repr, self.empty[:_MAX_NAMED]))
         more = f" and {len(self.empty) - _MAX_NAMED} more" if len(self.empty) > _MAX_NAMED else ""
-        effect = "it cannot be learned, choose other images" if self.for_training else "means over classes leave it out"
+        effect = "not learned unless you label some" if self.for_training else "means over classes leave it out"
         return f"{self.where}: no pixel is labeled {names}{more}; {effect}"
 
     @property

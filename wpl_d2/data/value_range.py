@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..utils.errors import InputError
-from .image_io import UnreadableImageError, read_image, read_record
+from .image_io import UnreadableImageError, read_record
 from .pixel_values import RGB, PixelLayout, decode_values
+from .windows import read_window, split_huge
 
 PERCENTILES = (0.5, 99.5)
 """Those of the values that `propose_layout` takes for black and white."""
@@ -73,16 +74,16 @@ def propose_layout(files: Sequence[Path]) -> PixelLayout:
         InputError: an image cannot be read, or they differ in their channels.
     """
     try:
-        read_image(files[0])
+        read_record(_record(files[0]))
         return RGB
     except UnreadableImageError as error:
         try:
-            first, _ = decode_values(files[0])
+            first = _stored(files[0])
         except (OSError, ValueError):
             raise error from None
     chosen = [files[place] for place in np.linspace(0, len(files) - 1, min(_SAMPLE, len(files))).astype(int)]
     with ThreadPoolExecutor() as pool:
-        sample = list(pool.map(lambda file: _thinned(decode_values(file)[0]), chosen))
+        sample = list(pool.map(lambda file: _thinned(_stored(file)), chosen))
     count = first.shape[2]
     for file, values in zip(chosen, sample, strict=True):
         if values.shape[2] != count:
@@ -94,6 +95,34 @@ def propose_layout(files: Sequence[Path]) -> PixelLayout:
         return PixelLayout(value_range=(_range(pixels),) * 3)
     names = tuple(f"channel {place + 1}" for place in range(count))
     return PixelLayout(names, () if pixels.dtype == np.uint8 else tuple(_range(channel) for channel in pixels.T))
+
+
+def _record(file: Path) -> dict[str, Any]:
+    """A dataset dict of an image, or of the first window of a huge one."""
+    return split_huge({"file_name": str(file), "image_id": "", "exif": "ignore"})[0]
+
+
+def _stored(file: Path) -> np.ndarray:
+    record = _record(file)
+    return read_window(file, record["window"]).values if "window" in record else decode_values(file)[0]
+
+
+def describe_pixels(files: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+    """The keys of a data set's YAML that `propose_layout` makes, none for 8-bit colors; and what was seen, in words."""
+    layout = propose_layout(files)
+    if layout == RGB:
+        return {}, []
+    keys: dict[str, Any] = {}
+    said = []
+    if layout.channels != RGB.channels:
+        keys["channels"] = list(layout.channels)
+        said.append(f"images of {len(layout.channels)} channels; `channels` can say which are red, green and blue")
+    if layout.value_range:
+        pairs = [[int(v) if v == round(v) else v for v in pair] for pair in layout.value_range]
+        keys["value_range"] = pairs[0] if layout.channels == RGB.channels else pairs
+        low, high = PERCENTILES
+        said.append(f"black and white: {_text(layout)}, the percentiles {low} and {high} of the images' values")
+    return keys, said
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

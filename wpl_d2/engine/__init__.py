@@ -3,12 +3,14 @@
 from .launch import launch
 from .memory import launch_within_memory
 from .preflight import check_continued_run, check_run
+from .prototype_record import PrototypeRecord, read_prototypes
 from .runs import Spread, find_runs, is_finished, last_value, paired_differences, read_json, read_metrics
 from .setup import report_results, save_run_info, setup
 from .solver import build_optimizer
 from .trainer import Trainer
 
 __all__ = [
+    "PrototypeRecord",
     "Spread",
     "Trainer",
     "build_optimizer",
@@ -22,6 +24,7 @@ __all__ = [
     "paired_differences",
     "read_json",
     "read_metrics",
+    "read_prototypes",
     "report_results",
     "save_run_info",
     "setup",

@@ -281,10 +281,9 @@ class PseudoLabelsByClass(HookBase):
         """Count on the device, and read it if due."""
         pseudo = self.trainer.framework.last_step.pseudo_labels
         if pseudo is not None:
-            confident = (pseudo.confidence >= self.trainer.framework.threshold).float()
-            selected, pixels = class_sums(confident, pseudo.labels, len(self._classes))
-            weight, _ = class_sums(pseudo.weight.float(), pseudo.labels, len(self._classes))
-            self._sums = self._sums.to(pixels.device) + torch.stack([pixels, selected, weight])
+            values = [pseudo.confidence >= self.trainer.framework.threshold, pseudo.weight]
+            sums = class_sums(values, pseudo.labels, len(self._classes))
+            self._sums = self._sums.to(sums.device).add_(sums)
         if (self.trainer.iter + 1) % self._period == 0 or self.trainer.iter + 1 == self.trainer.max_iter:
             self._put()
 

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -43,6 +44,7 @@ from .hooks import (
     StopOnSignal,
 )
 from .memory import memory_limit
+from .prototype_record import PrototypeRecorder
 from .solver import build_optimizer, optimizer_state_bytes
 from .writers import PeriodicWriter
 
@@ -132,6 +134,8 @@ class Trainer(SimpleTrainer):
         if self.framework.semi_supervised:
             period = max(self.LOG_PERIOD, self.max_iter // self.CLASS_ROWS)
             ret.append(PseudoLabelsByClass(period, get_run_classes(cfg).names))
+        if cfg.WEIGHTING.ENABLED and cfg.WEIGHTING.RECORD_PERIOD:
+            ret.append(PrototypeRecorder(cfg.WEIGHTING.RECORD_PERIOD, Path(cfg.OUTPUT_DIR)))
         if comm.is_main_process():
             ret.append(PeriodicWriter(cfg, self.framework.metric, self.LOG_PERIOD))
         # The last ones, since they end the loop.

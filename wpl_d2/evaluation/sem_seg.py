@@ -9,6 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.evaluation import DatasetEvaluator
@@ -27,6 +28,8 @@ from ..utils.cpu_speed import label_map
 from .image_counts import FILE, ImageCounts
 
 _LOGGER = logging.getLogger(__name__)
+_EXACT = 2**24
+"""Up to which float32, in which OpenCV counts, has all whole numbers."""
 
 
 class ConfusionMatrix:
@@ -55,18 +58,29 @@ class ConfusionMatrix:
         Returns:
             (C, C) int64, what was added to `counts`.
         """
-        # Rows for all values of a byte, of which those of the classes are kept, are cheaper than leaving out `IGNORE`.
-        # 32 bits hold any cell.
-        size = (IGNORE + 1) * self.num_classes
         if prediction.device.type == "cpu":
-            # NumPy: torch would start threads for operations that take less time than that.
-            cells = np.multiply(target.numpy(), self.num_classes, dtype=np.int32) + prediction.numpy()
-            new = torch.from_numpy(np.bincount(cells.ravel(), minlength=size))
+            new = _count_pairs(target, prediction, self.num_classes)
         else:
-            new = torch.bincount(torch.add(prediction.int(), target, alpha=self.num_classes).flatten(), minlength=size)
-        new = new.view(-1, self.num_classes)[: self.num_classes]
+            # Rows for all values of a byte, of which those of the classes are kept, are cheaper than leaving out
+            # `IGNORE`. 32 bits hold any cell.
+            cells, size = torch.add(prediction.int(), target, alpha=self.num_classes), (IGNORE + 1) * self.num_classes
+            new = torch.bincount(cells.flatten(), minlength=size).view(-1, self.num_classes)[: self.num_classes]
         self.counts = self.counts.to(new.device) + new
         return new
+
+
+def _count_pairs(rows: Tensor, columns: Tensor, size: int) -> Tensor:
+    """How often two maps of bytes have each pair of values below `size`, (size, size) int64, on the CPU.
+
+    OpenCV's histogram takes a third of the time of `bincount`.
+    """
+    maps = [values.numpy().astype(np.uint8, copy=False).reshape(1, -1) for values in (rows, columns)]
+    new = torch.zeros(size, size, dtype=torch.int64)
+    for start in range(0, maps[0].size, _EXACT):
+        part = [values[:, start : start + _EXACT] for values in maps]
+        counts = cv2.calcHist(part, [0, 1], None, [size, size], [0, size, 0, size])
+        new += torch.from_numpy(counts).long()
+    return new
 
 
 class SemSegConfusionEvaluator(DatasetEvaluator):

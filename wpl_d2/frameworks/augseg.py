@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from ..losses import entropy
-from ..structures import IGNORE, PseudoLabels
+from ..structures import IGNORE, PseudoLabels, SemSegOutput
 from .base import FRAMEWORK_REGISTRY, Batch, Terms
 from .loss_terms import consistency_term, split
 from .mixing import box_masks, paste
@@ -60,30 +60,33 @@ class AugSeg(TeacherStudent):
     @override
     def terms(self, batch: Batch) -> Terms:
         labeled, items = self.stack(batch["labeled"], "image"), self.unlabeled(batch)
-        images = labeled
+        images, teacher_output = labeled, None
         if items:
-            mixed, pseudo = self._mix(batch, labeled)
+            mixed, pseudo, teacher_output = self._mix(batch, labeled)
             images = torch.cat([labeled, mixed])
         _, features, output = predict(self.student, self.student.normalize(images))
         own, strong = split(output, len(labeled), len(items))
-        terms, losses = self.supervised_losses(batch["labeled"], features, own)
+        terms, losses = self.supervised_losses(batch["labeled"], features, own, teacher_output=teacher_output)
         if items:
             self.stage_strong(strong.embedding, pseudo)
             terms.append(consistency_term("loss_unsup", strong.logits, pseudo, self.threshold, self.alpha))
         return terms, losses
 
     @torch.no_grad()
-    def _mix(self, batch: Batch, labeled: Tensor) -> tuple[Tensor, PseudoLabels]:
-        """The mixed strong views (B, C, H, W), not normalized, as `labeled`, and their labels."""
+    def _mix(self, batch: Batch, labeled: Tensor) -> tuple[Tensor, PseudoLabels, SemSegOutput | None]:
+        """The mixed strong views (B, C, H, W), not normalized, as `labeled`, and their labels.
+
+        Behind them what `teacher_forwards` gives for the labeled images.
+        """
         items = batch["unlabeled"]
         views = self.make_strong_views(items)[:, 0]
         samples = self.random_samples(views)
-        prediction = self.teacher_forward(items)
+        prediction, teacher_output = self.teacher_forwards(items, batch["labeled"])
         pseudo = self.make_pseudo_labels(items, prediction)
         score = certainty(prediction.output.logits, pseudo) if self.injection else torch.ones_like(samples.chance)
         weight = 1.0 if self.weigher is None else self.weigher.max_weight
         known = known_labels(self.stack(batch["labeled"], "sem_seg"), weight)
-        return inject_and_mix(views, pseudo, score, labeled, known, samples)
+        return *inject_and_mix(views, pseudo, score, labeled, known, samples), teacher_output
 
 
 def certainty(logits: Tensor, pseudo: PseudoLabels) -> Tensor:
@@ -130,7 +133,7 @@ def beta_boxes(
 
     The boxes of a batch have one size, the image's times sqrt(1 - s), s ~ Beta(*beta); their centers are uniform, but
     not in the first eighth of rows and columns. They are clipped at the borders. The generator is that of
-    `cutmix_masks`.
+    `draw_boxes`.
 
     Args:
         batch: number of images.
@@ -147,7 +150,7 @@ def beta_boxes(
     centers = torch.rand(2, batch, 1)
     y, x = (side // 8 + ((side - side // 8) * center).long() for side, center in zip(size, centers, strict=True))
     half_h, half_w = (height * ratio).long() // 2, (width * ratio).long() // 2
-    return box_masks(y - half_h, y + half_h, x - half_w, x + half_w, size, device)
+    return box_masks(torch.stack([y - half_h, y + half_h, x - half_w, x + half_w]), size, device)
 
 
 def sample_injection(batch: int, size: Sequence[int], device: torch.device | str = "cpu") -> InjectionSamples:

@@ -24,7 +24,7 @@ from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepR
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .compilation import CompiledParts
-from .loss_terms import select, supervised_term
+from .loss_terms import select, split, supervised_term
 from .micro_batches import WHOLE, Items, add_to, scaled
 from .pseudo_labels import (
     Prediction,
@@ -325,6 +325,23 @@ class Framework(nn.Module):
     def teacher_forward(self, items: Items) -> Prediction:
         """The prediction of the teacher (of the student, if there is none) on the items' weak views."""
         return predict(self.pseudo_labeler, self.images(items, "image"))
+
+    @torch.no_grad()
+    def teacher_forwards(self, items: Items, labeled: Items) -> tuple[Prediction, SemSegOutput | None]:
+        """`teacher_forward` of unlabeled items, and of the labeled ones, if the bank takes the teacher's embeddings.
+
+        In evaluation mode one forward of all images gives what one for each kind would.
+
+        Returns:
+            the unlabeled items' prediction, and the teacher's output for the labeled ones, or None, for
+            `supervised_losses`.
+        """
+        if self.weigher is None or self.labeled_from != "teacher" or self.teacher is None:
+            return self.teacher_forward(items), None
+        count = len(items)
+        images, features, output = self.teacher_forward([*items, *labeled])
+        weak, own = split(output, count, len(labeled))
+        return Prediction(images[:count], select(features, slice(count)), weak), own
 
     @torch.no_grad()
     def make_pseudo_labels(self, items: Items, prediction: Prediction) -> PseudoLabels:

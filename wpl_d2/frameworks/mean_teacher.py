@@ -59,16 +59,17 @@ class MeanTeacher(TeacherStudent):
 
     @override
     def terms(self, batch: Batch) -> Terms:
-        labeled, mixed = self.stack(batch["labeled"], "image"), []
+        labeled, mixed, teacher_output = self.stack(batch["labeled"], "image"), [], None
         if items := self.unlabeled(batch):
             views = self.make_strong_views(items).unbind(1)
             masks = self.random_samples(views)
-            pseudo = self.make_pseudo_labels(items, self.teacher_forward(items))
+            prediction, teacher_output = self.teacher_forwards(items, batch["labeled"])
+            pseudo = self.make_pseudo_labels(items, prediction)
             mixed = [cutmix(view, pseudo, mask) for view, mask in zip(views, masks, strict=True)]
         images = self.student.normalize(torch.cat([labeled, *(view for view, _ in mixed)]))
         _, features, output = predict(self.student, images)
         own, *strong = split(output, len(labeled), *(len(view) for view, _ in mixed))
-        terms, losses = self.supervised_losses(batch["labeled"], features, own)
+        terms, losses = self.supervised_losses(batch["labeled"], features, own, teacher_output=teacher_output)
         for output, (_, pseudo) in zip(strong, mixed, strict=True):
             self.stage_strong(output.embedding, pseudo)
             coefficient = self.alpha / len(mixed)

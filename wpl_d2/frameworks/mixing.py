@@ -19,7 +19,7 @@ _CROSSING = 3
 
 
 class CutMixBoxes:
-    """The random samples of a step that mixes by `cutmix`; the arguments are those of `cutmix_masks`."""
+    """The random samples of a step that mixes by `cutmix`; the arguments are those of `draw_boxes`."""
 
     @configurable
     def __init__(self, *, prob: float, area: Sequence[float], ratio: Sequence[float]) -> None:
@@ -35,8 +35,11 @@ class CutMixBoxes:
 
     def __call__(self, views: Sequence[Tensor]) -> list[Tensor]:
         """A mask (B, H, W) bool for each view (B, 3, H, W), on its device."""
-        keys = self.prob, self.area, self.ratio
-        return [cutmix_masks(len(view), view.shape[-2:], *keys, view.device) for view in views]
+        if not views:
+            return []
+        images, size = len(views[0]), views[0].shape[-2:]
+        boxes = [draw_boxes(images, size, self.prob, self.area, self.ratio) for _ in views]
+        return list(box_masks(torch.cat(boxes, dim=1), size, views[0].device).split(images))
 
 
 def cutmix_masks(
@@ -47,12 +50,17 @@ def cutmix_masks(
     ratio: Sequence[float],
     device: torch.device | str = "cpu",
 ) -> Tensor:
+    """The boxes of `draw_boxes` as masks (batch, H, W) bool on a device, True inside."""
+    return box_masks(draw_boxes(batch, size, prob, area, ratio), size, device)
+
+
+def draw_boxes(batch: int, size: Sequence[int], prob: float, area: Sequence[float], ratio: Sequence[float]) -> Tensor:
     """Draw one box for each image of a batch (UniMatch's recipe).
 
     The area is uniform and drawn once. Aspect ratio and position are uniform and drawn until a box of this area lies
     inside the image; if the area was drawn again too, large boxes would be rare, since few of them fit. A box that
     does not fit in `_TRIES` draws is moved inside, and clipped where it is still too large. All draws come from torch's
-    global CPU generator: the masks are the same on every device, and the host does not wait for it.
+    global CPU generator: boxes are the same for every device, and the host does not wait for it.
 
     Args:
         batch: number of images.
@@ -60,10 +68,9 @@ def cutmix_masks(
         prob: probability that an image gets a box.
         area: smallest and largest ratio of the box's area to the image's.
         ratio: smallest and largest height / width of a box.
-        device: of the masks.
 
     Returns:
-        (batch, H, W) bool, True inside the boxes.
+        (4, batch, 1) int64, half-open: top, bottom, left and right.
     """
     height, width = size
     pixels = height * width * (area[0] + (area[1] - area[0]) * torch.rand(batch, 1))
@@ -75,15 +82,14 @@ def cutmix_masks(
     first = (fits.int() + small.int()).argmax(dim=1, keepdim=True)
     y, x = y.minimum((height - h).clamp(min=0)), x.minimum((width - w).clamp(min=0))
     mixed = torch.rand(batch, 1) < prob
-    top, bottom, left, right = (side.gather(1, first) for side in (y, y + h * mixed, x, x + w))
-    return box_masks(top, bottom, left, right, size, device)
+    return torch.stack([side.gather(1, first) for side in (y, y + h * mixed, x, x + w)])
 
 
 def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.device | str = "cpu") -> Tensor:
     """Draw one box of half the image's area for each image of a batch (U2PL's recipe, also used for AEL).
 
     The width is uniform between half of the image's and all of it, the position uniform. Either all images of the
-    batch get a box or none. The generator is that of `cutmix_masks`.
+    batch get a box or none. The generator is that of `draw_boxes`.
 
     Args:
         batch: number of images.
@@ -100,7 +106,7 @@ def half_boxes(batch: int, size: Sequence[int], prob: float, device: torch.devic
     h = (height * width / 2 / w).round().long().clamp(max=height)
     y, x = (down * (height - h + 1)).long(), (right * (width - w + 1)).long()
     mixed = torch.rand(()) < prob
-    return box_masks(y, y + h * mixed, x, x + w, size, device)
+    return box_masks(torch.stack([y, y + h * mixed, x, x + w]), size, device)
 
 
 def crossing_boxes(
@@ -109,7 +115,7 @@ def crossing_boxes(
     """Draw three boxes for each image of a batch, where two of them cross neither is (French et al., BMVC 2020; CPS).
 
     Each box has a third of an area that is uniform; the logarithm of its height's share of this area is uniform, and
-    its position, at which it lies inside the image. The generator is that of `cutmix_masks`.
+    its position, at which it lies inside the image. The generator is that of `draw_boxes`.
 
     Args:
         batch: number of images.
@@ -129,8 +135,8 @@ def crossing_boxes(
     h = (height * tall / _CROSSING**0.5).round().long() * mixed
     w = (width * share / tall / _CROSSING**0.5).round().long()
     y, x = (down * (height - h)).round().long(), (right * (width - w)).round().long()
-    top, bottom, left, right = (side.view(-1, 1) for side in (y, y + h, x, x + w))
-    boxes = box_masks(top, bottom, left, right, size, device).unflatten(0, (batch, _CROSSING))
+    edges = torch.stack([y, y + h, x, x + w]).view(4, -1, 1)
+    boxes = box_masks(edges, size, device).unflatten(0, (batch, _CROSSING))
     return boxes.sum(dim=1) % 2 == 1
 
 
@@ -148,9 +154,11 @@ def cutmix(
     Returns:
         The mixed images and their pseudo-labels.
     """
-    if partner is None:
-        partner = torch.arange(len(images), device=images.device).roll(1)
-    return paste(images, pseudo, masks, images[partner], pseudo.map(lambda field: field[partner]))
+
+    def of_partners(maps: Tensor) -> Tensor:
+        return maps.roll(1, dims=0) if partner is None else maps[partner]
+
+    return paste(images, pseudo, masks, of_partners(images), pseudo.map(of_partners))
 
 
 def paste(
@@ -171,10 +179,14 @@ def paste(
     return torch.where(masks[:, None], others, images), pseudo.where(masks, known)
 
 
-def box_masks(
-    top: Tensor, bottom: Tensor, left: Tensor, right: Tensor, size: Sequence[int], device: torch.device | str
-) -> Tensor:
-    """Masks (B, *size) bool on `device`, True inside half-open boxes whose edges are (B, 1) int64 on the CPU."""
-    top, bottom, left, right = torch.stack([top, bottom, left, right]).to(device, non_blocking=True)
+def box_masks(boxes: Tensor, size: Sequence[int], device: torch.device | str) -> Tensor:
+    """Masks of half-open boxes: (B, *size) bool on a device, True inside.
+
+    Args:
+        boxes: (4, B, 1) int64 on the CPU: top, bottom, left and right.
+        size: (H, W).
+        device: of the masks.
+    """
+    top, bottom, left, right = boxes.to(device, non_blocking=True)
     rows, columns = torch.arange(size[0], device=device), torch.arange(size[1], device=device)
     return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None, :]

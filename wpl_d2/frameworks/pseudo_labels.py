@@ -90,14 +90,15 @@ def summarize(pseudo: PseudoLabels, threshold: float | Tensor) -> dict[str, Tens
         pseudo: the labels.
         threshold: the least confidence that trains.
     """
-    count = pseudo.valid.sum().clamp(min=1)
-    return {
-        "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum() / count,
-        "pseudo/weight": (pseudo.weight * pseudo.valid).sum() / count,
-        "pseudo/reliable": pseudo.reliable.sum() / count,
-        "pseudo/selected": ((pseudo.confidence >= threshold) & pseudo.valid).sum() / count,
-        "pseudo/weighted": ((pseudo.weight != 1) & pseudo.valid).sum() / count,
+    sums = {
+        "pseudo/confidence": (pseudo.confidence * pseudo.valid).sum(),
+        "pseudo/weight": (pseudo.weight * pseudo.valid).sum(),
+        "pseudo/reliable": pseudo.reliable.sum(),
+        "pseudo/selected": ((pseudo.confidence >= threshold) & pseudo.valid).sum(),
+        "pseudo/weighted": ((pseudo.weight != 1) & pseudo.valid).sum(),
     }
+    means = torch.stack(list(sums.values())) / pseudo.valid.sum().clamp(min=1)
+    return dict(zip(sums, means.unbind(), strict=True))
 
 
 @contextmanager

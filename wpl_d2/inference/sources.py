@@ -22,7 +22,7 @@ from ..utils.errors import InputError
 from ..utils.files import is_system_file
 from .huge_images import HugeImage
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".npy", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 MASKS, COCO_MASKS, LABELME_MASKS, OVERLAYS = "masks", "masks.json", "labelme", "overlays"
 CONFIDENCE, PROBABILITIES = "confidence", "probabilities"

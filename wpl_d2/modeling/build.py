@@ -11,7 +11,7 @@ from detectron2.modeling import build_model as build_detectron2_model
 from ..config.validation import check_device
 from ..utils.cpu_speed import speed_up_on_cpu
 from ..utils.errors import InputError, check_name
-from .layers import normalize_in_float32
+from .layers import normalize_in_float32, stop_counting_batches
 
 if TYPE_CHECKING:
     from .meta_arch import UnifiedSegDet
@@ -39,5 +39,6 @@ def build_model(cfg: Any) -> UnifiedSegDet:
     model = build_detectron2_model(cfg)
     normalize_in_float32(model)
     speed_up_on_cpu(model)
+    stop_counting_batches(model)
     # Faster convolutions on CPUs, and on GPUs with tensor cores.
     return model.to(memory_format=torch.channels_last)

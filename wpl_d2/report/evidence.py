@@ -15,7 +15,7 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import inference_context
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ..data import EvalMapper
 from ..data.image_io import read_record_mask
@@ -26,14 +26,16 @@ from ..data.pixel_values import RGB
 from ..data.windows import image_name
 from ..evaluation.image_counts import FILE, ImageCounts
 from ..frameworks import Framework
+from ..frameworks.pseudo_labels import predict
 from ..inference.build import build_inference, evaluated_crop
 from ..inference.sliding_window import center_window
-from ..modeling import UnifiedSegDet
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
 from ..visualization import heatmap, overlay, render
 from ..visualization.draw import Picture, to_image
+from ..visualization.preview import weigh_prediction
+from ..weighting import PixelWeigher
 
 FOLDER = "report"
 """Of `OUTPUT_DIR`; holds `EVIDENCE` and the pictures that it names."""
@@ -68,13 +70,13 @@ def gather_evidence(cfg: Any, framework: Framework) -> None:
         "examples": [],
     }
     if cfg.DATASETS.TEST:
-        name, (which, model) = cfg.DATASETS.TEST[0], next(iter(framework.eval_models().items()))
+        name, which = cfg.DATASETS.TEST[0], next(iter(framework.eval_models()))
         metadata = MetadataCatalog.get(name)
         found |= {"test": name, "model": which, "classes": list(metadata.stuff_classes)}
         found["colors"] = [list(map(int, color)) for color in metadata.stuff_colors]
         counts = ImageCounts.load(Path(cfg.OUTPUT_DIR) / "inference" / name / which / FILE)
         if counts is not None:
-            found["examples"] = _draw_examples(cfg, model, counts, folder)
+            found["examples"] = _draw_examples(cfg, framework, counts, folder)
     write_text(folder / EVIDENCE, json.dumps(found))
 
 
@@ -124,15 +126,17 @@ def choose_examples(scores: NDArray[np.float64], of_each: int = _OF_EACH_KIND) -
 
 
 @torch.no_grad()
-def _draw_examples(cfg: Any, model: UnifiedSegDet, counts: ImageCounts, folder: Path) -> list[dict[str, Any]]:
+def _draw_examples(cfg: Any, framework: Framework, counts: ImageCounts, folder: Path) -> list[dict[str, Any]]:
     records = {image_name(record): record for record in load_records(cfg.DATASETS.TEST[0], "DATASETS.TEST")}
     scores = counts.scores
     examples: list[dict[str, Any]] = []
-    with inference_context(model):
+    model = next(iter(framework.eval_models().values()))
+    with inference_context(framework):
         inference = build_inference(cfg, model)
         for kind, index, rank in choose_examples(scores):
             try:
-                example = _draw_example(cfg, inference, records[counts.files[index]], folder, len(examples))
+                record = records[counts.files[index]]
+                example = _draw_example(cfg, framework, inference, record, folder, len(examples))
             except (InputError, KeyError) as error:
                 logging.getLogger(__name__).warning("%s: is not drawn (%s)", counts.files[index], error)
                 continue
@@ -141,7 +145,9 @@ def _draw_examples(cfg: Any, model: UnifiedSegDet, counts: ImageCounts, folder: 
     return examples
 
 
-def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder: Path, number: int) -> dict[str, Any]:
+def _draw_example(
+    cfg: Any, framework: Framework, inference: nn.Module, record: dict[str, Any], folder: Path, number: int
+) -> dict[str, Any]:
     """Draw one image, of what is judged of it, and the classes that occur in its pictures."""
     item = EvalMapper()(record)
     size = (item["height"], item["width"])
@@ -162,6 +168,10 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
         "errors": overlay(image, wrong, (_RIGHT, _WRONG)),
         "confidence": heatmap(confidence),
     }
+    weigher = framework.weigher
+    if weigher is not None and (weights := _weigh(framework, weigher, item["image"])) is not None:
+        colored = heatmap(weights[window], weigher.max_weight)
+        pictures["weights"] = (0.3 * image.mean(axis=0) + 0.7 * colored).round().astype(np.uint8)
     names = {}
     for title, picture in pictures.items():
         names[title] = f"{number:02d}_{title}.webp"
@@ -173,6 +183,15 @@ def _draw_example(cfg: Any, inference: nn.Module, record: dict[str, Any], folder
         "wrong": 100 * float((prediction != truth)[judged].mean()) if judged.any() else None,
         "confidence": 100 * float(confidence.mean()),
     }
+
+
+def _weigh(framework: Framework, weigher: PixelWeigher, image: Tensor) -> NDArray[np.float32] | None:
+    """The weights (H, W) that an image would have as an unlabeled one; None if they need boxes that are not there."""
+    model = next(iter(framework.eval_models().values()))
+    prediction = predict(model, model.normalize(image[None]))
+    found = model.detect(prediction.features, [(image.shape[-2], image.shape[-1])]) if model.has_detector else None
+    pseudo = weigh_prediction(framework, weigher, prediction, found)
+    return None if pseudo is None else pseudo.weight[0].float().cpu().numpy()
 
 
 def encode_picture(picture: Picture) -> bytes:

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_BLOCK = 2**13
-"""Pixels per block: the scores of one block fit into a core's cache."""
+_BLOCK = 2**16
+"""Pixels per block: what is known of one block fits into a core's cache."""
 _SMALL_MAP = 2**18
 """Numbers in the feature map of an image up to which moving its channels costs less than it gains."""
 
@@ -19,8 +19,8 @@ _SMALL_MAP = 2**18
 def label_map(scores: Tensor) -> Tensor:
     """`scores.argmax(dim=0)`, ten times as fast on a CPU.
 
-    There `Tensor.argmax` over the first axis visits the class planes pixel by pixel; NumPy's passes over whole rows are
-    cheaper, and start no threads.
+    There `Tensor.argmax` over the first axis visits the class planes pixel by pixel; NumPy's passes over whole planes
+    are cheaper, and start no threads.
 
     Args:
         scores: (C, H, W) float, C <= 255; compared as float32.
@@ -30,34 +30,39 @@ def label_map(scores: Tensor) -> Tensor:
     """
     if scores.device.type != "cpu":
         return scores.argmax(dim=0).to(torch.uint8)
-    values = scores.detach().float().contiguous().numpy()
-    classes = np.arange(len(values), dtype=np.uint8)[:, None, None]
-    labels = np.empty(values.shape[1:], dtype=np.uint8)
-    rows = max(1, _BLOCK // max(1, values.shape[2]))
-    for top in range(0, values.shape[1], rows):
-        part = values[:, top : top + rows]
-        # 255 for classes below the maximum, the class id for the others: the minimum is the first winner. "Not less"
-        # rather than "equal" gives pixels with NaN a class too.
-        lost = np.less(part, part.max(axis=0)).view(np.uint8)
-        np.negative(lost, out=lost)
-        np.bitwise_or(lost, classes, out=lost).min(axis=0, out=labels[top : top + rows])
-    return torch.from_numpy(labels)
+    return _best_of_planes(scores)[1]
 
 
 def best_class(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """`scores.max(dim=1)`, twice as fast on a CPU.
+    """`scores.max(dim=1)` without a gradient, ten times as fast on a CPU.
 
     Args:
-        scores: (B, C, H, W) float, C <= 255.
+        scores: (B, C, H, W) float32, C <= 255.
 
     Returns:
         (B, H, W) the largest score, and (B, H, W) int64 its class; the first class wins ties.
     """
     if scores.device.type != "cpu":
-        best = scores.max(dim=1)
+        best = scores.detach().max(dim=1)
         return best.values, best.indices
-    scores = scores.contiguous()
-    return scores.amax(dim=1), torch.stack([label_map(image) for image in scores]).long()
+    values, labels = zip(*(_best_of_planes(image) for image in scores), strict=True)
+    return torch.stack(values), torch.stack(labels).long()
+
+
+def _best_of_planes(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest score of each pixel, (H, W) float32, and its class, (H, W) uint8, of scores (C, H, W)."""
+    planes = scores.detach().float().contiguous().numpy()
+    best, labels = planes[0].copy(), np.zeros(planes.shape[1:], dtype=np.uint8)
+    planes, values, classes = planes.reshape(len(planes), -1), best.reshape(-1), labels.reshape(-1)
+    for start in range(0, len(values), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        top, own = values[block], classes[block]
+        for number, plane in enumerate(planes[1:, block], 1):
+            higher = np.greater(plane, top).view(np.uint8)
+            np.maximum(plane, top, out=top)
+            # The last class that was higher than all before it has the highest number.
+            np.maximum(own, np.multiply(higher, np.uint8(number), out=higher), out=own)
+    return torch.from_numpy(best), torch.from_numpy(labels)
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
@@ -76,9 +81,13 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return torch.from_numpy(np.partition(values.numpy(), place, axis=-1)[..., place : place + 1])
 
 
-def argsort(keys: Tensor) -> Tensor:
-    """The order of distinct keys (N,) int64: (N,) int64, five times as fast as `Tensor.argsort` on a CPU."""
-    return keys.argsort() if keys.device.type != "cpu" else torch.from_numpy(keys.numpy().argsort())
+def sort(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Distinct keys (N,) int64 in ascending order, and this order, (N,) int64; five times as fast on a CPU."""
+    if keys.device.type != "cpu":
+        ordered = keys.sort()
+        return ordered.values, ordered.indices
+    order = torch.from_numpy(keys.numpy().argsort())
+    return keys[order], order
 
 
 def speed_up_on_cpu(model: nn.Module) -> None:

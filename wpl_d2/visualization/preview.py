@@ -17,10 +17,11 @@ from ..data import EvalMapper
 from ..data.mappers import read_labels
 from ..data.pixel_values import RGB
 from ..frameworks import Framework
-from ..frameworks.pseudo_labels import gather_evidence, make_pseudo_labels, predict
-from ..structures import Detections, class_boxes
+from ..frameworks.pseudo_labels import Prediction, gather_evidence, make_pseudo_labels, predict
+from ..structures import Detections, PseudoLabels, class_boxes
 from ..utils.errors import InputError
 from ..utils.files import save_png
+from ..weighting import PixelWeigher
 from .draw import Color, Picture, draw_boxes, heatmap, overlay, render, to_image
 from .sheet import Row, compose
 
@@ -68,7 +69,7 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
         item: of `EvalMapper`; without a mask the ground truth is omitted.
         metadata: with `stuff_classes` and `stuff_colors`.
     """
-    model, weigher, refinement = next(iter(framework.eval_models().values())), framework.weigher, framework.refinement
+    model = next(iter(framework.eval_models().values()))
     image = item["image"]
     size = (image.shape[-2], image.shape[-1])
     prediction = predict(model, model.normalize(image[None]))
@@ -81,17 +82,35 @@ def render_row(framework: Framework, item: Mapping[str, Any], metadata: Any) -> 
         row["ground truth"] = _cell(overlay(picture, truth, colors))
     row["prediction"] = _cell(overlay(picture, labels[0].cpu(), colors))
     detections = model.detect(prediction.features, [size]) if model.has_detector else None
-    if weigher is not None:
-        needs = weigher.score_needs if refinement is None else weigher.score_needs | refinement.needs
-        # Cached boxes exist for training images alone.
-        if detections is not None or "boxes" not in needs:
-            evidence = gather_evidence(model, prediction, detections=detections)
-            pseudo = make_pseudo_labels(evidence, refinement, weigher)
-            weight = pseudo.weight * (pseudo.confidence >= framework.threshold)
-            row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.max_weight))
+    weigher = framework.weigher
+    if weigher is not None and (pseudo := weigh_prediction(framework, weigher, prediction, detections)):
+        weight = pseudo.weight * (pseudo.confidence >= framework.threshold)
+        row["weight"] = _cell(heatmap(weight[0].cpu(), weigher.max_weight))
     if detections is not None:
         row["boxes"] = _boxes(picture, detections[0].to("cpu"), metadata)
     return row
+
+
+def weigh_prediction(
+    framework: Framework, weigher: PixelWeigher, prediction: Prediction, detections: Sequence[Detections] | None
+) -> PseudoLabels | None:
+    """What a prediction of a framework's first evaluation model would be as pseudo-labels, with their weights.
+
+    Args:
+        framework: in evaluation mode.
+        weigher: the framework's.
+        prediction: of unmixed images.
+        detections: of each image; None without a detector.
+
+    Returns:
+        None if boxes are needed and not given: cached ones are those of training images.
+    """
+    refinement = framework.refinement
+    needs = weigher.score_needs if refinement is None else weigher.score_needs | refinement.needs
+    if detections is None and "boxes" in needs:
+        return None
+    model = next(iter(framework.eval_models().values()))
+    return make_pseudo_labels(gather_evidence(model, prediction, detections=detections), refinement, weigher)
 
 
 def _boxes(image: Picture, found: Detections, metadata: Any) -> Image.Image:

@@ -63,16 +63,16 @@ class Calibrated(Score):
         return torch.where(self.fitted, (score + constant).sigmoid(), 1.0)
 
     @torch.no_grad()
-    def stage(self, evidence: Evidence, memory: Memory, target: Tensor, known: Tensor) -> None:
+    def stage(self, evidence: Evidence, memory: Memory, target: Tensor, neutral: Tensor) -> None:
         """Stage the pixels of held-out images for the next fit, one of each cell of `on_cells`.
 
         Args:
             evidence: of the images.
             memory: the weigher's banks.
             target: (B, H, W) int64, the true labels, `IGNORE` where there is none.
-            known: (B, H, W) bool, the labels that are weighed.
+            neutral: (B, H, W) bool, the pixels that are not weighed.
         """
-        right, counted = evidence.pseudo.labels == target, known & (target != IGNORE)
+        right, counted = evidence.pseudo.labels == target, (target != IGNORE) & ~neutral
         maps = [*self._log_odds(evidence, memory), right.float(), counted.float()]
         self._staged.append(torch.stack([on_cells(values).flatten() for values in maps], dim=1))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
-from ..structures import IGNORE
+from .indices import arange, class_edges
 
 
 class MemoryBank(nn.Module):
@@ -72,17 +73,19 @@ class MemoryBank(nn.Module):
             )
         if not len(labels):
             return
-        new, order = _order_in_class(labels, classes)
-        stored = labels != IGNORE
-        label = labels.masked_fill(~stored, 0)
-        stored = stored & (order >= new[label] - size)
-        slot = label * size + (self.pushed[label] + order) % size
-        # Always N rows are written: those to be skipped repeat the first stored one; if none is stored, all rewrite a
-        # slot's own content.
-        row = torch.where(stored, torch.arange(len(labels), device=labels.device), stored.int().argmax())
-        slots, slot = self.ring.view(-1, dim), slot[row]
-        slots[slot] = torch.where(stored.any(), features[row].to(slots.dtype), slots[slot])
-        self.pushed += new
+        # Those to be skipped come last.
+        ordered, rows = labels.sort(stable=True)
+        edges = class_edges(ordered, classes)
+        start, end, stored = edges[:-1], edges[1:], edges[-1]
+        # Always N rows are written: those to be skipped repeat another one, the last one or the first of the class that
+        # is stored. If none is, a slot's own content is rewritten.
+        place = arange(0, len(labels), device=labels.device).minimum(stored - 1)
+        label = ordered[place].clamp_(max=classes - 1)
+        place = place.maximum((end - size)[label])
+        slot = ((self.pushed - start)[label] + place).remainder_(size).add_(label, alpha=size)
+        slots = self.ring.view(-1, dim)
+        slots[slot] = torch.where(stored > 0, features[rows[place]].to(slots.dtype), slots[slot])
+        self.pushed += end - start
 
     def prototypes(self) -> Tensor:
         """(C, D) float32: the mean of each class's embeddings, zeros for an empty class."""
@@ -99,17 +102,7 @@ def pooled_prototypes(banks: Sequence[MemoryBank]) -> tuple[Tensor, Tensor]:
     Returns:
         (C, D) float32, zeros for an empty class, and (C,) int64, the number of embeddings of each class.
     """
-    counts = torch.stack([bank.counts for bank in banks]).sum(dim=0)
+    counts = reduce(torch.add, [bank.counts for bank in banks])
     # Free slots are zeros.
-    sums = torch.stack([bank.ring.sum(dim=1) for bank in banks]).sum(dim=0)
+    sums = reduce(torch.add, [bank.ring.sum(dim=1) for bank in banks])
     return sums / counts.clamp(min=1).unsqueeze(1), counts
-
-
-def _order_in_class(labels: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """The number of rows of each class, (C,), and the position of each row among those of its class, (N,)."""
-    ordered, rows = labels.sort(stable=True)
-    ids = torch.arange(classes, device=labels.device)
-    start, end = torch.searchsorted(ordered, ids), torch.searchsorted(ordered, ids, right=True)
-    place = torch.empty_like(rows).scatter_(0, rows, torch.arange(len(rows), device=labels.device))
-    label = labels.masked_fill(labels == IGNORE, 0)
-    return end - start, place - start[label]

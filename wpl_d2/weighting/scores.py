@@ -98,22 +98,24 @@ class PrototypeScore(Score):
 
     needs = frozenset({"bank"})
 
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
-        """The similarity of cells to each class; `offset` (D,) has been subtracted from the cells already."""
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
+        """The similarity of cells to each class; `offset` (D,), if any, has been subtracted from the cells already."""
         raise NotImplementedError
 
     @override
     def forward(self, evidence: Evidence, memory: Memory) -> Tensor:
         options, embedding = self.options, evidence.embedding
-        offset = memory.prototypes.new_zeros(memory.prototypes.shape[1])
+        offset = None
         if options.centered:
             offset = mean_prototype(memory.prototypes, memory.counts > 0)
             embedding = embedding.float() - offset.view(-1, 1, 1)
         score = self.class_scores(memory, offset)
         return at_label(score, embedding, evidence.pseudo.labels, options.resolution, options.align_corners)
 
-    def prototypes(self, memory: Memory, offset: Tensor) -> Tensor:
+    def prototypes(self, memory: Memory, offset: Tensor | None) -> Tensor:
         """(C, D) float32, minus the offset; zeros for a class without embeddings."""
+        if offset is None:
+            return memory.prototypes
         return (memory.prototypes - offset) * (memory.counts > 0).unsqueeze(1)
 
 
@@ -124,7 +126,7 @@ class Rank(PrototypeScore):
     kind = "rank"
 
     @override
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
         return rank_scores(self.prototypes(memory, offset), self.options.k)
 
 
@@ -135,7 +137,7 @@ class RankMargin(Rank):
     kind = "rank_margin"
 
     @override
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
         return margin(super().class_scores(memory, offset))
 
 
@@ -146,7 +148,7 @@ class Cosine(PrototypeScore):
     kind = "cosine"
 
     @override
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
         return cosine_scores(self.prototypes(memory, offset))
 
 
@@ -157,7 +159,7 @@ class CosineMargin(Cosine):
     kind = "cosine_margin"
 
     @override
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
         return margin(super().class_scores(memory, offset))
 
 
@@ -168,7 +170,7 @@ class Euclidean(PrototypeScore):
     kind = "euclidean"
 
     @override
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
         return euclidean_scores(self.prototypes(memory, offset))
 
 
@@ -182,8 +184,9 @@ class NeighborMargin(PrototypeScore):
     kind = "knn_margin"
 
     @override
-    def class_scores(self, memory: Memory, offset: Tensor) -> ClassScores:
-        return margin(neighbor_scores(memory.embeddings - offset, memory.filled))
+    def class_scores(self, memory: Memory, offset: Tensor | None) -> ClassScores:
+        embeddings = memory.embeddings if offset is None else memory.embeddings - offset
+        return margin(neighbor_scores(embeddings, memory.filled))
 
 
 @SCORE_REGISTRY.register()

@@ -7,7 +7,6 @@ cheaper than upsampling D channels to the label's resolution.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor
 from ..structures import IGNORE
 from ..utils.cpu_speed import kth_largest
 from ..utils.errors import check_name
+from .indices import arange, nearest_cells
 
 ClassScores = Callable[[Tensor], Tensor]
 """Cells (B, D, h, w) -> (B, h, w, C) float32: the similarity of each cell to each class."""
@@ -224,7 +224,7 @@ def top_channels(vectors: Tensor, k: int) -> Tensor:
         bits, whole = rows.view(torch.int16), torch.int32
     else:
         bits, whole = rows.float().view(torch.int32), torch.int64
-    places = torch.arange(dim - 1, -1, -1, device=rows.device, dtype=whole)
+    places = arange(dim - 1, -1, -1, device=rows.device, dtype=whole)
     room = 1 << dim.bit_length()
     in_top = torch.empty(rows.shape, dtype=torch.bool, device=rows.device)
     # On a CPU in parts that fit into a core's cache: three times as fast.
@@ -234,20 +234,6 @@ def top_channels(vectors: Tensor, k: int) -> Tensor:
         # Entries of 0 have keys below `room`, and negative ones keys below 0.
         torch.ge(keys, kth_largest(keys, min(k, dim)).clamp(min=room), out=own)
     return in_top.view(vectors.shape)
-
-
-@lru_cache(64)
-@torch.inference_mode(False)  # training uses what an evaluation may have computed first
-def nearest_index(source: int, target: int, device: torch.device) -> Tensor:
-    """The nearest of `source` positions for each of `target` ones, as torch's `nearest-exact` defines it.
-
-    Kept, since a step asks for few of them, many times; not to be changed in place.
-
-    Returns:
-        (target,) int64.
-    """
-    positions = torch.arange(source, dtype=torch.float32, device=device).view(1, 1, -1)
-    return F.interpolate(positions, size=target, mode="nearest-exact").flatten().long()
 
 
 @torch.no_grad()
@@ -278,14 +264,12 @@ def at_label(
 
 def _pick(scores: Tensor, label: Tensor) -> Tensor:
     """Scores (B, h, w, C), label (B, H, W) -> (B, H, W), the score of a pixel's label in its nearest cell."""
-    height, width = label.shape[-2:]
-    images, rows, columns, classes = scores.shape
-    image = torch.arange(images, device=label.device).view(-1, 1, 1)
-    row = nearest_index(rows, height, label.device).view(1, -1, 1)
-    column = nearest_index(columns, width, label.device).view(1, 1, -1)
+    images, height, width, classes = scores.shape
+    size = (label.shape[-2], label.shape[-1])
+    row, column = nearest_cells(images, (height, width), size, classes, label.device)
     none = label == IGNORE
     # One index into all scores: twice as fast as one for each dimension.
-    place = ((image * rows + row) * columns + column) * classes + label.masked_fill(none, 0)
+    place = label.masked_fill(none, 0).add_(row).add_(column)
     return scores.flatten().index_select(0, place.flatten()).view(label.shape).masked_fill_(none, 0.0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -161,17 +162,15 @@ class PixelWeigher(nn.Module):
         """
         labels = evidence.pseudo.labels
         memory = self.memory
-        weight = torch.ones_like(evidence.pseudo.confidence)
-        for score in self.scores.values():
-            weight = weight * score(evidence, memory)
+        weight = reduce(torch.mul, [score(evidence, memory) for score in self.scores.values()])
         if self.power != 1.0:
             weight = weight.pow(self.power)
-        known = self._known(labels, memory)
+        neutral = self._neutral(labels, memory)
         if self.class_means is not None:
-            weight = self.class_means(weight, labels, known)
+            weight = self.class_means(weight, labels, ~neutral)
         if self.weight_form == "plus_one":
             weight = weight + 1.0
-        return weight.masked_fill(~known, 1.0)
+        return weight.masked_fill(neutral, 1.0)
 
     @torch.no_grad()
     def reliable(self, evidence: Evidence) -> Tensor:
@@ -220,7 +219,7 @@ class PixelWeigher(nn.Module):
         memory = self.memory
         for score in self.scores.values():
             if isinstance(score, Calibrated):
-                score.stage(evidence, memory, target, self._known(evidence.pseudo.labels, memory))
+                score.stage(evidence, memory, target, self._neutral(evidence.pseudo.labels, memory))
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -230,7 +229,7 @@ class PixelWeigher(nn.Module):
         """
         for name, bank in (("labeled", self.labeled_bank), ("unlabeled", self.unlabeled_bank)):
             if self._staged[name]:
-                features, labels = (torch.cat(rows) for rows in zip(*self._staged[name], strict=True))
+                features, labels = (_joined(rows) for rows in zip(*self._staged[name], strict=True))
                 bank.push(all_gather_rows(features), all_gather_rows(labels))
                 self._staged[name] = []
         for score in self.scores.values():
@@ -238,18 +237,18 @@ class PixelWeigher(nn.Module):
         if self.class_means is not None:
             self.class_means.after_step()
 
-    def _known(self, labels: Tensor, memory: Memory) -> Tensor:
-        """Which pixels of (B, H, W) labels are weighed, (B, H, W) bool."""
+    def _neutral(self, labels: Tensor, memory: Memory) -> Tensor:
+        """Which pixels of (B, H, W) labels are not weighed, (B, H, W) bool."""
         if "bank" not in self.score_needs:
-            return labels != IGNORE
-        known = labels.new_zeros(IGNORE + 1, dtype=torch.bool)
-        known[: self.num_classes] = memory.counts >= self.min_count
-        return known[labels]
+            return labels == IGNORE
+        neutral = labels.new_ones(IGNORE + 1, dtype=torch.bool)
+        torch.lt(memory.counts, self.min_count, out=neutral[: self.num_classes])
+        return neutral[labels]
 
     def _stage(self, bank: str, embedding: Tensor, labels: Tensor) -> None:
         n = self.push_per_image * len(embedding)
         features, labels = sample_per_class(embedding, labels, self.num_classes, n)
-        self._staged[bank].append((features.float(), labels))
+        self._staged[bank].append((features, labels))
 
 
 class RunningClassMean(nn.Module):
@@ -292,13 +291,13 @@ class RunningClassMean(nn.Module):
     @torch.no_grad()
     def stage(self, values: Tensor, labels: Tensor, mask: Tensor) -> None:
         """Stage values for the next update; for the arguments see `forward`."""
-        self._staged.append(class_sums(values, labels.masked_fill(~mask, IGNORE), len(self.mean)))
+        self._staged.append(class_sums([values], labels.masked_fill(~mask, IGNORE), len(self.mean)))
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Update the means of the classes that occurred on any rank. A collective call."""
         if self._staged:
-            total, count = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
+            count, total = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
             occurred = count > 0
             new = total / count.clamp(min=1)
             # A class starts with its first mean.
@@ -306,6 +305,11 @@ class RunningClassMean(nn.Module):
             self.mean.lerp_(new, step)
             self.seen |= occurred
         self._staged = []
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    """`torch.cat` without a copy of a single part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _check_counts(k: int, push_per_image: int, min_count: int, bank_size: int) -> None:

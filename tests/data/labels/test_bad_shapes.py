@@ -77,6 +77,7 @@ def read_first(tree, **settings):
 
 
 SET_FILES = {"coco": "a.json", "cvat": "a.xml", "via": "a.json", "label_studio": "a.json"}
+TURNED = {"annotations": [Coco()["annotations"][0] | {"segmentation": {"size": [60, 50], "counts": [3000]}}]}
 IMAGE = {"id": 7, "file_name": "labeled0.png"}
 BAD = {
     "coco": [
@@ -88,6 +89,11 @@ BAD = {
         (Coco().annotate(segmentation=[]), "annotation 3: is a box without an outline.*draw it, or remove"),
         (Coco().annotate(segmentation={"size": [50, 60], "counts": [5, 8]}), "run lengths of 13 pixels, .* 60 x 50"),
         (Coco().annotate(segmentation={"size": [50, 60], "counts": [[]]}), "is not as COCO writes it .*export it anew"),
+        (
+            Coco().annotate(segmentation={"size": [60, 50], "counts": [3000]}),
+            "has run lengths for images of other sizes",
+        ),
+        (Coco() | {"images": [IMAGE]} | TURNED, "labels an image of 50 x 60 pixels, but the image has 60 x 50"),
         (Coco().annotate(image_id=8), "has annotations of the image id 8 .*but no image of it"),
         (Coco().annotate(image_id=None), "an annotation has no 'image_id': {'id': 3.*export the file anew"),
         (Coco().annotate(category_id=2), "annotation 3 has the category id 2, which is not in 'categories'"),
@@ -241,13 +247,24 @@ def test_an_image_without_labels_is_unlabeled_and_an_empty_one_is_covered_by_not
         assert "sem_seg_missing" in describe(tree, format="label_studio", files="a.json").records("labeled")[0]
 
 
+def test_the_order_of_a_file_does_not_matter(tree):
+    content = Coco()
+    content["annotations"] *= 2
+    content["images"].insert(0, {"id": 8, "file_name": "labeled1.png"})
+    store(tree, "a.json", dict(reversed(content.items())))
+    first, second, _ = describe(tree, format="coco", files="a.json").records("labeled")
+    assert read_record_mask(first)[10, 10] == 1 and not read_record_mask(second).any()
+
+
 def test_images_that_no_list_has_are_noted(tree):
     content = Coco()
     content["images"] += [{"id": 8, "file_name": "lost.png"}, {"id": 9, "file_name": "gone.png"}]
     store(tree, "a.json", content)
     (tree.root / "labeled.txt").write_text("labeled0\n")
     notes = report_dataset(describe(tree, format="coco", files="a.json"), 1).notes
-    assert any("a.json: labels 2 images that are in no list, such as 'lost.png'; list them" in note for note in notes)
+    assert any(
+        "a.json, image 'lost.png': is in no list, as 2 of the labeled images; list them" in note for note in notes
+    )
 
 
 def test_images_are_found_by_path_name_or_stem(tree):

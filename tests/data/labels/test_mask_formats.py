@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -110,6 +112,20 @@ def test_colors_in_a_mask_of_values_are_refused(tree):
     tree.describe(labels={"format": "masks"})
     with pytest.raises(InputError, match=r"labeled0\.png: is an RGB image; .*{format: color_masks}"):
         read(tree)
+
+
+def test_camvid_in_its_colors_is_camvid(shared, tmp_path, monkeypatch):
+    monkeypatch.setenv("WPL_D2_CACHE", str(tmp_path / "cache"))
+    description = load_description("configs/datasets/camvid.yaml", shared / "camvid")
+    records = description.records("1_30_labeled")
+    table = np.zeros((256, 3), dtype=np.uint8)  # what has no class is black
+    table[: len(description.classes)] = description.colors
+    for record in records:
+        Image.fromarray(table[read_record_mask(record)]).save(tmp_path / f"{record['image_id']}.png")
+    labels = {"format": "color_masks", "other": "ignore"}
+    colored = replace(description, mask=f"{tmp_path}/{{id}}.png", labels=labels).records("1_30_labeled")
+    assert len(records) == 12
+    assert all(np.array_equal(*map(read_record_mask, pair)) for pair in zip(records, colored, strict=True))
 
 
 def write_class(tree, name, class_name, pixels):

@@ -6,17 +6,19 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...utils.files import is_system_file
 from ..image_io import bits_per_channel, lossy_format, read_image
 from ..path_templates import IMAGE_SUFFIXES
+from ..pixel_values import decode_values
 from ..windows import huge_size, middle_window, read_window
 
 _Item = TypeVar("_Item")
@@ -36,7 +38,7 @@ class Kind(Enum):
 
     PHOTO = "photo"
     MASK = "mask"
-    DEEP = "16-bit image"
+    DEEP = "image of more bits or other channels"
     COLOR_MASK = "color mask"
     LOSSY_MASK = "lossy mask"
 
@@ -123,6 +125,8 @@ def _kind_of_file(path: Path) -> Kind | None:
             with Image.open(path) as image:
                 lossy, deep = bool(lossy_format(image)), bits_per_channel(image) > 8
                 pixels = np.atleast_3d(np.asarray(image))
+    except UnidentifiedImageError:
+        return _kind_of_values(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
     one_channel, flat = bool((pixels == pixels[..., :1]).all()), _flatness(pixels) > _FLAT
@@ -133,6 +137,14 @@ def _kind_of_file(path: Path) -> Kind | None:
     if lossy:
         return Kind.LOSSY_MASK
     return Kind.MASK if one_channel else Kind.COLOR_MASK
+
+
+def _kind_of_values(path: Path) -> Kind | None:
+    """Of a file that Pillow does not know: whether it holds numbers of another kind."""
+    with suppress(OSError, SyntaxError, ValueError):
+        decode_values(path)
+        return Kind.DEEP
+    return None
 
 
 def _flatness(pixels: np.ndarray) -> float:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ...utils.errors import InputError
+from ..image_io import bits_per_channel
+from ..pixel_values import decode_values
 from .files import evenly
 from .pairing import core_of
 
@@ -156,7 +159,21 @@ def _thumbnail(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.draft("L", _THUMBNAIL)
+            if bits_per_channel(image) > 8:
+                raise UnidentifiedImageError
             pixels = np.asarray(image.convert("L").resize(_THUMBNAIL, Image.Resampling.BOX), dtype=np.float32)
+    except UnidentifiedImageError:
+        return _thumbnail_of_values(path)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return np.zeros(_THUMBNAIL, np.float32)
     return (pixels - pixels.mean()) / (pixels.std() + 1)
+
+
+def _thumbnail_of_values(path: Path) -> np.ndarray:
+    """The same of an image that is not of eight bits."""
+    try:
+        values = np.nan_to_num(decode_values(path)[0].astype(np.float32)).mean(axis=2)
+    except (OSError, SyntaxError, ValueError):
+        return np.zeros(_THUMBNAIL, np.float32)
+    pixels = cv2.resize(values, _THUMBNAIL, interpolation=cv2.INTER_AREA)
+    return (pixels - pixels.mean()) / (pixels.std() or 1)

@@ -10,9 +10,9 @@ from typing import Any, NoReturn, cast
 
 from ...utils.errors import InputError
 from ..datasets.folder import Description
-from ..image_io import read_image
 from ..labels import LabelFormat, ListedImage
 from ..labels.label_format import NO_CLASS
+from ..labels.set_file_format import SetFileFormat
 from ..labels.shape_format import ShapeFormat
 from ..path_templates import SLOT, extract
 from .annotations import Annotations, find_annotations
@@ -129,8 +129,6 @@ def _find_images(root: Path, kinds: Mapping[Family, Kind], masks: Sequence[Famil
             f"{root}: holds {sum(len(f.files) for f in kinds)} image files and no photos"
             f"{' that fit ' + pattern if pattern != '*' else ''}; put the images there, beside their labels"
         )
-    if photo_kind is Kind.DEEP:
-        read_image(root / paths[0])  # says why it cannot be
     return paths
 
 
@@ -208,6 +206,8 @@ def _find_labels(root: Path, images: Sequence[str], annotations: Annotations) ->
         settings["files"] = files[0] if len(files) == 1 else files
     named = cast(ShapeFormat, _label_format(root, ["?"], settings))
     layout = _labeled_layout(root, images, template, named, unmatched)
+    if isinstance(named, SetFileFormat):
+        layout = replace(layout, unmatched=tuple(named.unmatched(map(layout.listed, images))))
     names = named.category_names(map(layout.listed, layout.masks))
     if _IGNORED in names:
         settings["categories"] = {_IGNORED: NO_CLASS}

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ...structures import IGNORE
 from ...utils.errors import InputError
 from ..component_boxes import boxes_from_mask
-from ..image_io import read_color_mask, read_raw_mask, shown_size
+from ..image_io import read_color_mask, read_raw_mask, read_size
 from ..labels import Labels
 from ..windows import huge_size, read_window, windows_of
 from .files import evenly
@@ -157,11 +157,11 @@ def _read(layout: Layout, pair: tuple[str, str], with_boxes: bool) -> _Mask:
     height, width = pixels.shape
     values, boxes = _look_at(pixels, with_boxes)
     edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    with Image.open(root / mask) as header, Image.open(root / image) as of_image:
+    with Image.open(root / mask) as header:
         palette = np.reshape(header.getpalette() or (), (-1, 3)).tolist() if header.mode == "P" else []
         gray_colors = not layout.colored and len(header.getbands()) > 1
-        wanted = shown_size(of_image)
     problem = ""
+    wanted = read_size(root / image)[::-1]
     if wanted != (width, height):
         problem = (
             f"{root / mask}: is {width}x{height} (width x height), its image {wanted[0]}x{wanted[1]}; save both in one "

@@ -11,10 +11,12 @@ from typing import Any
 
 import yaml
 
+from ...structures import IGNORE
 from ...utils.errors import InputError, suggest
 from ...utils.files import write_text
 from ..datasets.folder import default_colors
 from ..path_templates import extract
+from ..value_range import describe_pixels
 from .groups import Groups, blocks_of, find_groups
 from .held_out import choose_validation
 from .known_sets import find_known_layout, find_known_set
@@ -42,6 +44,7 @@ class Proposal:
         ignore: the masks' value for "no class".
         labels: the format of the labels, as `labels` of a data set's YAML; empty: masks of class ids.
         lists: the lines of each list.
+        pixels: what images are, as `channels` and `value_range` of a data set's YAML; empty: 8-bit colors.
         said: what was decided and why, a line each.
     """
 
@@ -54,6 +57,7 @@ class Proposal:
     ignore: int
     lists: dict[str, list[str]]
     labels: dict[str, Any] = field(default_factory=dict)
+    pixels: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     @property
@@ -131,11 +135,12 @@ class Proposal:
             "name": self.name,
             "root": ".",
             "image": self.templates[0],
+            **self.pixels,
             **({"mask": self.templates[1]} if self.templates[1] else {}),
             **({"labels": self.labels} if self.labels else {}),
             "classes": self.classes,
             "objects": self.objects,
-            "ignore": self.ignore,
+            **({} if self.labels and self.ignore == IGNORE else {"ignore": self.ignore}),
             "colors": [list(color) for color in self.colors],
             "lists": {name: f"{LISTS}/{name}.txt" for name in self.lists},
         }
@@ -146,6 +151,8 @@ class Proposal:
 
 
 _COMMENTS = {
+    "channels": "What the images' channels are: call colors red, green and blue.",
+    "value_range": "The images' values that are black and white; what lies outside is cut off.",
     "labels": "How labels are stored; everything reads them as class ids.",
     "classes": "In the order of the class ids, from 0.",
     "objects": "Countable things: they get boxes and a detector.",
@@ -188,10 +195,12 @@ def propose(
     statistics = read_masks(layout, ignore)
     named = name_classes(layout, statistics)
     labels, seen = describe_labels(layout, statistics, named.names)
+    pixels, range_reasons = describe_pixels([root / image for image in (*layout.masks, *layout.unlabeled)])
     lists, reasons = _make_lists(layout, statistics, groups, val_share, seed)
     objects = [named.names[value] for value in statistics.objects()]
     said = [
         *_say_layout(layout, statistics),
+        *range_reasons,
         *seen,
         f"{len(named.names)} classes, {named.source}: {few(named.names)}",
         f"objects, of which most that is seen is not cut off by the image's border: {few(objects) or 'none'}",
@@ -208,6 +217,7 @@ def propose(
         ignore=statistics.meaning.ignore,
         lists={name: [_line(layout, image) for image in found] for name, found in lists.items() if found},
         labels=labels,
+        pixels=pixels,
         said=said,
     )
 

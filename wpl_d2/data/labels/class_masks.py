@@ -12,12 +12,13 @@ from ...utils.checks import check_text
 from ...utils.errors import InputError
 from ..file_cache import file_state
 from ..image_io import read_raw_mask
+from ..path_templates import SLOT, fill
 from .label_format import LABEL_FORMATS, LabelFormat, Labels, LabelSource, ListedImage
 
 if TYPE_CHECKING:
     from ..datasets.folder import Description
 
-_ID, _CLASS = "{id}", "{class}"
+_CLASS = "{class}"
 
 
 @LABEL_FORMATS.register()
@@ -49,11 +50,11 @@ class ClassMasks(LabelFormat):
         else:
             pattern = check_text(where, files)
             if _CLASS not in pattern:
-                raise InputError(f"{where}: {files!r} has no {_CLASS}; write a path such as masks/{_ID}_{_CLASS}.png")
+                raise InputError(f"{where}: {files!r} has no {_CLASS}; write a path such as masks/{SLOT}_{_CLASS}.png")
             templates = {class_id: pattern.replace(_CLASS, name) for class_id, name in enumerate(description.classes)}
         for template in templates.values():
-            if _ID not in template:
-                raise InputError(f"{where}: {template!r} has no {_ID}; write a path such as masks/{_ID}_crack.png")
+            if SLOT not in template:
+                raise InputError(f"{where}: {template!r} has no {SLOT}; write a path such as masks/{SLOT}_crack.png")
         self._templates = dict(sorted(templates.items()))
         self._uncovered = None if uncovered is None else self.class_id(uncovered, "'uncovered'")
 
@@ -88,7 +89,7 @@ class ClassMasks(LabelFormat):
     def _files(self, image: ListedImage) -> dict[int, str]:
         """By class id, whether they are there or not."""
         root = self.description.root
-        return {class_id: str(root / path.replace(_ID, image.id)) for class_id, path in self._templates.items()}
+        return {class_id: str(root / fill(path, image.id)) for class_id, path in self._templates.items()}
 
     def _read_one(self, file: str) -> np.ndarray:
         values = read_raw_mask(file, self.description.exif, gray_colors=True)

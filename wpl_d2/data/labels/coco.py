@@ -41,7 +41,7 @@ class Coco(SetFileFormat):
             elif key == "annotations":
                 contents.add_annotation(value, start, end)
             elif key == "categories":
-                contents.categories[value["id"]] = value["name"]
+                contents.categories[value["id"]] = str(value["name"])
         return contents.as_index()
 
     def categories(self, file: Path, common: Any) -> Iterable[str]:
@@ -55,7 +55,12 @@ class Coco(SetFileFormat):
         source = f"{file}, image {name!r}"
         size = (int(record["height"]), int(record["width"])) if "height" in record and "width" in record else None
         shapes = [_shape(json.loads(value), names, common["has_crowds"], source) for value in values]
-        return LabeledImage(shapes, source, size)
+        sizes = {tuple(part.rle["size"]) for shape in shapes for part in shape.parts if isinstance(part, Region)}
+        if len(sizes | ({size} if size else set())) > 1:
+            raise InputError(
+                f"{source}: has run lengths for images of other sizes, (height, width) {sizes}; export it anew"
+            )
+        return LabeledImage(shapes, source, size or next(iter(sizes), None))
 
 
 class _Contents:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,9 +70,8 @@ class Place(NamedTuple):
 class SetFileFormat(ShapeFormat):
     """Labels of which a file holds those of many images. An image that is in none is unlabeled.
 
-    An image and what a file calls it belong together if they are the same path; from the file's folder or as the end of
-    the image's path; else if they have the same name, else the same name without its suffix, unless such a path is that
-    of another image.
+    What a file calls an image is a path from the file's folder, or the end of the image's path. If it is neither, name
+    and suffix decide, else the name alone; unless there is another image at that path.
     """
 
     def __init__(self, description: Description, *, files: object, **settings: Any) -> None:
@@ -138,9 +138,8 @@ class SetFileFormat(ShapeFormat):
 
     def unmatched(self, images: Iterable[ListedImage]) -> list[str]:
         """The labels that are of none of the images."""
-        found = {self._place(image) for image in images}
-        places = [Place(number, i) for number, index in enumerate(self._indices) for i in range(len(index.names))]
-        return [self._name(place) for place in places if place not in found]
+        places = filter(None, map(self._place, images))
+        return self._others({self._spans(place) for place in places})
 
     def find(self, image: ListedImage) -> LabelSource:
         """See `LabelFormat`."""
@@ -148,7 +147,7 @@ class SetFileFormat(ShapeFormat):
         if place is None:
             return LabelSource(f"labels in {', '.join(map(str, self.files))}", None)
         known = self._found.setdefault(self._spans(place), image.file)
-        if known != image.file:
+        if os.path.realpath(known) != os.path.realpath(image.file):
             raise InputError(
                 f"{self._name(place)}: fits {known} and {image.file}; name images by paths there that tell them apart"
             )
@@ -171,16 +170,20 @@ class SetFileFormat(ShapeFormat):
 
     def notes(self) -> list[str]:
         """Images that are labeled and in no list."""
-        notes = []
-        for number, index in enumerate(self._indices):
-            names = {self._spans(Place(number, image)): name for image, name in enumerate(index.names)}
-            unlisted = [name for spans, name in names.items() if spans not in self._found]
-            if unlisted:
-                notes.append(
-                    f"{self.files[number]}: labels {len(unlisted)} images that are in no list, such as "
-                    f"{unlisted[0]!r}; list them, and put their files there if they are missing"
-                )
-        return notes
+        others = self._others(self._found)
+        if not others:
+            return []
+        return [
+            f"{others[0]}: is in no list, as {len(others)} of the labeled images; list them, and put their files there "
+            "if they are missing"
+        ]
+
+    def _others(self, spans: Collection[tuple[int, ...]]) -> list[str]:
+        """The names of all labeled images but some, which are given by their spans."""
+        counts = [len(index.names) for index in self._indices]
+        places = (Place(number, image) for number, count in enumerate(counts) for image in range(count))
+        names = {self._spans(place): self._name(place) for place in places}
+        return [name for own, name in names.items() if own not in spans]
 
     def _spans(self, place: Place) -> tuple[int, ...]:
         """What tells an image apart from all others, also where the file has several names for it."""

@@ -86,11 +86,12 @@ class LabeledImage:
 
 
 class _Drawn(NamedTuple):
-    """The pixels of a shape inside of the image; `area` of them are in it."""
+    """The pixels of a shape inside of the image: their number, and the box (x0, y0, x1, y1) around them."""
 
     shape: Shape
     region: Region
     area: int
+    box: tuple[int, int, int, int]
 
 
 def rasterize(
@@ -119,13 +120,12 @@ def rasterize(
         region = _draw(shape, size, image)
         area = int(coco_mask.area(region.rle)) if region else 0
         if region and area:
-            drawn.append(_Drawn(shape, region, area))
-    for shape, region, _ in sorted(drawn, key=lambda item: (item.shape.layer, -item.area)):
-        height, width = region.rle["size"]
-        part = mask[region.y : region.y + height, region.x : region.x + width]
-        np.copyto(part, np.uint8(class_ids[shape.category]), where=_decode(region, shape, image).view(bool))
+            drawn.append(_Drawn(shape, region, area, _box(region)))
+    for shape, region, _, (x0, y0, x1, y1) in sorted(drawn, key=lambda item: (item.shape.layer, -item.area)):
+        pixels = _decode(region, shape, image)[y0 - region.y : y1 - region.y, x0 - region.x : x1 - region.x]
+        np.copyto(mask[y0:y1, x0:x1], np.uint8(class_ids[shape.category]), where=pixels.view(bool))
     instances = [
-        (_box(item.region), class_ids[item.shape.category])
+        (item.box, class_ids[item.shape.category])
         for item in drawn
         if not item.shape.crowd and class_ids[item.shape.category] != IGNORE
     ]
@@ -238,8 +238,8 @@ def _decode(region: Region, shape: Shape, image: LabeledImage) -> np.ndarray:
         ) from None
 
 
-def _box(region: Region) -> tuple[float, float, float, float]:
-    x, y, width, height = coco_mask.toBbox(region.rle)
+def _box(region: Region) -> tuple[int, int, int, int]:
+    x, y, width, height = coco_mask.toBbox(region.rle).astype(int).tolist()
     return x + region.x, y + region.y, x + region.x + width, y + region.y + height
 
 

@@ -50,14 +50,14 @@ class ConfidenceBank(nn.Module):
             target: (B, H, W) int64 class ids or `IGNORE`.
         """
         probability = torch.exp(-cross_entropy(logits, target))
-        self._staged.append(class_sums(probability, target, len(self.confidence)))
+        self._staged.append(class_sums([probability], target, len(self.confidence)))
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Update by what all ranks staged; a class without pixels keeps its value. A collective call."""
         if not self._staged:
             return
-        total, count = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
+        count, total = all_gather_rows(torch.stack(self._staged)).sum(dim=0)
         mean = total / count.clamp(min=1)
         moved = self.confidence.lerp(mean, 1 - self.momentum)
         self.confidence.copy_(torch.where(count > 0, moved, self.confidence))

@@ -12,7 +12,7 @@ from typing_extensions import override
 from ...losses import cross_entropy, entropy
 from ...structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 from ...weighting.sampling import at_cells
-from ..base import FRAMEWORK_REGISTRY, Batch, Items, Terms
+from ..base import FRAMEWORK_REGISTRY, Batch, Terms
 from ..loss_terms import split
 from ..mixing import cutmix, half_boxes
 from ..pseudo_labels import predict
@@ -102,15 +102,16 @@ class U2PL(TeacherStudent):
     @override
     def terms(self, batch: Batch) -> Terms:
         labeled, items = batch["labeled"], self.unlabeled(batch)
-        images = self.images(labeled, "image")
+        images, teacher_output = self.images(labeled, "image"), None
         if items:
             views = self.make_strong_views(items)[:, 0]
             samples, boxes = self.random_samples(views)
-            mixed, pseudo = self._mix(items, views, boxes)
+            prediction, teacher_output = self.teacher_forwards(items, labeled)
+            mixed, pseudo = self._mix(self.make_pseudo_labels(items, prediction), views, boxes)
             images = torch.cat([images, mixed])
         _, features, output = predict(self.student, images)
         own, strong = split(output, len(labeled), len(items))
-        terms, losses = self.supervised_losses(labeled, features, own)
+        terms, losses = self.supervised_losses(labeled, features, own, teacher_output=teacher_output)
         if not items:
             # DDP waits for a gradient of every parameter.
             return terms, losses | {"loss_contrast": 0.0 * _representation(output).float().mean()}
@@ -139,9 +140,8 @@ class U2PL(TeacherStudent):
             return []
         return ["FRAMEWORK.U2PL.NEGATIVE_RANKS: no pixel was ever a negative of any class: the contrastive loss was 0"]
 
-    def _mix(self, items: Items, views: Tensor, boxes: Tensor) -> tuple[Tensor, PseudoLabels]:
+    def _mix(self, pseudo: PseudoLabels, views: Tensor, boxes: Tensor) -> tuple[Tensor, PseudoLabels]:
         """The strong views (B, 3, H, W), normalized, and their pseudo-labels, each with a box of the next image."""
-        pseudo = self.make_pseudo_labels(items, self.teacher_forward(items))
         following = torch.arange(len(views), device=self.device).roll(-1)
         mixed, pseudo = cutmix(views, pseudo, boxes, following)
         return self.student.normalize(mixed), pseudo
