@@ -20,6 +20,7 @@ from ..data import UnreadableImageError, setup_datasets
 from ..data.datasets.setup import check_registered
 from ..data.image_io import read_record
 from ..data.loader import load_records, unlabeled_records
+from ..data.windows import image_name
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
 from ..utils.background import in_background
@@ -200,7 +201,7 @@ def candidate_records(cfg: CfgNode, names: Sequence[str] = ()) -> Records:
     cfg.DATASETS.UNLABELED = lists
     labeled = (load_records(name, "DATASETS.TRAIN", optional=True, labels=False) for name in cfg.DATASETS.TRAIN)
     known = {record["file_name"] for records in labeled for record in records}
-    found = {record["file_name"]: record for record in unlabeled_records(cfg) if record["file_name"] not in known}
+    found = {image_name(record): record for record in unlabeled_records(cfg) if record["file_name"] not in known}
     if not found:
         raise InputError(
             "--dataset: there is no unlabeled image to choose from; name a list that has some, such as fields_unlabeled"
@@ -234,7 +235,7 @@ def judge_images(judge: ImageJudge, records: Records, batch_size: int, report: C
     Raises:
         InputError: no image is left.
     """
-    by_file = {PurePath(record["file_name"]): record for record in records}
+    by_file = {PurePath(image_name(record)): record for record in records}
     kept, trust, embeddings = [], [], []
     read = in_background(batches(_frames(records), batch_size), 2)
     results = (pair for batch in read for pair in zip(batch, predict_batch(judge, batch), strict=True))
@@ -252,7 +253,7 @@ def judge_images(judge: ImageJudge, records: Records, batch_size: int, report: C
 
 def _frames(records: Records) -> Iterator[Frame]:
     for record in records:
-        file = PurePath(record["file_name"])
+        file = PurePath(image_name(record))
         try:
             yield Frame(file, file, read_record(record))
         except UnreadableImageError as error:
