@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
@@ -165,11 +166,10 @@ def choose_images(trust: NDArray[np.float64], embeddings: NDArray[np.float32], c
         `count` choices, or N if that is less.
     """
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
-    groups = np.zeros(len(trust), np.int64)
-    if (distinct := len(np.unique(directions, axis=0))) > 1:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "One of the clusters is empty")
-            _, groups = kmeans2(directions.astype(np.float64), min(count, distinct), minit="++", seed=0)
+    directions = directions.astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        _, groups = kmeans2(directions, _first_centers(directions, count), minit="matrix")
     sizes, seen = np.bincount(groups), np.zeros(groups.max() + 1, np.int64)
     choices = []
     for rank, index in enumerate(np.argsort(trust, kind="stable").tolist(), start=1):
@@ -179,11 +179,22 @@ def choose_images(trust: NDArray[np.float64], embeddings: NDArray[np.float32], c
     return sorted(choices, key=lambda choice: (choice.group_rank, choice.rank))[:count]
 
 
+def _first_centers(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Up to `count` different points, drawn as k-means++ does, in time linear in `count`, which SciPy's is not."""
+    rng = np.random.RandomState(0)
+    centers = [points[rng.randint(len(points))]]
+    nearest = cdist(centers, points, "sqeuclidean")[0]
+    while len(centers) < count and (total := nearest.sum()) > 0:
+        centers.append(points[np.searchsorted((nearest / total).cumsum()[:-1], rng.uniform())])
+        nearest = np.minimum(nearest, cdist(centers[-1:], points, "sqeuclidean")[0])
+    return np.stack(centers)
+
+
 def candidate_records(cfg: CfgNode, names: Sequence[str] = ()) -> Records:
     """The images of a run that may be labeled next; no mask of theirs is looked for.
 
     Args:
-        cfg: of the run, not frozen; its data sets are registered.
+        cfg: of the run, not frozen; its data sets get registered.
         names: of the lists to choose from, by default those of DATASETS.UNLABELED.
 
     Returns:
