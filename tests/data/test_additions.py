@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import yaml
+from helpers import CLASSES
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -24,8 +24,7 @@ from wpl_d2.utils.errors import InputError
 def predict(tree, mask_format, output, names=("unlabeled1", "unlabeled3")):
     """Write blobs of the tree's classes as predictions of some of its images; returns them by the image's id."""
     folder = tree.root / "images"
-    classes = yaml.safe_load(tree.yaml.read_text())["classes"]
-    metadata = {"classes": classes, "objects": [1, 2], "colors": [[i, i, i] for i in range(3)]}
+    metadata = {"classes": CLASSES, "objects": [1, 2], "colors": [[i, i, i] for i in range(3)]}
     writer = MASK_FORMATS[mask_format](output, metadata, open_source(str(folder)), lambda file: False)
     masks = {}
     for seed, name in enumerate(names):
@@ -97,6 +96,17 @@ def test_labels_are_stored_as_those_of_the_data_set(labels, colors, unmasked, tm
             assert (stored == np.array([10, 20, 300])[mask]).all()
         else:
             assert (stored == np.array([[0, 0, 0], [9, 0, 0], [0, 9, 0]])[mask]).all()
+
+
+def test_what_the_masks_of_the_data_set_cannot_hold_is_refused(unmasked, tmp_path):
+    tree = unmasked
+    predict(tree, "index_png", tmp_path / "out")
+    file = tmp_path / "out/masks/unlabeled1.png"
+    Image.fromarray(np.where(read_mask(file) == 1, 255, read_mask(file)).astype(np.uint8)).save(file)
+    tree.describe(labels={"format": "color_masks", "colors": {c: [i, 0, 0] for i, c in enumerate(CLASSES)}})
+    with pytest.raises(InputError, match="'labels': nothing stands for no class, which a new mask has; add what does"):
+        find_additions(load_description(tree.yaml), tmp_path / "out")
+    assert not tree.mask("unlabeled1").exists()
 
 
 def test_files_of_the_format_of_the_data_set_are_kept_as_they_are(unmasked, tmp_path):

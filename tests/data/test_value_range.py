@@ -84,6 +84,13 @@ def test_images_of_different_channels_are_refused(tmp_path):
         propose_layout([tmp_path / "a.npy", tmp_path / "b.npy"])
 
 
+def test_a_broken_image_is_left_to_the_check_and_close_values_stay_apart(tmp_path):
+    np.save(tmp_path / "a.npy", np.linspace(1000.01, 1000.02, 64).reshape(8, 8))
+    (tmp_path / "b.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:200])
+    low, high = propose_layout([tmp_path / "a.npy", tmp_path / "b.npy"]).value_range[0]
+    assert 1000.01 < low < high < 1000.02
+
+
 def test_means_and_deviations_are_those_of_the_scaled_images(tmp_path):
     values = np.stack([np.tile([0, 100], (4, 4)), np.full((4, 8), 50)], axis=2).astype(np.uint16)
     np.save(tmp_path / "a.npy", values)

@@ -15,10 +15,11 @@ from wpl_d2.data.inspection import propose
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 from wpl_d2.data.mappers import LabeledMapper
 from wpl_d2.data.pixel_values import PixelLayout
-from wpl_d2.data.windows import Window, windows_of
+from wpl_d2.data.windows import Window, image_name, windows_of
 from wpl_d2.engine import Trainer
 from wpl_d2.evaluation.evaluator import build_evaluator
 from wpl_d2.evaluation.sem_seg import SemSegConfusionEvaluator
+from wpl_d2.inference.suggestion import candidate_records
 from wpl_d2.utils.errors import InputError
 
 rasterio = pytest.importorskip("rasterio")
@@ -144,6 +145,11 @@ def test_a_huge_image_counts_as_its_windows(huge):
         top, left, height, width, _ = record["window"]
         parts[top : top + height, left : left + width] = read_record(record)
     assert np.array_equal(parts, whole)
+
+
+def test_each_window_may_be_suggested_for_labeling(huge):
+    names = [image_name(record) for record in candidate_records(huge.cfg().clone())]
+    assert len(set(names)) == len(names) == 2 * 3 + 4
 
 
 def test_a_check_counts_the_pixels_of_all_windows(huge):

@@ -1,6 +1,8 @@
+import numpy as np
 import pytest
 import torch
 from helpers import AUGSEG, U2PL, UNIMATCH
+from PIL import Image
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
@@ -23,6 +25,22 @@ def test_views_made_on_the_device_are_those_of_the_loader(tree, name):
         assert torch.equal(item["image"], other["image"])
     for loss, other in zip(losses_of(by_loader, first).values(), losses_of(on_device, second).values(), strict=True):
         assert loss.item() == pytest.approx(other.item(), rel=0.2)
+
+
+def test_views_of_other_channels_are_the_same_in_both_places(tree):
+    for file in (tree.root / "images").iterdir():
+        red, green, blue = np.moveaxis(np.asarray(Image.open(file)).astype(np.uint16), 2, 0)
+        np.save(file.with_suffix(".npy"), np.stack([green + blue, red, green, blue, red // 2], axis=2) * 2)
+    names = ["nir", "red", "green", "blue", "swir"]
+    tree.describe(image="images/{id}.npy", channels=names, value_range=[0, 1020])
+    opts = [*AUGSEG, "WEIGHTING.ENABLED", False]
+    by_loader, first = make(tree, *opts)
+    on_device, second = make(tree, *opts, "INPUT.STRONG.DEVICE", "model")
+    ours, theirs = by_loader.make_strong_views(first["unlabeled"]), on_device.make_strong_views(second["unlabeled"])
+    assert ours.shape[2] == 5 and ours.dtype == torch.float32
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-2)
+    assert not torch.equal(ours[:, 0], by_loader.stack(first["unlabeled"], "image"))
+    assert all(loss.isfinite() for loss in losses_of(on_device, second).values())
 
 
 def test_draws_do_not_depend_on_the_number_of_workers(tree):

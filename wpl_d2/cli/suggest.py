@@ -1,7 +1,7 @@
 """Which unlabeled images are most worth labeling next, with a page that shows why.
 
 wpl suggest output/fields -n 20
-wpl suggest output/fields -n 20 --dataset fields_train --weights output/fields/model_best.pth
+wpl suggest output/fields -n 20 --dataset fields_more --weights output/fields/model_best.pth
 
 The images are divided into groups that look alike to the model; of each the one is taken whose predicted objects are
 least sure. Their paths are in suggested.txt, a line each, and suggested.html shows them. No mask is opened. Trailing

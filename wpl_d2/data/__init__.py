@@ -8,6 +8,7 @@ from .eval_dataset import EvalDataset
 from .image_io import UnreadableImageError, read_image, read_mask
 from .loader import TrainBatch, build_labeled_loader, build_train_loader, build_unlabeled_loader
 from .mappers import EvalMapper, LabeledMapper, UnlabeledMapper
+from .pixel_values import PixelLayout
 from .sampler import counted_seed, seeded
 from .validation import check_training_data
 
@@ -20,6 +21,7 @@ __all__ = [
     "EvalDataset",
     "EvalMapper",
     "LabeledMapper",
+    "PixelLayout",
     "TrainBatch",
     "UnlabeledMapper",
     "UnreadableImageError",

@@ -115,11 +115,12 @@ def find_additions(description: Description, folder: Path, pattern: str = "*") -
     share = float(np.median([(format_.read(image).mask != IGNORE).mean() for image in listed.values()]))
     uncovered = find_background(description.classes) if share < MIN_COVERED else ""
     drawn = _with_labels(description, {**format_.description.labels, "uncovered": uncovered or NO_CLASS})
-    said = (
-        f"{len(listed)} images with labels of {format_.tool}, drawn as masks: shapes cover {100 * share:.0f} % in the "
-    )
-    said += f"median, what none covers {'is ' + repr(uncovered) if uncovered else 'has no class'}"
-    return _as_masks(description, {file: partial(_draw, drawn, image) for file, image in listed.items()}, [said])
+    said = [
+        f"{len(listed)} images with labels of {format_.tool}, drawn as masks",
+        f"shapes cover {100 * share:.0f} % of an image in the median: what none covers "
+        f"{f'is {uncovered!r}' if uncovered else 'has no class'}",
+    ]
+    return _as_masks(description, {file: partial(_draw, drawn, image) for file, image in listed.items()}, said)
 
 
 def _draw(format_: ShapeFormat, image: ListedImage) -> np.ndarray:
@@ -265,7 +266,8 @@ def _as_masks(description: Description, labels: Mapping[str, Callable[[], np.nda
             target = root / _FOLDER / relative.with_suffix(".png")
             masks[image.file] = f"{relative}\t{target.relative_to(root).as_posix()}"
         files[target] = partial(_write_mask, description, labels[image.file], target.suffix)
-        if target.exists() and not _same(description, labels[image.file](), target):
+        values = _encode(description, labels[image.file]())
+        if target.exists() and not _holds(target, values):
             raise InputError(f"{target}: is there already, and is another mask; remove it, or the one that is added")
     return Additions(description, lines, files, masks, "", said)
 
@@ -274,14 +276,13 @@ def _encode(description: Description, mask: np.ndarray) -> np.ndarray:
     """What the files of the data set's masks hold in place of class ids."""
     if description.label_format is not None:
         return description.label_format.encode(mask)
-    return np.where(mask == IGNORE, description.ignore, mask).astype(
-        np.uint8 if description.ignore <= IGNORE else np.uint16
-    )
+    dtype = np.uint8 if description.ignore <= IGNORE else np.uint16
+    return np.where(mask == IGNORE, description.ignore, mask).astype(dtype)
 
 
-def _same(description: Description, mask: np.ndarray, file: Path) -> bool:
+def _holds(file: Path, values: np.ndarray) -> bool:
     with Image.open(file) as image:
-        return np.array_equal(np.asarray(image), _encode(description, mask))
+        return np.array_equal(np.asarray(image), values)
 
 
 def _write_mask(description: Description, read: Callable[[], np.ndarray], suffix: str, file: Path) -> None:
@@ -302,16 +303,11 @@ def _as_files(
         files = {own.file(image): cast(Any, format_).file(listed[file]) for file, image in _images(description, listed)}
         taken = [target for target in files if target.exists() and target.read_bytes() != files[target].read_bytes()]
         if taken:
-            raise InputError(
-                f"{taken[0]}: is there already, and labels the image otherwise; remove it, or what is added"
-            )
+            raise InputError(f"{taken[0]}: is there already, and is another one; remove it, or the one that is added")
     else:
-        targets = {
-            unused_path(description.root / _FOLDER / Path(name).name): folder / name for name in annotations.files
-        }
-        files = targets
-        present = description.labels["files"]
-        names = [target.relative_to(description.root).as_posix() for target in targets]
+        place, present = description.root / _FOLDER, description.labels["files"]
+        files = {unused_path(place / Path(name).name): folder / name for name in annotations.files}
+        names = [target.relative_to(description.root).as_posix() for target in files]
         text = _with_files(description, [*(present if isinstance(present, list) else [present]), *names])
         said.append(f"copied to {', '.join(names[:_MAX_SHOWN])}, which 'files' of 'labels' names from now on")
         _check_once(description, format_, listed)

@@ -83,14 +83,14 @@ def propose_layout(files: Sequence[Path]) -> PixelLayout:
             raise error from None
     chosen = [files[place] for place in np.linspace(0, len(files) - 1, min(_SAMPLE, len(files))).astype(int)]
     with ThreadPoolExecutor() as pool:
-        sample = list(pool.map(lambda file: _thinned(_stored(file)), chosen))
+        sample = {file: values for file, values in zip(chosen, pool.map(_sample, chosen), strict=True) if values.size}
     count = first.shape[2]
-    for file, values in zip(chosen, sample, strict=True):
+    for file, values in sample.items():
         if values.shape[2] != count:
             raise InputError(
                 f"{file}: has {values.shape[2]} channels, and {files[0]} {count}; say which are the images by --images"
             )
-    pixels = np.concatenate([values.reshape(-1, count) for values in sample])
+    pixels = np.concatenate([values.reshape(-1, count) for values in sample.values()])
     if count in (1, 3):
         return PixelLayout(value_range=(_range(pixels),) * 3)
     names = tuple(f"channel {place + 1}" for place in range(count))
@@ -105,6 +105,14 @@ def _record(file: Path) -> dict[str, Any]:
 def _stored(file: Path) -> np.ndarray:
     record = _record(file)
     return read_window(file, record["window"]).values if "window" in record else decode_values(file)[0]
+
+
+def _sample(file: Path) -> np.ndarray:
+    """Some of an image's values; none of one that cannot be read, which the check of the data set will say."""
+    try:
+        return _thinned(_stored(file))
+    except (OSError, SyntaxError, ValueError):
+        return np.zeros(0)
 
 
 def describe_pixels(files: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
@@ -129,7 +137,9 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     low, high = np.nanpercentile(np.where(np.isfinite(values), values, np.nan), PERCENTILES)
     if values.dtype.kind in "ui":
         return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
-    return float(f"{low:.4g}"), float(f"{high if high > low else low + 1:.4g}")
+    low, high = float(low), float(high if high > low else low + 1)
+    short = float(f"{low:.4g}"), float(f"{high:.4g}")
+    return short if short[0] < short[1] else (low, high)
 
 
 def measure_channels(records: Sequence[Mapping[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -155,7 +155,7 @@ def read_window(path: str | Path, window: Window) -> StoredValues:
                 f"{path}: is {raster.width}x{raster.height}, but its image is {window.size[1]}x{window.size[0]}; make "
                 "them equal"
             )
-        values = read_bands(raster, window)
+        values = np.ascontiguousarray(raster.read(window=slices(window)).transpose(1, 2, 0))
         compression = raster.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", raster.driver)
         lossy = next((name for name in _LOSSY if name in compression.upper()), "")
         return StoredValues(values, _palette(raster), lossy)
@@ -188,11 +188,6 @@ def import_rasterio(what: str) -> ModuleType:
         return import_module("rasterio")
     except ImportError as error:
         raise InputError(f"{what} by rasterio, which is not installed; run `pip install 'wpl_d2[geo]'`") from error
-
-
-def read_bands(raster: DatasetReader, window: Window) -> np.ndarray:
-    """The (h, w, bands) values of a window of an open file."""
-    return np.ascontiguousarray(raster.read(window=slices(window)).transpose(1, 2, 0))
 
 
 def slices(window: Window) -> tuple[slice, slice]:

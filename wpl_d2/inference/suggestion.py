@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
@@ -20,6 +21,7 @@ from ..data import UnreadableImageError, setup_datasets
 from ..data.datasets.setup import check_registered
 from ..data.image_io import read_record
 from ..data.loader import load_records, unlabeled_records
+from ..data.windows import image_name
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
 from ..utils.background import in_background
@@ -164,11 +166,10 @@ def choose_images(trust: NDArray[np.float64], embeddings: NDArray[np.float32], c
         `count` choices, or N if that is less.
     """
     directions = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True).clip(min=np.finfo(np.float32).tiny)
-    groups = np.zeros(len(trust), np.int64)
-    if (distinct := len(np.unique(directions, axis=0))) > 1:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "One of the clusters is empty")
-            _, groups = kmeans2(directions.astype(np.float64), min(count, distinct), minit="++", seed=0)
+    directions = directions.astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        _, groups = kmeans2(directions, _first_centers(directions, count), minit="matrix")
     sizes, seen = np.bincount(groups), np.zeros(groups.max() + 1, np.int64)
     choices = []
     for rank, index in enumerate(np.argsort(trust, kind="stable").tolist(), start=1):
@@ -178,11 +179,22 @@ def choose_images(trust: NDArray[np.float64], embeddings: NDArray[np.float32], c
     return sorted(choices, key=lambda choice: (choice.group_rank, choice.rank))[:count]
 
 
+def _first_centers(points: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """Up to `count` different points, drawn as k-means++ does, in time linear in `count`, which SciPy's is not."""
+    rng = np.random.RandomState(0)
+    centers = [points[rng.randint(len(points))]]
+    nearest = cdist(centers, points, "sqeuclidean")[0]
+    while len(centers) < count and (total := nearest.sum()) > 0:
+        centers.append(points[np.searchsorted((nearest / total).cumsum()[:-1], rng.uniform())])
+        nearest = np.minimum(nearest, cdist(centers[-1:], points, "sqeuclidean")[0])
+    return np.stack(centers)
+
+
 def candidate_records(cfg: CfgNode, names: Sequence[str] = ()) -> Records:
     """The images of a run that may be labeled next; no mask of theirs is looked for.
 
     Args:
-        cfg: of the run, not frozen; its data sets are registered.
+        cfg: of the run, not frozen; its data sets get registered.
         names: of the lists to choose from, by default those of DATASETS.UNLABELED.
 
     Returns:
@@ -200,7 +212,7 @@ def candidate_records(cfg: CfgNode, names: Sequence[str] = ()) -> Records:
     cfg.DATASETS.UNLABELED = lists
     labeled = (load_records(name, "DATASETS.TRAIN", optional=True, labels=False) for name in cfg.DATASETS.TRAIN)
     known = {record["file_name"] for records in labeled for record in records}
-    found = {record["file_name"]: record for record in unlabeled_records(cfg) if record["file_name"] not in known}
+    found = {image_name(record): record for record in unlabeled_records(cfg) if record["file_name"] not in known}
     if not found:
         raise InputError(
             "--dataset: there is no unlabeled image to choose from; name a list that has some, such as fields_unlabeled"
@@ -234,7 +246,7 @@ def judge_images(judge: ImageJudge, records: Records, batch_size: int, report: C
     Raises:
         InputError: no image is left.
     """
-    by_file = {PurePath(record["file_name"]): record for record in records}
+    by_file = {PurePath(image_name(record)): record for record in records}
     kept, trust, embeddings = [], [], []
     read = in_background(batches(_frames(records), batch_size), 2)
     results = (pair for batch in read for pair in zip(batch, predict_batch(judge, batch), strict=True))
@@ -252,7 +264,7 @@ def judge_images(judge: ImageJudge, records: Records, batch_size: int, report: C
 
 def _frames(records: Records) -> Iterator[Frame]:
     for record in records:
-        file = PurePath(record["file_name"])
+        file = PurePath(image_name(record))
         try:
             yield Frame(file, file, read_record(record))
         except UnreadableImageError as error:

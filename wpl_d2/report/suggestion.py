@@ -10,6 +10,7 @@ from typing import Any
 from .. import __version__
 from ..data.image_io import read_record
 from ..data.pixel_values import RGB
+from ..data.windows import image_name
 from ..inference.suggestion import Choice, ImageJudge, Survey
 from ..utils.files import write_text
 from ..visualization import heatmap, overlay, render
@@ -36,7 +37,7 @@ def write_suggestions(
     Raises:
         InputError: an image cannot be read any more, or a file cannot be written.
     """
-    files = [survey.records[choice.index]["file_name"] for choice in choices]
+    files = dict.fromkeys(survey.records[choice.index]["file_name"] for choice in choices)  # windows share theirs
     images = [_describe(survey.records[choice.index], choice, judge, metadata) for choice in choices]
     html = load_template("suggested.html.jinja").render(
         run=run.absolute(),
@@ -67,7 +68,7 @@ def _describe(
     objects = sorted(judged.objects[:_OBJECTS], key=lambda found: found.weight)
     return {
         **vars(choice),
-        "file": record["file_name"],
+        "file": image_name(record),
         "trust": judged.trust,
         "objects": [{**found._asdict(), "class": metadata["classes"][found.class_id]} for found in objects],
         "urls": {title: data_url(encode_picture(picture)) for title, picture in pictures.items()},

@@ -172,16 +172,15 @@ def store_via(tree, masks):
 
 
 def store_label_studio(tree, masks):
-    """Brush masks whose run lengths are all of one size."""
+    """Brush masks of a color everywhere, whose opacity is the mask; stored value by value, a row at a time."""
     tasks = []
     for name, mask in masks.items():
         results = []
         for class_name, pixels in instances_of(mask):
-            values = np.repeat(pixels.ravel().astype(int) * 255, 4)
-            starts = np.flatnonzero(np.diff(values, prepend=-1))
-            bits = f"{values.size:032b}" + f"{7:05b}" + f"{15:04b}" * 4
-            for start, length in zip(starts, np.diff(starts, append=values.size), strict=True):
-                bits += f"1{0:02b}{length - 1:016b}{values[start]:08b}"
+            rows = np.insert(np.full((50, 60, 3), 128, np.uint8), 3, pixels * 255, axis=2).reshape(50, -1)
+            bits = f"{rows.size:032b}" + f"{7:05b}" + f"{15:04b}" * 4
+            for row in rows:
+                bits += f"0{0:02b}{row.size - 1:016b}" + "".join(f"{value:08b}" for value in row)
             bits += "0" * (-len(bits) % 8)
             rle = [int(bits[i : i + 8], 2) for i in range(0, len(bits), 8)]
             value = {"format": "rle", "rle": rle, "brushlabels": [class_name]}

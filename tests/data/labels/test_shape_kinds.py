@@ -43,6 +43,16 @@ def label_studio(kind, **value):
     return "a.json", json.dumps([task])
 
 
+def test_layers_of_cvat_go_before_sizes(tree):
+    large = '<box label="box" xtl="0" ytl="10" xbr="40" ybr="40" z_order="{}"/>'
+    small = '<box label="ball" xtl="5" ytl="15" xbr="9" ybr="19" z_order="2"/>'
+    tree.describe(mask=None, labels={"format": "cvat", "files": "a.xml", "uncovered": "ground"})
+    for layer, above in ((1, 2), (3, 1)):
+        image = f'<image name="labeled0.png" width="60" height="50">{large.format(layer)}{small}</image>'
+        (tree.root / "a.xml").write_text(f"<annotations><version>1.1</version>{image}</annotations>")
+        assert read_record_mask(load_description(tree.yaml).records("labeled")[0])[16, 6] == above
+
+
 @pytest.mark.parametrize(
     ("name", "stored", "polygon"),
     [
