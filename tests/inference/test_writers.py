@@ -141,10 +141,10 @@ def test_a_reader_that_fails_in_another_way(tmp_path, monkeypatch, capsys):
         save(tmp_path / f"in/{name}.png", 0)
     read = sources.read_image
 
-    def broken(file):
+    def broken(file, **how):
         if file.name == "b.png":
             raise MemoryError("no room")
-        return read(file)
+        return read(file, **how)
 
     monkeypatch.setattr(sources, "read_image", broken)
     skipped, _, results = run(tmp_path / "in", tmp_path / "out")
