@@ -9,6 +9,7 @@ from PIL import Image
 
 from wpl_d2.data import EvalDataset, check_training_data, load_description, read_image, read_mask, windows
 from wpl_d2.data.component_boxes import attach_component_boxes
+from wpl_d2.data.dataset_facts import measure_dataset
 from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.data.image_io import UnreadableImageError, read_record, read_record_mask
 from wpl_d2.data.inspection import propose
@@ -145,6 +146,12 @@ def test_a_huge_image_counts_as_its_windows(huge):
         top, left, height, width, _ = record["window"]
         parts[top : top + height, left : left + width] = read_record(record)
     assert np.array_equal(parts, whole)
+
+
+def test_settings_are_fitted_to_the_windows_that_are_trained_on(huge):
+    cfg = huge.cfg()
+    facts = measure_dataset(load_description(huge.yaml), cfg.DATASETS.TRAIN, cfg.DATASETS.UNLABELED, (), 90)
+    assert (facts.labeled, facts.unlabeled, facts.size) == (len(labeled_records(cfg)), 2 * 3 + 4, (45, 43))
 
 
 def test_each_window_may_be_suggested_for_labeling(huge):

@@ -11,6 +11,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
 from ..config.fitting import DatasetFacts, Device, Setting, fit_settings
+from ..structures import IGNORE
 from ..utils.errors import InputError
 from .component_boxes import boxes_of_record
 from .datasets.folder import Description, image_records
@@ -71,15 +72,15 @@ def measure_dataset(
     order = np.random.default_rng(counted_seed("facts")).permutation(len(masked))[:_SAMPLE]
     with ThreadPoolExecutor() as pool:
         measured = list(pool.map(lambda i: _measure(masked[i], description, min_area), order))
-    sizes = np.array([size for size, _, _ in measured])
-    boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for _, found, _ in measured)])
-    ids = np.concatenate([np.zeros(0, np.int64), *(of_boxes for _, _, of_boxes in measured)])
+    sizes = np.array([size for size, _, _, _ in measured])
+    boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for _, _, found, _ in measured)])
+    ids = np.concatenate([np.zeros(0, np.int64), *(of_boxes for _, _, _, of_boxes in measured)])
     sides = boxes[:, 2:] - boxes[:, :2]
     layout = description.layout
     # Of colors the statistics of the pretraining are as good.
     statistics = () if layout.channels == RGB.channels else measure_channels([masked[i] for i in order])
     return DatasetFacts(
-        labeled=len(records),
+        labeled=max(1, round(len(records) * float(np.mean([is_used for _, is_used, _, _ in measured])))),
         unlabeled=len(_records("DATASETS.UNLABELED", unlabeled, image_records)),
         val=len(_records("DATASETS.TEST", val)),
         size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
@@ -93,10 +94,11 @@ def measure_dataset(
 
 def _measure(
     record: dict[str, Any], description: Description, min_area: int
-) -> tuple[tuple[int, ...], np.ndarray, np.ndarray]:
-    """Height and width of a mask, and the boxes and classes of its objects."""
+) -> tuple[tuple[int, ...], bool, np.ndarray, np.ndarray]:
+    """Height and width of a mask, whether it is trained on (`labeled_records`), and boxes and classes of objects."""
     mask = read_record_mask(record)
-    return (mask.shape, *boxes_of_record(record, mask, description.object_ids, min_area))
+    is_used = "window" not in record or bool((mask != IGNORE).any())
+    return (mask.shape, is_used, *boxes_of_record(record, mask, description.object_ids, min_area))
 
 
 def _records(
