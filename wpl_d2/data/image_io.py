@@ -26,6 +26,7 @@ from .image_header import (
     lossy_format,
     orientation,
     scales_values,
+    turn,
 )
 from .opencv_decoding import decode_jpeg
 from .pixel_values import RGB, PixelLayout, decode_values, read_tags, scale_values
