@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from wpl_d2.data.file_cache import ArrayCache
-from wpl_d2.data.image_io import ImageReader, UnreadableImageError, load_pixels, read_image, read_values
+from wpl_d2.data.image_header import load_pixels
+from wpl_d2.data.image_io import ImageReader, UnreadableImageError, read_image, read_values
 from wpl_d2.data.pixel_values import RGB, PixelLayout, scale_values
 from wpl_d2.utils.errors import InputError
 

@@ -14,7 +14,8 @@ from wpl_d2.data import (
 )
 from wpl_d2.data import read_image as read
 from wpl_d2.data.dataset_report import report_dataset
-from wpl_d2.data.image_io import read_mask, read_size, shown_size
+from wpl_d2.data.image_header import shown_size
+from wpl_d2.data.image_io import read_mask, read_size
 from wpl_d2.data.loader import labeled_records, unlabeled_records
 
 # Of EXIF's standard: where the stored row 0 and the stored column 0 are to be seen.

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from ..structures import IGNORE
 from ..utils.errors import InputError
 from .file_cache import cache_file, file_state, load_arrays, store_arrays
-from .image_io import APPLY, read_record_mask
+from .image_header import APPLY
+from .image_io import read_record_mask
 from .index_masks import read_boxes
 
 LeaveOut = Callable[[dict[str, Any], InputError], None]

@@ -15,7 +15,8 @@ from ..utils.errors import InputError
 from .component_boxes import boxes_of_record
 from .datasets import Description
 from .datasets.lists import EXTRA
-from .image_io import APPLY, QUARTER_TURNS, label_file, orientation, read_image_and_tag, read_record, read_values
+from .image_header import APPLY, QUARTER_TURNS, orientation
+from .image_io import label_file, read_image_and_tag, read_record, read_values
 from .label_statistics import LabelStatistics, count_labels
 from .loader import missing_mask
 from .mappers import read_labels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..config.validation import check_section
 from ..data import EvalDataset, read_mask
-from ..data.image_io import APPLY
+from ..data.image_header import APPLY
 from ..data.loader import require_masks
 from ..frameworks import Framework
 from ..inference.build import build_inference, evaluated_crop

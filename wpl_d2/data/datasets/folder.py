@@ -41,7 +41,7 @@ from ...config.presets import ROOT
 from ...structures import IGNORE
 from ...utils.errors import InputError, suggest
 from ...utils.files import is_system_file, read_yaml
-from ..image_io import APPLY
+from ..image_header import APPLY
 from ..labels import LabelFormat, ListedImage, attach_labels, build_label_format
 from ..path_templates import SLOT, extract, fill
 from ..pixel_values import RGB, PixelLayout

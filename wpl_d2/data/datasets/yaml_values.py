@@ -9,7 +9,7 @@ from typing import Any
 
 from ...utils.checks import Color, check_color, check_integer, check_text
 from ...utils.errors import InputError, check_name
-from ..image_io import EXIF
+from ..image_header import EXIF
 from ..path_templates import ANY_SUFFIX, SLOT
 from ..pixel_values import RGB
 

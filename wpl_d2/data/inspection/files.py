@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...utils.files import is_system_file
-from ..image_io import bits_per_channel, lossy_format, read_image
+from ..image_header import bits_per_channel, lossy_format
+from ..image_io import read_image
 from ..path_templates import IMAGE_SUFFIXES
 from ..pixel_values import decode_values
 from ..windows import huge_size, middle_window, read_window

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...utils.errors import InputError
-from ..image_io import bits_per_channel
+from ..image_header import bits_per_channel
 from ..pixel_values import decode_values
 from .files import evenly
 from .pairing import core_of

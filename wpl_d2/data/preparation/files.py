@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from ...utils.errors import InputError
 from ...utils.files import replace_file, save_png
-from ..image_io import UnreadableImageError, read_image, shown_size
+from ..image_header import shown_size
+from ..image_io import UnreadableImageError, read_image
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
