@@ -18,7 +18,8 @@ OPTS = ["FRAMEWORK.NAME", "SoftMeanTeacher", "FRAMEWORK.THRESHOLD", 0.2]
 def registered():
     before = [(registry, dict(registry._obj_map)) for registry in (FRAMEWORK_REGISTRY, SCORE_REGISTRY)]
     for example in EXAMPLES.glob("*.py"):
-        runpy.run_path(str(example))
+        if example.name != "npy_labels.py":  # which the tests of label formats register
+            runpy.run_path(str(example))
     yield
     for registry, known in before:
         registry._obj_map = known

@@ -1,22 +1,13 @@
 """UniMatch V2's step written again from its description; only the network is the product's."""
 
-import copy
-
 import torch
-from plain import consistency, follow, label, mix, normal, supervised
+from mean_teacher_reference import PlainMeanTeacher
+from plain import consistency, label, mix, normal, supervised
 from toy import factors
 
 
-class PlainUniMatchV2:
-    """Student and EMA teacher; `weigher`, a `PlainWeigher` or None, also gets each step's embeddings."""
-
-    def __init__(self, student, threshold, max_decay, weigher):
-        self.student, self.teacher = copy.deepcopy(student), copy.deepcopy(student).eval()
-        self.threshold, self.max_decay, self.weigher = threshold, max_decay, weigher
-
-    def after_step(self, step):
-        """The teacher follows the student."""
-        follow(self.teacher, self.student, min(1 - 1 / (step + 1), self.max_decay))
+class PlainUniMatchV2(PlainMeanTeacher):
+    """Student and EMA teacher; see `PlainMeanTeacher`."""
 
     def losses(self, batch, step):
         """The two losses of a step."""

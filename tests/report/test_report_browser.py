@@ -131,7 +131,7 @@ def test_a_curve_is_hidden_and_shown_by_a_key(show):
 def test_pictures_and_headings_speak_to_a_screen_reader(show):
     page = show("one run")
     assert page.evaluate("[...document.images].every((image) => image.naturalWidth > 0 && image.alt.length > 10)")
-    assert page.evaluate("document.images.length") == 10
+    assert page.evaluate("document.images.length") == 12
     assert page.locator("h1").count() == 1 and page.get_attribute("html", "lang") == "en"
     ids = page.evaluate('[...document.querySelectorAll("[id]")].map((element) => element.id)')
     assert len(ids) == len(set(ids))

@@ -360,10 +360,10 @@ _WEIGHTING = (
     Key("WEIGHTING.MIN_COUNT", 16, COUNT, "Pixels of a class with fewer embeddings in the bank have neutral weights."),
     Key("WEIGHTING.LABELED_CONF", 0.95, SHARE,
         "Labeled pixels enter the bank if they are predicted correctly with more than this confidence."),
-    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "cosine_margin"), NAMES,
-        "Kinds from which the score calibrated learns how probably a label is right."),
     Key("WEIGHTING.RECORD_PERIOD", 0, COUNT_FROM_0,
         "Steps between records of the prototypes in prototypes.npy, for figures of a training; 0: none."),
+    Key("WEIGHTING.CALIBRATED.SCORES", ("confidence", "object", "cosine_margin"), NAMES,
+        "Kinds from which the score calibrated learns how probably a label is right."),
     Key("WEIGHTING.CALIBRATED.PERIOD", 100, COUNT,
         "Steps between two fits of calibrated. They use a fifth of the labeled images, which train nothing before the "
         "last fifth of the schedule; from then on they train, and the last fit stays."),

@@ -224,10 +224,10 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
 
 
 def first_convolution(model: nn.Module) -> str:
-    """The name of the weights in a model or backbone that images are multiplied with first."""
+    """The name of the weights in a model or backbone that images are multiplied with first; "" without convolutions."""
     names = (name for name, part in model.named_modules() if isinstance(part, nn.Conv2d))
     # Detectron2's FPN registers its own convolutions before those of the network below.
-    return f"{next(name for name in names if 'fpn_' not in name)}.weight"
+    return next((f"{name}.weight" for name in names if "fpn_" not in name), "")
 
 
 def adapt_input(given: Mapping[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
