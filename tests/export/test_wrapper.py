@@ -1,6 +1,6 @@
 import pytest
 import torch
-from helpers import SMALL, SMALL_FPN, make_tree
+from helpers import SMALL, SMALL_FPN, SMALL_VIT, make_tree
 from timm.layers.padding import get_same_padding
 
 import wpl_d2
@@ -67,3 +67,9 @@ def test_same_padding_is_exported(tmp_path, shared, format_class):
     written.write(model, reference.metadata, path, boxes=False)
     photograph = torch.from_numpy(read_image(min((shared / "camvid/images").iterdir())).copy()).permute(2, 0, 1)
     assert compare(reference, written.read(path, "cpu"), [photograph]).within_limits
+
+
+def test_a_vision_transformer_is_no_graph(tmp_path):
+    model = wpl_d2.build_model(make_tree(tmp_path).cfg(*SMALL, *SMALL_VIT)).eval()
+    with pytest.raises(InputError, match=r"test_vit resizes images and position embeddings .* use safetensors"):
+        ExportWrapper(model)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import padding
 from torch import Tensor, nn
 
-from ..modeling import UnifiedSegDet
+from ..modeling import UnifiedSegDet, ViTBackbone
 from ..utils.errors import InputError
 
 
@@ -34,12 +34,17 @@ class ExportWrapper(nn.Module):
             model: of `load_model`.
 
         Raises:
-            InputError: it does not segment.
+            InputError: it does not segment, or its backbone takes images of any size in ways that no tracer follows.
         """
         super().__init__()
         if not isinstance(model, UnifiedSegDet):
             kind = type(model).__name__
             raise InputError(f"--format: a graph holds a segmentation, which {kind} does not make; use safetensors")
+        if isinstance(model.backbone, ViTBackbone):
+            raise InputError(
+                f"--format: a graph runs on images of any size, for which {model.backbone.name} resizes images and "
+                "position embeddings in ways that no tracer follows; use safetensors"
+            )
         self.model = model.requires_grad_(False)
         # The wrapper too: an exporter that finds any module in training mode puts all of them into it.
         self.eval()
