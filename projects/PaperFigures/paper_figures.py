@@ -28,7 +28,9 @@ def list_figures(args: argparse.Namespace) -> None:
 def draw(args: argparse.Namespace) -> None:
     """Draw one figure."""
     figure, _ = FIGURES[check_name("FIGURE", args.figure, FIGURES)]
-    options = Options(args.dataset, args.images, tuple(args.classes), args.k, args.score, args.confidence)
+    options = Options(
+        args.dataset, args.images, tuple(args.choose), tuple(args.classes), args.k, args.score, args.confidence
+    )
     drawn = figure(read_trainings(args.runs), options)
     for file in drawn.save(args.output / args.figure):
         print(file)
@@ -45,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     drawn.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a training")
     drawn.add_argument("--dataset", default="", metavar="NAME", help="images with masks, such as voc_val")
     drawn.add_argument("--images", type=int, metavar="N", help="a random part of them; pictures: by default 3")
+    drawn.add_argument("--choose", type=names, default=[], metavar="A,B", help="these of them, by their ids")
     drawn.add_argument("--classes", type=names, default=[], metavar="A,B", help="names of classes")
     drawn.add_argument("--k", type=int, default=0, help="channels that are compared; by default WEIGHTING.K")
     drawn.add_argument("--score", type=float, default=0.9, help="least score of a box; by default %(default)s")

@@ -88,6 +88,13 @@ def test_weights(draw, runs):
         assert float(row["weight where wrong"]) == pytest.approx(total[False] / count[False], rel=1e-4)
 
 
+def test_images_can_be_chosen(draw, runs):
+    rows = draw("1", "--choose", "val1", of=runs[:1])
+    assert [row["image"] for row in rows] == ["val1"]
+    with pytest.raises(InputError, match=r"--choose: paper_figures.*_val has no image 'val7'; did you mean"):
+        draw("1", "--choose", "val7", of=runs[:1])
+
+
 @pytest.mark.parametrize("figure", ["5a", "6"])
 def test_accuracy_over_training(draw, runs, figure):
     rows = draw(figure)

@@ -32,6 +32,7 @@ class Options:
     Attributes:
         dataset: a list of images with masks; "": the first of DATASETS.TEST.
         images: how many of them, a random part; None: all.
+        chosen: ids of images, in place of a random part.
         classes: names.
         k: of the most active channels; 0: WEIGHTING.K.
         score: least score of a box that is drawn.
@@ -40,6 +41,7 @@ class Options:
 
     dataset: str = ""
     images: int | None = None
+    chosen: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     k: int = 0
     score: float = 0.9
@@ -287,8 +289,9 @@ def _looks(snapshot: Snapshot) -> tuple[Sequence[str], Sequence[Sequence[int]]]:
 
 def _label(snapshot: Snapshot, options: Options, default: int | None = None) -> list[Labeled]:
     """The labeled images; so many of them if none are asked for."""
-    dataset = snapshot.dataset(options.dataset, options.images or default)
-    return list(islice(snapshot.label(dataset), options.images or default))
+    count = options.images or default
+    dataset = snapshot.dataset(options.dataset, count, options.chosen)
+    return list(snapshot.label(dataset) if options.chosen else islice(snapshot.label(dataset), count))
 
 
 def _accuracy(snapshot: Snapshot, options: Options) -> dict[str, float]:
@@ -298,7 +301,7 @@ def _accuracy(snapshot: Snapshot, options: Options) -> dict[str, float]:
     row = {
         key: value for row in snapshot.run.rows if row["iteration"] == snapshot.step - 1 for key, value in row.items()
     }
-    if options.images is None and f"{begin}accuracy-weighted" in row:
+    if options.images is None and not options.chosen and f"{begin}accuracy-weighted" in row:
         kinds = {kind: row[f"{begin}accuracy-{kind}"] for kind in ("pixel", "confident", "weighted")}
         return kinds | {"coverage": row[f"{begin}coverage-confident"]}
     return label_accuracy(_label(snapshot, options), snapshot.cfg.FRAMEWORK.THRESHOLD)

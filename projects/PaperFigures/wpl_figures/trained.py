@@ -27,7 +27,7 @@ from wpl_d2.frameworks.pseudo_labels import build_refinement, gather_evidence, m
 from wpl_d2.modeling import UnifiedSegDet
 from wpl_d2.report.run import Run, read_run
 from wpl_d2.structures import IGNORE, PseudoLabels
-from wpl_d2.utils.errors import InputError
+from wpl_d2.utils.errors import InputError, suggest
 from wpl_d2.visualization.draw import Picture, render
 from wpl_d2.weighting import PixelWeigher
 
@@ -108,18 +108,30 @@ class Snapshot:
         """Detectron2's, of the labeled images: names and colors of the classes."""
         return MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0])
 
-    def dataset(self, name: str = "", images: int | None = None) -> EvalDataset:
+    def dataset(self, name: str = "", images: int | None = None, chosen: Sequence[str] = ()) -> EvalDataset:
         """A list of images with masks.
 
         Args:
             name: of a registered list; by default the first of DATASETS.TEST.
             images: a random part of so many images, always the same one; None: all.
+            chosen: ids of images, in place of a random part.
+
+        Raises:
+            InputError: there is no such list, or it has no such image.
         """
         name = name or next(iter(self.cfg.DATASETS.TEST), "")
         if not name:
             raise InputError("--dataset: the run names none in DATASETS.TEST; give a list of images with masks")
         check_registered("--dataset", name)
-        return EvalDataset(self.cfg, name=register_part(name, images) if images else name, key="--dataset")
+        if not chosen:
+            return EvalDataset(self.cfg, name=register_part(name, images) if images else name, key="--dataset")
+        dataset = EvalDataset(self.cfg, name=name, key="--dataset")
+        known = {str(record["image_id"]): record for record in dataset.records}
+        for image in chosen:
+            if image not in known:
+                raise InputError(f"--choose: {name} has no image {image!r}; {suggest(image, known)}")
+        dataset.records = [known[image] for image in chosen]
+        return dataset
 
     @torch.no_grad()
     def label(self, dataset: EvalDataset) -> Iterator[Labeled]:
