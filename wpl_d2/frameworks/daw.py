@@ -63,18 +63,14 @@ class DAW(UniMatch, TeacherStudent):
 
     @override
     def supervised_losses(
-        self,
-        items: Items,
-        features: dict[str, Tensor],
-        output: SemSegOutput,
-        coefficient: float = 1.0,
-        teacher_output: SemSegOutput | None = None,
+        self, items: Items, features: dict[str, Tensor], output: SemSegOutput, *args: Any, **kwargs: Any
     ) -> Terms:
-        target = self.stack(items, "sem_seg")
+        terms, losses = super().supervised_losses(items, features, output, *args, **kwargs)
+        target = terms[0].target
         confidence, labels = _confidence(output.logits)
         self.alignment.labeled.stage(confidence, labels, target != IGNORE)
         self.gaussians.stage(confidence, labels, target)
-        return super().supervised_losses(items, features, output, coefficient, teacher_output)
+        return terms, losses
 
     @torch.no_grad()
     @override
