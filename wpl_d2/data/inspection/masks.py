@@ -135,10 +135,6 @@ def read_masks(layout: Layout, ignore: str = "") -> MaskStatistics:
     )
 
 
-def _select(palette: Sequence[tuple[int, int, int]], values: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    return tuple(palette[value] for value in values if value < len(palette))
-
-
 def _by_class(shares: dict[int, float], ids: dict[int, int]) -> dict[int, float]:
     return {ids[value]: share for value, share in shares.items() if value in ids}
 

@@ -63,12 +63,6 @@ def read_entries(file: Path, lists: Collection[str] = ()) -> Iterator[Entry]:
             ) from None
 
 
-def read_entry(stream: IO[bytes], start: int, end: int) -> Any:
-    """The value between two bytes of an open file, as `read_entries` told them."""
-    stream.seek(start)
-    return json.loads(stream.read(end - start))
-
-
 class _Scanner:
     """Walks through a JSON text of which it holds a part.
 
