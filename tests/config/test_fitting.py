@@ -155,3 +155,8 @@ def test_where_color_tells_classes_apart_strong_views_keep_it():
     told = fit(color_kappa=0.8)
     assert told["INPUT.STRONG.JITTER"][3] < 0.05
     assert told["INPUT.STRONG.GRAY_PROB"] == 0
+
+
+def test_few_labels_are_enough_where_color_tells_classes_apart():
+    assert fit(labeled=12)["FRAMEWORK.ALPHA"] < 1
+    assert fit(labeled=12, color_kappa=0.8)["FRAMEWORK.ALPHA"] == 1

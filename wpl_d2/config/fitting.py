@@ -212,7 +212,11 @@ def _supervised() -> list[Setting]:
 
 def _pseudo_labels(facts: DatasetFacts, device: Device, steps: int) -> list[Setting]:
     each = facts.labeled / len(facts.classes)
-    trust = "" if each >= _ENOUGH_LABELED else f", under {_ENOUGH_LABELED}: the teacher is not to be trusted in full"
+    alpha, trust = _clip((each - _FEW_LABELED) / (_ENOUGH_LABELED - _FEW_LABELED), 0.1, 1.0), ""
+    if facts.color_kappa >= _TELLING_COLORS:
+        alpha, trust = 1.0, ", and few are enough for classes that color tells apart"
+    elif alpha < 1:
+        trust = f", under {_ENOUGH_LABELED}: the teacher is not to be trusted in full"
     burn_in = min(steps // 2, _BURN_IN * (_GPU_FACTOR if device.gpu else 1))
     decay = _clip(1 - 8 / (steps - burn_in), 0.98, 0.999)
     weights = "pseudo-labels count by the mean confidence of their object, so that no threshold shuts hard classes out"
@@ -220,7 +224,7 @@ def _pseudo_labels(facts: DatasetFacts, device: Device, steps: int) -> list[Sett
         Setting("FRAMEWORK.NAME", "MeanTeacher", f"{facts.unlabeled} unlabeled images"),
         Setting(
             "FRAMEWORK.ALPHA",
-            round(_clip((each - _FEW_LABELED) / (_ENOUGH_LABELED - _FEW_LABELED), 0.1, 1.0), 2),
+            round(alpha, 2),
             f"{each:.1f} labeled images for each class{trust}",
         ),
         Setting("FRAMEWORK.THRESHOLD", 0.0, weights),
