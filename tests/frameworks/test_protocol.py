@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, SEMIVL, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,6 +15,7 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
+    "SemiVL": SEMIVL,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -25,6 +26,7 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "SemiVL": {"loss_unsup", "loss_perturbed", "loss_guidance"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
@@ -138,6 +140,7 @@ def test_no_pixel_is_confident(tree, name):
         pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
     framework, batch = make(tree, *FRAMEWORKS[name])
     framework.threshold = torch.tensor(1.5)  # AugSeg's patches of labeled images have a confidence of 1
+    framework.guidance_conf = 1.5  # SemiVL's
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
     train_on(losses, framework)
