@@ -161,3 +161,14 @@ def test_a_download_is_named_by_model_and_tag():
 def test_what_does_not_fit_is_named(opts, message):
     with pytest.raises(InputError, match=message):
         build_model(cfg_of(*opts))
+
+
+def test_the_resnet_beside_clip_begins_with_its_own_weights(weights, tmp_path):
+    pytest.importorskip("open_clip")
+    path, _ = weights
+    stage = build_model(cfg_of("MODEL.MASKCLIP.LAYERS", (3,))).backbone.conv.state_dict()
+    # As a whole ResNet's file has further stages.
+    torch.save({**stage, "res3.0.conv1.weight": torch.zeros(128, 256, 1, 1)}, tmp_path / "resnet.pth")
+    model = loaded(path, "MODEL.MASKCLIP.LAYERS", (3,), "MODEL.MASKCLIP.CONV_WEIGHTS", str(tmp_path / "resnet.pth"))
+    found = model.backbone.conv.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in stage.items())

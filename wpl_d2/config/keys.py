@@ -97,7 +97,8 @@ _DATA = (
         "How images are resized. antialias: smoothed before they are made smaller (PIL; UniMatch, AugSeg); bilinear: "
         "not smoothed (torch; U2PL, AEL). Masks take the nearest pixel, as PIL or torch defines it."),
     Key("INPUT.SCALE_BASE", 0, COUNT_FROM_0,
-        "Length in pixels of the longer side at factor 1 (AugSeg on VOC: 500); 0: the image's own."),
+        "Length in pixels of the SCALE_SIDE side at factor 1 (AugSeg on VOC: 500); 0: the image's own."),
+    Key("INPUT.SCALE_SIDE", "longer", one_of("longer", "shorter"), "Side that SCALE_BASE is the length of."),
     Key("INPUT.STRONG.KIND", "jitter", one_of("jitter", "intensity"),
         "Strong view. jitter: color jitter, grayscale and blur (UniMatch and most of its successors); intensity: 1 to "
         "MAX_OPERATIONS random operations of random strength, without JITTER and the probabilities (AugSeg)."),
@@ -473,6 +474,9 @@ _TEST = (
         "What is averaged over windows, flips and scales: probabilities (UniMatch, AugSeg, AEL) or logits (U2PL)."),
     Key("TEST.INFERENCE.WINDOW_BATCH", 1, COUNT,
         "Windows that the model gets at once; more are faster on a GPU and take more memory."),
+    Key("TEST.INFERENCE.SHORTER_SIDE", 0, COUNT_FROM_0,
+        "Length in pixels to which an image's shorter side is resized before all else (SemiVL on VOC: 512); 0: images "
+        "keep their size."),
     Key("TEST.INFERENCE.FLIP", False, FLAG, "Test-time augmentation: also predict the mirrored image."),
     Key("TEST.INFERENCE.SCALES", (1.0,),
         Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",
