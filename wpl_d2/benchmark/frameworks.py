@@ -58,6 +58,7 @@ def compare_frameworks(cfg: CN, steps: int) -> dict[str, Any]:
         own = cfg.clone()
         keys = [key for key in leaf_keys(method) if key.startswith(_METHOD)]
         own.merge_from_list([word for key in keys for word in (key, value_of(method, key))] + _AT_FIRST)
+        figures: dict[str, Any]
         try:
             figures = _compare(own, steps)
         except InputError as error:
