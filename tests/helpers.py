@@ -247,4 +247,5 @@ SEMIVL = [
     *("FRAMEWORK.SEMIVL.WEIGHTED", ("guidance", "consistency"), "MODEL.MASKCLIP.LAYERS", (2,)),
 ]
 CPS = ["FRAMEWORK.NAME", "CPS"]
+PSEUDO_SEG = ["FRAMEWORK.NAME", "PseudoSeg", "MODEL.METHOD_HEAD.NAME", "SelfAttentionCAM"]
 AUGSEG = ["FRAMEWORK.NAME", "AugSeg", "INPUT.STRONG.KIND", "intensity"]
