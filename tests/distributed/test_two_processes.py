@@ -40,7 +40,7 @@ FRAMEWORKS = {
     "MeanTeacher": [],
     "MeanTeacher in micro-batches": [*LEARNED, *MICRO_BATCHES],
     "PseudoSeg": [*PSEUDO_SEG, *MICRO_BATCHES],
-    "SemiVL": SEMIVL,
+    "SemiVL": [*SEMIVL, *MICRO_BATCHES, "SOLVER.BASE_LR", 0.01],
     "U2PL": [*U2PL, *MICRO_BATCHES],
     "UniMatch": [*UNIMATCH, *MICRO_BATCHES],
     "UniMatchV2": [*UNIMATCH_V2, *SMALL_VIT],

@@ -74,7 +74,10 @@ class Recipe:
         """The preset; UniMatch and its baseline are published with larger crops on VOC's blender lists."""
         blender = self.data == "voc" and "_" in self.split and self.host in _BLENDER
         host = f"{self.host}_blender" if blender else self.host
-        return REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
+        preset = REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
+        # Of methods whose backbone no detector can share.
+        cached = preset.with_stem(f"{preset.stem}_cached")
+        return cached if cached.is_file() and not preset.is_file() else preset
 
     @property
     def training(self) -> Recipe:

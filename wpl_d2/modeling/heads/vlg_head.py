@@ -31,7 +31,7 @@ class VLGHead(nn.Module):
     maps' size, each with a skip. The embedding is CLIP's of the image, before the cosines: (B, dim, h, w).
 
     Texts come from a text encoder (`wpl_d2.modeling.text_embeddings`) once. They are buffers, so that a checkpoint or
-    an export needs none. Until they are set they are random, as the weights are.
+    an export needs none. Until they are set they are random.
 
     Attributes:
         texts: (C, dim) float32 of length 1, one for each class.
@@ -92,8 +92,8 @@ class VLGHead(nn.Module):
         self.ups = nn.ModuleList((_Up(width, width // 2, skips[0]), _Up(width // 2, width // 4, skips[1])))
         self.mask = nn.Conv2d(width // 4, 1, 3, padding=1)
         classes = [number for number, count in enumerate(num_concepts) for _ in range(count)]
-        self.register_buffer("texts", F.normalize(torch.randn(len(num_concepts), dim)))
-        self.register_buffer("concepts", F.normalize(torch.randn(len(classes), dim)))
+        self.register_buffer("texts", _random_texts(len(num_concepts), dim))
+        self.register_buffer("concepts", _random_texts(len(classes), dim))
         self.register_buffer("concept_classes", torch.tensor(classes), persistent=False)
         self.has_representation = False
 
@@ -145,6 +145,12 @@ class VLGHead(nn.Module):
             best = cosines.new_full((len(cosines), len(self.texts), *cosines.shape[2:]), -1.0)
             best = best.scatter_reduce(1, of_concepts, cosines, "amax")
             return _SCALE * F.interpolate(best, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _random_texts(count: int, dim: int) -> Tensor:
+    """Random embeddings (N, D) of length 1, the same in every process: DDP makes weights equal, but not buffers."""
+    generator = torch.Generator().manual_seed(0)
+    return F.normalize(torch.randn(count, dim, generator=generator, device="cpu"))
 
 
 def _conv(in_channels: int, channels: int, kernel_size: int = 3, dilation: int = 1) -> nn.Sequential:
