@@ -4,7 +4,20 @@ import json
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PCR,
+    PSEUDO_SEG,
+    SMALL,
+    SMALL_DETECTOR,
+    SMALL_FPN,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 
 from wpl_d2.checkpoint import load_checkpoint
 from wpl_d2.data.loader import build_labeled_loader
@@ -29,6 +42,7 @@ HOSTS = {
     "CPS": CPS,
     "DAW": DAW,
     "UniMatchV2": UNIMATCH_V2,
+    "PCR": PCR,
     "PseudoSeg": PSEUDO_SEG,
     "U2PL": U2PL,
     "AEL": AEL,

@@ -320,6 +320,16 @@ _FRAMEWORK = (
         "An unlabeled image is taken to show the classes that cover at least this share of its view."),
     Key("FRAMEWORK.AEL.COMPONENT_AREA", 0.03, SHARE,
         "CutMix cuts out the box around a connected component of a class that covers more than this share."),
+    Key("FRAMEWORK.PCR.PROTOTYPES", 4, COUNT, "PCR: prototypes of each class (Cityscapes: 3)."),
+    Key("FRAMEWORK.PCR.PROTOTYPE_WEIGHT", 1.0, NOT_NEGATIVE, "Factor of the losses of the classifier by prototypes."),
+    Key("FRAMEWORK.PCR.TEMPERATURE", 0.1, POSITIVE, "What cosines with prototypes are divided by."),
+    Key("FRAMEWORK.PCR.MOMENTUM", 0.99, SHARE, "Share of a prototype that stays in a step."),
+    Key("FRAMEWORK.PCR.GRID", 32, COUNT,
+        "Cells in a row and in a column of an image, of each of which one pixel moves prototypes."),
+    Key("FRAMEWORK.PCR.BANK_SIZE", 512, COUNT,
+        "Labeled pixels of each class that are clustered at the end of FRAMEWORK.BURN_IN, which is to be 1 or more. A "
+        "step adds a sixteenth."),
+
     Key("FRAMEWORK.PSEUDO_SEG.CUTOUT", 100, COUNT_FROM_0,
         "PseudoSeg: side in pixels of the square that is cut out of a strong view; 0: nothing is."),
     Key("FRAMEWORK.PSEUDO_SEG.TEMPERATURE", 0.5, POSITIVE,
