@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, PCR, PSEUDO_SEG, SMALL, SMALL_FPN, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, PCR, PSEUDOSEG, SMALL, SMALL_FPN, U2PL, UNIMATCH
 from steps import losses_of, make
 from torch._dynamo.utils import counters
 
@@ -17,7 +17,7 @@ HOSTS = {
     "AugSeg": AUGSEG,
     "CPS": CPS,
     "PCR": PCR,
-    "PseudoSeg": PSEUDO_SEG,
+    "PseudoSeg": PSEUDOSEG,
     "AEL": AEL,
     "U2PL": [*U2PL, "FRAMEWORK.U2PL.UNRELIABLE", 0.0],  # a rounding may move a pixel over a percentile
 }

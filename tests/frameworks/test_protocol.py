@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDO_SEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDOSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -16,7 +16,7 @@ FRAMEWORKS = {
     "DAW": DAW,
     "MeanTeacher": [],
     "PCR": PCR,
-    "PseudoSeg": PSEUDO_SEG,
+    "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,

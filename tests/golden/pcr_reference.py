@@ -1,4 +1,4 @@
-"""What PCR adds to a mean teacher written again from its description: one pixel, class and prototype after the other."""
+"""PCR's step written again from its description, one pixel, class and prototype after the other."""
 
 import numpy as np
 import torch
@@ -62,9 +62,8 @@ class PlainPCR(PlainMeanTeacher):
     def _segment(self, images):
         """The decoder's concatenation, logits and embedding: its last convolutions are caught at their input."""
         caught, head = [], self.student.sem_seg_head
-        hook = head.decoder[head.in_features[0]]["fuse_conv"].register_forward_pre_hook(
-            lambda _, x: caught.append(x[0])
-        )
+        last = head.decoder[head.in_features[0]]["fuse_conv"]
+        hook = last.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
         logits, embedding, _ = head(self.student.backbone(images), SIZE)
         hook.remove()
         return caught[0], logits, embedding

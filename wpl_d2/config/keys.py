@@ -330,9 +330,9 @@ _FRAMEWORK = (
         "Labeled pixels of each class that are clustered at the end of FRAMEWORK.BURN_IN, which is to be 1 or more. A "
         "step adds a sixteenth."),
 
-    Key("FRAMEWORK.PSEUDO_SEG.CUTOUT", 100, COUNT_FROM_0,
+    Key("FRAMEWORK.PSEUDOSEG.CUTOUT", 100, COUNT_FROM_0,
         "PseudoSeg: side in pixels of the square that is cut out of a strong view; 0: nothing is."),
-    Key("FRAMEWORK.PSEUDO_SEG.TEMPERATURE", 0.5, POSITIVE,
+    Key("FRAMEWORK.PSEUDOSEG.TEMPERATURE", 0.5, POSITIVE,
         "Pseudo-labels' probabilities are raised to the power of its inverse; 1 leaves them as they are."),
 
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,

@@ -9,7 +9,7 @@ from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pcr import PCR
-from .pseudo_seg import PseudoSeg
+from .pseudoseg import PseudoSeg
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
