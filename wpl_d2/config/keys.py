@@ -271,7 +271,7 @@ _FRAMEWORK = (
     Key("FRAMEWORK.FEATURE_DROPOUT", 0.5, SHARE,
         "UniMatch: share of the feature maps' channels that are dropped in the perturbed stream."),
     Key("FRAMEWORK.CUTMIX.PROB", 0.5, SHARE,
-        "Probability of CutMix between unlabeled images: of each image, in U2PL of the batch."),
+        "Probability of CutMix between unlabeled images: of each image, in PCR and U2PL of the batch."),
     Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA,
         "Range of the share of an image that is cut out; in CPS by three boxes together."),
     Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio; no effect in CPS."),
