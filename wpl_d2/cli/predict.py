@@ -27,6 +27,7 @@ from .engine import add_engine_arguments, build_engine
 
 if TYPE_CHECKING:
     from ..inference import Predictor, RuntimeModel, Source
+    from ..inference.engines import SentFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,23 +52,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Predict images or a video."""
-    import hashlib
     from functools import partial
 
     from .. import __version__
     from ..inference import PredictionWriter, open_source, predict
-    from ..inference.engines import LocalEngine
+    from ..inference.engines import LocalEngine, SentFile
 
     engine = build_engine(args)
-    weights = Path(args.weights)
-    open_here = partial(open_predictor, weights, args)
-    model, predictor = open_here()
+    model, predictor = open_predictor(Path(args.weights), args)
     source = open_source(args.input, args.output, predictor.layout)
     _check_places(args, source)
-    opener = predictor if isinstance(engine, LocalEngine) else partial(_open_sent, weights.read_bytes(), args)
-    with open(args.weights, "rb") as file:
-        of_weights = hashlib.file_digest(file, "sha256").hexdigest()
-    facts = (__version__, of_weights, *(getattr(args, key) for key in ("model", "format", "save", "min_score", "opts")))
+    weights = SentFile.read(args.weights)
+    opener = predictor if isinstance(engine, LocalEngine) else partial(_open_sent, weights, args)
+    facts = (
+        __version__,
+        weights.digest,
+        *(getattr(args, key) for key in ("model", "format", "save", "min_score", "opts")),
+    )
     with PredictionWriter(args.output, model.metadata, model.detect is not None, source, args.format) as writer:
         predict(source, opener, writer, args.batch_size, engine, None if source.video else facts)
     for text in source.ignored():
@@ -90,13 +91,8 @@ def open_predictor(weights: Path, args: argparse.Namespace) -> tuple[RuntimeMode
     return model, Predictor(model, device, args.min_score, args.opts, args.save)
 
 
-def _open_sent(weights: bytes, args: argparse.Namespace) -> Predictor:
-    """As `open_predictor`, on a machine that need not see the file."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory(prefix="wpl_d2_") as folder:
-        file = Path(folder, Path(args.weights).name)
-        file.write_bytes(weights)
+def _open_sent(weights: SentFile, args: argparse.Namespace) -> Predictor:
+    with weights.unpacked() as file:
         return open_predictor(file, args)[1]
 
 

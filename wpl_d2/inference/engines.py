@@ -13,8 +13,11 @@ import logging
 import os
 import pickle
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -52,16 +55,26 @@ class Job(Protocol):
 class Engine(Protocol):
     """Where the parts of a job are done."""
 
-    def map(self, job: Job, items: Sequence[Any]) -> Iterator[Iterator[Any]]:
-        """The results of each part, in order; args as of `Part`."""
+    def map(self, job: Job, parts: Sequence[Part], store: PartStore | None = None) -> Iterator[Iterator[Any]]:
+        """Do parts.
+
+        Args:
+            job: what.
+            parts: all are done.
+            store: gets the results of each as soon as they are there; all machines must see it.
+
+        Returns:
+            the results of each part, in order.
+        """
 
 
 class LocalEngine:
     """In this process."""
 
-    def map(self, job: Job, items: Sequence[Any]) -> Iterator[Iterator[Any]]:
+    def map(self, job: Job, parts: Sequence[Part], store: PartStore | None = None) -> Iterator[Iterator[Any]]:
         """See `Engine`."""
-        return job.start()(items)
+        made = job.start()([part.item for part in parts])
+        return (_stored(part, results, store) for part, results in zip(parts, made, strict=True))
 
 
 class RayEngine:
@@ -90,15 +103,15 @@ class RayEngine:
             raise InputError("--engine: ray is not installed; run `pip install 'wpl_d2[ray]'`") from error
         self.address, self.workers = address, workers
 
-    def map(self, job: Job, items: Sequence[Any]) -> Iterator[Iterator[Any]]:
+    def map(self, job: Job, parts: Sequence[Part], store: PartStore | None = None) -> Iterator[Iterator[Any]]:
         """See `Engine`."""
-        if not items:
+        if not parts:
             return
         import ray
 
         self._connect()
         try:
-            for row in self._dataset(job, items).iter_rows():
+            for row in self._dataset(_Worker(job, store, os.getcwd()), parts).iter_rows():
                 results = pickle.loads(row["results"])
                 if isinstance(results, InputError):
                     raise results
@@ -116,7 +129,7 @@ class RayEngine:
         except (ConnectionError, ValueError) as error:
             raise InputError(f"--address: {self.address} cannot be connected to ({error}); `ray start` it") from error
 
-    def _dataset(self, job: Job, items: Sequence[Any]) -> Any:
+    def _dataset(self, worker: _Worker, parts: Sequence[Part]) -> Any:
         import ray
         from ray.data import ActorPoolStrategy, DataContext, from_items
 
@@ -128,30 +141,96 @@ class RayEngine:
         kind = "GPU" if devices.get("GPU") else "CPU"
         workers = self.workers or max(1, int(devices[kind]))
         one: dict[str, Any] = {f"num_{kind.lower()}s": 1}
-        return from_items([{"item": pickle.dumps(item)} for item in items], override_num_blocks=len(items)).map(
-            cast(Any, _Worker),
-            fn_constructor_args=(job,),
-            compute=ActorPoolStrategy(min_size=1, max_size=min(workers, len(items))),
+        return from_items([{"part": pickle.dumps(part)} for part in parts], override_num_blocks=len(parts)).map(
+            cast(Any, _Actor),
+            fn_constructor_args=(worker,),
+            compute=ActorPoolStrategy(min_size=1, max_size=min(workers, len(parts))),
             **one,
         )
 
 
+@dataclass
 class _Worker:
-    """An actor."""
+    """Does parts in an actor.
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
-        self._work: Work | None = None
+    Attributes:
+        job: what is done.
+        store: gets the results.
+        folder: the current one of the process that asks, from which paths may begin.
+    """
+
+    job: Job
+    store: PartStore | None
+    folder: str
+
+    @cached_property
+    def _work(self) -> Work:
+        with suppress(OSError):  # not every machine need have it
+            os.chdir(self.folder)
+        return self.job.start()
+
+    def do(self, part: Part) -> list[Any]:
+        """The results of a part."""
+        # Each is read to its end before the next is asked for, as if there were one.
+        (results,) = [list(_stored(part, made, self.store)) for made in self._work([part.item])]
+        return results
+
+
+class _Actor:
+    """An actor of Ray Data, which wants a class."""
+
+    def __init__(self, worker: _Worker) -> None:
+        self._worker = worker
 
     def __call__(self, row: dict[str, Any]) -> dict[str, bytes]:
         """Do a part. What is wrong with the input or the disk ends the job, in words; Ray would do it again."""
         results: list[Any] | InputError
         try:
-            self._work = self._work or self._job.start()
-            ((*results,),) = self._work([pickle.loads(row["item"])])
+            results = self._worker.do(pickle.loads(row["part"]))
         except InputError as error:
             results = InputError(str(error))
         return {"results": pickle.dumps(results)}
+
+
+def _stored(part: Part, results: Iterator[Any], store: PartStore | None) -> Iterator[Any]:
+    """The results of a part, which are stored when all of them were asked for."""
+    made = []
+    for result in results:
+        made.append(result)
+        yield result
+    if store:
+        store.save(part.key, made)
+
+
+@dataclass(frozen=True)
+class SentFile:
+    """A file that is sent along with a job, to machines that need not see it.
+
+    Attributes:
+        name: of the file.
+        content: of the file.
+    """
+
+    name: str
+    content: bytes
+
+    @classmethod
+    def read(cls, file: str | Path) -> SentFile:
+        """Read a file here."""
+        return cls(Path(file).name, Path(file).read_bytes())
+
+    @property
+    def digest(self) -> str:
+        """Of the content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @contextmanager
+    def unpacked(self) -> Iterator[Path]:
+        """The file there, inside of the context."""
+        with tempfile.TemporaryDirectory(prefix="wpl_d2_") as folder:
+            file = Path(folder, self.name)
+            file.write_bytes(self.content)
+            yield file
 
 
 class PartStore:
@@ -227,17 +306,9 @@ def do_parts(engine: Engine, job: Job, parts: Sequence[Part], store: PartStore |
         InputError: something is wrong with the input, or a disk is full.
     """
     done = store.keep(part.key for part in parts) if store else set()
-    made = engine.map(job, [part.item for part in parts if part.key not in done])
+    made = engine.map(job, [part for part in parts if part.key not in done], store)
     for part in parts:
-        if store and part.key in done:
-            yield from store.load(part.key)
-            continue
-        results = []
-        for result in next(made):
-            results.append(result)
-            yield result
-        if store:
-            store.save(part.key, results)
+        yield from store.load(part.key) if store and part.key in done else next(made)
 
 
 def digest(*facts: Any) -> str:
