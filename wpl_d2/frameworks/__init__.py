@@ -8,7 +8,8 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
-from .pseudo_seg import PseudoSeg
+from .pcr import PCR
+from .pseudoseg import PseudoSeg
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -19,6 +20,7 @@ __all__ = [
     "CPS",
     "DAW",
     "FRAMEWORK_REGISTRY",
+    "PCR",
     "U2PL",
     "AugSeg",
     "Detector",
