@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, SEMIVL, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDOSEG, SEMIVL, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,7 +15,8 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
-    "PseudoSeg": PSEUDO_SEG,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "SemiVL": SEMIVL,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
@@ -27,6 +28,7 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
     "SemiVL": {"loss_unsup", "loss_perturbed", "loss_guidance"},
     "U2PL": {"loss_unsup"},
@@ -36,6 +38,7 @@ UNLABELED = {
 # What neither ALPHA nor weights change.
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PCR": {"loss_sem_seg", "loss_prototypes"},
     "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
     "U2PL": {"loss_sem_seg", "loss_contrast"},
 }
