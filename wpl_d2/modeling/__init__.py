@@ -8,12 +8,14 @@ from .heads.dpt_head import DPTHead
 from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
+from .model_pair import ModelPair
 from .weights import load_backbone_weights
 
 __all__ = [
     "DPTHead",
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
+    "ModelPair",
     "SharedDetector",
     "TimmBackbone",
     "UnifiedSegDet",
