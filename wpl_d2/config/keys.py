@@ -103,6 +103,8 @@ _DATA = (
         "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
         "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
+    Key("INPUT.STRONG.LABELED", False, FLAG,
+        "Make a strong view of each labeled image, too (PSMT). Frameworks that do not learn from it require False."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
         Constraint("brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
