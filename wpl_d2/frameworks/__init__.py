@@ -8,6 +8,7 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .psmt import PSMT
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -18,6 +19,7 @@ __all__ = [
     "CPS",
     "DAW",
     "FRAMEWORK_REGISTRY",
+    "PSMT",
     "U2PL",
     "AugSeg",
     "Detector",
