@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PSMT, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, PSMT, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -16,6 +16,7 @@ FRAMEWORKS = {
     "DAW": DAW,
     "MeanTeacher": [],
     "PSMT": PSMT,
+    "PseudoSeg": PSEUDO_SEG,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -27,12 +28,17 @@ UNLABELED = {
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "PSMT": {"loss_unsup"},
+    "PseudoSeg": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
 }
 # What neither ALPHA nor weights change.
-OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}
+OTHER = {
+    "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
+    "U2PL": {"loss_sem_seg", "loss_contrast"},
+}
 # Whose BN statistics a forward moves.
 MOVED = {
     "AEL": ("student.", "teacher."),

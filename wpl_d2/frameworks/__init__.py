@@ -8,6 +8,7 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .pseudo_seg import PseudoSeg
 from .psmt import PSMT
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
@@ -25,6 +26,7 @@ __all__ = [
     "Detector",
     "Framework",
     "MeanTeacher",
+    "PseudoSeg",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",

@@ -86,6 +86,7 @@ class Framework(nn.Module):
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
         trains_in_phases: whether some of the parameters that it trains have no gradient in some steps.
+        method_head: the MODEL.METHOD_HEAD.NAME that it trains.
     """
 
     metric = "sem_seg/mIoU"
@@ -96,6 +97,7 @@ class Framework(nn.Module):
     pastes = False
     mixes = False
     trains_in_phases = False
+    method_head = ""
 
     @configurable
     def __init__(
@@ -342,10 +344,9 @@ class Framework(nn.Module):
         """
         if self.weigher is None or self.labeled_from != "teacher" or self.teacher is None:
             return self.teacher_forward(items), None
-        count = len(items)
         images, features, output = self.teacher_forward([*items, *labeled])
-        weak, own = split(output, count, len(labeled))
-        return Prediction(images[:count], select(features, slice(count)), weak), own
+        weak, own = split(output, len(items), len(labeled))
+        return Prediction(images[: len(items)], select(features, slice(len(items))), weak), own
 
     @torch.no_grad()
     def make_pseudo_labels(self, items: Items, prediction: Prediction) -> PseudoLabels:
