@@ -110,9 +110,9 @@ def test_an_epoch_has_the_published_steps(resolved, name):
 
 # Steps of an epoch, and of a burn-in of five epochs of the labeled images, counted by hand as above.
 PSMT = {
-    "voc/psmt": (80, {"92": (327, 10)}),
-    "voc/psmt_blender": (80, {"1_16": (310, 100), "u2pl_1_16": (310, 100)}),
-    "cityscapes/psmt": (320, {"1_8": (325, 230)}),
+    "voc/ps_mt": (80, {"92": (327, 10)}),
+    "voc/ps_mt_blender": (80, {"1_16": (310, 100), "u2pl_1_16": (310, 100)}),
+    "cityscapes/ps_mt": (320, {"1_8": (325, 230)}),
 }
 
 
