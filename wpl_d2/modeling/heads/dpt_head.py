@@ -24,6 +24,7 @@ class DPTHead(nn.Module):
 
     Attributes:
         predictor: 1x1 convolution from the embedding to the logits.
+        merged_channels: of `merge`.
     """
 
     @configurable
@@ -64,6 +65,7 @@ class DPTHead(nn.Module):
         self.fusions = nn.ModuleList(_Fusion(width, joins=number < 3) for number in range(4))
         self.fuse = nn.Conv2d(width, width, 3, padding=1)
         self.predictor = nn.Conv2d(width, num_classes, 1)
+        self.merged_channels = width
         self.has_representation = False
 
     @classmethod

@@ -30,6 +30,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
     Attributes:
         predictor: 1x1 convolution from the embedding to the logits.
+        merged_channels: of `merge`.
         has_representation: whether the decoder has a second output (`RepresentationFork`).
     """
 
@@ -70,6 +71,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         width = decoder["decoder_channels"][0]
         self.predictor = Conv2d(width, num_classes, kernel_size=1)
+        self.merged_channels = decoder["project_channels"][0] + decoder["decoder_channels"][1]
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
         finer, coarsest = [self.decoder[name] for name in self.in_features[:-1]], self.decoder[self.in_features[-1]]
@@ -80,7 +82,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         self.has_representation = representation_dim > 0
         if self.has_representation:
             representation = representation_head(
-                in_channels=decoder["project_channels"][0] + decoder["decoder_channels"][1],
+                in_channels=self.merged_channels,
                 channels=width,
                 dim=representation_dim,
                 norm=decoder["norm"],
