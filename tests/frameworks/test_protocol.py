@@ -2,7 +2,21 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDOSEG, SEMIVL, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PCR,
+    PSEUDOSEG,
+    PSMT,
+    SEMIVL,
+    SMALL,
+    SMALL_DETECTOR,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,6 +29,7 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
+    "PSMT": PSMT,
     "PCR": PCR,
     "PseudoSeg": PSEUDOSEG,
     "SemiVL": SEMIVL,
@@ -28,6 +43,7 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PSMT": {"loss_unsup"},
     "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
     "SemiVL": {"loss_unsup", "loss_perturbed", "loss_guidance"},
@@ -43,7 +59,12 @@ OTHER = {
     "U2PL": {"loss_sem_seg", "loss_contrast"},
 }
 # Whose BN statistics a forward moves.
-MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+MOVED = {
+    "AEL": ("student.", "teacher."),
+    "CPS": ("student.", "second.student."),
+    "PSMT": ("student.", "teacher."),
+    "U2PL": ("student.", "teacher."),
+}
 # Under which all that is learned on unlabeled images is pseudo-labels.
 NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 

@@ -20,6 +20,7 @@ from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .heads.vlg_head import VLGHead
 from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
+from .model_pair import ModelPair
 from .weights import load_backbone_weights
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
     "MaskCLIPBackbone",
+    "ModelPair",
     "SelfAttentionCAM",
     "SharedDetector",
     "TimmBackbone",
