@@ -4,7 +4,21 @@ import json
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PCR,
+    PSEUDOSEG,
+    PSMT_PHASES,
+    SMALL,
+    SMALL_DETECTOR,
+    SMALL_FPN,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 
 from wpl_d2.checkpoint import load_checkpoint
 from wpl_d2.data.loader import build_labeled_loader
@@ -28,8 +42,10 @@ HOSTS = {
     "AugSeg": AUGSEG,
     "CPS": CPS,
     "DAW": DAW,
+    "PSMT": PSMT_PHASES,
     "UniMatchV2": UNIMATCH_V2,
-    "PseudoSeg": PSEUDO_SEG,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "AEL": AEL,
     "Detector": [*SMALL_FPN, "DATASETS.UNLABELED", ()],
