@@ -6,6 +6,7 @@ from helpers import RESNET18, SMALL
 
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
+from wpl_d2.frameworks.pc2seg import PairSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.frameworks.unimatch_v2 import Samples as UniMatchV2Samples
 from wpl_d2.structures import Detections
@@ -147,12 +148,18 @@ def fix_random_samples(framework):
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
         return drawn, *cutmix([views])
 
+    def pairs():
+        anchors, negatives = framework.contrast.shape
+        sizes = (anchors,), (anchors, negatives)
+        return PairSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
+
     def one_mask(views):
         return cutmix([views])[0]
 
     fixed = {
         "CPS": one_mask,
         "MeanTeacher": cutmix,
+        "PC2Seg": pairs,
         "UniMatch": cutmix,
         "DAW": cutmix,
         "UniMatchV2": cutmix_and_channels,

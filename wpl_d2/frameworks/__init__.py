@@ -8,6 +8,7 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .pc2seg import PC2Seg
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -23,6 +24,7 @@ __all__ = [
     "Detector",
     "Framework",
     "MeanTeacher",
+    "PC2Seg",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",
