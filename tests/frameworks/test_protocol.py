@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PC2SEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, PC2SEG, PSEUDO_SEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -16,6 +16,7 @@ FRAMEWORKS = {
     "DAW": DAW,
     "MeanTeacher": [],
     "PC2Seg": PC2SEG,
+    "PseudoSeg": PSEUDO_SEG,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -27,6 +28,7 @@ UNLABELED = {
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "PC2Seg": {"loss_unsup"},
+    "PseudoSeg": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
@@ -35,6 +37,7 @@ UNLABELED = {
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
     "PC2Seg": {"loss_sem_seg", "loss_contrast"},
+    "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
     "U2PL": {"loss_sem_seg", "loss_contrast"},
 }
 # Whose BN statistics a forward moves.

@@ -9,6 +9,7 @@ from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pc2seg import PC2Seg
+from .pseudo_seg import PseudoSeg
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -25,6 +26,7 @@ __all__ = [
     "Framework",
     "MeanTeacher",
     "PC2Seg",
+    "PseudoSeg",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ..losses import info_nce, squared_distance
-from ..structures import IGNORE, LossTerm, PseudoLabels
+from ..structures import IGNORE
 from ..weighting.sampling import at_cells
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
-from .loss_terms import select, split
+from .loss_terms import consistency_term, select, split
 from .pseudo_labels import Prediction, predict
 from .random_samples import random_index, uniform
 from .validation import per_micro_batch
@@ -86,22 +87,12 @@ class PC2Seg(Framework):
         strong = predict(self.student, self.student.normalize(views)).output
         assert strong.representation is not None and weak.representation is not None
         self.stage_strong(strong.embedding, pseudo)
-        terms.append(self._consistency(strong.logits, weak.logits, pseudo))
+        term = consistency_term("loss_unsup", strong.logits, pseudo, self.threshold, self.alpha)
+        probability = weak.logits.detach().float().softmax(dim=1)
+        terms.append(replace(term, target=probability, pixel_loss=squared_distance))
         labels = at_cells(pseudo.labels, *strong.representation.shape[-2:])
         loss = self.contrast(strong.representation, weak.representation.detach(), labels, samples)
         return terms, losses | {"loss_contrast": self.contrast_weight * loss}
-
-    def _consistency(self, logits: Tensor, weak: Tensor, pseudo: PseudoLabels) -> LossTerm:
-        return LossTerm(
-            name="loss_unsup",
-            logits=logits,
-            target=weak.detach().float().softmax(dim=1),
-            pixel_loss=squared_distance,
-            mask=(pseudo.confidence >= self.threshold) & pseudo.valid,
-            norm=pseudo.valid,
-            coefficient=self.alpha,
-            weight=pseudo.weight,
-        )
 
 
 class PairSamples(NamedTuple):
