@@ -13,7 +13,6 @@ _NAME = re.compile(
     r"(?P<data>voc|cityscapes|coco|ade20k)_(?P<split>\w+)/(?P<network>\w+)/(?P<host>[a-z]\w*?)"
     r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
 )
-_BLENDER = ("unimatch", "supervised")
 _KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
 _NETWORKS = {
     "r50": ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl"),
@@ -71,10 +70,11 @@ class Recipe:
 
     @property
     def config(self) -> Path:
-        """The preset; UniMatch and its baseline are published with larger crops on VOC's blender lists."""
-        blender = self.data == "voc" and "_" in self.split and self.host in _BLENDER
-        host = f"{self.host}_blender" if blender else self.host
-        return REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
+        """The preset, which may be missing; for VOC's blender lists one of their own, if there is one."""
+        folder, plain = REPOSITORY / "configs" / self.data, f"{self.host}{self.weights}.yaml"
+        blender = [f"{self.host}_blender{self.weights}.yaml"] if self.data == "voc" and "_" in self.split else []
+        names = [*blender, plain, f"{self.host}{self.weights}_cached.yaml"]
+        return folder / next((name for name in names if (folder / name).is_file()), plain)
 
     @property
     def training(self) -> Recipe:
