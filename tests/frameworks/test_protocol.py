@@ -2,7 +2,21 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PC2SEG, PSEUDO_SEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PC2SEG,
+    PCR,
+    PSEUDOSEG,
+    PSMT,
+    SMALL,
+    SMALL_DETECTOR,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -16,7 +30,9 @@ FRAMEWORKS = {
     "DAW": DAW,
     "MeanTeacher": [],
     "PC2Seg": PC2SEG,
-    "PseudoSeg": PSEUDO_SEG,
+    "PSMT": PSMT,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -28,6 +44,8 @@ UNLABELED = {
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "PC2Seg": {"loss_unsup"},
+    "PSMT": {"loss_unsup"},
+    "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
@@ -37,11 +55,17 @@ UNLABELED = {
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
     "PC2Seg": {"loss_sem_seg", "loss_contrast"},
+    "PCR": {"loss_sem_seg", "loss_prototypes"},
     "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
     "U2PL": {"loss_sem_seg", "loss_contrast"},
 }
 # Whose BN statistics a forward moves.
-MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+MOVED = {
+    "AEL": ("student.", "teacher."),
+    "CPS": ("student.", "second.student."),
+    "PSMT": ("student.", "teacher."),
+    "U2PL": ("student.", "teacher."),
+}
 # Under which all that is learned on unlabeled images is pseudo-labels.
 NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 

@@ -7,6 +7,7 @@ from helpers import RESNET18, SMALL
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
 from wpl_d2.frameworks.pc2seg import PairSamples
+from wpl_d2.frameworks.pcr.pcr import Samples as PCRSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.frameworks.unimatch_v2 import Samples as UniMatchV2Samples
 from wpl_d2.structures import Detections
@@ -109,9 +110,22 @@ def mixing_plan(step):
     return rng.permutation(2).tolist(), (0.07 * rng.random(2)).tolist(), *boxes
 
 
+def search_direction(step, *shape):
+    """Where PS-MT's search for noise starts."""
+    return torch.from_numpy(np.random.default_rng([6, step]).random(shape, dtype=np.float32)) - 0.5
+
+
 def contrast_samples(step, *shape):
     """U2PL's samples, numbers in [0, 1)."""
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
+
+
+GRID = 6
+
+
+def grid_samples(step, image):
+    """PCR's samples of an image, (2, GRID, GRID) numbers in [0, 1); labeled images are counted first."""
+    return np.random.default_rng([6, step, image]).random((2, GRID, GRID), dtype=np.float32)
 
 
 def fix_random_samples(framework):
@@ -155,14 +169,23 @@ def fix_random_samples(framework):
         sizes = (anchors,), (anchors, negatives)
         return PairSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
 
+    def mask_and_grids(labeled, views):
+        grids = [grid_samples(at["step"], image) for image in range(len(labeled) + len(views))]
+        return PCRSamples(*cutmix([views]), torch.from_numpy(np.stack(grids)))
+
     def one_mask(views):
         return cutmix([views])[0]
 
+    def mask_and_partner(views):
+        return [(one_mask(views), torch.arange(len(views)) - 1)]
+
     fixed = {
         "CPS": one_mask,
+        "PCR": mask_and_grids,
         "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
         "PC2Seg": pairs,
+        "PSMT": mask_and_partner,
         "UniMatch": cutmix,
         "DAW": cutmix,
         "UniMatchV2": cutmix_and_channels,
@@ -170,6 +193,7 @@ def fix_random_samples(framework):
         "U2PL": contrast,
     }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
+    framework.random_direction = lambda maps: search_direction(at["step"], *maps.shape)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5
         framework.feature_dropout.forward = dropout

@@ -158,7 +158,7 @@ def test_a_note_is_of_a_row_or_of_one_of_its_figures(measured, paper_tables):
     assert noted == {"table1/voc_92/r50/augseg", "table1/voc_92/r50/augseg_wpl"}
     text = table_text(*select_tables("table1"), measured)
     assert text.count("- r50/augseg: voc_92 is published with a forward more") == 1
-    assert text.count("- r50/pseudo_seg: all but equal to PC2Seg's") == 1
+    assert text.count("- r50/pseudoseg: all but equal to PC2Seg's") == 1
     assert "which this project leaves out)" in paper_tables("show", "table1/voc_92/r50/augseg")
 
 

@@ -21,7 +21,7 @@ Figures = dict[str, Any]
 
 _METHOD = (
     *("FRAMEWORK.", "INPUT.STRONG.", "INPUT.PASTE."),
-    *("MODEL.METHOD_HEAD.", "MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", "WEIGHTING.NORM"),
+    *("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", "MODEL.METHOD_HEAD.", "WEIGHTING.NORM"),
 )
 """What the keys of a method begin with."""
 _AT_FIRST = [

@@ -103,6 +103,8 @@ _DATA = (
         "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
         "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
+    Key("INPUT.STRONG.LABELED", False, FLAG,
+        "Make a strong view of each labeled image, too (PSMT). Frameworks that do not learn from it require False."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
         Constraint("brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
@@ -271,7 +273,7 @@ _FRAMEWORK = (
     Key("FRAMEWORK.FEATURE_DROPOUT", 0.5, SHARE,
         "UniMatch: share of the feature maps' channels that are dropped in the perturbed stream."),
     Key("FRAMEWORK.CUTMIX.PROB", 0.5, SHARE,
-        "Probability of CutMix between unlabeled images: of each image, in U2PL of the batch."),
+        "Probability of CutMix between unlabeled images: of each image, in PCR and U2PL of the batch."),
     Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA,
         "Range of the share of an image that is cut out; in CPS by three boxes together."),
     Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio; no effect in CPS."),
@@ -326,13 +328,39 @@ _FRAMEWORK = (
         "An unlabeled image is taken to show the classes that cover at least this share of its view."),
     Key("FRAMEWORK.AEL.COMPONENT_AREA", 0.03, SHARE,
         "CutMix cuts out the box around a connected component of a class that covers more than this share."),
-    Key("FRAMEWORK.PSEUDO_SEG.CUTOUT", 100, COUNT_FROM_0,
+    Key("FRAMEWORK.PCR.PROTOTYPES", 4, COUNT, "PCR: prototypes of each class (Cityscapes: 3)."),
+    Key("FRAMEWORK.PCR.PROTOTYPE_WEIGHT", 1.0, NOT_NEGATIVE, "Factor of the losses of the classifier by prototypes."),
+    Key("FRAMEWORK.PCR.TEMPERATURE", 0.1, POSITIVE, "What cosines with prototypes are divided by."),
+    Key("FRAMEWORK.PCR.MOMENTUM", 0.99, SHARE, "Share of a prototype that stays in a step."),
+    Key("FRAMEWORK.PCR.GRID", 32, COUNT,
+        "Cells in a row and in a column of an image, of each of which one pixel moves prototypes."),
+    Key("FRAMEWORK.PCR.BANK_SIZE", 512, COUNT,
+        "Labeled pixels of each class that are clustered at the end of FRAMEWORK.BURN_IN, which is to be 1 or more. A "
+        "step adds a sixteenth."),
+
+    Key("FRAMEWORK.PSEUDOSEG.CUTOUT", 100, COUNT_FROM_0,
         "PseudoSeg: side in pixels of the square that is cut out of a strong view; 0: nothing is."),
-    Key("FRAMEWORK.PSEUDO_SEG.TEMPERATURE", 0.5, POSITIVE,
+    Key("FRAMEWORK.PSEUDOSEG.TEMPERATURE", 0.5, POSITIVE,
         "Pseudo-labels' probabilities are raised to the power of its inverse; 1 leaves them as they are."),
 
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
+
+    Key("FRAMEWORK.PSMT.TURN_STEPS", 1000, COUNT,
+        "PSMT: semi-supervised steps in which one teacher follows the student, before it is the other one's turn."),
+    Key("FRAMEWORK.PSMT.TURN_EPOCHS", 0, COUNT_FROM_0, "TURN_STEPS in epochs; 0: TURN_STEPS is used."),
+    Key("FRAMEWORK.PSMT.RAMP_STEPS", 0, COUNT_FROM_0,
+        "Semi-supervised steps in which the factor of the unlabeled loss rises from 0 to ALPHA, along a cosine."),
+    Key("FRAMEWORK.PSMT.RAMP_EPOCHS", 0, COUNT_FROM_0, "RAMP_STEPS in epochs; 0: RAMP_STEPS is used."),
+    Key("FRAMEWORK.PSMT.TOP_CLASSES", 7, COUNT,
+        "Of each pixel, most probable classes of the idle teacher that keep its logits; others get the active one's."),
+    Key("FRAMEWORK.PSMT.CUTMIX", "beta", one_of("beta", "boxes"),
+        "beta: one box, whose area is drawn for the batch (VOC); boxes: three of CUTMIX.AREA each (Cityscapes)."),
+    Key("FRAMEWORK.PSMT.VAT_RADIUS", 2.0, NOT_NEGATIVE,
+        "Length of the noise that is added to an image's decoder features, all of them as one vector."),
+    Key("FRAMEWORK.PSMT.VAT_STEP", 1e-6, POSITIVE,
+        "Distance from the features at which its direction is found. Float32 rounds the published 1e-6 away, so that "
+        "there is next to no noise; 0.1 is far enough."),
 )
 
 _WEIGHTING = (

@@ -9,7 +9,9 @@ from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pc2seg import PC2Seg
-from .pseudo_seg import PseudoSeg
+from .pcr import PCR
+from .pseudoseg import PseudoSeg
+from .psmt import PSMT
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -20,6 +22,8 @@ __all__ = [
     "CPS",
     "DAW",
     "FRAMEWORK_REGISTRY",
+    "PCR",
+    "PSMT",
     "U2PL",
     "AugSeg",
     "Detector",
