@@ -111,6 +111,5 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
     metadata["config"].MODEL.DEVICE = device
     metadata["config"].MODEL.METHOD_HEAD.NAME = ""
     model = build_model(metadata["config"])
-    weights = {key: value for key, value in select_weights(weights).items() if not key.startswith("method_head.")}
     load_model_state(model, weights, path)
     return model.eval(), metadata
