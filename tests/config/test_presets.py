@@ -108,6 +108,24 @@ def test_an_epoch_has_the_published_steps(resolved, name):
         assert (steps if name == "voc/u2pl" else 0) == cfg.FRAMEWORK.BURN_IN
 
 
+# Steps of an epoch, and of a burn-in of five epochs of the labeled images, counted by hand as above.
+PSMT = {
+    "voc/ps_mt": (80, {"92": (327, 10)}),
+    "voc/ps_mt_blender": (80, {"1_16": (310, 100), "u2pl_1_16": (310, 100)}),
+    "cityscapes/ps_mt": (320, {"1_8": (325, 230)}),
+}
+
+
+@pytest.mark.parametrize("name", PSMT)
+def test_turns_and_ramp_of_ps_mt_have_the_published_epochs(resolved, name):
+    epochs, splits = PSMT[name]
+    for split, (steps, burn_in) in splits.items():
+        cfg = resolved(name, "DATASETS.SPLIT", split)
+        keys = cfg.FRAMEWORK.PSMT
+        assert (epochs * steps, steps, 12 * steps) == (cfg.SOLVER.MAX_ITER, keys.TURN_STEPS, keys.RAMP_STEPS)
+        assert (burn_in, True) == (cfg.FRAMEWORK.BURN_IN, cfg.INPUT.STRONG.LABELED)
+
+
 HOSTS = {
     "unimatch": ("voc/unimatch", "cityscapes/unimatch", "coco/unimatch"),
     "augseg": ("voc/augseg", "cityscapes/augseg"),

@@ -5,7 +5,20 @@ import contextlib
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDOSEG, SMALL, U2PL, UNIMATCH, UNIMATCH_V2, forbid_host_sync
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PCR,
+    PSEUDOSEG,
+    PSMT_PHASES,
+    SMALL,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+    forbid_host_sync,
+)
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
@@ -23,6 +36,7 @@ HOSTS = {
     "AugSeg": [*ON_DEVICE, *OHEM, *AUGSEG],
     "CPS": [*ON_DEVICE, *OHEM, *CPS],
     "DAW": [*ON_DEVICE, *OHEM, *DAW],
+    "PSMT": [*ON_DEVICE, *OHEM, *PSMT_PHASES, "WEIGHTING.LABELED_FROM", "teacher"],
     "UniMatchV2": [*ON_DEVICE, *OHEM, *UNIMATCH_V2],
     "PCR": [*ON_DEVICE, *OHEM, *PCR],
     "PseudoSeg": [*ON_DEVICE, *OHEM, *PSEUDOSEG],

@@ -13,6 +13,7 @@ Detectron2's keys that are not listed keep its defaults; `UNUSED` lists those of
 
 from __future__ import annotations
 
+from ..utils.buckets import is_url
 from .constraints import Constraint, Key, is_numbers, is_range, is_size, one_of, some_of
 
 FLAG = Constraint("True or False", lambda value: isinstance(value, bool))
@@ -31,6 +32,7 @@ AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_ran
 CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
 RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
+BUCKET = Constraint("an address such as s3://bucket/run", lambda value: not value or is_url(value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -103,6 +105,8 @@ _DATA = (
         "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
         "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
+    Key("INPUT.STRONG.LABELED", False, FLAG,
+        "Make a strong view of each labeled image, too (PSMT). Frameworks that do not learn from it require False."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
         Constraint("brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
@@ -337,6 +341,22 @@ _FRAMEWORK = (
 
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
+
+    Key("FRAMEWORK.PSMT.TURN_STEPS", 1000, COUNT,
+        "PSMT: semi-supervised steps in which one teacher follows the student, before it is the other one's turn."),
+    Key("FRAMEWORK.PSMT.TURN_EPOCHS", 0, COUNT_FROM_0, "TURN_STEPS in epochs; 0: TURN_STEPS is used."),
+    Key("FRAMEWORK.PSMT.RAMP_STEPS", 0, COUNT_FROM_0,
+        "Semi-supervised steps in which the factor of the unlabeled loss rises from 0 to ALPHA, along a cosine."),
+    Key("FRAMEWORK.PSMT.RAMP_EPOCHS", 0, COUNT_FROM_0, "RAMP_STEPS in epochs; 0: RAMP_STEPS is used."),
+    Key("FRAMEWORK.PSMT.TOP_CLASSES", 7, COUNT,
+        "Of each pixel, most probable classes of the idle teacher that keep its logits; others get the active one's."),
+    Key("FRAMEWORK.PSMT.CUTMIX", "beta", one_of("beta", "boxes"),
+        "beta: one box, whose area is drawn for the batch (VOC); boxes: three of CUTMIX.AREA each (Cityscapes)."),
+    Key("FRAMEWORK.PSMT.VAT_RADIUS", 2.0, NOT_NEGATIVE,
+        "Length of the noise that is added to an image's decoder features, all of them as one vector."),
+    Key("FRAMEWORK.PSMT.VAT_STEP", 1e-6, POSITIVE,
+        "Distance from the features at which its direction is found. Float32 rounds the published 1e-6 away, so that "
+        "there is next to no noise; 0.1 is far enough."),
 )
 
 _WEIGHTING = (
@@ -426,6 +446,9 @@ _SOLVER = (
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
+    Key("SOLVER.CHECKPOINT_BUCKET", "", BUCKET,
+        "Folder of a bucket that gets a copy of each checkpoint; a run that goes on and finds none in OUTPUT_DIR, as "
+        "on a new machine, takes the newest from there."),
     Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
         "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
         "always takes MAX_ITER steps. `model_best.pth` is the model of the best evaluation."),

@@ -10,6 +10,7 @@ from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pcr import PCR
 from .pseudoseg import PseudoSeg
+from .psmt import PSMT
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -21,6 +22,7 @@ __all__ = [
     "DAW",
     "FRAMEWORK_REGISTRY",
     "PCR",
+    "PSMT",
     "U2PL",
     "AugSeg",
     "Detector",
