@@ -80,12 +80,14 @@ STEPS = {
         **{"u2pl_1_16": 620, "u2pl_1_8": 579, "u2pl_1_4": 496},
     },
     "voc/unimatch_v2": {"92": 655, "1464": 570},
+    "voc/semivl": {"92": 1311, "1464": 1140},
     "voc/supervised": {"92": 5, "183": 11},
     "cityscapes/unimatch": {"1_30": 359, "1_16": 349, "1_8": 325, "1_4": 279, "1_2": 186},
     "cityscapes/augseg": {"1_30": 179, "1_16": 174, "1_8": 162, "1_4": 139, "1_2": 93},
     "cityscapes/u2pl": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
     "cityscapes/ael": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
     "cityscapes/supervised": {"1_16": 11},
+    "ade20k/unimatch_v2": {"1_64": 2487, "1_32": 2447, "1_16": 2368, "1_8": 2210},
     "coco/unimatch": {"1_512": 14757, "1_256": 14728, "1_128": 14670, "1_64": 14555, "1_32": 14324},
 }
 
@@ -93,7 +95,7 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_an_epoch_has_the_published_steps(resolved, name):
     data, host = name.split("/")
-    epochs = {"voc": 80, "cityscapes": 200 if host in ("u2pl", "ael") else 240, "coco": 30}[data]
+    epochs = {"voc": 80, "cityscapes": 200 if host in ("u2pl", "ael") else 240, "coco": 30}.get(data)
     epochs = 60 if host == "unimatch_v2" else epochs
     period = {"voc/supervised": 4, "cityscapes/supervised": 12}.get(name, 1)
     for split, steps in STEPS[name].items():
@@ -105,6 +107,24 @@ def test_an_epoch_has_the_published_steps(resolved, name):
         # The teacher is a copy of the student through AugSeg's and U2PL's first epoch; U2PL's on VOC is supervised.
         assert (steps if host in ("augseg", "u2pl") else 0) == cfg.FRAMEWORK.EMA_COPY_STEPS
         assert (steps if name == "voc/u2pl" else 0) == cfg.FRAMEWORK.BURN_IN
+
+
+# Steps of an epoch, and of a burn-in of five epochs of the labeled images, counted by hand as above.
+PSMT = {
+    "voc/ps_mt": (80, {"92": (327, 10)}),
+    "voc/ps_mt_blender": (80, {"1_16": (310, 100), "u2pl_1_16": (310, 100)}),
+    "cityscapes/ps_mt": (320, {"1_8": (325, 230)}),
+}
+
+
+@pytest.mark.parametrize("name", PSMT)
+def test_turns_and_ramp_of_ps_mt_have_the_published_epochs(resolved, name):
+    epochs, splits = PSMT[name]
+    for split, (steps, burn_in) in splits.items():
+        cfg = resolved(name, "DATASETS.SPLIT", split)
+        keys = cfg.FRAMEWORK.PSMT
+        assert (epochs * steps, steps, 12 * steps) == (cfg.SOLVER.MAX_ITER, keys.TURN_STEPS, keys.RAMP_STEPS)
+        assert (burn_in, True) == (cfg.FRAMEWORK.BURN_IN, cfg.INPUT.STRONG.LABELED)
 
 
 HOSTS = {
@@ -228,6 +248,23 @@ def test_unimatch_on_coco_has_its_own_xception():
     model = load_cfg(PRESETS["coco/unimatch"]).MODEL
     assert (model.BACKBONE.NAME, model.TIMM.NAME) == ("build_xception_backbone", "xception65")
     assert (model.TIMM.BN_MOMENTUM, model.TIMM.BN_EPS, model.XCEPTION.RECTIFIED_SHORTCUTS) == (3e-4, 1e-5, True)
+
+
+def test_semivl_has_its_own_rates_phrases_and_windows():
+    voc, cityscapes = (load_cfg(PRESETS[f"{data}/semivl"]) for data in ("voc", "cityscapes"))
+    for cfg, rates in ((voc, (1e-6, 1e-3)), (cityscapes, (5e-6, 5e-4))):
+        solver = cfg.SOLVER
+        assert pytest.approx(rates) == (solver.BASE_LR, solver.BASE_LR * solver.HEAD_LR_FACTOR)
+        assert (solver.OPTIMIZER, solver.WEIGHT_DECAY, solver.IMS_PER_BATCH) == ("AdamW", 0.01, 8)
+        assert (cfg.FRAMEWORK.SEMIVL.GUIDANCE_WEIGHT, cfg.FRAMEWORK.SEMIVL.GUIDANCE_CONF) == (0.1, 0.9)
+        assert (cfg.MODEL.MASKCLIP.DIM, cfg.FRAMEWORK.SEMIVL.WEIGHTED) == (512, ("guidance",))
+    assert (voc.FRAMEWORK.THRESHOLD, voc.FRAMEWORK.SEMIVL.CONFIDENCE) == (0.95, "threshold")
+    assert (cityscapes.FRAMEWORK.THRESHOLD, cityscapes.FRAMEWORK.SEMIVL.CONFIDENCE) == (0.0, "mean")
+    assert cityscapes.SOLVER.MAX_ITER == 83_760
+    assert (voc.INPUT.SCALE_BASE, voc.INPUT.SCALE_SIDE, voc.TEST.INFERENCE.SHORTER_SIDE) == (512, "shorter", 512)
+    # The published lists have 98 and 54 phrases.
+    assert [sum(map(len, vlg)) for vlg in (voc.MODEL.VLG.TEXTS, voc.MODEL.VLG.CONCEPTS)] == [21, 98]
+    assert sum(map(len, cityscapes.MODEL.VLG.TEXTS)) == 54
 
 
 def differing_keys(*names):

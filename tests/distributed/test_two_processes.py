@@ -7,7 +7,25 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils import comm
-from helpers import AEL, AUGSEG, CPS, DAW, LEARNED, SMALL, SMALL_DETECTOR, SMALL_VIT, U2PL, UNIMATCH, UNIMATCH_V2, Tree
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    LEARNED,
+    PC2SEG,
+    PCR,
+    PSEUDOSEG,
+    PSMT_PHASES,
+    SEMIVL,
+    SMALL,
+    SMALL_DETECTOR,
+    SMALL_VIT,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+    Tree,
+)
 
 from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, loading
 from wpl_d2.engine import Trainer, launch
@@ -24,6 +42,11 @@ FRAMEWORKS = {
     "DAW": [*DAW, *MICRO_BATCHES],
     "MeanTeacher": [],
     "MeanTeacher in micro-batches": [*LEARNED, *MICRO_BATCHES],
+    "PC2Seg": [*PC2SEG, *MICRO_BATCHES],
+    "PSMT": [*PSMT_PHASES, *MICRO_BATCHES],
+    "PCR": [*PCR, *MICRO_BATCHES],
+    "PseudoSeg": [*PSEUDOSEG, *MICRO_BATCHES],
+    "SemiVL": [*SEMIVL, *MICRO_BATCHES, "SOLVER.BASE_LR", 0.01],
     "U2PL": [*U2PL, *MICRO_BATCHES],
     "UniMatch": [*UNIMATCH, *MICRO_BATCHES],
     "UniMatchV2": [*UNIMATCH_V2, *SMALL_VIT],

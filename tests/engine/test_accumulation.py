@@ -4,7 +4,23 @@ import json
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PC2SEG,
+    PCR,
+    PSEUDOSEG,
+    PSMT_PHASES,
+    SEMIVL,
+    SMALL,
+    SMALL_DETECTOR,
+    SMALL_FPN,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 
 from wpl_d2.checkpoint import load_checkpoint
 from wpl_d2.data.loader import build_labeled_loader
@@ -28,7 +44,12 @@ HOSTS = {
     "AugSeg": AUGSEG,
     "CPS": CPS,
     "DAW": DAW,
+    "PC2Seg": PC2SEG,
+    "PSMT": PSMT_PHASES,
+    "SemiVL": SEMIVL,
     "UniMatchV2": UNIMATCH_V2,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "AEL": AEL,
     "Detector": [*SMALL_FPN, "DATASETS.UNLABELED", ()],

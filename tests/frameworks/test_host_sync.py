@@ -5,7 +5,22 @@ import contextlib
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, U2PL, UNIMATCH, UNIMATCH_V2, forbid_host_sync
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PC2SEG,
+    PCR,
+    PSEUDOSEG,
+    PSMT_PHASES,
+    SEMIVL,
+    SMALL,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+    forbid_host_sync,
+)
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
@@ -23,7 +38,12 @@ HOSTS = {
     "AugSeg": [*ON_DEVICE, *OHEM, *AUGSEG],
     "CPS": [*ON_DEVICE, *OHEM, *CPS],
     "DAW": [*ON_DEVICE, *OHEM, *DAW],
+    "PC2Seg": [*ON_DEVICE, *OHEM, *PC2SEG],
+    "PSMT": [*ON_DEVICE, *OHEM, *PSMT_PHASES, "WEIGHTING.LABELED_FROM", "teacher"],
+    "SemiVL": [*ON_DEVICE, *OHEM, *SEMIVL],
     "UniMatchV2": [*ON_DEVICE, *OHEM, *UNIMATCH_V2],
+    "PCR": [*ON_DEVICE, *OHEM, *PCR],
+    "PseudoSeg": [*ON_DEVICE, *OHEM, *PSEUDOSEG],
     "AEL": [*OHEM, *AEL],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],
 }

@@ -2,7 +2,22 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PC2SEG,
+    PCR,
+    PSEUDOSEG,
+    PSMT,
+    SEMIVL,
+    SMALL,
+    SMALL_DETECTOR,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,6 +30,11 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
+    "PC2Seg": PC2SEG,
+    "PSMT": PSMT,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
+    "SemiVL": SEMIVL,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -25,14 +45,30 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PC2Seg": {"loss_unsup"},
+    "PSMT": {"loss_unsup"},
+    "PCR": {"loss_unsup"},
+    "PseudoSeg": {"loss_unsup"},
+    "SemiVL": {"loss_unsup", "loss_perturbed", "loss_guidance"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
 }
 # What neither ALPHA nor weights change.
-OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}
+OTHER = {
+    "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PC2Seg": {"loss_sem_seg", "loss_contrast"},
+    "PCR": {"loss_sem_seg", "loss_prototypes"},
+    "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
+    "U2PL": {"loss_sem_seg", "loss_contrast"},
+}
 # Whose BN statistics a forward moves.
-MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+MOVED = {
+    "AEL": ("student.", "teacher."),
+    "CPS": ("student.", "second.student."),
+    "PSMT": ("student.", "teacher."),
+    "U2PL": ("student.", "teacher."),
+}
 # Under which all that is learned on unlabeled images is pseudo-labels.
 NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 
@@ -138,6 +174,7 @@ def test_no_pixel_is_confident(tree, name):
         pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
     framework, batch = make(tree, *FRAMEWORKS[name])
     framework.threshold = torch.tensor(1.5)  # AugSeg's patches of labeled images have a confidence of 1
+    framework.guidance_conf = 1.5  # SemiVL's
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
     train_on(losses, framework)

@@ -6,12 +6,16 @@ from helpers import RESNET18, SMALL
 
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
+from wpl_d2.frameworks.pc2seg import PairSamples
+from wpl_d2.frameworks.pcr.pcr import Samples as PCRSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.frameworks.unimatch_v2 import Samples as UniMatchV2Samples
 from wpl_d2.structures import Detections
 
 SIZE = (48, 64)
 CLASSES = 3
+SPREADS = {"predictor": 1.0, "sem_seg_head.mask.": 600.0}
+"""Of the weights of some layers, so that the toy is neither sure of everything nor of nothing."""
 BOXES = ((4.0, 2.0, 40.0, 46.0, 0, 0.9), (10.0, 6.0, 60.0, 40.0, 1, 0.8), (0.0, 0.0, 64.0, 48.0, 2, 0.3))
 """x0, y0, x1, y1, class and score; at a BOX_SCORE of .5 the last is not believed."""
 
@@ -27,11 +31,15 @@ def toy_framework(*opts):
         for student in framework.students:
             for name, parameter in sorted(student.named_parameters()):
                 if parameter.ndim > 1:
-                    spread = 1.0 if "predictor" in name else 2.0
+                    spread = next((own for part, own in SPREADS.items() if part in name), 2.0)
                     drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
                     parameter.copy_(torch.from_numpy(drawn))
                 elif name.endswith("bias"):
                     parameter.zero_()
+            for name, buffer in sorted(student.named_buffers()):
+                if name.endswith((".texts", ".concepts")):
+                    drawn = torch.from_numpy(rng.standard_normal(buffer.shape))
+                    buffer.copy_(drawn / drawn.norm(dim=1, keepdim=True))
     for student in framework.students:
         framework.reset()
         _calibrate(student)
@@ -63,7 +71,9 @@ def toy_batch():
         image = torch.from_numpy(image.astype(np.uint8))
         mask[:3] = 255
         if number < 2:
-            labeled.append({"image": image, "sem_seg": torch.from_numpy(mask)})
+            valid = torch.ones(SIZE, dtype=torch.bool)
+            valid[:, 44 + 8 * number :] = False
+            labeled.append({"image": image, "sem_seg": torch.from_numpy(mask), "valid": valid})
             continue
         strong = torch.from_numpy(rng.integers(0, 60, (2, 3, *SIZE)).astype(np.uint8)) + image // 2
         valid = torch.zeros(SIZE, dtype=torch.bool)
@@ -106,9 +116,22 @@ def mixing_plan(step):
     return rng.permutation(2).tolist(), (0.07 * rng.random(2)).tolist(), *boxes
 
 
+def search_direction(step, *shape):
+    """Where PS-MT's search for noise starts."""
+    return torch.from_numpy(np.random.default_rng([6, step]).random(shape, dtype=np.float32)) - 0.5
+
+
 def contrast_samples(step, *shape):
     """U2PL's samples, numbers in [0, 1)."""
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
+
+
+GRID = 6
+
+
+def grid_samples(step, image):
+    """PCR's samples of an image, (2, GRID, GRID) numbers in [0, 1); labeled images are counted first."""
+    return np.random.default_rng([6, step, image]).random((2, GRID, GRID), dtype=np.float32)
 
 
 def fix_random_samples(framework):
@@ -147,19 +170,37 @@ def fix_random_samples(framework):
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
         return drawn, *cutmix([views])
 
+    def pairs():
+        anchors, negatives = framework.contrast.shape
+        sizes = (anchors,), (anchors, negatives)
+        return PairSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
+
+    def mask_and_grids(labeled, views):
+        grids = [grid_samples(at["step"], image) for image in range(len(labeled) + len(views))]
+        return PCRSamples(*cutmix([views]), torch.from_numpy(np.stack(grids)))
+
     def one_mask(views):
         return cutmix([views])[0]
 
+    def mask_and_partner(views):
+        return [(one_mask(views), torch.arange(len(views)) - 1)]
+
     fixed = {
         "CPS": one_mask,
+        "PCR": mask_and_grids,
+        "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
+        "PC2Seg": pairs,
+        "PSMT": mask_and_partner,
         "UniMatch": cutmix,
         "DAW": cutmix,
+        "SemiVL": cutmix,
         "UniMatchV2": cutmix_and_channels,
         "AugSeg": injection,
         "U2PL": contrast,
     }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
+    framework.random_direction = lambda maps: search_direction(at["step"], *maps.shape)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5
         framework.feature_dropout.forward = dropout

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, DAW, SMALL, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, DAW, PCR, PSMT, SMALL, U2PL, UNIMATCH, UNIMATCH_V2
 from PIL import Image
 from wpl_study.oracle import Oracle, OracleTrainer, TruthMapper, host_of, oracle_source, register_oracles
 
@@ -27,6 +27,8 @@ from wpl_d2.utils.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {
     **{"AEL": AEL, "AugSeg": AUGSEG, "DAW": DAW, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH},
+    "PSMT": PSMT,
+    "PCR": PCR,
     "UniMatchV2": UNIMATCH_V2,
 }
 PLAIN = [*SMALL, "WEIGHTING.ENABLED", False, "FRAMEWORK.THRESHOLD", 0.0]
@@ -58,7 +60,7 @@ def step(cfg, source=None):
 
 def test_each_semi_supervised_host_has_two(oracles):
     hosts = {name for name, host in FRAMEWORK_REGISTRY if host.semi_supervised and not issubclass(host, Oracle)}
-    hosts -= {"CPS"}
+    hosts -= {"CPS", "PC2Seg", "PseudoSeg", "SemiVL"}
     assert hosts == set(HOSTS)
     assert sorted(oracles) == sorted(f"Oracle{kind}{host}" for kind in ("Weights", "Labels") for host in hosts)
     assert register_oracles() == oracles

@@ -19,14 +19,6 @@ from wpl_d2.data.preparation import published_lists
 from wpl_d2.engine import Trainer, solver
 
 RUNS = sorted({cell.run for table in load_tables().values() for cell in table.cells if cell.run})
-FRAMEWORKS = {
-    "unimatch": "UniMatch",
-    "augseg": "AugSeg",
-    "u2pl": "U2PL",
-    "ael": "AEL",
-    "mean_teacher": "MeanTeacher",
-    "supervised": "Supervised",
-}
 ROOT = Path("output/paper")
 description_of = functools.cache(load_description)
 
@@ -41,11 +33,11 @@ def test_a_run_is_a_preset_with_valid_overrides(name):
     assert (() if recipe.host == "supervised" else (f"{recipe.lists}_unlabeled",)) == cfg.DATASETS.UNLABELED
     lists = {f"{description.name}_{stem}" for stem in description.lists}
     assert {*cfg.DATASETS.TRAIN, *cfg.DATASETS.UNLABELED, *cfg.DATASETS.TEST} <= lists
-    assert FRAMEWORKS[recipe.host] == cfg.FRAMEWORK.NAME
+    assert recipe.host.replace("_", "").removesuffix("blender") == cfg.FRAMEWORK.NAME.lower()
     assert bool(recipe.weights) == cfg.WEIGHTING.ENABLED
     assert (recipe.weights == "_wpl") == cfg.RPPI.ENABLED
     assert ("cached" if recipe.weights == "_wpl" or recipe.judged else "none") == cfg.MODEL.DETECTOR.MODE
-    if recipe.network != "xception":
+    if recipe.network in ("r50", "r101"):
         assert f"r{cfg.MODEL.RESNETS.DEPTH}" == recipe.network
         assert ("R-52" if recipe.network == "r50" else "R-103") in cfg.MODEL.WEIGHTS
 
@@ -59,7 +51,8 @@ def test_every_model_and_framework_of_a_run_builds():
         cfg.MODEL.DETECTOR.CACHE = ""
         shape = cfg.DATASETS.DESCRIPTION, *(cfg[node].dump() for node in ("MODEL", "FRAMEWORK", "WEIGHTING", "RPPI"))
         distinct[shape] = cfg
-    assert {type(build_on_meta(cfg)).__name__ for cfg in distinct.values()} == set(FRAMEWORKS.values())
+    for cfg in distinct.values():
+        assert type(build_on_meta(cfg)).__name__ == cfg.FRAMEWORK.NAME
 
 
 @pytest.mark.parametrize("data", ["voc_183", "cityscapes_1_8", "coco_1_32"])
@@ -123,6 +116,21 @@ def test_the_supervised_baseline_has_unimatchs_epochs_at_any_batch(monkeypatch, 
     solver.scale_schedule(cfg, given=opts[::2])
     found = cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.BASE_LR
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("data", "processes", "batch"), [("voc", 4, 8), ("cityscapes", 2, 4)])
+def test_ps_mt_burns_in_for_five_epochs_of_each_lists_labeled_images(data, processes, batch):
+    found = {
+        recipe.split: recipe for recipe in map(Recipe.from_name, RUNS) if (recipe.data, recipe.host) == (data, "ps_mt")
+    }
+    assert len(found) >= 3
+    for split, recipe in found.items():
+        images = published_lists(data)[f"{split}_labeled"].images
+        cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
+        assert 5 * (-(-images // processes) // batch) == cfg.FRAMEWORK.BURN_IN, split
+    assert {split for split in found if "blender" in found[split].config.name} == {
+        s for s in found if data == "voc" and "_" in s
+    }
 
 
 TOY = [

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
-from ..modeling import UnifiedSegDet, build_model
+from ..modeling import MaskCLIPBackbone, ModelPair, UnifiedSegDet, VLGHead, build_model, load_backbone_weights
 from ..modeling.model_metadata import METADATA_KEYS, check_metadata, is_checkpoint, read_config
+from ..modeling.text_embeddings import load_texts
 from ..modeling.weight_files import extract_state_dict, read_weight_file
 from ..modeling.weights import (
     adapt_input,
     from_unimatch_v2,
     load_backbone_state,
     load_model_state,
+    select_model,
     select_weights,
     weights_of,
 )
@@ -58,8 +61,8 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
     Args:
         model: the student.
         cfg: MODEL.WEIGHTS is a checkpoint of this project or of UniMatch V2's code, which fills the whole model, or
-            anything that `load_backbone_weights` takes. With MODEL.MATCH_CLASSES a checkpoint may have other classes
-            than the run.
+            anything that `load_backbone_weights` takes; for `VLGHead`, with CLIP's text encoder. With
+            MODEL.MATCH_CLASSES a checkpoint may have other classes than the run.
 
     Raises:
         InputError: the file cannot be read or does not fit.
@@ -83,10 +86,19 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
         load_model_state(model, adapt_input(whole, model, path), path)
     else:
         load_backbone_state(backbone, weights, path)
+        _load_beside(model, cfg, weights)
+
+
+def _load_beside(model: nn.Module, cfg: Any, weights: Mapping[str, Tensor]) -> None:
+    """Load what begins with weights of its own beside a backbone's: CLIP's texts, and the ResNet beside `MaskCLIP`."""
+    if isinstance(model.backbone, MaskCLIPBackbone) and model.backbone.conv is not None:
+        load_backbone_weights(model.backbone.conv, cfg.MODEL.MASKCLIP.CONV_WEIGHTS)
+    if isinstance(head := getattr(model, "sem_seg_head", None), VLGHead):
+        load_texts(head, weights, get_run_classes(cfg).names, cfg.MODEL.VLG, cfg.MODEL.WEIGHTS)
 
 
 def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
-    """Rebuild a trained model from nothing but a checkpoint.
+    """Rebuild a trained model from nothing but a checkpoint, without the head that its method alone needs.
 
     Args:
         path: the checkpoint, or a safetensors export.
@@ -94,21 +106,23 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         device: the model's device.
 
     Returns:
-        the model in evaluation mode, and its metadata (see `wpl_d2.modeling.model_metadata`) with the config as a
-        CfgNode.
+        the model (of PSMT a `ModelPair`) in evaluation mode, and its metadata (see `wpl_d2.modeling.model_metadata`)
+        with the config as a CfgNode.
 
     Raises:
         InputError: the file is not a checkpoint of this project, or has no such model.
     """
     checkpoint = load_checkpoint(path)
-    weights = checkpoint["model"]
-    if which:
-        weights = weights_of(which, weights)
-        if not weights:
-            raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
+    weights = weights_of(which, checkpoint["model"]) if which else select_model(checkpoint["model"])
+    if not weights:
+        raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
     metadata = {key: checkpoint[key] for key in METADATA_KEYS}
     metadata["config"] = restore_cfg(metadata["config"], path)
     metadata["config"].MODEL.DEVICE = device
+    metadata["config"].MODEL.METHOD_HEAD.NAME = ""
     model = build_model(metadata["config"])
     load_model_state(model, weights, path)
+    if second := weights_of("second", weights):
+        model = ModelPair(model, build_model(metadata["config"]))
+        load_model_state(model.second, second, path)
     return model.eval(), metadata

@@ -13,6 +13,7 @@ Detectron2's keys that are not listed keep its defaults; `UNUSED` lists those of
 
 from __future__ import annotations
 
+from ..utils.buckets import is_url
 from .constraints import Constraint, Key, is_numbers, is_range, is_size, one_of, some_of
 
 FLAG = Constraint("True or False", lambda value: isinstance(value, bool))
@@ -31,6 +32,9 @@ AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_ran
 CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
 RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
+BUCKET = Constraint("an address such as s3://bucket/run", lambda value: not value or is_url(value))
+PHRASES = Constraint("a list of phrases for each class, such as [['road', 'street'], ['sky']]",
+    lambda value: all(own and isinstance(own, list | tuple) and {type(text) for text in own} == {str} for own in value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -95,7 +99,8 @@ _DATA = (
         "How images are resized. antialias: smoothed before they are made smaller (PIL; UniMatch, AugSeg); bilinear: "
         "not smoothed (torch; U2PL, AEL). Masks take the nearest pixel, as PIL or torch defines it."),
     Key("INPUT.SCALE_BASE", 0, COUNT_FROM_0,
-        "Length in pixels of the longer side at factor 1 (AugSeg on VOC: 500); 0: the image's own."),
+        "Length in pixels of the SCALE_SIDE side at factor 1 (AugSeg on VOC: 500); 0: the image's own."),
+    Key("INPUT.SCALE_SIDE", "longer", one_of("longer", "shorter"), "Side that SCALE_BASE is the length of."),
     Key("INPUT.STRONG.KIND", "jitter", one_of("jitter", "intensity"),
         "Strong view. jitter: color jitter, grayscale and blur (UniMatch and most of its successors); intensity: 1 to "
         "MAX_OPERATIONS random operations of random strength, without JITTER and the probabilities (AugSeg)."),
@@ -103,6 +108,8 @@ _DATA = (
         "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
         "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
+    Key("INPUT.STRONG.LABELED", False, FLAG,
+        "Make a strong view of each labeled image, too (PSMT). Frameworks that do not learn from it require False."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
         Constraint("brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
@@ -139,7 +146,8 @@ _MODEL = (
 
     Key("MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", TEXT,
         "build_unified_resnet_backbone: ResNet-50 or 101; build_timm_backbone: any timm model with `features_only`; "
-        "build_xception_backbone: Xception-41, 65 or 71 as in UniMatch."),
+        "build_xception_backbone: Xception-41, 65 or 71 as in UniMatch; build_vit_backbone: a vision transformer of "
+        "timm; build_maskclip_backbone: CLIP's, for VLGHead (SemiVL)."),
     Key("MODEL.BACKBONE.FREEZE_AT", 0, COUNT_FROM_0,
         "ResNet stages, from the stem on, that are not trained; timm backbones require 0."),
     Key("MODEL.BACKBONE.OUTPUT_STRIDE", 16, Constraint("8, 16 or 32", lambda value: value in (8, 16, 32)),
@@ -173,6 +181,13 @@ _MODEL = (
         "The four blocks of a vision transformer whose tokens are its feature maps, from 0; empty: the last of each "
         "quarter (UniMatch V2's large one: 4, 11, 17, 23)."),
     Key("MODEL.VIT.FROZEN", False, FLAG, "Leave the vision transformer as it is (UniMatch V2 on ADE20K)."),
+    Key("MODEL.MASKCLIP.DIM", 512, COUNT, "Length of an embedding of build_maskclip_backbone's CLIP (ViT-B/16: 512)."),
+    Key("MODEL.MASKCLIP.LAYERS", (0, 4),
+        Constraint("one block or two in their order, such as (0, 4)", lambda value: len(value) in (1, 2)),
+        "Blocks of MaskCLIP, from 0, whose maps are the skip connections. With one block, the other skip is the first "
+        "stage of a ResNet, by MODEL.RESNETS (SemiVL on Cityscapes)."),
+    Key("MODEL.MASKCLIP.CONV_WEIGHTS", "", TEXT,
+        "First weights of that ResNet, in any form of MODEL.WEIGHTS, with which they are loaded; empty: random ones."),
     Key("MODEL.FPN.NORM", "", NORM, "Normalization of the feature pyramid; see MODEL.RESNETS.NORM. Empty: none."),
 
     Key("MODEL.SEM_SEG_HEAD.NAME", "EmbeddingDeepLabV3PlusHead", TEXT,
@@ -186,7 +201,8 @@ _MODEL = (
     Key("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (96, 192, 384, 768), COUNTS,
         "DPTHead: channels of the four maps before the decoder (UniMatch V2's small one: half of these; large: 256, "
         "512, 1024, 1024)."),
-    Key("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 256, COUNT, "Channels of ASPP."),
+    Key("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 256, COUNT,
+        "Channels of ASPP; VLGHead: of a class's maps (SemiVL: 128), a multiple of 64."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18], COUNTS, "Dilations of ASPP's branches."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0, SHARE,
         "Probability with which single values of ASPP's output are dropped."),
@@ -213,12 +229,25 @@ _MODEL = (
         "Of every resize in the segmentation heads. True suits crops of n * stride + 1 pixels, as in the published "
         "hosts; False suits n * stride."),
 
+    Key("MODEL.VLG.TEXTS", (), PHRASES,
+        "VLGHead: for each class, in their order, the phrases whose mean embedding guides the decoder; empty: the "
+        "classes' names."),
+    Key("MODEL.VLG.CONCEPTS", (), PHRASES,
+        "VLGHead: for each class, in their order, the phrases that CLIP by itself knows it by, of which the most "
+        "similar one counts (SemiVL's guidance); empty: TEXTS."),
+    Key("MODEL.VLG.TEMPLATE", "a photo of a {}", Constraint("a text with {}", lambda value: value.count("{}") == 1),
+        "The sentence in which CLIP's text encoder reads a phrase, in place of {}."),
+
     Key("MODEL.AUX_HEAD.ENABLED", False, FLAG,
         "A second classifier on an earlier feature map, for the labeled loss alone (U2PL on Cityscapes, AEL)."),
     Key("MODEL.AUX_HEAD.IN_FEATURE", "res4", TEXT, "Feature map that it reads."),
     Key("MODEL.AUX_HEAD.CHANNELS", 256, COUNT, "Channels of its convolution."),
     Key("MODEL.AUX_HEAD.DROPOUT", 0.1, SHARE, "Probability with which one of these channels is dropped."),
     Key("MODEL.AUX_HEAD.LOSS_WEIGHT", 0.4, NOT_NEGATIVE, "Factor of its loss."),
+    Key("MODEL.METHOD_HEAD.NAME", "", TEXT,
+        "A head that one method alone trains, by its name in `wpl_d2.modeling.METHOD_HEADS_REGISTRY`; predictions and "
+        "exports do without. SelfAttentionCAM: PseudoSeg's; empty: none."),
+    Key("MODEL.METHOD_HEAD.ATTENTION_DIM", 128, COUNT, "SelfAttentionCAM: channels by which cells are compared."),
 
     Key("MODEL.DETECTOR.MODE", "none", one_of("none", "shared", "cached", "alone"),
         "none: no detector; shared: on the segmenter's backbone; cached: a trained detector's boxes are read from the "
@@ -267,7 +296,7 @@ _FRAMEWORK = (
     Key("FRAMEWORK.FEATURE_DROPOUT", 0.5, SHARE,
         "UniMatch: share of the feature maps' channels that are dropped in the perturbed stream."),
     Key("FRAMEWORK.CUTMIX.PROB", 0.5, SHARE,
-        "Probability of CutMix between unlabeled images: of each image, in U2PL of the batch."),
+        "Probability of CutMix between unlabeled images: of each image, in PCR and U2PL of the batch."),
     Key("FRAMEWORK.CUTMIX.AREA", (0.02, 0.4), AREA,
         "Range of the share of an image that is cut out; in CPS by three boxes together."),
     Key("FRAMEWORK.CUTMIX.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio; no effect in CPS."),
@@ -283,6 +312,12 @@ _FRAMEWORK = (
     Key("FRAMEWORK.CLASS_WEIGHTS.VALUES", (),
         Constraint("one number, 0 or more, for each class", lambda value: all(weight >= 0 for weight in value)),
         "Weights for list, in the order of the classes."),
+
+    Key("FRAMEWORK.PC2SEG.CONTRAST_WEIGHT", 0.1, NOT_NEGATIVE, "PC2Seg: factor of the contrastive loss."),
+    Key("FRAMEWORK.PC2SEG.TEMPERATURE", 0.5, POSITIVE, "Temperature of the contrastive loss."),
+    Key("FRAMEWORK.PC2SEG.ANCHORS", 512, COUNT,
+        "Anchors of a process's batch. Time and memory of the loss grow with ANCHORS * NEGATIVES."),
+    Key("FRAMEWORK.PC2SEG.NEGATIVES", 64, COUNT, "Negatives of each anchor."),
 
     Key("FRAMEWORK.U2PL.UNRELIABLE", 20.0, Constraint("percent, from 0 to below 50", lambda value: 0 <= value < 50),
         "U2PL: percent of the pixels, those of highest entropy, that only serve as negatives; falls linearly to 0 at "
@@ -316,8 +351,48 @@ _FRAMEWORK = (
         "An unlabeled image is taken to show the classes that cover at least this share of its view."),
     Key("FRAMEWORK.AEL.COMPONENT_AREA", 0.03, SHARE,
         "CutMix cuts out the box around a connected component of a class that covers more than this share."),
+    Key("FRAMEWORK.PCR.PROTOTYPES", 4, COUNT, "PCR: prototypes of each class (Cityscapes: 3)."),
+    Key("FRAMEWORK.PCR.PROTOTYPE_WEIGHT", 1.0, NOT_NEGATIVE, "Factor of the losses of the classifier by prototypes."),
+    Key("FRAMEWORK.PCR.TEMPERATURE", 0.1, POSITIVE, "What cosines with prototypes are divided by."),
+    Key("FRAMEWORK.PCR.MOMENTUM", 0.99, SHARE, "Share of a prototype that stays in a step."),
+    Key("FRAMEWORK.PCR.GRID", 32, COUNT,
+        "Cells in a row and in a column of an image, of each of which one pixel moves prototypes."),
+    Key("FRAMEWORK.PCR.BANK_SIZE", 512, COUNT,
+        "Labeled pixels of each class that are clustered at the end of FRAMEWORK.BURN_IN, which is to be 1 or more. A "
+        "step adds a sixteenth."),
+
+    Key("FRAMEWORK.PSEUDOSEG.CUTOUT", 100, COUNT_FROM_0,
+        "PseudoSeg: side in pixels of the square that is cut out of a strong view; 0: nothing is."),
+    Key("FRAMEWORK.PSEUDOSEG.TEMPERATURE", 0.5, POSITIVE,
+        "Pseudo-labels' probabilities are raised to the power of its inverse; 1 leaves them as they are."),
+
+    Key("FRAMEWORK.SEMIVL.GUIDANCE_WEIGHT", 0.1, NOT_NEGATIVE,
+        "SemiVL: factor of the loss of CLIP's own labels in the first step; falls linearly to 0 at SOLVER.MAX_ITER."),
+    Key("FRAMEWORK.SEMIVL.GUIDANCE_CONF", 0.9, SHARE, "Least confidence of a label of CLIP that trains."),
+    Key("FRAMEWORK.SEMIVL.CONFIDENCE", "threshold", one_of("threshold", "mean"),
+        "What the student's pseudo-labels count by. threshold: FRAMEWORK.THRESHOLD alone; mean: also the mean "
+        "confidence of their image (published on Cityscapes, without a threshold)."),
+    Key("FRAMEWORK.SEMIVL.WEIGHTED", ("guidance",), some_of("guidance", "consistency"),
+        "Losses to which the weights apply. guidance: that of CLIP's labels (the paper); consistency: those of the "
+        "student's pseudo-labels."),
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
+
+    Key("FRAMEWORK.PSMT.TURN_STEPS", 1000, COUNT,
+        "PSMT: semi-supervised steps in which one teacher follows the student, before it is the other one's turn."),
+    Key("FRAMEWORK.PSMT.TURN_EPOCHS", 0, COUNT_FROM_0, "TURN_STEPS in epochs; 0: TURN_STEPS is used."),
+    Key("FRAMEWORK.PSMT.RAMP_STEPS", 0, COUNT_FROM_0,
+        "Semi-supervised steps in which the factor of the unlabeled loss rises from 0 to ALPHA, along a cosine."),
+    Key("FRAMEWORK.PSMT.RAMP_EPOCHS", 0, COUNT_FROM_0, "RAMP_STEPS in epochs; 0: RAMP_STEPS is used."),
+    Key("FRAMEWORK.PSMT.TOP_CLASSES", 7, COUNT,
+        "Of each pixel, most probable classes of the idle teacher that keep its logits; others get the active one's."),
+    Key("FRAMEWORK.PSMT.CUTMIX", "beta", one_of("beta", "boxes"),
+        "beta: one box, whose area is drawn for the batch (VOC); boxes: three of CUTMIX.AREA each (Cityscapes)."),
+    Key("FRAMEWORK.PSMT.VAT_RADIUS", 2.0, NOT_NEGATIVE,
+        "Length of the noise that is added to an image's decoder features, all of them as one vector."),
+    Key("FRAMEWORK.PSMT.VAT_STEP", 1e-6, POSITIVE,
+        "Distance from the features at which its direction is found. Float32 rounds the published 1e-6 away, so that "
+        "there is next to no noise; 0.1 is far enough."),
 )
 
 _WEIGHTING = (
@@ -407,6 +482,9 @@ _SOLVER = (
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
+    Key("SOLVER.CHECKPOINT_BUCKET", "", BUCKET,
+        "Folder of a bucket that gets a copy of each checkpoint; a run that goes on and finds none in OUTPUT_DIR, as "
+        "on a new machine, takes the newest from there."),
     Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
         "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
         "always takes MAX_ITER steps. `model_best.pth` is the model of the best evaluation."),
@@ -444,6 +522,9 @@ _TEST = (
         "What is averaged over windows, flips and scales: probabilities (UniMatch, AugSeg, AEL) or logits (U2PL)."),
     Key("TEST.INFERENCE.WINDOW_BATCH", 1, COUNT,
         "Windows that the model gets at once; more are faster on a GPU and take more memory."),
+    Key("TEST.INFERENCE.SHORTER_SIDE", 0, COUNT_FROM_0,
+        "Length in pixels to which an image's shorter side is resized before all else (SemiVL on VOC: 512); 0: images "
+        "keep their size."),
     Key("TEST.INFERENCE.FLIP", False, FLAG, "Test-time augmentation: also predict the mirrored image."),
     Key("TEST.INFERENCE.SCALES", (1.0,),
         Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",

@@ -8,6 +8,11 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .pc2seg import PC2Seg
+from .pcr import PCR
+from .pseudoseg import PseudoSeg
+from .psmt import PSMT
+from .semivl import SemiVL
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -18,11 +23,16 @@ __all__ = [
     "CPS",
     "DAW",
     "FRAMEWORK_REGISTRY",
+    "PCR",
+    "PSMT",
     "U2PL",
     "AugSeg",
     "Detector",
     "Framework",
     "MeanTeacher",
+    "PC2Seg",
+    "PseudoSeg",
+    "SemiVL",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",

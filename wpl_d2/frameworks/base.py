@@ -21,10 +21,9 @@ from ..data.transforms.color_batch import RGB, Places, change_colors
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
-from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .compilation import CompiledParts
-from .loss_terms import select, split, supervised_term
+from .loss_terms import labeled_losses, select, split
 from .micro_batches import WHOLE, Items, add_to, scaled
 from .pseudo_labels import (
     Prediction,
@@ -35,7 +34,7 @@ from .pseudo_labels import (
     predict,
     summarize,
 )
-from .validation import check_requirements, local_batch, per_micro_batch
+from .validation import check_framework_name, check_requirements, local_batch, per_micro_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -54,7 +53,7 @@ def build_framework(cfg: Any) -> Framework:
     Raises:
         InputError: no framework of that name, an invalid config, or one that this framework cannot use.
     """
-    name = check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
+    name = check_framework_name(cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
     framework = FRAMEWORK_REGISTRY.get(name)
     check_config(cfg)
     framework.check_config(cfg)
@@ -82,16 +81,22 @@ class Framework(nn.Module):
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM.
         strong_views: the number of strong views of an image that it learns from; None: it takes any.
+        strong_labeled: whether it learns from strong views of labeled images (INPUT.STRONG.LABELED).
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
+        trains_in_phases: whether some of the parameters that it trains have no gradient in some steps.
+        method_head: the MODEL.METHOD_HEAD.NAME that it trains.
     """
 
     metric = "sem_seg/mIoU"
     semi_supervised = True
     has_representation = False
     strong_views: int | None = None
+    strong_labeled = False
     pastes = False
     mixes = False
+    trains_in_phases = False
+    method_head = ""
 
     @configurable
     def __init__(
@@ -338,10 +343,9 @@ class Framework(nn.Module):
         """
         if self.weigher is None or self.labeled_from != "teacher" or self.teacher is None:
             return self.teacher_forward(items), None
-        count = len(items)
         images, features, output = self.teacher_forward([*items, *labeled])
-        weak, own = split(output, count, len(labeled))
-        return Prediction(images[:count], select(features, slice(count)), weak), own
+        weak, own = split(output, len(items), len(labeled))
+        return Prediction(images[: len(items)], select(features, slice(len(items))), weak), own
 
     @torch.no_grad()
     def make_pseudo_labels(self, items: Items, prediction: Prediction) -> PseudoLabels:
@@ -415,19 +419,9 @@ class Framework(nn.Module):
         target = self.stack(items, "sem_seg")
         self.last_step.labeled = (items[0]["image"], items[0]["sem_seg"], output.logits[0].detach())
         self._stage_labeled(items, output, target, teacher_output)
-        size = (target.shape[-2], target.shape[-1])
-        losses: dict[str, Tensor] = {}
-        if self.student.has_detector:
-            instances = [item["instances"].to(self.device) for item in items]
-            own = select(features, slice(len(items)))
-            losses = self.student.detection_losses(own, [size] * len(items), instances)
-        weights = self.class_weights
-        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient, weights)]
-        if (aux_head := self.student.aux_head) is not None:
-            logits = aux_head(features, size, len(items))
-            coefficient = coefficient * aux_head.loss_weight
-            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient, weights))
-        return terms, losses
+        return labeled_losses(
+            self.student, items, target, features, output.logits, self.ohem, coefficient, self.class_weights
+        )
 
     def _detections(self, items: Items, prediction: Prediction) -> list[Detections]:
         """All detections on the items' weak views: the model's own, or else the cached ones."""

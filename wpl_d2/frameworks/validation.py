@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from detectron2.utils import comm
 
 from ..modeling import resolve_norm
-from ..utils.errors import InputError
+from ..utils.errors import InputError, check_name
 
 if TYPE_CHECKING:
     from .base import Framework
+
+
+def check_framework_name(name: str, known: Iterable[str]) -> str:
+    """Return the FRAMEWORK.NAME if it is one of the known ones.
+
+    Raises:
+        InputError: it is not, or it is a method of the paper's tables that could not be built.
+    """
+    if name == "CFCG":
+        raise InputError(
+            "FRAMEWORK.NAME: CFCG cannot be trained, since its equations could not be read (docs/methods.md; "
+            "projects/PaperTables has its published figures); set the name of another method"
+        )
+    return check_name("FRAMEWORK.NAME", name, known)
 
 
 def check_requirements(framework: type[Framework], cfg: Any) -> None:
@@ -21,9 +36,9 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
         cfg: complete; `wpl_d2.config.validation.check_config` finds nothing wrong with it.
 
     Raises:
-        InputError: the model is a detector alone; the framework needs other strong views; it does not use the second
-            images or the representation, or lacks one; no class has objects that labels could be corrected by; or BN
-            would see a batch of one value.
+        InputError: the model is a detector alone; the framework needs other strong views, has no use for those of
+            labeled images, or needs another head of its own; it does not use the second images or the representation,
+            or lacks one; no class has objects that labels could be corrected by; or BN would see a batch of one value.
     """
     name, views = cfg.FRAMEWORK.NAME, cfg.INPUT.STRONG.VIEWS
     if cfg.MODEL.DETECTOR.MODE == "alone":
@@ -32,12 +47,21 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
         )
     if framework.strong_views not in (None, views):
         raise InputError(f"INPUT.STRONG.VIEWS: {views}, but {name} needs {framework.strong_views}; set it to that")
+    if framework.strong_labeled != cfg.INPUT.STRONG.LABELED:
+        raise InputError(
+            f"INPUT.STRONG.LABELED: {cfg.INPUT.STRONG.LABELED}, but {name} learns from "
+            f"{'strong' if framework.strong_labeled else 'no strong'} views of labeled images; set it to "
+            f"{framework.strong_labeled}"
+        )
     check_paste(framework, cfg)
     has_representation = cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM > 0
     if has_representation and not framework.has_representation:
         raise InputError(f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {name} trains no representation; set it to 0")
     if framework.has_representation and not has_representation:
         raise InputError(f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: 0, but {name} needs representations; set it to 256")
+    head, own = cfg.MODEL.METHOD_HEAD.NAME, framework.method_head
+    if head != own:
+        raise InputError(f"MODEL.METHOD_HEAD.NAME: {head!r}, but {name} trains {own or 'none'}; set it to {own!r}")
     refine = cfg.PSEUDO_LABEL.REFINE
     if refine in ("component_vote", "detector") and not cfg.MODEL.DETECTOR.CLASSES:
         raise InputError(f"PSEUDO_LABEL.REFINE: {refine} is for classes with objects; name some in the data set's YAML")
