@@ -12,6 +12,7 @@ from .pc2seg import PC2Seg
 from .pcr import PCR
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
+from .semivl import SemiVL
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -31,6 +32,7 @@ __all__ = [
     "MeanTeacher",
     "PC2Seg",
     "PseudoSeg",
+    "SemiVL",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",
