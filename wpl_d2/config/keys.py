@@ -25,6 +25,7 @@ NOT_NEGATIVE = Constraint("a number, 0 or more", lambda value: value >= 0)
 COUNT = Constraint("a whole number, 1 or more", lambda value: value >= 1)
 COUNT_FROM_0 = Constraint("a whole number, 0 or more", lambda value: value >= 0)
 COUNTS = Constraint("whole numbers, 1 or more", lambda value: len(value) > 0 and min(value) >= 1)
+STEPS = Constraint("whole numbers, 1 or more, or none", lambda value: min(value, default=1) >= 1)
 SIZE = Constraint("(height, width) in pixels, such as (321, 321)", is_size)
 RANGE = Constraint("(lowest, highest), both above 0", is_range)
 AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_range(value) and value[1] <= 1)
@@ -406,6 +407,8 @@ _SOLVER = (
     Key("SOLVER.CHECKPOINT_PERIOD", 5000, COUNT_FROM_0,
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
+    Key("SOLVER.CHECKPOINT_STEPS", (), STEPS,
+        "Numbers of steps after which a checkpoint is written too, and kept."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
     Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
         "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
