@@ -32,6 +32,8 @@ AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_ran
 CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
 RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
+SCALES = Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",
+    lambda value: len(value) > 0 and all(scale > 0 for scale in value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -56,6 +58,9 @@ _DATA = (
         "and val, these are TRAIN, UNLABELED and TEST."),
     Key("DATASETS.UNLABELED", (), NAMES,
         "Lists of images to train on without labels. If they have masks, training never reads them."),
+    Key("DATASETS.PSEUDO_LABELS", (), NAMES,
+        "STPlusPlus: folders of stored pseudo-labels, relative to OUTPUT_DIR; images of UNLABELED that have none do "
+        "not train. Empty: trainings before the last one make them."),
     Key("DATASETS.TEST", (), NAMES, "Lists of labeled images to evaluate on."),
     Key("DATASETS.VERIFY_FILES", True, FLAG,
         "Decode all labeled and evaluation images and masks before the first step; files that passed are remembered in "
@@ -448,9 +453,7 @@ _TEST = (
     Key("TEST.INFERENCE.WINDOW_BATCH", 1, COUNT,
         "Windows that the model gets at once; more are faster on a GPU and take more memory."),
     Key("TEST.INFERENCE.FLIP", False, FLAG, "Test-time augmentation: also predict the mirrored image."),
-    Key("TEST.INFERENCE.SCALES", (1.0,),
-        Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",
-                   lambda value: len(value) > 0 and all(scale > 0 for scale in value)),
+    Key("TEST.INFERENCE.SCALES", (1.0,), SCALES,
         "Test-time augmentation: factors of the image's size."),
 )
 
