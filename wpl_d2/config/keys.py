@@ -322,6 +322,23 @@ _FRAMEWORK = (
         "An unlabeled image is taken to show the classes that cover at least this share of its view."),
     Key("FRAMEWORK.AEL.COMPONENT_AREA", 0.03, SHARE,
         "CutMix cuts out the box around a connected component of a class that covers more than this share."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.SELECTIVE", True, FLAG,
+        "True, ST++: the first model labels the most reliable images, the second one, trained on these, the others. "
+        "False, ST: the first one labels all."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.RELIABLE", 0.5, Constraint("a number between 0 and 1", lambda value: 0 < value < 1),
+        "Share of the unlabeled images that are reliable: those whose predictions changed least in the first training."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.LABELER", "best", one_of("best", "last"),
+        "The model of a training that labels: that of its best evaluation, as published, or its last."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.SCALES", (0.5, 0.75, 1.0, 1.5, 2.0), SCALES,
+        "Factors of the image's size at which it is labeled, each mirrored too; their probabilities are averaged. All "
+        "else is as TEST.INFERENCE says."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.MAX_ITERS", (), STEPS,
+        "Steps of the first training and, in ST++, of the second; empty: as many epochs as the last one has, and twice "
+        "that many in the first one with fewer than 200 labeled images, as published."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.PROB", 0.5, SHARE,
+        "Probability that a box of a strong view becomes noise without a label (Cutout)."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.AREA", (0.02, 0.4), AREA, "Range of the box's share of the view."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio."),
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
 )

@@ -8,6 +8,7 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -23,6 +24,8 @@ __all__ = [
     "Detector",
     "Framework",
     "MeanTeacher",
+    "STPlusPlus",
+    "STPlusPlusLabeler",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",
