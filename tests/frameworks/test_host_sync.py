@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, U2PL, UNIMATCH, UNIMATCH_V2, forbid_host_sync
+from helpers import AEL, AUGSEG, CPS, DAW, SMALL, ST_PLUS_PLUS, U2PL, UNIMATCH, UNIMATCH_V2, forbid_host_sync
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
@@ -24,6 +24,7 @@ HOSTS = {
     "CPS": [*ON_DEVICE, *OHEM, *CPS],
     "DAW": [*ON_DEVICE, *OHEM, *DAW],
     "UniMatchV2": [*ON_DEVICE, *OHEM, *UNIMATCH_V2],
+    "STPlusPlus": [*ON_DEVICE, *OHEM, *ST_PLUS_PLUS],
     "AEL": [*OHEM, *AEL],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],
 }
@@ -35,6 +36,7 @@ def check_steps(tree, monkeypatch, *opts, boxes=()):
     batch = next(build_train_loader(cfg))
     for item in batch["unlabeled"]:
         corners = torch.tensor([[0.0, 0, 30, 30], [10, 10, 60, 40]])
+        item |= {"pseudo_labels": item["valid"].long(), "pseudo_weight": item["valid"].float()}
         item["detections"] = Detections(corners, torch.tensor([0.9, 0.4]), torch.tensor([2, 1]))
     cfg.merge_from_list([*boxes, "MODEL.DEVICE", "meta"])
     with torch.device("meta"):
