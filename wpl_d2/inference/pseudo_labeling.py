@@ -119,9 +119,12 @@ def read_images(cfg: Any, records: Records, what: str, boxes: bool = False) -> I
         what: for the progress bar.
         boxes: whether to add the cached detections of MODEL.DETECTOR.MODE cached.
     """
+    if not records:  # there is no such loader
+        return
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("stuff_classes")
     cache = load_detection_cache(cfg, classes, records) if boxes else None
     mapper = EvalMapper(lenient=True, cache=cache)
     loader = build_test_loader(records, mapper, cfg.DATALOADER.NUM_WORKERS, SequentialSampler(records))
     bar = tqdm(loader, what, unit="image", mininterval=5, disable=not comm.is_main_process())
-    return (item for (item,) in bar)
+    for (item,) in bar:
+        yield item
