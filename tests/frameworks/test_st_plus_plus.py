@@ -95,7 +95,7 @@ def test_large_boxes_are_rare_where_the_area_is_drawn_again():
 
 
 def test_a_batch_without_stored_labels_is_refused(tree):
-    with pytest.raises(InputError, match="DATASETS.PSEUDO_LABELS: empty, but STPlusPlus learns stored labels"):
+    with pytest.raises(InputError, match=r"DATASETS.PSEUDO_LABELS: empty, but STPlusPlus learns stored labels"):
         losses_of(*make(tree, *ST_PLUS_PLUS))
 
 
