@@ -24,6 +24,19 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
     return F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="none")
 
 
+def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """The cross entropy of each pixel with class probabilities, computed in float32.
+
+    Args:
+        logits: (B, C, H, W) float.
+        target: (B, C, H, W) float, the probabilities.
+
+    Returns:
+        (B, H, W) float32.
+    """
+    return F.cross_entropy(logits.float(), target, reduction="none")
+
+
 def entropy(logits: Tensor) -> Tensor:
     """The entropy of each pixel's class probabilities in nats: logits (B, C, H, W) -> (B, H, W) float32."""
     log_probability = logits.float().log_softmax(dim=1)

@@ -81,7 +81,7 @@ class PseudoLabels:
 
 
 PixelLoss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (B, C, H, W), target (B, H, W) int64) -> (B, H, W) float, 0 where the target is `IGNORE`."""
+"""(logits (B, C, H, W), target) -> (B, H, W) float, 0 where the target is `IGNORE`."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class LossTerm:
     Attributes:
         name: key of the loss in the metrics, such as "loss_unsup".
         logits: (B, C, H, W) float.
-        target: (B, H, W) int64, `IGNORE` = no loss.
+        target: what `pixel_loss` takes: (B, H, W) int64, `IGNORE` = no loss, or class probabilities (B, C, H, W).
         pixel_loss: the loss of each pixel.
         mask: (B, H, W) bool or float, the framework's own selection of pixels, or factor of each.
         norm: (B, H, W) bool or float; its sum is the loss's denominator.

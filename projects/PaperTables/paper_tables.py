@@ -4,16 +4,18 @@
 paper_tables.py list [TABLE]        published figures, and the runs that give them
 paper_tables.py show NAME           a figure, or all of a run's, with the commands that give it
 paper_tables.py run NAME [--num-gpus N] [--seed S] [--resume] [-- KEY VALUE ...]
+paper_tables.py sweep TABLE [--num-gpus N] [--seeds S ...] [-- KEY VALUE ...]
 paper_tables.py collect [ROOT]      what was measured, beside what is published
 """
 
 import argparse
 import os
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
-from wpl_tables.commands import next_step, steps_of
+from wpl_tables.commands import Command, Step, next_step, resumed, steps_of
 from wpl_tables.recipes import Recipe
 from wpl_tables.report import list_text, table_text, tables_csv
 from wpl_tables.tables import find_cells, select_tables
@@ -47,10 +49,32 @@ def run(args: argparse.Namespace) -> None:
     steps = steps_of(recipe, args.output, args.seed, args.num_gpus)
     if (todo := next_step(steps)) is not steps[-1]:
         raise InputError(f"{todo.leaves}: is missing; first run\n{shlex.join(todo.command)}")
-    resume = ["--resume"] if args.resume else []
-    command = [*todo.command[:3], *resume, *todo.command[3:], *args.overrides]
+    command = [*(resumed(todo) if args.resume else todo.command), *args.overrides]
     print(shlex.join(command), flush=True)
     os.execv(sys.executable, [sys.executable, *command])
+
+
+def sweep(args: argparse.Namespace) -> None:
+    """Run all that gives a table's figures, one after the other, from where the last call stopped."""
+    (table,) = select_tables(args.table)
+    runs = dict.fromkeys(cell.run for cell in table.cells if cell.run)
+    if not runs:
+        raise InputError(f"{table.name}: all of it is published only; `list` names what can be run")
+    for seed in args.seeds:
+        for run_name in runs:
+            steps = steps_of(Recipe.from_name(run_name), args.output, seed, args.num_gpus)
+            while not steps[-1].leaves.is_file():
+                todo = next_step(steps)
+                overrides = args.overrides if todo is steps[-1] else []
+                _call(todo, [*(resumed(todo) if todo.begun else todo.command), *overrides])
+    print(table_text(table, args.output))
+
+
+def _call(step: Step, command: Command) -> None:
+    print(shlex.join(command), flush=True)
+    subprocess.run([sys.executable, *command], check=False)
+    if not step.leaves.is_file():
+        raise InputError(f"{step.leaves}: was not made; mend what the command says, and sweep again")
 
 
 def collect(args: argparse.Namespace) -> None:
@@ -87,6 +111,12 @@ def parse_args() -> argparse.Namespace:
     training = commands.add_parser("run", parents=[named], help="train or judge; after --, further overrides")
     training.add_argument("--resume", action="store_true", help="go on where the training was stopped")
     training.set_defaults(call=run)
+    swept = commands.add_parser("sweep", help="run all of a table, and show it; after --, further overrides")
+    swept.add_argument("table", metavar="TABLE", help="such as table4 or supp_table2")
+    swept.add_argument("--output", type=Path, default=Path("output/paper"), metavar="ROOT", help="of all runs")
+    swept.add_argument("--seeds", type=int, nargs="+", default=[0])
+    swept.add_argument("--num-gpus", type=int, default=1, help="processes")
+    swept.set_defaults(call=sweep)
     table = commands.add_parser("collect", help="measured beside published figures")
     table.add_argument("root", nargs="?", type=Path, default=Path("output/paper"), metavar="ROOT", help="of all runs")
     table.add_argument("--table", metavar="TABLE", help="by default all")
@@ -96,8 +126,8 @@ def parse_args() -> argparse.Namespace:
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     args = parser.parse_args(sys.argv[1:end])
     args.overrides = sys.argv[end + 1 :]
-    if args.overrides and args.call is not run:
-        parser.error("only run takes overrides after --")
+    if args.overrides and args.call not in (run, sweep):
+        parser.error("only run and sweep take overrides after --")
     return args
 
 

@@ -26,6 +26,7 @@ from wpl_d2.data import (
     read_mask,
     setup_datasets,
 )
+from wpl_d2.data.inspection.known_sets import find_known_set
 from wpl_d2.data.preparation import BENCHMARKS, published_lists
 from wpl_d2.evaluation.evaluator import build_detectron2_evaluator
 
@@ -48,7 +49,7 @@ def test_descriptions_name_every_published_split(name, tmp_path):
 
 
 def test_classes_and_objects_are_those_of_the_field():
-    voc, cityscapes, coco, animals = (describe(name) for name in BENCHMARKS)
+    voc, cityscapes, coco, ade20k, animals = (describe(name) for name in BENCHMARKS)
     assert voc.object_ids == tuple(range(1, 21))
     assert sorted(cityscapes.object_ids) == [6, 7, *range(11, 19)]
     assert {c["name"]: (c["id"], tuple(c["color"])) for c in CITYSCAPES_CATEGORIES} == dict(
@@ -63,6 +64,8 @@ def test_classes_and_objects_are_those_of_the_field():
     assert coco.object_ids == tuple(range(1, 81))
     assert coco.dataset_ids == (0, *detectron2.thing_dataset_id_to_contiguous_id)
     assert list(coco.colors) == [(0, 0, 0), *map(tuple, detectron2.thing_colors)]
+    assert list(ade20k.classes) == find_known_set("ade20k").values["classes"]
+    assert (len(ade20k.object_ids), ade20k.dataset_ids) == (100, tuple(range(1, 151)))
 
 
 def test_lists_of_a_pattern_are_those_that_are_there_and_those_that_are_known(tree):

@@ -142,6 +142,7 @@ def test_an_empty_folder_says_what_to_fetch(tmp_path):
         ("voc", ["VOCtrainval_11-May-2012.tar", "benchmark.tgz", "val.txt"]),
         ("cityscapes", ["leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"]),
         ("coco", ["train2017.zip", "val2017.zip", "annotations_trainval2017.zip"]),
+        ("ade20k", ["ADEChallengeData2016.zip"]),
     ):
         text = "\n".join(prepare(name, tmp_path / name).problems)
         assert all(word in text for word in words)
@@ -413,3 +414,22 @@ def test_real_coco_annotations(shared, tmp_path):
         for annotation in annotations:
             if len(annotations) == 1:
                 assert (mask[covered] == order.index(annotation["category_id"]) + 1).all()
+
+
+def test_ade20ks_classes_begin_with_0_and_what_is_of_none_is_255(tmp_path):
+    for part, key in (("training", "ADE_train_00000001"), ("validation", "ADE_val_00000001")):
+        image(tmp_path / f"images/{part}/{key}.jpg")
+        write(tmp_path / f"annotations/{part}/{key}.png", [[0, 1, 2, 149, 150, 150]] * 4)
+    image(tmp_path / "images/training/ADE_train_00000002.jpg")
+    write(tmp_path / "annotations/training/ADE_train_00000002.png", filled(151))
+    done = prepare("ade20k", tmp_path)
+    (problem,) = done.problems
+    assert "ADE_train_00000002.png: holds the id 151, no class; unpack ADEChallengeData2016.zip again" in problem
+    assert done.masks == {"train": (1, 0), "val": (1, 0)}
+    description = load_description(BENCHMARKS["ade20k"].description, tmp_path)
+    for name in ("train", "val"):
+        record = description.records(name)[0]
+        assert read_mask(record["sem_seg_file_name"])[0].tolist() == [255, 0, 1, 148, 149, 149]
+    assert (tmp_path / "splits/train.txt").read_text().split() == [
+        f"training/ADE_train_0000000{number}" for number in (1, 2)
+    ]

@@ -7,7 +7,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 from detectron2.utils import comm
-from helpers import AEL, AUGSEG, CPS, DAW, LEARNED, SMALL, SMALL_DETECTOR, SMALL_VIT, U2PL, UNIMATCH, UNIMATCH_V2, Tree
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    LEARNED,
+    PSEUDO_SEG,
+    SMALL,
+    SMALL_DETECTOR,
+    SMALL_VIT,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+    Tree,
+)
 
 from wpl_d2.checkpoint import FrameworkCheckpointer, load_checkpoint, loading
 from wpl_d2.engine import Trainer, launch
@@ -24,6 +38,7 @@ FRAMEWORKS = {
     "DAW": [*DAW, *MICRO_BATCHES],
     "MeanTeacher": [],
     "MeanTeacher in micro-batches": [*LEARNED, *MICRO_BATCHES],
+    "PseudoSeg": [*PSEUDO_SEG, *MICRO_BATCHES],
     "U2PL": [*U2PL, *MICRO_BATCHES],
     "UniMatch": [*UNIMATCH, *MICRO_BATCHES],
     "UniMatchV2": [*UNIMATCH_V2, *SMALL_VIT],

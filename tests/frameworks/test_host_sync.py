@@ -5,7 +5,19 @@ import contextlib
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, ST_PLUS_PLUS, U2PL, UNIMATCH, UNIMATCH_V2, forbid_host_sync
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PSEUDO_SEG,
+    SMALL,
+    ST_PLUS_PLUS,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+    forbid_host_sync,
+)
 
 from wpl_d2 import build_framework
 from wpl_d2.data import build_train_loader
@@ -24,6 +36,7 @@ HOSTS = {
     "CPS": [*ON_DEVICE, *OHEM, *CPS],
     "DAW": [*ON_DEVICE, *OHEM, *DAW],
     "UniMatchV2": [*ON_DEVICE, *OHEM, *UNIMATCH_V2],
+    "PseudoSeg": [*ON_DEVICE, *OHEM, *PSEUDO_SEG],
     "STPlusPlus": [*ON_DEVICE, *OHEM, *ST_PLUS_PLUS],
     "AEL": [*OHEM, *AEL],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],

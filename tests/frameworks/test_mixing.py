@@ -6,7 +6,7 @@ import torch
 from helpers import forbid_host_sync
 
 from wpl_d2 import get_cfg
-from wpl_d2.frameworks.mixing import CutMixBoxes, crossing_boxes, cutmix, cutmix_masks, half_boxes
+from wpl_d2.frameworks.mixing import CutMixBoxes, crossing_boxes, cutmix, cutmix_masks, half_boxes, square_boxes
 from wpl_d2.structures import PseudoLabels
 
 HALF_SIZE = (40, 60)
@@ -218,3 +218,21 @@ def test_crossing_boxes_do_not_depend_on_the_device():
     torch.manual_seed(0)
     with forbid_host_sync(on_meta=True):
         assert crossing_boxes(2, (20, 30), 1.0, (0.25, 0.5), "meta").shape == (2, 20, 30)
+
+
+def test_squares_lie_around_any_pixel():
+    torch.manual_seed(0)
+    masks = square_boxes(4000, (40, 60), 10)
+    shapes = {(bottom - top, right - left) for top, bottom, left, right in map(edges, masks)}
+    assert max(shapes) == (10, 10) and {min(side) for side in shapes} == {5, 6, 7, 8, 9, 10}
+    # A pixel is in the squares of a hundred centers, and one in a corner in those of 5 * 5.
+    covered = 2400 * masks.float().mean(dim=0)
+    assert covered[10:30, 10:50].mean().item() == pytest.approx(100, rel=0.05)
+    assert covered[0, 0].item() == pytest.approx(30, abs=15)
+    assert not square_boxes(3, (40, 60), 0).any()
+
+
+def test_squares_do_not_depend_on_the_device():
+    torch.manual_seed(0)
+    with forbid_host_sync(on_meta=True):
+        assert square_boxes(2, (20, 30), 8, "meta").shape == (2, 20, 30)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,6 +15,7 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
+    "PseudoSeg": PSEUDO_SEG,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -25,12 +26,17 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PseudoSeg": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
 }
 # What neither ALPHA nor weights change.
-OTHER = {"AEL": {"loss_sem_seg", "loss_consistency"}, "U2PL": {"loss_sem_seg", "loss_contrast"}}
+OTHER = {
+    "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
+    "U2PL": {"loss_sem_seg", "loss_contrast"},
+}
 # Whose BN statistics a forward moves.
 MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
 # Under which all that is learned on unlabeled images is pseudo-labels.

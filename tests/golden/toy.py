@@ -63,7 +63,9 @@ def toy_batch():
         image = torch.from_numpy(image.astype(np.uint8))
         mask[:3] = 255
         if number < 2:
-            labeled.append({"image": image, "sem_seg": torch.from_numpy(mask)})
+            valid = torch.ones(SIZE, dtype=torch.bool)
+            valid[:, 44 + 8 * number :] = False
+            labeled.append({"image": image, "sem_seg": torch.from_numpy(mask), "valid": valid})
             continue
         strong = torch.from_numpy(rng.integers(0, 60, (2, 3, *SIZE)).astype(np.uint8)) + image // 2
         valid = torch.zeros(SIZE, dtype=torch.bool)
@@ -171,6 +173,7 @@ def fix_random_samples(framework):
 
     fixed = {
         "CPS": one_mask,
+        "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
         "UniMatch": cutmix,
         "DAW": cutmix,

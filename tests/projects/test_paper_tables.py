@@ -2,11 +2,14 @@
 
 import csv
 import io
+import itertools
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from wpl_tables.recipes import Recipe
 from wpl_tables.report import table_text, tables_csv
 from wpl_tables.results import measure
 from wpl_tables.tables import find_cells, load_tables, select_tables
@@ -51,12 +54,19 @@ def test_every_weighted_figure_is_above_its_hosts():
     assert [ours.name for host, ours in pairs if ours.published <= host.published] == []
 
 
-def test_what_cannot_be_run_says_why():
+def test_what_has_a_preset_is_a_run_and_all_else_says_why_not():
     for cell in CELLS.values():
         assert bool(cell.run) != bool(cell.why_not)
-    assert {name.split("/")[-1] for name, cell in CELLS.items() if not cell.run} == {
-        *("cps", "ps_mt", "pcr", "daw", "cfcg", "pc2seg", "pseudoseg", "st_plus_plus", "semivl", "semivl_wpl")
-    }
+    assert CELLS["beyond_voc/voc_92/r101/rankmatch"].why_not == "there is no configs/voc/rankmatch.yaml"
+    assert CELLS["beyond_voc/voc_92/r101/unimatch_blender"].run == "voc_92/r101/unimatch_blender"
+
+
+def test_blender_figures_and_runs_are_of_the_same_lists():
+    assert CELLS["table1/voc_u2pl_1_16/r101/cps"].run == "voc_1_16/r101/cps"
+    assert CELLS["table1/voc_u2pl_1_16/r101/unimatch"].run == "voc_u2pl_1_16/r101/unimatch"
+    for lists in ("voc_1_16", "voc_u2pl_1_16"):
+        assert Recipe.from_name(f"{lists}/r101/unimatch").config.stem == "unimatch_blender"
+    assert "of CPS's lists" in CELLS["table1/voc_u2pl_1_8/r101/daw"].note
 
 
 def write_metrics(folder, evaluations, finished=True):
@@ -98,7 +108,7 @@ def test_best_is_by_miou_for_classes_too_and_unfinished_runs_count_nowhere(measu
     assert (person.best, person.last) == ({0: 80.0, 1: 84.0}, {0: 81.0, 1: 83.0})
     assert measure(CELLS["table4/unimatch_wpl/sofa"], measured).last == {}
     assert measure(CELLS["table1/voc_92/r101/unimatch"], measured).last == {}
-    assert measure(CELLS["table1/voc_92/r101/cps"], measured).last == {}
+    assert measure(CELLS["beyond_voc/voc_92/r101/rankmatch"], measured).last == {}
 
 
 def test_judged_figures_are_those_of_the_papers_score(measured):
@@ -114,11 +124,14 @@ def test_a_table_shows_measured_beside_published(measured):
     assert lines[start][3] == "76.7"
     assert lines[start + 1][2:5] == ["best", "77.00 ± 1.41 (2)", ""]
     assert lines[start + 2][2:5] == ["last", "74.50 ± 0.71 (2)", ""]
-    cps = next(i for i, line in enumerate(lines) if line[1:3] == ["r101/cps", "published"])
-    assert lines[cps][3:8] == ["64.1", "67.4", "71.7", "75.9", ""]
-    assert lines[cps + 1][1] == "r101/ps_mt"
     assert "unimatch_wpl/seed_2: not finished, left out" in text
-    assert "- r101/cps: CPS's own figures" in text
+    assert "- r101/ael: evaluated on centre crops of 513" in text
+    text = table_text(*select_tables("beyond_voc"), measured)
+    lines = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    other = next(i for i, line in enumerate(lines) if line[1:3] == ["r101/rankmatch", "published"])
+    assert lines[other][3:8] == ["75.5", "77.6", "79.8", "80.7", "82.2"]
+    assert lines[other + 1][1] == "r101/beyond_pixels"
+    assert "- r101/rankmatch: crop 513" in text
 
 
 def test_a_csv_has_a_row_for_each_figure(measured):
@@ -153,9 +166,9 @@ def test_names_are_listed_and_shown_with_their_commands(paper_tables):
     listed = [line.split(maxsplit=2) for line in paper_tables("list").splitlines()[2:]]
     assert [line[0] for line in listed] == list(CELLS)
     assert [
-        "table1/voc_92/r101/cps",
-        "64.1",
-        "published only: CPS's own figures, blender ones on other lists",
+        "beyond_voc/voc_92/r101/rankmatch",
+        "75.5",
+        "published only: there is no configs/voc/rankmatch.yaml",
     ] in listed
     assert ["table4/unimatch/tv_monitor", "66.3", "voc_92/r101/unimatch"] in listed
     shown = paper_tables("show", "table3/voc_92/mean_teacher_wpl", "--num-gpus", 4)
@@ -164,14 +177,16 @@ def test_names_are_listed_and_shown_with_their_commands(paper_tables):
         *("train_net.py", "cache_boxes.py", "train_net.py")
     ]
     assert shown.count("--num-gpus 4") == 3
-    assert "train_net" not in paper_tables("show", "supp_table5/cityscapes_1_30/semivl")
+    assert "train_net" not in paper_tables("show", "beyond_voc/voc_92/mit_b5/allspark")
 
 
 def test_commands_refuse_what_does_not_exist(paper_tables, tmp_path):
     with pytest.raises(InputError, match="did you mean table1/voc_92/r101/unimatch"):
         paper_tables("show", "table1/voc_92/r101/unimatc")
-    with pytest.raises(InputError, match=r"published only \(CPS's own figures"):
-        paper_tables("run", "table1/voc_92/r101/cps")
+    with pytest.raises(InputError, match=r"published only \(there is no configs/voc/rankmatch.yaml"):
+        paper_tables("run", "beyond_voc/voc_92/r101/rankmatch")
+    with pytest.raises(InputError, match="did you mean table4"):
+        paper_tables("sweep", "table44", "--output", tmp_path)
     with pytest.raises(InputError, match=r"model_final\.pth: is missing; first run\n.*configs/detector/voc\.yaml"):
         paper_tables("run", "voc_92/r101/unimatch_wpl", "--output", tmp_path)
     with pytest.raises(InputError, match="no such folder"):
@@ -180,3 +195,38 @@ def test_commands_refuse_what_does_not_exist(paper_tables, tmp_path):
         paper_tables("collect", tmp_path, "--output", tmp_path / "table.txt")
     with pytest.raises(SystemExit):
         paper_tables("collect", tmp_path, "--", "SOLVER.MAX_ITER", 4)
+
+
+def test_a_sweep_runs_all_of_a_table_and_goes_on_where_it_stopped(paper_tables, tmp_path, monkeypatch):
+    called, failing = [], {"bank_size_64"}
+
+    def run(command, check):
+        words = dict(itertools.pairwise(command))
+        called.append((Path(command[1]).name, words.get("WEIGHTING.BANK_SIZE"), "--resume" in command))
+        folder = Path(words.get("OUTPUT_DIR") or Path(words["--output"]).parent)
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(word in str(folder) for word in failing):
+            (folder / "last_checkpoint").touch()
+        else:
+            (folder / ("boxes.npz" if "cache_boxes" in command[1] else "model_final.pth")).touch()
+            if "train_net" in command[1] and "detector" not in str(folder):
+                assert command[-2:] == ["SOLVER.MAX_ITER", "2"]
+                write_metrics(folder / "x", [(1, 50.0, 50.0, 50.0)])
+                (folder / "x" / "metrics.json").rename(folder / "metrics.json")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    sweep = "sweep", "supp_table4", "--output", tmp_path, "--seeds", 0, 1, "--", "SOLVER.MAX_ITER", 2
+    with pytest.raises(InputError, match=r"unimatch_wpl_bank_size_64/seed_0/model_final\.pth: was not made"):
+        paper_tables(*sweep)
+    detector = [("train_net.py", None, False), ("cache_boxes.py", None, False)]
+    assert called == [*detector, ("train_net.py", "32", False), ("train_net.py", "64", False)]
+    called.clear()
+    failing.clear()
+    table = paper_tables(*sweep)
+    sizes = ["128", None, "512"]  # 256 is the default
+    assert called[0] == ("train_net.py", "64", True)
+    assert called[1:] == [("train_net.py", size, False) for size in [*sizes, "32", "64", *sizes]]
+    assert table.count("50.00 ± 0.00 (2)") == 10
+    called.clear()
+    paper_tables(*sweep)
+    assert called == []

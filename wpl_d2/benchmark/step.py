@@ -17,12 +17,18 @@ from ..engine.trainer import amp_dtype
 from ..frameworks import Framework, UniMatch, build_framework
 from ..frameworks.base import Batch, Terms
 from ..frameworks.loss_terms import consistency_term, select, split
+from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, PseudoLabels
+from ..weighting import PixelWeigher
 from .floor import count_flops, count_operations, now, peak_flops
 
 
 class Step:
-    """A whole training step of a config on one fixed batch, and the seconds that its parts took."""
+    """A whole training step of a config on one fixed batch, and the seconds that its parts took.
+
+    The parts are `models`, `detector` and `weighting`, see `_time_parts`, and `own`, the rest of what the framework
+    does before the backward pass and after the optimizer: pseudo-labels, mixing, losses, teachers.
+    """
 
     def __init__(self, cfg: Any, batch: Any, build: Callable[[Any], Framework] = build_framework) -> None:
         """Build the framework of a config, and its optimizer."""
@@ -40,12 +46,16 @@ class Step:
         start = self._now()
         with torch.autocast(self.device, self.amp, enabled=self.amp is not None), EventStorage():
             losses = self.framework(self.batch)
+        gradients = self._now()
         self.optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()
+        after = self._now()
         self.framework.after_step()
         self.framework.iteration += 1
-        self.times.append({"step": self._now() - start, **self.parts})
+        end = self._now()
+        own = end - start - (after - gradients) - sum(self.parts.values())
+        self.times.append({"step": end - start, "own": own, **self.parts})
 
     def median(self, part: str) -> float:
         """Seconds of a part in the middle one of the measured steps."""
@@ -121,25 +131,42 @@ class PublishedUniMatch(UniMatch):
         return terms + self._strong_terms(mixed), losses
 
 
+_MODEL = ("encode", "decode", "detection_losses")
+_WEIGHER = ("weight", "reliable", "stage_labeled", "stage_reliable", "after_step")
+
+
 def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[], float]) -> None:
-    """Add up in `parts` the seconds spent in the weigher and in the teacher's detector."""
+    """Add up in `parts` the seconds spent in the forward passes of models, in detectors and in weighers.
+
+    What one of them calls of another is its own.
+    """
+    inside: list[str] = []
 
     def timed(owner: Any, name: str, part: str) -> None:
         call = getattr(owner, name)
 
         def wrapped(*args: Any, **kwargs: Any) -> Any:
+            if inside:
+                return call(*args, **kwargs)
+            inside.append(part)
             start = now()
             value = call(*args, **kwargs)
             parts[part] = parts.get(part, 0.0) + now() - start
+            inside.pop()
             return value
 
         setattr(owner, name, wrapped)
 
-    if framework.weigher is not None:
-        for name in ("weight", "reliable", "stage_labeled", "stage_reliable", "after_step"):
-            timed(framework.weigher, name, "weighting")
-        if "boxes" in framework.weigher.needs:
-            timed(framework.pseudo_labeler, "detect", "detector")
+    for module in framework.modules():
+        if isinstance(module, UnifiedSegDet):
+            for name in _MODEL:
+                timed(module, name, "models")
+            timed(module, "detect", "detector")
+            if module.aux_head is not None:
+                timed(module.aux_head, "forward", "models")
+        elif isinstance(module, PixelWeigher):
+            for name in _WEIGHER:
+                timed(module, name, "weighting")
 
 
 def first_batch(cfg: Any) -> Any:

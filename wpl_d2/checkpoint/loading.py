@@ -86,7 +86,7 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
 
 
 def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
-    """Rebuild a trained model from nothing but a checkpoint.
+    """Rebuild a trained model from nothing but a checkpoint, without the head that its method alone needs.
 
     Args:
         path: the checkpoint, or a safetensors export.
@@ -109,6 +109,8 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
     metadata = {key: checkpoint[key] for key in METADATA_KEYS}
     metadata["config"] = restore_cfg(metadata["config"], path)
     metadata["config"].MODEL.DEVICE = device
+    metadata["config"].MODEL.METHOD_HEAD.NAME = ""
     model = build_model(metadata["config"])
+    weights = {key: value for key, value in select_weights(weights).items() if not key.startswith("method_head.")}
     load_model_state(model, weights, path)
     return model.eval(), metadata

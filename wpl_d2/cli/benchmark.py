@@ -2,11 +2,13 @@
 
 `--part step`: the step with and without weights, how near it is to what the machine could do, and with UniMatch also
 the plain step as its authors' code does it, without a detector (`published_step_s`). `--part kinds`: each kind of
-weight, as a share of the plain step. `--part data`: a labeled and an unlabeled sample, in seconds of one core's time,
-beside the operations of UniMatch's own loader. `--part predict`: what `wpl predict` takes for an image of
-DATASETS.TEST, beside the bare network, and until it has read the first one, beside the import of PyTorch. `--part
-evaluate`: the same of an evaluation, from files to metrics. `--part labels`: what it costs to convert a mask of
-DATASETS.TRAIN once, and to read it then, beside an index PNG. The last line is one JSON object.
+weight, as a share of the plain step. `--part frameworks`: the step of each framework by its published settings on the
+config's network, data and batch: its own part, beside the forward passes of its models, and its weights. `--part
+data`: a labeled and an unlabeled sample, in seconds of one core's time, beside the operations of UniMatch's own
+loader. `--part predict`: what `wpl predict` takes for an image of DATASETS.TEST, beside the bare network, and until it
+has read the first one, beside the import of PyTorch. `--part evaluate`: the same of an evaluation, from files to
+metrics. `--part labels`: what it costs to convert a mask of DATASETS.TRAIN once, and to read it then, beside an index
+PNG. The last line is one JSON object.
 
 `--suite gpu --output FOLDER`: steps of many configs, one factor at a time around UniMatch with ResNet-101 at crop 513
 in bfloat16, the loader beside them, and checks of the GPU against the CPU, in at most 7 minutes. It needs no data, and
@@ -24,7 +26,7 @@ from ..utils.errors import InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--config-file", help="path to config file; --suite has its own")
-    parts = ("step", "kinds", "data", "predict", "evaluate", "labels")
+    parts = ("step", "kinds", "frameworks", "data", "predict", "evaluate", "labels")
     parser.add_argument("--part", choices=parts, default="step", help="what is measured (default: step)")
     parser.add_argument("--steps", type=positive_int, default=10, help="measured steps, samples or images of each kind")
     parser.add_argument("--threads", type=positive_int, help="CPU threads, by default PyTorch's own number")
@@ -49,6 +51,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from ..benchmark.data import compare_samples
+    from ..benchmark.frameworks import compare_frameworks, render
     from ..benchmark.kinds import compare_kinds
     from ..benchmark.labels import compare_labels
     from ..benchmark.overlap import compare_overlap
@@ -89,6 +92,10 @@ def main(args: argparse.Namespace) -> None:
             result |= compare_evaluation(cfg, args.steps)
         elif args.part == "kinds":
             result |= compare_kinds(cfg, first_batch(cfg), args.steps)
+        elif args.part == "frameworks":
+            found = compare_frameworks(cfg, args.steps)
+            print(render(found))
+            result |= found
         else:
             batch = first_batch(cfg)
             result |= compare_steps(cfg, batch, args.steps) | compare_overlap(cfg, batch, args.steps)

@@ -1,4 +1,4 @@
-"""Prepare PASCAL VOC, Cityscapes, COCO or VOC animals: masks from the unpacked archives, published splits, new splits.
+"""Prepare PASCAL VOC, Cityscapes, COCO, ADE20K or VOC animals: masks from unpacked archives, published and new splits.
 
 VOC animals is made from the VOC2012/ beside it, and comes with its own lists.
 

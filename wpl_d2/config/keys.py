@@ -225,6 +225,10 @@ _MODEL = (
     Key("MODEL.AUX_HEAD.CHANNELS", 256, COUNT, "Channels of its convolution."),
     Key("MODEL.AUX_HEAD.DROPOUT", 0.1, SHARE, "Probability with which one of these channels is dropped."),
     Key("MODEL.AUX_HEAD.LOSS_WEIGHT", 0.4, NOT_NEGATIVE, "Factor of its loss."),
+    Key("MODEL.METHOD_HEAD.NAME", "", TEXT,
+        "A head that one method alone trains, by its name in `wpl_d2.modeling.METHOD_HEADS_REGISTRY`; predictions and "
+        "exports do without. SelfAttentionCAM: PseudoSeg's; empty: none."),
+    Key("MODEL.METHOD_HEAD.ATTENTION_DIM", 128, COUNT, "SelfAttentionCAM: channels by which cells are compared."),
 
     Key("MODEL.DETECTOR.MODE", "none", one_of("none", "shared", "cached", "alone"),
         "none: no detector; shared: on the segmenter's backbone; cached: a trained detector's boxes are read from the "
@@ -322,6 +326,11 @@ _FRAMEWORK = (
         "An unlabeled image is taken to show the classes that cover at least this share of its view."),
     Key("FRAMEWORK.AEL.COMPONENT_AREA", 0.03, SHARE,
         "CutMix cuts out the box around a connected component of a class that covers more than this share."),
+    Key("FRAMEWORK.PSEUDO_SEG.CUTOUT", 100, COUNT_FROM_0,
+        "PseudoSeg: side in pixels of the square that is cut out of a strong view; 0: nothing is."),
+    Key("FRAMEWORK.PSEUDO_SEG.TEMPERATURE", 0.5, POSITIVE,
+        "Pseudo-labels' probabilities are raised to the power of its inverse; 1 leaves them as they are."),
+
     Key("FRAMEWORK.ST_PLUS_PLUS.SELECTIVE", True, FLAG,
         "True, ST++: the first model labels the most reliable images, the second one, trained on these, the others. "
         "False, ST: the first one labels all."),
@@ -339,6 +348,7 @@ _FRAMEWORK = (
         "Probability that a box of a strong view becomes noise without a label (Cutout)."),
     Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.AREA", (0.02, 0.4), AREA, "Range of the box's share of the view."),
     Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio."),
+
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
 )

@@ -25,7 +25,7 @@ def build_optimizer(cfg: Any, *students: torch.nn.Module) -> torch.optim.Optimiz
         students: each a `UnifiedSegDet` or `FPNDetector`.
     """
     solver = cfg.SOLVER
-    factors = {"backbone": 1.0, "sem_seg_head": solver.HEAD_LR_FACTOR, "aux_head": solver.HEAD_LR_FACTOR}
+    factors = {"backbone": 1.0, **dict.fromkeys(("sem_seg_head", "aux_head", "method_head"), solver.HEAD_LR_FACTOR)}
     factors |= dict.fromkeys(("detector", "proposal_generator", "roi_heads"), solver.DETECTOR_LR_FACTOR)
     params = [
         group

@@ -8,6 +8,7 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .pseudo_seg import PseudoSeg
 from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
@@ -24,6 +25,7 @@ __all__ = [
     "Detector",
     "Framework",
     "MeanTeacher",
+    "PseudoSeg",
     "STPlusPlus",
     "STPlusPlusLabeler",
     "Supervised",

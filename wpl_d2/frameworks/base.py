@@ -84,6 +84,7 @@ class Framework(nn.Module):
         strong_views: the number of strong views of an image that it learns from; None: it takes any.
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
+        method_head: the MODEL.METHOD_HEAD.NAME that it trains.
     """
 
     metric = "sem_seg/mIoU"
@@ -92,6 +93,7 @@ class Framework(nn.Module):
     strong_views: int | None = None
     pastes = False
     mixes = False
+    method_head = ""
 
     @configurable
     def __init__(
@@ -338,10 +340,9 @@ class Framework(nn.Module):
         """
         if self.weigher is None or self.labeled_from != "teacher" or self.teacher is None:
             return self.teacher_forward(items), None
-        count = len(items)
         images, features, output = self.teacher_forward([*items, *labeled])
-        weak, own = split(output, count, len(labeled))
-        return Prediction(images[:count], select(features, slice(count)), weak), own
+        weak, own = split(output, len(items), len(labeled))
+        return Prediction(images[: len(items)], select(features, slice(len(items))), weak), own
 
     @torch.no_grad()
     def make_pseudo_labels(self, items: Items, prediction: Prediction) -> PseudoLabels:
@@ -421,12 +422,11 @@ class Framework(nn.Module):
             instances = [item["instances"].to(self.device) for item in items]
             own = select(features, slice(len(items)))
             losses = self.student.detection_losses(own, [size] * len(items), instances)
-        weights = self.class_weights
-        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient, weights)]
+        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient, self.class_weights)]
         if (aux_head := self.student.aux_head) is not None:
             logits = aux_head(features, size, len(items))
             coefficient = coefficient * aux_head.loss_weight
-            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient, weights))
+            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient, self.class_weights))
         return terms, losses
 
     def _detections(self, items: Items, prediction: Prediction) -> list[Detections]:

@@ -149,6 +149,24 @@ def crossing_boxes(
     return boxes.sum(dim=1) % 2 == 1
 
 
+def square_boxes(batch: int, size: Sequence[int], side: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw one square for each image of a batch, around any of its pixels, so that some are cut off (PseudoSeg).
+
+    The generator is that of `draw_boxes`.
+
+    Args:
+        batch: number of images.
+        size: (height, width) of the images.
+        side: of the squares, in pixels.
+        device: of the masks.
+
+    Returns:
+        (batch, H, W) bool, True inside the squares.
+    """
+    y, x = ((torch.rand(batch, 1) * length).long() - side // 2 for length in size)
+    return box_masks(torch.stack([y, y + side, x, x + side]), size, device)
+
+
 def cutmix(
     images: Tensor, pseudo: PseudoLabels, masks: Tensor, partner: Tensor | None = None
 ) -> tuple[Tensor, PseudoLabels]:

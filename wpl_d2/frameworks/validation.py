@@ -21,9 +21,9 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
         cfg: complete; `wpl_d2.config.validation.check_config` finds nothing wrong with it.
 
     Raises:
-        InputError: the model is a detector alone; the framework needs other strong views; it does not use the second
-            images or the representation, or lacks one; no class has objects that labels could be corrected by; or BN
-            would see a batch of one value.
+        InputError: the model is a detector alone; the framework needs other strong views or another head of its own;
+            it does not use the second images or the representation, or lacks one; no class has objects that labels
+            could be corrected by; or BN would see a batch of one value.
     """
     name, views = cfg.FRAMEWORK.NAME, cfg.INPUT.STRONG.VIEWS
     if cfg.MODEL.DETECTOR.MODE == "alone":
@@ -38,6 +38,9 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
         raise InputError(f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: {name} trains no representation; set it to 0")
     if framework.has_representation and not has_representation:
         raise InputError(f"MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM: 0, but {name} needs representations; set it to 256")
+    head, own = cfg.MODEL.METHOD_HEAD.NAME, framework.method_head
+    if head != own:
+        raise InputError(f"MODEL.METHOD_HEAD.NAME: {head!r}, but {name} trains {own or 'none'}; set it to {own!r}")
     refine = cfg.PSEUDO_LABEL.REFINE
     if refine in ("component_vote", "detector") and not cfg.MODEL.DETECTOR.CLASSES:
         raise InputError(f"PSEUDO_LABEL.REFINE: {refine} is for classes with objects; name some in the data set's YAML")

@@ -4,16 +4,20 @@ from .backbone import TimmBackbone, ViTBackbone, build_timm_backbone, build_unif
 from .build import build_model
 from .detector import FPNDetector, SharedDetector
 from .ema import copy_model, ema_decay, update_ema
+from .heads.cam_head import SelfAttentionCAM
 from .heads.dpt_head import DPTHead
+from .heads.method_head import METHOD_HEADS_REGISTRY
 from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
 from .weights import load_backbone_weights
 
 __all__ = [
+    "METHOD_HEADS_REGISTRY",
     "DPTHead",
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
+    "SelfAttentionCAM",
     "SharedDetector",
     "TimmBackbone",
     "UnifiedSegDet",

@@ -18,6 +18,7 @@ from ..structures import IGNORE, Detections, SemSegOutput
 from ..utils.errors import InputError
 from .detector import SharedDetector
 from .heads.aux_head import AuxHead
+from .heads.method_head import build_method_head
 from .model_metadata import register_classes
 from .weights import FrameworkCheckpointMixin
 
@@ -34,6 +35,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         sem_seg_head: feature maps to `SemSegOutput`.
         detector: None unless MODEL.DETECTOR.MODE is shared.
         aux_head: None unless MODEL.AUX_HEAD.ENABLED; used in training only.
+        method_head: MODEL.METHOD_HEAD's, of a semi-supervised method; used in training only, or None.
         pixel_mean, pixel_std: (C, 1, 1) float, for pixels in 0..255.
     """
 
@@ -48,6 +50,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         sem_seg_head: nn.Module,
         detector: SharedDetector | None = None,
         aux_head: AuxHead | None = None,
+        method_head: nn.Module | None = None,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
     ) -> None:
@@ -58,6 +61,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
             sem_seg_head: called with (features, size), returns a `SemSegOutput`.
             detector: reads the backbone's feature maps.
             aux_head: reads the backbone's feature maps.
+            method_head: called by the method alone.
             pixel_mean: per channel, in 0..255.
             pixel_std: per channel.
         """
@@ -66,6 +70,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
         self.sem_seg_head = sem_seg_head
         self.detector = detector
         self.aux_head = aux_head
+        self.method_head = method_head
         # As in Detectron2 they belong to the config, not to the state.
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
@@ -91,6 +96,7 @@ class UnifiedSegDet(FrameworkCheckpointMixin):
             "sem_seg_head": build_sem_seg_head(cfg, shape),
             "detector": SharedDetector(cfg, shape) if cfg.MODEL.DETECTOR.MODE == "shared" else None,
             "aux_head": AuxHead(cfg, shape) if cfg.MODEL.AUX_HEAD.ENABLED else None,
+            "method_head": build_method_head(cfg, shape),
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }

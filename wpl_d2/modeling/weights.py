@@ -37,6 +37,7 @@ _PARTS = (
     (r"backbone\.res4\.6\.", "101 layers", "MODEL.RESNETS.DEPTH"),
     (r"detector\.", "a detector", "MODEL.DETECTOR.MODE"),
     (r"aux_head\.", "an auxiliary head", "MODEL.AUX_HEAD.ENABLED"),
+    (r"method_head\.", "a head of a method", "MODEL.METHOD_HEAD.NAME"),
     (r"sem_seg_head\..+\.depthwise\.", "separable convolutions", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV"),
     (r"sem_seg_head\..+\.project\.norm\.", "norms in its head", "MODEL.SEM_SEG_HEAD.NORM"),
     (r"sem_seg_head\..+\.convs\.4\.1\.norm\.", "a norm of ASPP's pooling", "MODEL.SEM_SEG_HEAD.ASPP_POOL_NORM"),

@@ -18,6 +18,16 @@ class Step(NamedTuple):
     command: Command
     leaves: Path
 
+    @property
+    def begun(self) -> bool:
+        """Whether it is a training that has left a checkpoint to go on from."""
+        return (self.leaves.parent / "last_checkpoint").is_file()
+
+
+def resumed(training: Step) -> Command:
+    """The command that goes on with a training."""
+    return (*training.command[:3], "--resume", *training.command[3:])
+
 
 def steps_of(recipe: Recipe, root: Path, seed: int, processes: int = 1) -> list[Step]:
     """The commands from nothing to a run's result, which is the last one's.

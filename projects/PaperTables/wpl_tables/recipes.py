@@ -9,14 +9,26 @@ from pathlib import Path
 from wpl_d2.utils.errors import InputError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-_HOSTS = ("unimatch", "augseg", "u2pl", "ael", "mean_teacher")
 _NAME = re.compile(
-    rf"(?P<data>voc|cityscapes|coco)_(?P<split>\w+)/(?P<network>r50|r101|xception)/(?P<host>{'|'.join(_HOSTS)}|supervised)"
+    r"(?P<data>voc|cityscapes|coco|ade20k)_(?P<split>\w+)/(?P<network>\w+)/(?P<host>[a-z]\w*?)"
     r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
 )
 _BLENDER = ("unimatch", "supervised")
 _KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
-_RESNET50 = ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl")
+_NETWORKS = {
+    "r50": ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl"),
+    "dinov2_s": (
+        *("MODEL.TIMM.NAME", "vit_small_patch14_dinov2", "MODEL.WEIGHTS", "timm://vit_small_patch14_dinov2.lvd142m"),
+        *("MODEL.SEM_SEG_HEAD.CONVS_DIM", "64", "MODEL.SEM_SEG_HEAD.DPT_CHANNELS", "(48, 96, 192, 384)"),
+    ),
+    "dinov2_b_frozen": ("MODEL.VIT.FROZEN", "True"),
+    "dinov2_l": (
+        *("MODEL.TIMM.NAME", "vit_large_patch14_dinov2", "MODEL.WEIGHTS", "timm://vit_large_patch14_dinov2.lvd142m"),
+        *("MODEL.VIT.LAYERS", "(4, 11, 17, 23)", "MODEL.SEM_SEG_HEAD.CONVS_DIM", "256"),
+        *("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", "(256, 512, 1024, 1024)"),
+    ),
+}
+"""What a network has over the preset; any other is the preset's own."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +37,9 @@ class Recipe:
 
     Attributes:
         name: such as "voc_92/r101/unimatch_wpl"; also the run's folder.
-        data: "voc", "cityscapes" or "coco".
+        data: "voc", "cityscapes", "coco" or "ade20k".
         split: as in the names of the data set's lists.
-        network: "r50", "r101" or "xception".
+        network: such as "r50", "r101", "xception" or "dinov2_b".
         host: a semi-supervised method, or "supervised".
         weights: "", "_ppw" or "_wpl", as in the presets' names.
         knob: "alpha", "box_score", "bank_size", or "" where nothing is varied.
@@ -60,7 +72,8 @@ class Recipe:
     @property
     def config(self) -> Path:
         """The preset; UniMatch and its baseline are published with larger crops on VOC's blender lists."""
-        host = f"{self.host}_blender" if self.split.startswith("u2pl") and self.host in _BLENDER else self.host
+        blender = self.data == "voc" and "_" in self.split and self.host in _BLENDER
+        host = f"{self.host}_blender" if blender else self.host
         return REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
 
     @property
@@ -88,8 +101,7 @@ class Recipe:
             root: of all runs.
         """
         opts: tuple[str, ...] = ("DATASETS.SPLIT", self.split)
-        if self.network == "r50":
-            opts += _RESNET50
+        opts += _NETWORKS.get(self.network, ())
         if self.weights == "_wpl" or self.judged:
             opts += ("MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(self.boxes(root)))
         # The figures of the paper's first table are those of its ablation at this alpha.

@@ -13,6 +13,9 @@ import yaml
 
 from wpl_d2.utils.errors import InputError, check_name, suggest
 
+from .recipes import REPOSITORY, Recipe
+
+_KINDS = ("table", "supp", "beyond")
 _PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 
 
@@ -42,7 +45,7 @@ class Table:
     """A table of the paper.
 
     Attributes:
-        name: such as "table1" or "supp_table2".
+        name: such as "table1", "supp_table2" or, of later figures than the paper's, "beyond_voc".
         title: what is measured on what.
         columns: their names.
         rows: "BLOCK/ROW" to its cells, one a column.
@@ -61,9 +64,9 @@ class Table:
 
 @cache
 def load_tables() -> dict[str, Table]:
-    """All tables by name, in the paper's order."""
-    files = sorted(_PUBLISHED.glob("*.yaml"), key=lambda file: (file.stem.startswith("supp"), file.stem))
-    return {file.stem: _read_table(file) for file in files}
+    """All tables by name, in the paper's order, those of later figures behind."""
+    files = {file.stem: file for kind in _KINDS for file in sorted(_PUBLISHED.glob(f"{kind}*.yaml"))}
+    return {name: _read_table(file) for name, file in files.items()}
 
 
 def select_tables(name: str | None) -> list[Table]:
@@ -107,11 +110,20 @@ def _read_table(file: Path) -> Table:
 
 def _cell(table: str, raw: Mapping[str, Any], place: Mapping[str, str], value: float | None) -> Cell:
     row = place["row"]
-    why_not = raw.get("published_only", {}).get(row, "")
-    run = "" if why_not else raw.get("runs", {}).get(row, raw["run"])
     # Names of classes have blanks and slashes.
     own = {key: re.sub(r"[ /]", "_", part) for key, part in place.items()}
+    # The lists that the figure was measured on, where these are not the column's.
+    lists = raw.get("lists", {}).get(row, {}).get(place["column"], own["column"])
+    run = raw.get("runs", {}).get(row, raw["run"]).format(**(own | {"column": lists}))
+    why_not = raw.get("published_only", {}).get(row, "") or _no_preset(run)
     notes, of_row = raw.get("notes", {}), f"{place['block']}/{row}"
     note = notes.get(f"{of_row}/{place['column']}", notes.get(of_row, ""))
     name = f"{table}/{raw['cell'].format(**own)}"
-    return Cell(name, value, run.format(**own), raw["metric"].format(**place), why_not, note)
+    return Cell(name, value, "" if why_not else run, raw["metric"].format(**place), why_not, note)
+
+
+@cache
+def _no_preset(run: str) -> str:
+    """Why there is no run of that name; "" if there is one."""
+    config = Recipe.from_name(run).config
+    return "" if config.is_file() else f"there is no {config.relative_to(REPOSITORY)}"

@@ -1,5 +1,6 @@
 """Preparing the field's benchmarks: from the published archives to masks, image lists and splits."""
 
+from .ade20k import ADE20K
 from .benchmark import Archive, Benchmark
 from .cityscapes import CITYSCAPES
 from .coco import COCO
@@ -9,7 +10,7 @@ from .splits import ImportedList, drop_system_files, import_lists, list_file, pu
 from .voc import VOC
 from .voc_animals import VOC_ANIMALS
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO, VOC_ANIMALS)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO, ADE20K, VOC_ANIMALS)}
 
 __all__ = [
     "BENCHMARKS",

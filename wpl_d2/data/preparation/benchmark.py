@@ -45,6 +45,7 @@ class Benchmark:
         line: (key, list name) -> a line of this project's list.
         find_sources: root -> the images that exist.
         read_source: a source that is not None -> (H, W) uint8 class ids, 255 for none. Runs in another process.
+        lists: an address of published lists, for messages.
         read_photo: a source -> (H, W, 3) uint8 RGB; None if the archive has the images. Runs in another process.
         own_lists: the keys of each list that this project publishes itself.
         unmasked: the keys of images without a mask.
@@ -57,6 +58,7 @@ class Benchmark:
     line: Callable[[str, str], str]
     find_sources: Callable[[Path], Sources]
     read_source: Callable[[Any], NDArray[np.uint8]]
+    lists: str = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
     read_photo: Callable[[Any], NDArray[np.uint8]] | None = None
     own_lists: Mapping[str, Collection[str]] = field(default_factory=dict)
     unmasked: frozenset[str] = frozenset()

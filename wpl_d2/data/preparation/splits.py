@@ -22,8 +22,6 @@ from ...utils.files import is_system_file, read_text, write_text
 from ..datasets.lists import EXTRA
 from .benchmark import Benchmark
 
-_EXAMPLE = "https://raw.githubusercontent.com/LiheYoung/UniMatch/main/splits"
-
 
 @dataclass(frozen=True)
 class ImportedList:
@@ -69,7 +67,7 @@ def import_lists(benchmark: Benchmark, root: Path, source: str) -> tuple[list[Im
         elif keys:
             unknown.append(f"{file}: its {len(keys)} images are not a published list; fetch it again, or take it away")
     if not found:
-        message = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {_EXAMPLE}"
+        message = f"{source}: has no published list of {benchmark.name}; give a folder of lists, or {benchmark.lists}"
         raise InputError("\n".join([message, *unknown]))
     found |= _whole(benchmark, found)
     for name, images in found.items():
@@ -208,7 +206,8 @@ def _find(benchmark: Benchmark, source: str) -> dict[str, Path]:
     if address.scheme in ("", "file"):
         folder = Path(url2pathname(address.path)) if address.scheme else Path(source).expanduser()
         if not folder.is_dir():
-            raise InputError(f"{source}: no such folder; give a folder of lists, or an address such as {_EXAMPLE}")
+            mend = f"give a folder of lists, or an address such as {benchmark.lists}"
+            raise InputError(f"{source}: no such folder; {mend}")
         places = {file.relative_to(folder): file for file in sorted(folder.rglob("*.txt"))}
         return {place.as_posix(): file for place, file in places.items() if not is_system_file(place)}
     files = {}

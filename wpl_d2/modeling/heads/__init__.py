@@ -1,6 +1,16 @@
 """Segmentation heads."""
 
 from .aux_head import AuxHead
+from .cam_head import SelfAttentionCAM
+from .method_head import METHOD_HEADS_REGISTRY, build_method_head
 from .sem_seg_head import EmbeddingDeepLabV3PlusHead, RepresentationFork, representation_head
 
-__all__ = ["AuxHead", "EmbeddingDeepLabV3PlusHead", "RepresentationFork", "representation_head"]
+__all__ = [
+    "METHOD_HEADS_REGISTRY",
+    "AuxHead",
+    "EmbeddingDeepLabV3PlusHead",
+    "RepresentationFork",
+    "SelfAttentionCAM",
+    "build_method_head",
+    "representation_head",
+]

@@ -1,0 +1,41 @@
+"""`tools/benchmark.py --part frameworks`: every framework that has a preset, on one small network."""
+
+import itertools
+
+import pytest
+from helpers import SMALL
+
+from wpl_d2.benchmark.frameworks import compare_frameworks, published_methods, render
+from wpl_d2.benchmark.step import Step, first_batch
+from wpl_d2.frameworks.base import FRAMEWORK_REGISTRY
+
+CPU = [*SMALL, "FRAMEWORK.AEL.HEAD_CLASSES", ()]
+
+
+def test_every_semi_supervised_framework_has_published_settings():
+    names = {name for name, framework in FRAMEWORK_REGISTRY if framework.semi_supervised}
+    assert published_methods().keys() == names
+
+
+def test_each_part_of_a_step_counts_once_and_for_every_model(tree, monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(Step, "_now", lambda self: next(ticks))
+    cfg = tree.cfg(*CPU, "FRAMEWORK.NAME", "CPS", "WEIGHTING.KIND", ("tta",))
+    step = Step(cfg, first_batch(cfg))
+    step()
+    (times,) = step.times
+    # Of two students, which label, learn from labels and from each other; what weights ask of them is the weights'.
+    assert times["models"] == 2 * 3 * 2
+    assert times["weighting"] == 2 * 4
+    assert times["own"] == times["step"] - 12 - 8 - 1
+
+
+@pytest.mark.slow
+def test_frameworks_are_measured_on_one_network(tree):
+    found = compare_frameworks(tree.cfg(*CPU), 1)
+    table = render(found)
+    for name in published_methods():
+        assert f"{name}_error" in found or 0 < found[f"{name}_own_share"] < 1
+        assert name in table
+    assert "UniMatch_error" not in found
+    assert found["CPS_weighting_s"] > 0
