@@ -335,7 +335,7 @@ _FRAMEWORK = (
         "True, ST++: the first model labels the most reliable images, the second one, trained on these, the others. "
         "False, ST: the first one labels all."),
     Key("FRAMEWORK.ST_PLUS_PLUS.RELIABLE", 0.5, Constraint("a number between 0 and 1", lambda value: 0 < value < 1),
-        "Share of the unlabeled images that are reliable: those of which the first training changed its mind least."),
+        "Share of the unlabeled images that are reliable: those whose labels changed least in the first training."),
     Key("FRAMEWORK.ST_PLUS_PLUS.LABELER", "best", one_of("best", "last"),
         "The model of a training that labels: that of its best evaluation, as published, or its last."),
     Key("FRAMEWORK.ST_PLUS_PLUS.SCALES", (0.5, 0.75, 1.0, 1.5, 2.0), SCALES,
