@@ -16,6 +16,7 @@ from wpl_d2.config.config import leaf_keys
 from wpl_d2.config.layers import value_of
 from wpl_d2.data.pseudo_label_store import PseudoLabelStore
 from wpl_d2.engine import Trainer, check_continued_run, check_run, make_plan
+from wpl_d2.export import export_model
 from wpl_d2.inference import image_scores
 from wpl_d2.utils.errors import InputError
 
@@ -116,6 +117,7 @@ def test_a_run_that_was_stopped_everywhere_equals_one_that_was_not(tree, tmp_pat
         with pytest.raises(StopHere):
             train_or_evaluate(arguments(tree, straight))
     assert content(straight, "earlier/phases/*/finished").keys() and not content(straight, "phases/*/finished")
+    assert {"config.yaml", "log.txt"} <= {path.name for path in straight.iterdir()}
 
 
 @pytest.mark.slow
@@ -131,6 +133,8 @@ def test_st_learns_the_best_models_labels_of_all_images(tree, tmp_path):
     assert len(list(folder.glob("pseudo_labels/labels/*"))) == 5 and not list(folder.glob("pseudo_labels/weights/*"))
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.json").open()]
     assert any(row.get("loss_unsup", 0) > 0 for row in rows) and rows[-1]["sem_seg/mIoU"] >= 0
+    exported = export_model(str(tmp_path / "out/model_final.pth"), "safetensors", tmp_path / "st.safetensors")
+    assert exported.within_limits
 
 
 def plan_of(tree, *opts):

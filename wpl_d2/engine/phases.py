@@ -73,6 +73,7 @@ def train_earlier_phases(plan: Plan, resume: bool) -> None:
         if aside:
             logger.warning("%s: had an earlier run, which is in %s now", folder, aside)
     comm.synchronize()
+    save_run_info(plan.last)
     for number, phase in enumerate(plan.earlier, 1):
         marker = Path(phase.cfg.OUTPUT_DIR, _FINISHED)
         if not marker.is_file():
