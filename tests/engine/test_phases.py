@@ -182,7 +182,8 @@ def test_by_default_all_trainings_have_as_many_epochs(tree):
     [
         (["MAX_ITERS", (5,)], r"MAX_ITERS: \(5,\), but 2 trainings come before the last one"),
         (["MAX_ITERS", (1, 2)], r"give each a number of steps, 2 or more"),
-        (["LABELER", "best"], "LABELER: best, but nothing is evaluated; set TEST.EVAL_PERIOD"),
+        (["LABELER", "best"], "LABELER: best, but no evaluation says which one is; set TEST.EVAL_PERIOD"),
+        (["RELIABLE", 0.1], "RELIABLE: 0.1 of 5 unlabeled images is none; raise it"),
     ],
 )
 def test_plans_that_cannot_be_are_refused(tree, opts, message):

@@ -263,7 +263,8 @@ _FRAMEWORK = (
         "Semi-supervised method, by its name in `wpl_d2.frameworks.FRAMEWORK_REGISTRY`."),
     Key("FRAMEWORK.ALPHA", 1.0, NOT_NEGATIVE, "Factor of all losses on unlabeled images (paper, eq. 4)."),
     Key("FRAMEWORK.THRESHOLD", 0.95, SHARE,
-        "Least confidence of a pseudo-label that trains the student; no effect in U2PL, which selects by entropy."),
+        "Least confidence of a pseudo-label that trains the student; no effect in U2PL, which selects by entropy, and "
+        "in STPlusPlus, which selects images."),
     Key("FRAMEWORK.BURN_IN", 0, COUNT_FROM_0, "Steps of supervised training before the first pseudo-label."),
     Key("FRAMEWORK.BURN_IN_EPOCHS", 0, COUNT_FROM_0, "BURN_IN in epochs, see SOLVER.EPOCHS; 0: BURN_IN is used."),
     Key("FRAMEWORK.EMA_DECAY", 0.999, SHARE,

@@ -47,9 +47,16 @@ def make_plan(cfg: CfgNode) -> Plan:
     if cfg.FRAMEWORK.NAME != "STPlusPlus" or cfg.DATASETS.PSEUDO_LABELS or not cfg.DATASETS.UNLABELED:
         return Plan([], cfg)
     keys, selective = cfg.FRAMEWORK.ST_PLUS_PLUS, cfg.FRAMEWORK.ST_PLUS_PLUS.SELECTIVE
-    if keys.LABELER == "best" and not cfg.TEST.EVAL_PERIOD:
+    if keys.LABELER == "best" and (not cfg.TEST.EVAL_PERIOD or cfg.TEST.EVALUATOR == "submission"):
         raise InputError(
-            "FRAMEWORK.ST_PLUS_PLUS.LABELER: best, but nothing is evaluated; set TEST.EVAL_PERIOD, or this to last"
+            "FRAMEWORK.ST_PLUS_PLUS.LABELER: best, but no evaluation says which one is; set TEST.EVAL_PERIOD (and "
+            "TEST.EVALUATOR confusion), or this to last"
+        )
+    images = _count(cfg, "UNLABELED")
+    if selective and not int(images * keys.RELIABLE):
+        raise InputError(
+            f"FRAMEWORK.ST_PLUS_PLUS.RELIABLE: {keys.RELIABLE:g} of {images} unlabeled images is none; raise it, or "
+            "set FRAMEWORK.ST_PLUS_PLUS.SELECTIVE False"
         )
     iters = keys.MAX_ITERS or _default_iters(cfg)
     if len(iters) != 1 + selective or min(iters) < 2:
@@ -71,16 +78,18 @@ def make_plan(cfg: CfgNode) -> Plan:
 def _default_iters(cfg: CfgNode) -> list[int]:
     """The steps of the trainings before the last one that make as many epochs as it has."""
     solver, keys = cfg.SOLVER, cfg.FRAMEWORK.ST_PLUS_PLUS
-    labeled, unlabeled = (
-        sum(len(load_records(name, f"DATASETS.{key}", labels=False)) for name in cfg.DATASETS[key])
-        for key in ("TRAIN", "UNLABELED")
-    )
-    epochs = solver.MAX_ITER * solver.UNLABELED_IMS_PER_BATCH / unlabeled
+    epochs = solver.MAX_ITER * solver.UNLABELED_IMS_PER_BATCH / _count(cfg, "UNLABELED")
+    labeled = _count(cfg, "TRAIN")
     passes = epochs * (2 if labeled < _FEW else 1)
     steps = [passes * labeled / (solver.IMS_PER_BATCH + solver.UNLABELED_IMS_PER_BATCH)]
     if keys.SELECTIVE:
         steps.append(keys.RELIABLE * solver.MAX_ITER)
-    return [round(count) for count in steps]
+    return [max(2, round(count)) for count in steps]
+
+
+def _count(cfg: CfgNode, key: str) -> int:
+    """The images of the lists that a key of DATASETS names."""
+    return sum(len(load_records(name, f"DATASETS.{key}", labels=False)) for name in cfg.DATASETS[key])
 
 
 def _first_config(cfg: CfgNode, steps: int) -> CfgNode:

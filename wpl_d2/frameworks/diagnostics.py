@@ -102,6 +102,11 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
             f"FRAMEWORK.EMA_COPY_STEPS: with BURN_IN {copies} of SOLVER.MAX_ITER {solver.MAX_ITER} steps, so that the "
             "teacher is the student's copy to the end; lower it",
         ),
+        (
+            len(cfg.DATASETS.PSEUDO_LABELS) > 0 and not isinstance(framework, STPlusPlus),
+            f"DATASETS.PSEUDO_LABELS: {keys.NAME} makes its own pseudo-labels; set FRAMEWORK.NAME STPlusPlus, or this "
+            "to ()",
+        ),
         (keys.ALPHA == 0, "FRAMEWORK.ALPHA: 0, so that pseudo-labels train nothing; raise it"),
         (
             framework.mixes and keys.CUTMIX.PROB > 0 and images == 1,
