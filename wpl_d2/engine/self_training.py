@@ -33,10 +33,12 @@ def make_plan(cfg: CfgNode) -> Plan:
     2. ST++: STPlusPlus on the labeled images and these. It labels the others.
     3. STPlusPlus on all images.
 
-    Each begins with MODEL.WEIGHTS. Differences to the published code, in brackets: thirds are of steps (of epochs,
-    rounded down); epochs of the three lists follow from SOLVER.MAX_ITER, rounded otherwise; views of an image that is
-    labeled are smoothed when they are made smaller (are not), and no mask of an unlabeled image is read (is, for the
-    log).
+    Each begins with MODEL.WEIGHTS, and has as many epochs, but the first one twice as many with fewer than 200 labeled
+    images. Differences to the published code, in brackets: thirds are of steps (of epochs, rounded down); numbers of
+    steps follow from that of the last training (are rounded down for each epoch); an epoch ends with the unlabeled
+    images (with the labeled ones, repeated until they are at least as many: on VOC's lists up to 6 % later); views of
+    an image that is labeled are smoothed when they are made smaller (are not); and no mask of an unlabeled image is
+    read (is, for the log).
 
     Args:
         cfg: of the last training; its data is registered, and it counts no epochs any more.
