@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from helpers import SMALL
+from helpers import PCR, PSEUDOSEG, SMALL
 
 from wpl_d2.benchmark.frameworks import compare_frameworks, published_methods, render
 from wpl_d2.benchmark.step import Step, first_batch
@@ -28,6 +28,16 @@ def test_each_part_of_a_step_counts_once_and_for_every_model(tree, monkeypatch):
     assert times["models"] == 2 * 3 * 2
     assert times["weighting"] == 2 * 4
     assert times["own"] == times["step"] - 12 - 8 - 1
+
+
+@pytest.mark.parametrize(("opts", "calls"), [(PSEUDOSEG, 11), (PCR, 5)], ids=["PseudoSeg", "PCR"])
+def test_what_a_method_calls_of_a_model_by_itself_is_the_models(tree, monkeypatch, opts, calls):
+    ticks = itertools.count()
+    monkeypatch.setattr(Step, "_now", lambda self: next(ticks))
+    cfg = tree.cfg(*CPU, *opts, "WEIGHTING.ENABLED", False)
+    step = Step(cfg, first_batch(cfg))
+    step()
+    assert step.times[0]["models"] == calls
 
 
 @pytest.mark.slow

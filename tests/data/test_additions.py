@@ -17,7 +17,9 @@ from wpl_d2.data.dataset_report import report_dataset
 from wpl_d2.data.datasets import load_description
 from wpl_d2.data.image_io import read_mask, read_record_mask
 from wpl_d2.inference.mask_formats import MASK_FORMATS
+from wpl_d2.inference.runtime_model import Prediction
 from wpl_d2.inference.sources import Frame, open_source
+from wpl_d2.inference.writers import PredictionWriter, ResultFiles
 from wpl_d2.utils.errors import InputError
 
 
@@ -25,13 +27,18 @@ def predict(tree, mask_format, output, names=("unlabeled1", "unlabeled3")):
     """Write blobs of the tree's classes as predictions of some of its images; returns them by the image's id."""
     folder = tree.root / "images"
     metadata = {"classes": CLASSES, "objects": [1, 2], "colors": [[i, i, i] for i in range(3)]}
-    writer = MASK_FORMATS[mask_format](output, metadata, open_source(str(folder)), lambda file: False)
-    masks = {}
+    source = open_source(str(folder))
+    files = ResultFiles(output, metadata, source, mask_format)
+    masks, made = {}, []
     for seed, name in enumerate(names):
         noise = cv2.GaussianBlur(np.random.default_rng(seed).normal(size=(50, 60)).astype(np.float32), None, 4)
         masks[name] = np.digitize(noise, [-0.03, 0.05]).astype(np.uint8)
-        writer.add(Frame(Path(name), Path(f"{name}.png"), np.zeros((50, 60, 3), np.uint8)), masks[name])
-    writer.close()
+        image = np.zeros((50, 60, 3), np.uint8)
+        made.append(files.add(Frame(Path(name), Path(f"{name}.png"), image), image, Prediction(masks[name], None)))
+    if mask_format == "coco":
+        with PredictionWriter(output, metadata, False, source, mask_format) as writer:
+            for outcome in made:
+                writer.add(outcome)
     return masks
 
 

@@ -4,7 +4,20 @@ import json
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, SMALL, SMALL_DETECTOR, SMALL_FPN, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PCR,
+    PSEUDOSEG,
+    SMALL,
+    SMALL_DETECTOR,
+    SMALL_FPN,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 
 from wpl_d2.checkpoint import load_checkpoint
 from wpl_d2.data.loader import build_labeled_loader
@@ -29,7 +42,8 @@ HOSTS = {
     "CPS": CPS,
     "DAW": DAW,
     "UniMatchV2": UNIMATCH_V2,
-    "PseudoSeg": PSEUDO_SEG,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "AEL": AEL,
     "Detector": [*SMALL_FPN, "DATASETS.UNLABELED", ()],

@@ -78,7 +78,7 @@ def test_every_model_on_every_set_has_its_results(cfg, framework, tiny, monkeypa
     cfg.DATASETS.TEST, cfg.TEST.PSEUDO_LABELS, cfg.TEST.STUDENT = (first, second), (), True
     module = sys.modules[evaluate.__module__]
     monkeypatch.setattr(
-        module, "_evaluate_model", lambda cfg, dataset, model, name: {"sem_seg": f"{name} on {dataset.name}"}
+        module, "_evaluate_model", lambda cfg, dataset, model, name, _: {"sem_seg": f"{name} on {dataset.name}"}
     )
     assert evaluate(cfg, framework) == {
         "sem_seg": f"teacher on {first}",

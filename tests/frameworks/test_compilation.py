@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, PSEUDO_SEG, SMALL, SMALL_FPN, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CPS, PCR, PSEUDOSEG, SMALL, SMALL_FPN, U2PL, UNIMATCH
 from steps import losses_of, make
 from torch._dynamo.utils import counters
 
@@ -16,7 +16,8 @@ HOSTS = {
     "UniMatch": UNIMATCH,
     "AugSeg": AUGSEG,
     "CPS": CPS,
-    "PseudoSeg": PSEUDO_SEG,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "AEL": AEL,
     "U2PL": [*U2PL, "FRAMEWORK.U2PL.UNRELIABLE", 0.0],  # a rounding may move a pixel over a percentile
 }

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PSEUDO_SEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDOSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,7 +15,8 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
-    "PseudoSeg": PSEUDO_SEG,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -26,6 +27,7 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
@@ -34,6 +36,7 @@ UNLABELED = {
 # What neither ALPHA nor weights change.
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PCR": {"loss_sem_seg", "loss_prototypes"},
     "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
     "U2PL": {"loss_sem_seg", "loss_contrast"},
 }

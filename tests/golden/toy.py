@@ -6,6 +6,7 @@ from helpers import RESNET18, SMALL
 
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
+from wpl_d2.frameworks.pcr.pcr import Samples as PCRSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.frameworks.unimatch_v2 import Samples as UniMatchV2Samples
 from wpl_d2.structures import Detections
@@ -129,6 +130,14 @@ def contrast_samples(step, *shape):
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
 
 
+GRID = 6
+
+
+def grid_samples(step, image):
+    """PCR's samples of an image, (2, GRID, GRID) numbers in [0, 1); labeled images are counted first."""
+    return np.random.default_rng([6, step, image]).random((2, GRID, GRID), dtype=np.float32)
+
+
 def fix_random_samples(framework):
     """Give a framework the boxes, channels and plans above for its random samples; AEL keeps its own.
 
@@ -165,6 +174,10 @@ def fix_random_samples(framework):
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
         return drawn, *cutmix([views])
 
+    def mask_and_grids(labeled, views):
+        grids = [grid_samples(at["step"], image) for image in range(len(labeled) + len(views))]
+        return PCRSamples(*cutmix([views]), torch.from_numpy(np.stack(grids)))
+
     def one_mask(views):
         return cutmix([views])[0]
 
@@ -173,6 +186,7 @@ def fix_random_samples(framework):
 
     fixed = {
         "CPS": one_mask,
+        "PCR": mask_and_grids,
         "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
         "UniMatch": cutmix,

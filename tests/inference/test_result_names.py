@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 import pytest
 
-from wpl_d2.inference.sources import result_names
+from wpl_d2.inference.result_names import result_names
 
 
 def names(*places):

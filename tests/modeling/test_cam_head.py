@@ -1,4 +1,4 @@
-"""Class activation maps with self-attention; their values are held by tests/golden/test_pseudo_seg_golden.py."""
+"""Class activation maps with self-attention; their values are held by tests/golden/test_pseudoseg_golden.py."""
 
 import pytest
 import torch

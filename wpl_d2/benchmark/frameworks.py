@@ -18,7 +18,7 @@ from .step import Step, first_batch
 
 _METHOD = (
     *("FRAMEWORK.", "INPUT.STRONG.", "INPUT.PASTE."),
-    *("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", "WEIGHTING.NORM"),
+    *("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", "MODEL.METHOD_HEAD.", "WEIGHTING.NORM"),
 )
 """What the keys of a method begin with."""
 _AT_FIRST = [

@@ -162,8 +162,11 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
             for name in _MODEL:
                 timed(module, name, "models")
             timed(module, "detect", "detector")
-            if module.aux_head is not None:
-                timed(module.aux_head, "forward", "models")
+            heads = {"sem_seg_head": ("merge", "classify"), "aux_head": ("forward",)}
+            for head, names in (heads | {"method_head": ("forward", "classify")}).items():
+                for name in names:
+                    if hasattr(owner := getattr(module, head), name):
+                        timed(owner, name, "models")
         elif isinstance(module, PixelWeigher):
             for name in _WEIGHER:
                 timed(module, name, "weighting")

@@ -3,7 +3,8 @@ r"""Write a detector's boxes of whole data sets into one file, for MODEL.DETECTO
 wpl cache-boxes --weights output/detector/camvid_1_30/model_final.pth \
     --dataset camvid_1_30_unlabeled --output output/detector/camvid_1_30/boxes.npz
 
-A run that was stopped goes on where it was; a file that is there gets the images that it lacks.
+A run that was stopped goes on where it was; a file that is there gets the images that it lacks. --engine ray spreads
+the images over the workers of a Ray cluster.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .engine import add_engine_arguments, build_engine
 from .train_net import add_process_arguments
 
 if TYPE_CHECKING:
     from detectron2.config import CfgNode
+    from torch import nn
 
     from ..checkpoint.classes import ClassNames
+    from ..inference.engines import SentFile
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the file of boxes, FILE.npz")
     parser.add_argument("--description", default="", metavar="YAML", help="of the data set, by default the training's")
     add_process_arguments(parser)
+    add_engine_arguments(parser)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -37,30 +42,42 @@ def main(args: argparse.Namespace) -> None:
 
 
 def _cache(args: argparse.Namespace) -> None:
-    import hashlib
     import logging
+    from functools import partial
 
-    import torch
     from detectron2.utils import comm
     from detectron2.utils.logger import setup_logger
 
-    from ..checkpoint import load_model
     from ..checkpoint.classes import ClassNames
     from ..data.detection_cache import CacheMetadata
     from ..inference.detection_caching import cache_detections
+    from ..inference.engines import SentFile
 
     setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
-    model, metadata = load_model(args.weights, device="cuda" if torch.cuda.is_available() else "cpu")
+    model, metadata = _load(args.weights)
     cfg, classes = metadata["config"], metadata["classes"]
     records = _find_records(args, cfg, ClassNames.from_checkpoint(metadata))
-    with open(args.weights, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    origin = CacheMetadata(digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    cache = cache_detections(model, records, origin, metadata["objects"], args.output, cfg.DATALOADER.NUM_WORKERS)
+    weights, engine = SentFile.read(args.weights), build_engine(args)
+    origin = CacheMetadata(weights.digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    opener, workers = (model, cfg.DATALOADER.NUM_WORKERS) if args.engine == "local" else (partial(_open, weights), 0)
+    cache = cache_detections(opener, records, origin, metadata["objects"], args.output, workers, engine)
     count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(
         "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache), args.output
     )
+
+
+def _load(weights: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    import torch
+
+    from ..checkpoint import load_model
+
+    return load_model(str(weights), device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _open(weights: SentFile) -> nn.Module:
+    with weights.unpacked() as file:
+        return _load(file)[0]
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -69,6 +86,7 @@ def _check(args: argparse.Namespace) -> None:
     from ..checkpoint.metadata import restore_cfg
     from ..utils.files import make_output_parent
 
+    build_engine(args)
     content = load_checkpoint(args.weights)
     _find_records(args, restore_cfg(content["config"], args.weights), ClassNames.from_checkpoint(content))
     make_output_parent("--output", args.output)

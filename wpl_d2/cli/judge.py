@@ -8,12 +8,15 @@ Prints, for every class at RPPI.BOX_SCORE and for all objects together at TEST.B
 one. With MODEL.DETECTOR.MODE cached the boxes are those of MODEL.DETECTOR.CACHE, so that detectors can be compared on
 the labels of one model that has none. `--images N` judges a random part of the list, always the same one.
 The AUROC of what weights can be made of is printed too: of a training with weights, or with `--scores`.
+--engine ray spreads the images over the workers of a Ray cluster, with the same figures.
 """
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+
+from .engine import add_engine_arguments, build_engine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of a training without weights too: judge by what they could be made, with a bank of labeled images",
     )
     parser.add_argument("--num-gpus", type=int, default=1, help="processes")
+    add_engine_arguments(parser)
     parser.add_argument("opts", nargs="*", metavar="KEY VALUE", help="MODEL.WEIGHTS CHECKPOINT, and further pairs")
     parser.set_defaults(eval_only=True, resume=False, num_machines=1, machine_rank=0, dist_url="auto")
 
@@ -54,6 +58,8 @@ def _judge(args: argparse.Namespace) -> None:
     from ..data import EvalDataset, register_part
     from ..engine import setup
     from ..evaluation import filled_weigher, judge_pseudo_labels
+    from ..evaluation.parts import PartsEvaluation
+    from ..inference.engines import LocalEngine, SentFile
     from ..utils.files import write_text
 
     cfg = setup(args)
@@ -63,7 +69,12 @@ def _judge(args: argparse.Namespace) -> None:
     model, weigher = next(iter(framework.eval_models().values())), framework.weigher
     if args.scores and weigher is None:
         weigher = filled_weigher(cfg, framework)
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, EvalDataset(cfg, name=name, key="--dataset"))
+    dataset, engine = EvalDataset(cfg, name=name, key="--dataset"), build_engine(args)
+    if isinstance(engine, LocalEngine):
+        results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset)
+    else:
+        parts = PartsEvaluation(engine, SentFile.read(cfg.MODEL.WEIGHTS))
+        results, agreement = parts.judge(cfg, model, weigher, dataset, args.dataset, lenient=False)
     if args.output and comm.is_main_process():
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()
@@ -75,6 +86,7 @@ def _check(args: argparse.Namespace) -> None:
     from ..engine import check_run
     from ..utils.files import make_output_parent
 
+    build_engine(args)
     check_run(args, judged=[args.dataset], images=args.images)
     if args.output:
         make_output_parent("--output", args.output)

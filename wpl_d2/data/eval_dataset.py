@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -117,6 +118,14 @@ class EvalDataset:
         """
         loader = build_test_loader(self.records, EvalMapper(lenient=True, cache=cache), self._num_workers)
         return ReadableImages(loader, self)
+
+    def part(self, records: Records) -> EvalDataset:
+        """Some of the images as a data set of their own, of which none is left out yet."""
+        part = copy.copy(self)
+        for name in ("records_with_masks", "records_with_boxes", "true_boxes"):
+            part.__dict__.pop(name, None)  # what was computed of all images
+        part.records, part.left_out = records, {}
+        return part
 
     def leave_out(self, record: Mapping[str, Any], error: InputError) -> None:
         """Leave an image out of all that follows.

@@ -70,6 +70,10 @@ class BoxAgreement:
         self.scores = sorted(set(scores))
         self.min_confidence = min_confidence
         self.min_iou = min_iou
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all images."""
         # Row 0 counts everything, even pixels in no box; row i + 1 what has a score of at least `scores[i]`.
         self._boxes, self._pixels = torch.zeros(2, len(self.scores) + 1, len(self.classes), 2, dtype=torch.int64)
 
@@ -89,6 +93,14 @@ class BoxAgreement:
         self._pixels += self._count(best, pseudo.labels[0], (pseudo.labels == target)[0], judged[0])
         right = self._right_boxes(detections, truth)
         self._boxes += self._count(detections.scores, detections.classes, right, torch.ones_like(right))
+
+    def state(self) -> tuple[Tensor, Tensor]:
+        """What was counted."""
+        return self._boxes, self._pixels
+
+    def add_state(self, state: tuple[Tensor, Tensor]) -> None:
+        """Add what another one has counted, as of `state`."""
+        self._boxes, self._pixels = self._boxes + state[0], self._pixels + state[1]
 
     def evaluate(self) -> Agreement | None:
         """The figures over all processes' images on the main process, None on the others."""

@@ -20,6 +20,14 @@ from ..utils.files import write_text
 class BoxEvaluator(COCOEvaluator):
     """Detectron2's COCO evaluator on the images that it processed, so that no boxes of others are missed."""
 
+    def state(self) -> list[dict[str, Any]]:
+        """The predictions, as plain containers."""
+        return self._predictions
+
+    def add_state(self, state: list[dict[str, Any]]) -> None:
+        """Add the predictions of another evaluator, as of `state`."""
+        self._predictions += state
+
     def evaluate(self, img_ids: list[Any] | None = None) -> Any:
         """All processes' average precision on the main one."""
         given = comm.all_gather([prediction["image_id"] for prediction in self._predictions])

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, SemSegEvaluator, inference_on_dataset
@@ -22,20 +22,22 @@ from ..frameworks import Framework
 from ..inference.build import build_inference, evaluated_crop
 from ..structures import IGNORE
 from ..utils.errors import InputError
+from ..weighting import PixelWeigher
 from .detection import build_box_evaluator
-from .pseudo_labels import evaluate_pseudo_labels
+from .pseudo_labels import Agreement, flat_results, judge_pseudo_labels
 from .sem_seg import SemSegConfusionEvaluator
 from .submission import SubmissionWriter
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
+def evaluate(cfg: Any, framework: Framework, distributed: Distributed | None = None) -> OrderedDict[str, Any]:
     """Evaluate on `cfg.DATASETS.TEST`, and judge pseudo-labels on `cfg.TEST.PSEUDO_LABELS`.
 
     Args:
         cfg: a complete config; with `TEST.STUDENT` the student is evaluated beside its teacher.
         framework: its weigher, if it has one, weighs the pseudo-labels.
+        distributed: what evaluates in place of the models here, of the same weights; by default they do.
 
     Returns:
         on the main process {"sem_seg": {"mIoU": ...}, "bbox": {...}} of the first model on the first test set; those of
@@ -56,9 +58,10 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
             nested = results if name == first else results.setdefault(name, OrderedDict())
             if dataset != cfg.DATASETS.TEST[0]:
                 nested = nested.setdefault(dataset, OrderedDict())
-            nested.update(_evaluate_model(cfg, datasets[dataset], models[name], name))
+            nested.update(_evaluate_model(cfg, datasets[dataset], models[name], name, distributed))
+    judge = distributed.judge if distributed else judge_pseudo_labels
     judged = {
-        name: evaluate_pseudo_labels(cfg, models[first], framework.weigher, datasets[name])
+        name: flat_results(*judge(cfg, models[first], framework.weigher, datasets[name]))
         for name in cfg.TEST.PSEUDO_LABELS
     }
     if judged:
@@ -70,6 +73,26 @@ def evaluate(cfg: Any, framework: Framework) -> OrderedDict[str, Any]:
     return results
 
 
+class Distributed(Protocol):
+    """An evaluation by other processes; see `wpl_d2.evaluation.parts`."""
+
+    def count(self, cfg: Any, name: str, dataset: EvalDataset, total: LenientEvaluator, folder: Path) -> None:
+        """Add the counts of a model to `total`.
+
+        Args:
+            cfg: a complete config.
+            name: of the model in `Framework.eval_models`.
+            dataset: of the images.
+            total: an evaluator of them.
+            folder: keeps what is done while the job is not.
+        """
+
+    def judge(
+        self, cfg: Any, model: Any, weigher: PixelWeigher | None, dataset: EvalDataset
+    ) -> tuple[dict[str, float], Agreement | None]:
+        """As `judge_pseudo_labels`."""
+
+
 def _build_datasets(cfg: Any) -> dict[str, EvalDataset]:
     """The data sets of an evaluation by name; one that is named twice is read once."""
     keys = dict.fromkeys(cfg.TEST.PSEUDO_LABELS, "TEST.PSEUDO_LABELS") | dict.fromkeys(
@@ -78,11 +101,17 @@ def _build_datasets(cfg: Any) -> dict[str, EvalDataset]:
     return {name: EvalDataset(cfg, name=name, key=key, lenient=True) for name, key in keys.items()}
 
 
-def _evaluate_model(cfg: Any, dataset: EvalDataset, model: Any, name: str) -> OrderedDict[str, Any]:
+def _evaluate_model(
+    cfg: Any, dataset: EvalDataset, model: Any, name: str, distributed: Distributed | None
+) -> OrderedDict[str, Any]:
     logger.info("Evaluating the %s on %s", name, dataset.name)
     output = Path(cfg.OUTPUT_DIR) / "inference" / dataset.name / name
     evaluator = LenientEvaluator(build_evaluator(cfg, dataset, output), dataset)
-    return OrderedDict(inference_on_dataset(build_inference(cfg, model), dataset.loader(), evaluator) or {})
+    if distributed is None:
+        return OrderedDict(inference_on_dataset(build_inference(cfg, model), dataset.loader(), evaluator) or {})
+    evaluator.reset()
+    distributed.count(cfg, name, dataset, evaluator, output)
+    return OrderedDict(evaluator.evaluate() or {})
 
 
 def _report_left_out(datasets: Collection[EvalDataset]) -> int:
@@ -97,6 +126,16 @@ def _report_left_out(datasets: Collection[EvalDataset]) -> int:
         if all(record["file_name"] in reasons for record in dataset.records):
             raise InputError(f"{dataset.name}: not one of its images could be judged, see above; restore them")
     return len(reasons)
+
+
+class Evaluator(Protocol):
+    """An evaluator whose counts can be added to those of another one."""
+
+    def state(self) -> Any:
+        """What was counted since `reset`, as plain containers of tensors, numbers and texts."""
+
+    def add_state(self, state: Any) -> None:
+        """Add what another one has counted, as of `state`."""
 
 
 class LenientEvaluator(DatasetEvaluator):
@@ -122,6 +161,20 @@ class LenientEvaluator(DatasetEvaluator):
             self._evaluator.process(inputs, outputs)
         except InputError as error:
             self._dataset.leave_out(inputs[0], error)
+
+    def state(self) -> list[Any]:
+        """What was counted, as of `Evaluator`."""
+        return [part.state() for part in self._parts]
+
+    def add_state(self, state: list[Any]) -> None:
+        """Add what another one has counted, as of `state`."""
+        for part, own in zip(self._parts, state, strict=True):
+            part.add_state(own)
+
+    @property
+    def _parts(self) -> list[Evaluator]:
+        several = isinstance(self._evaluator, DatasetEvaluators)
+        return self._evaluator._evaluators if several else [self._evaluator]
 
     def evaluate(self) -> Any:
         """The wrapped evaluator's results."""

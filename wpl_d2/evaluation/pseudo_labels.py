@@ -41,6 +41,8 @@ _LOGGER = logging.getLogger(__name__)
 GROUPS = ("pixel", "confident", "reliable", "outside")
 """All labeled pixels; confident ones; reliable ones (RPPI); confident ones of an object class outside all its boxes."""
 
+_WEIGHT_UNITS = 2**24
+"""Units of a weight of 1: float32 has no finer ones between 0.5 and 1."""
 SCOPES = ("pixel", "confident", "sure")
 """The pixels on which scores are compared: two of the groups, and pixels with a confidence of at least RPPI.CONF, which
 are comparable between trainings with different thresholds."""
@@ -82,7 +84,7 @@ class PseudoLabelEvaluator:
         """Forget all images."""
         counts = len(self.classes)
         self._groups = torch.zeros(len(GROUPS), counts, 2, dtype=torch.int64)
-        self._weights = torch.zeros(counts, 2, dtype=torch.float64)
+        self._weights = torch.zeros(counts, 2, dtype=torch.int64)
         # All of them from the start: a process without images must join every sum.
         empty = torch.zeros(len(SCOPES), counts, 2, BINS, dtype=torch.int64)
         self._histograms = dict.fromkeys(self._scores, empty)
@@ -105,13 +107,26 @@ class PseudoLabelEvaluator:
         groups = [judged, confident, judged & pseudo.reliable, self._outside(pseudo, boxes) & confident]
         counts = torch.stack([self._by_class(pseudo.labels, right, group) for group in groups])
         self._groups = self._groups.to(counts.device) + counts
-        weights = self._by_class(pseudo.labels, right, confident, pseudo.weight.double())
-        self._weights = self._weights.to(weights.device) + weights
+        # Whole numbers, so that the sum does not depend on who has counted which images.
+        weights = self._by_class(pseudo.labels, right, confident, (pseudo.weight.double() * _WEIGHT_UNITS).round())
+        self._weights = self._weights.to(weights.device) + weights.long()
         kind = pseudo.labels * 2 + right
         scopes = (judged, confident, judged & (pseudo.confidence >= self.sure))
         for name, score in {"confidence": spread_confidence(pseudo.confidence), **scores}.items():
             new = torch.stack([histograms(score, kind, mask, 2 * len(self.classes)) for mask in scopes])
             self._histograms[name] = self._histograms[name].to(new.device) + new.view(len(SCOPES), -1, 2, BINS)
+
+    def state(self) -> dict[str, Any]:
+        """What was counted, as plain containers of tensors."""
+        histograms = {name: counts.cpu() for name, counts in self._histograms.items()}
+        return {"groups": self._groups.cpu(), "weights": self._weights.cpu(), "histograms": histograms}
+
+    def add_state(self, state: Mapping[str, Any]) -> None:
+        """Add what another evaluator of the same classes and scores has counted, as of `state`."""
+        self._groups = self._groups.cpu() + state["groups"]
+        self._weights = self._weights.cpu() + state["weights"]
+        for name, counts in state["histograms"].items():
+            self._histograms[name] = self._histograms[name].cpu() + counts
 
     def evaluate(self) -> dict[str, float]:
         """The results over all processes' images on the main process, empty on the others.
@@ -127,7 +142,7 @@ class PseudoLabelEvaluator:
         summed = {name: sum_over_ranks(counts) for name, counts in sorted(self._histograms.items())}
         if groups is None or weights is None:
             return {}
-        results = _group_results(groups, weights, self._parts)
+        results = _group_results(groups, weights / _WEIGHT_UNITS, self._parts)
         for name, counts in summed.items():
             assert counts is not None  # the main process gets all sums
             for scope, by_class in zip(SCOPES, counts, strict=True):
@@ -156,19 +171,23 @@ def evaluate_pseudo_labels(
     weigher: PixelWeigher | None,
     dataset: EvalDataset,
 ) -> dict[str, float]:
-    """As `judge_pseudo_labels`, with the results in one flat dict, for a training's metrics.
+    """As `judge_pseudo_labels`, with the results as of `flat_results`."""
+    return flat_results(*judge_pseudo_labels(cfg, model, weigher, dataset))
+
+
+def flat_results(results: Mapping[str, float], agreement: Agreement | None) -> dict[str, float]:
+    """The results of `judge_pseudo_labels` in one flat dict, for a training's metrics.
 
     Returns:
         see `PseudoLabelEvaluator.evaluate`; with a detector also `NAME@SCORE`, for all objects together, for the
         fields NAME of `AgreementRow`.
     """
-    results, agreement = judge_pseudo_labels(cfg, model, weigher, dataset)
+    flat = dict(results)
     for score, rows in (agreement or {}).items():
-        results |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
-    return results
+        flat |= {f"{name}@{score:g}": float(value) for name, value in asdict(rows[OBJECTS]).items()}
+    return flat
 
 
-@torch.no_grad()
 def judge_pseudo_labels(
     cfg: Any,
     model: UnifiedSegDet,
@@ -192,43 +211,82 @@ def judge_pseudo_labels(
         InputError: the model labels no pixels, the cached detections do not fit, or an image cannot be read or has no
             mask and the data set is not lenient.
     """
-    if not isinstance(model, UnifiedSegDet):
-        raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
-    cache = load_detection_cache(cfg, dataset.classes, dataset.records_with_masks)
-    detects = cache is not None or model.has_detector
-    refinement = build_refinement(cfg)
-    names, objects = dataset.classes, dataset.object_ids
-    judged = {} if weigher is None else _judged_scores(weigher, detects, model.device)
-    evaluator = PseudoLabelEvaluator(names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(judged), cfg.RPPI.CONF)
-    box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
-    in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
-    true_boxes = dataset.true_boxes if detects else {}
-    # The weigher, too: what is judged is no step that its running figures should be of.
-    with inference_context(model), nullcontext() if weigher is None else inference_context(weigher):
-        loader = dataset.loader(cache)
-        for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
-            try:
-                target = torch.tensor(read_labels(item, item["image"].shape[1:], len(names)), device=model.device)[None]
-            except InputError as error:
-                dataset.leave_out(item, error)
-                continue
-            evidence = whole_image_evidence(model, item)
-            found = None if evidence.detections is None else evidence.detections[0]
-            pseudo = make_pseudo_labels(evidence, refinement, weigher)
-            boxes = None if found is None else class_boxes([found], cfg.RPPI.BOX_SCORE)
-            if boxes is not None:  # whether or not RPPI is on
-                reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, cfg.RPPI.CONF)
-                pseudo = pseudo.replace(reliable=reliable)
-            evidence = replace(evidence, pseudo=pseudo)
-            memory = None if weigher is None else weigher.memory
-            scores = {name: score(evidence, memory) for name, score in judged.items()}
-            evaluator.score_batch(pseudo, scores, target, boxes)
-            if found is not None:
-                in_boxes.score_image(pseudo, found, target, true_boxes[item["image_id"]])
-    agreement = in_boxes.evaluate() if detects else None
-    if agreement is not None:
-        _LOGGER.info("boxes and pixels, %%:\n%s", agreement_tables(agreement, cfg.RPPI.BOX_SCORE))
-    return evaluator.evaluate(), agreement
+    judge = PseudoLabelJudge(cfg, model, weigher, dataset)
+    judge.judge(dataset)
+    return judge.evaluate()
+
+
+class PseudoLabelJudge:
+    """Judges the pseudo-labels of a model, and its boxes; args and errors as of `judge_pseudo_labels`."""
+
+    def __init__(self, cfg: Any, model: UnifiedSegDet, weigher: PixelWeigher | None, dataset: EvalDataset) -> None:
+        """Start from zero; the images of `dataset` need not be those that are judged."""
+        if not isinstance(model, UnifiedSegDet):
+            raise InputError("TEST.PSEUDO_LABELS: a detector alone labels no pixels; leave it empty")
+        self._cfg, self._model, self._weigher = cfg, model, weigher
+        self._cache = load_detection_cache(cfg, dataset.classes, dataset.records_with_masks)
+        self._detects = self._cache is not None or model.has_detector
+        self._refinement = build_refinement(cfg)
+        names, objects = dataset.classes, dataset.object_ids
+        self._scores = {} if weigher is None else _judged_scores(weigher, self._detects, model.device)
+        self._evaluator = PseudoLabelEvaluator(
+            names, objects, cfg.FRAMEWORK.THRESHOLD, tuple(self._scores), cfg.RPPI.CONF
+        )
+        box_scores = [*cfg.TEST.BOX_SCORES, cfg.RPPI.BOX_SCORE]
+        self._in_boxes = BoxAgreement(names, objects, box_scores, cfg.RPPI.CONF, cfg.TEST.BOX_IOU)
+
+    def reset(self) -> None:
+        """Forget all images."""
+        self._evaluator.reset()
+        self._in_boxes.reset()
+
+    def state(self) -> dict[str, Any]:
+        """What was counted, as plain containers of tensors."""
+        return {"pixels": self._evaluator.state(), "boxes": self._in_boxes.state()}
+
+    def add_state(self, state: Mapping[str, Any]) -> None:
+        """Add what another judge of the same model has counted, as of `state`."""
+        self._evaluator.add_state(state["pixels"])
+        self._in_boxes.add_state(state["boxes"])
+
+    def evaluate(self) -> tuple[dict[str, float], Agreement | None]:
+        """The results, as of `judge_pseudo_labels`."""
+        agreement = self._in_boxes.evaluate() if self._detects else None
+        if agreement is not None:
+            _LOGGER.info("boxes and pixels, %%:\n%s", agreement_tables(agreement, self._cfg.RPPI.BOX_SCORE))
+        return self._evaluator.evaluate(), agreement
+
+    @torch.no_grad()
+    def judge(self, dataset: EvalDataset) -> None:
+        """Count the images of a data set."""
+        true_boxes = dataset.true_boxes if self._detects else {}
+        weigher = nullcontext() if self._weigher is None else inference_context(self._weigher)
+        # The weigher, too: what is judged is no step that its running figures should be of.
+        with inference_context(self._model), weigher:
+            loader = dataset.loader(self._cache)
+            for (item,) in tqdm(loader, "pseudo-labels", unit="image", mininterval=5, disable=not is_main_process()):
+                try:
+                    labels = read_labels(item, item["image"].shape[1:], len(dataset.classes))
+                except InputError as error:
+                    dataset.leave_out(item, error)
+                else:
+                    self._judge_image(item, torch.tensor(labels, device=self._model.device)[None], true_boxes)
+
+    def _judge_image(self, item: Mapping[str, Any], target: Tensor, true_boxes: Mapping[str, ClassBoxes]) -> None:
+        model, weigher, rppi = self._model, self._weigher, self._cfg.RPPI
+        evidence = whole_image_evidence(model, item)
+        found = None if evidence.detections is None else evidence.detections[0]
+        pseudo = make_pseudo_labels(evidence, self._refinement, weigher)
+        boxes = None if found is None else class_boxes([found], rppi.BOX_SCORE)
+        if boxes is not None:  # whether or not RPPI is on
+            reliable = reliable_mask(pseudo.labels, pseudo.confidence, boxes, rppi.CONF)
+            pseudo = pseudo.replace(reliable=reliable)
+        evidence = replace(evidence, pseudo=pseudo)
+        memory = None if weigher is None else weigher.memory
+        scores = {name: score(evidence, memory) for name, score in self._scores.items()}
+        self._evaluator.score_batch(pseudo, scores, target, boxes)
+        if found is not None:
+            self._in_boxes.score_image(pseudo, found, target, true_boxes[item["image_id"]])
 
 
 def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> dict[str, Score]:

@@ -150,6 +150,15 @@ class SemSegConfusionEvaluator(DatasetEvaluator):
         canvas[center_window(size, labels.shape)] = labels
         return canvas
 
+    def state(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """What was counted, over all images and of each."""
+        return self._matrix.counts.cpu(), {file: by_class.cpu() for file, by_class in self._images.items()}
+
+    def add_state(self, state: tuple[Tensor, dict[str, Tensor]]) -> None:
+        """Add what another evaluator has counted, as of `state`."""
+        self._matrix.counts = self._matrix.counts.cpu() + state[0]
+        self._images |= state[1]
+
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:
         """All processes' metrics in percent on the main one (see `sem_seg_metrics`), empty on the others."""
         counts = sum_over_ranks(self._matrix.counts)

@@ -8,7 +8,8 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
-from .pseudo_seg import PseudoSeg
+from .pcr import PCR
+from .pseudoseg import PseudoSeg
 from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
@@ -20,6 +21,7 @@ __all__ = [
     "CPS",
     "DAW",
     "FRAMEWORK_REGISTRY",
+    "PCR",
     "U2PL",
     "AugSeg",
     "Detector",

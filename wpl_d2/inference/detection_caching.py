@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from ..data import EvalMapper
 from ..data.detection_cache import CacheMetadata, DetectionCache, ImageDetections, image_key
 from ..data.loader import build_test_loader
 from ..structures import Detections
+from ..utils.background import in_background
 from ..utils.errors import InputError
+from .engines import Engine, LocalEngine, Part, Work
 
 _LOGGER = logging.getLogger(__name__)
 PART = 64
@@ -30,12 +34,13 @@ Records = Sequence[dict[str, Any]]
 
 
 def cache_detections(
-    model: nn.Module,
+    model: nn.Module | Callable[[], nn.Module],
     records: Records,
     metadata: CacheMetadata,
     object_ids: Sequence[int],
     path: str | Path,
     workers: int = 2,
+    engine: Engine | None = None,
 ) -> DetectionCache:
     """Detect objects in images, from the model's least score on, and write a detection cache. All processes must call.
 
@@ -44,12 +49,14 @@ def cache_detections(
 
     Args:
         model: gives `{"instances"}` for a dict with "image", as Detectron2's detectors do. Its limit on the detections
-            of an image, TEST.DETECTIONS_PER_IMAGE, is removed for good.
+            of an image, TEST.DETECTIONS_PER_IMAGE, is removed for good. For an engine other than the local one what
+            loads it there, which must be picklable.
         records: dataset dicts; images that occur twice are read once. No mask is opened.
         metadata: of the detections.
         object_ids: semantic class id of each of the model's classes.
         path: the file, on a disk that all machines share.
         workers: processes that read images, for each process.
+        engine: where it is done, by default in this process.
 
     Returns:
         what is in the file.
@@ -61,7 +68,6 @@ def cache_detections(
     if not records:
         raise InputError(f"{path}: there are no images to find boxes on; name a data set that has some")
     path = Path(path)
-    _remove_limit(model)
     known = _load_known(path, metadata)
     new = {image_key(record): record for record in records}
     keys = sorted(new.keys() - known.keys())
@@ -69,7 +75,8 @@ def cache_detections(
     files = [path.with_name(f"{path.name}.parts") / f"{number:05d}.npz" for number in range(len(parts))]
     own = slice(comm.get_rank(), None, comm.get_world_size())
     todo = [pair for pair in zip(files[own], parts[own], strict=True) if not _is_complete(*pair, metadata)]
-    _write_parts(model, todo, metadata, torch.tensor(object_ids), workers)
+    opener = (lambda: model) if isinstance(model, nn.Module) else model
+    _write_parts(engine or LocalEngine(), DetectionJob(opener, tuple(object_ids), workers), todo, metadata)
     comm.synchronize()
     if files and comm.is_main_process():
         _merge(known, files, metadata, path)
@@ -103,31 +110,58 @@ def _is_complete(file: Path, part: Records, metadata: CacheMetadata) -> bool:
 
 
 def _write_parts(
-    model: nn.Module,
-    todo: list[tuple[Path, list[dict[str, Any]]]],
-    metadata: CacheMetadata,
-    object_ids: Tensor,
-    workers: int,
+    engine: Engine, job: DetectionJob, todo: Sequence[tuple[Path, list[dict[str, Any]]]], metadata: CacheMetadata
 ) -> None:
     """Write the parts of this process."""
     if not todo:
         return
-    records = [record for _, part in todo for record in part]
-    loader = build_test_loader(records, EvalMapper(lenient=True), workers, SequentialSampler(records))
-    bar = tqdm(loader, "boxes", unit="image", mininterval=5, disable=not comm.is_main_process())
-    items = (item for (item,) in bar)
-    with inference_context(model), torch.no_grad():
-        for file, part in todo:
-            images = {image_key(record): _detect(model, next(items), object_ids) for record in part}
+    total = sum(len(part) for _, part in todo)
+    with tqdm(total=total, desc="boxes", unit="image", mininterval=5, disable=not comm.is_main_process()) as progress:
+        for (file, _), results in zip(todo, engine.map(job, [Part("", part) for _, part in todo]), strict=True):
+            images = {}
+            for key, found, problem in results:
+                images[key] = found
+                if problem:
+                    _LOGGER.warning("without boxes: %s", problem)
+                progress.update()
             DetectionCache.from_images(metadata, images).save(file)
 
 
-def _detect(model: nn.Module, item: dict[str, Any], object_ids: Tensor) -> ImageDetections:
+@dataclass(frozen=True)
+class DetectionJob:
+    """The detection of objects in parts of a list of images, as a `Job`.
+
+    Attributes:
+        open_model: called in each process that detects.
+        object_ids: semantic class id of each of the model's classes.
+        workers: processes that read images.
+    """
+
+    open_model: Callable[[], nn.Module]
+    object_ids: tuple[int, ...]
+    workers: int
+
+    def start(self) -> Work:
+        """See `Job`: the results of a part are each image's key, its detections, and why it could not be read."""
+        model = self.open_model()
+        _remove_limit(model)
+        return partial(self._detect, model)
+
+    def _detect(self, model: nn.Module, parts: Sequence[Records]) -> Iterator[Iterator[Any]]:
+        records = [record for part in parts for record in part]
+        loader = build_test_loader(records, EvalMapper(lenient=True), self.workers, SequentialSampler(records))
+        items = in_background((item for (item,) in loader), 2)
+        ids = torch.tensor(self.object_ids)
+        with inference_context(model), torch.no_grad():
+            for part in parts:
+                yield ((image_key(record), *_detect(model, next(items), ids)) for record in part)
+
+
+def _detect(model: nn.Module, item: dict[str, Any], object_ids: Tensor) -> tuple[ImageDetections, str]:
     if isinstance(item["image"], InputError):  # training skips such images too
-        _LOGGER.warning("without boxes: %s", item["image"])
-        return (0, 0), Detections.none()
+        return ((0, 0), Detections.none()), str(item["image"])
     instances = model([item])[0]["instances"].to("cpu")
-    return (item["height"], item["width"]), Detections.from_instances(instances, object_ids)
+    return ((item["height"], item["width"]), Detections.from_instances(instances, object_ids)), ""
 
 
 def _merge(known: dict[str, ImageDetections], files: list[Path], metadata: CacheMetadata, path: Path) -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,14 +23,17 @@ from ..data import UnreadableImageError
 from ..data.pixel_values import PixelLayout
 from ..structures import Detections
 from ..utils.background import in_background
+from ..utils.buckets import OutputFolder, is_url
 from ..utils.cpu_speed import label_map
 from ..utils.errors import InputError
 from ..utils.files import UnwritableError
 from .build import build_predict
-from .huge_images import HugeImage, Part, predict_parts
+from .engines import Engine, LocalEngine, Part, PartStore, Work, digest, do_parts, part_length
+from .huge_images import HugeImage, predict_parts
+from .huge_images import Part as WindowPart
 from .runtime_model import Prediction, RuntimeModel
-from .sources import Frame, Source
-from .writers import PredictionWriter
+from .sources import PARTS, Frame, Source
+from .writers import Outcome, PredictionWriter, ResultFiles
 
 Result = TypeVar("Result")
 
@@ -114,44 +122,116 @@ class Predictor:
         return detections.select(keep).to("cpu")
 
 
-def predict(source: Source, predictor: Predictor, writer: PredictionWriter, batch_size: int) -> list[Frame]:
+@dataclass(frozen=True)
+class PredictionJob:
+    """The prediction of parts of a `Source`, as a `Job`.
+
+    Attributes:
+        open_predictor: called in each process that predicts.
+        metadata: of the model.
+        folder: of the results, or its URL.
+        mask_format: a name in `MASK_FORMATS`.
+        batch_size: most images per batch; a batch holds successive images of one size.
+    """
+
+    open_predictor: Callable[[], Predictor]
+    metadata: Mapping[str, Any]
+    folder: str
+    mask_format: str
+    batch_size: int
+
+    def start(self) -> Work:
+        """See `Job`: the results of a part are the `Outcome`s of its images, as plain containers."""
+        return partial(self._predict, self.open_predictor())
+
+    def _predict(self, predictor: Predictor, parts: Iterable[Source]) -> Iterator[Iterator[Any]]:
+        """The next images are read, also those of the next part, and results are written, beside the network."""
+        opened = in_background(map(self._open, parts), 1)
+        read = in_background(
+            ((part, batch) for part in opened for batch in batches(part.source, self.batch_size)), _AHEAD
+        )
+        predicted = in_background(
+            ((part, batch, _predict_frames(predictor, batch, self.batch_size)) for part, batch in read), _AHEAD
+        )
+        for part, made in groupby(predicted, key=itemgetter(0)):
+            with part:
+                outcomes: Iterator[Any] = (
+                    _write(part.files, frame, prediction).to_plain()
+                    for _, batch, predictions in made
+                    for frame, prediction in zip(batch, predictions, strict=True)
+                )
+                if is_url(self.folder):  # where a result is told when its files are there
+                    outcomes = iter(list(outcomes))
+                    part.output.publish()
+                yield outcomes
+
+    def _open(self, part: Source) -> _OpenPart:
+        return _OpenPart(part, self)
+
+
+class _OpenPart(ExitStack):
+    """A part whose images are files of this machine, and where its results are written."""
+
+    def __init__(self, part: Source, job: PredictionJob) -> None:
+        super().__init__()
+        self.source = self.enter_context(part.local())
+        self.output = self.enter_context(closing(OutputFolder(job.folder)))
+        files = ResultFiles(self.output.path, job.metadata, self.source, job.mask_format)
+        self.files = self.enter_context(closing(files))
+
+
+def predict(
+    source: Source,
+    predictor: Predictor | Callable[[], Predictor],
+    writer: PredictionWriter,
+    batch_size: int,
+    engine: Engine | None = None,
+    facts: Sequence[Any] | None = None,
+) -> list[Outcome]:
     """Predict all images of a source, with a progress bar; those that cannot be read or predicted are reported.
 
-    The next images are read, and results are written, beside the network. A few batches are in memory at a time.
+    A few batches are in memory at a time. The files of images are whole or absent.
 
     Args:
         source: of the images.
-        predictor: of the model.
+        predictor: of the model; for an engine other than the local one what opens it there, which must be picklable.
         writer: gets the predictions in the order of the images.
-        batch_size: most images per batch; a batch holds successive images of one size.
+        batch_size: most images per batch; a batch holds successive images of one size, of one part.
+        engine: where it is done, by default in this process.
+        facts: what the results depend on beside images and batch size, for `digest`: what an earlier call with the same
+            facts has done is not done again if it was stopped. By default everything is done.
 
     Returns:
-        the skipped images.
+        those that were skipped.
 
     Raises:
         InputError: the batch size is not positive.
     """
     if batch_size < 1:
         raise InputError(f"--batch-size: {batch_size} images; take at least 1")
-    skipped: list[Frame] = []
-    read = in_background(batches(source, batch_size), _AHEAD)
-    predicted = in_background(((batch, _predict_frames(predictor, batch, batch_size)) for batch in read), _AHEAD)
+    parts = source.parts(part_length(batch_size))
+    store = None if facts is None else PartStore(f"{writer.folder.name}/{PARTS}")
+    named = [Part("" if facts is None else digest(facts, batch_size, part.facts()), part) for part in parts]
+    opener = (lambda: predictor) if isinstance(predictor, Predictor) else predictor
+    job = PredictionJob(opener, writer.metadata, writer.folder.name, writer.mask_format, batch_size)
+    writer.begin()
     with tqdm(total=len(source), unit="image") as progress:
-        for batch, predictions in predicted:
-            for frame, prediction in zip(batch, predictions, strict=True):
-                if isinstance(prediction, Exception):
-                    _skip(frame, why_skipped(frame, prediction), skipped)
-                elif isinstance(prediction, Iterator):
-                    _write_parts(writer, frame, prediction, skipped)
-                else:
-                    _write(writer, frame, prediction, skipped)
-                progress.update()
-    return skipped
+        for values in do_parts(engine or LocalEngine(), job, named, store):
+            outcome = Outcome.from_plain(values)
+            if outcome.skipped:
+                _print(f"skipped: {outcome.skipped}")
+            elif outcome.undrawn:
+                _print(f"no overlay: {outcome.file}: {outcome.undrawn}")
+            writer.add(outcome)
+            progress.update()
+    if store:
+        store.clear()
+    return writer.skipped
 
 
 def _predict_frames(
     predictor: Predictor, batch: Sequence[Frame], size: int
-) -> Sequence[Prediction | Iterator[Part] | Exception]:
+) -> Sequence[Prediction | Iterator[WindowPart] | Exception]:
     image = batch[0].image
     if not isinstance(image, HugeImage):
         return predict_batch(predictor, batch)
@@ -160,40 +240,30 @@ def _predict_frames(
     return [predict_parts(predictor, image, size)]
 
 
-def _write_parts(writer: PredictionWriter, frame: Frame, parts: Iterator[Part], skipped: list[Frame]) -> None:
-    """Predict and write the parts of a huge image, and draw the overview."""
+def _write(files: ResultFiles, frame: Frame, prediction: Prediction | Iterator[WindowPart] | Exception) -> Outcome:
+    """Write the results of an image; those of a huge one are predicted meanwhile."""
+    if isinstance(prediction, Exception):
+        return Outcome(frame.file, skipped=why_skipped(frame, prediction))
     try:
-        overview = writer.add_parts(frame, parts)
+        if isinstance(prediction, Iterator):
+            outcome, overview = files.add_parts(frame, prediction)
+            image, prediction = overview.image, Prediction(overview.labels, None)
+        else:
+            image = cast(np.ndarray, frame.image)
+            outcome = files.add(frame, image, prediction)
     except UnwritableError as error:
-        _skip_unwritten(frame, error, skipped)
+        if error.is_disk_error:
+            raise
+        return Outcome(frame.file, skipped=f"{frame.file}: its results cannot be written ({error})")
     except Exception as error:  # as in `_predict`
-        _skip(frame, why_skipped(frame, error), skipped)
-    else:
-        _draw(writer, frame, overview.image, Prediction(overview.labels, None))
-
-
-def _write(writer: PredictionWriter, frame: Frame, prediction: Prediction, skipped: list[Frame]) -> None:
-    image = cast(np.ndarray, frame.image)
+        if not isinstance(frame.image, HugeImage):
+            raise
+        return Outcome(frame.file, skipped=why_skipped(frame, error))
     try:
-        writer.add(frame, image, prediction)
-    except UnwritableError as error:
-        _skip_unwritten(frame, error, skipped)
-    else:
-        _draw(writer, frame, image, prediction)
-
-
-def _skip_unwritten(frame: Frame, error: UnwritableError, skipped: list[Frame]) -> None:
-    if error.is_disk_error:
-        raise error
-    _skip(frame, f"{frame.file}: its results cannot be written ({error})", skipped)
-
-
-def _draw(writer: PredictionWriter, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
-    try:
-        writer.draw(frame, image, prediction)
+        files.draw(frame, image, prediction)
     except Exception as error:  # an overlay is only for looking at
-        writer.without_overlay.append(frame)
-        _print(f"no overlay: {frame.file}: {_reason(error)}")
+        return outcome._replace(undrawn=_reason(error))
+    return outcome
 
 
 def image_batch(images: Sequence[np.ndarray], device: str) -> Tensor:
@@ -246,11 +316,6 @@ def batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
         batch.append(frame)
     if batch:
         yield batch
-
-
-def _skip(frame: Frame, reason: str, skipped: list[Frame]) -> None:
-    _print(f"skipped: {reason}")
-    skipped.append(frame)
 
 
 def _print(text: str) -> None:

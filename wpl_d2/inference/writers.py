@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from ..data.windows import Window
 from ..structures import Detections
+from ..utils.buckets import OutputFolder
 from ..utils.errors import InputError
 from ..utils.files import clear_write_errors, replace_file, write_text
 from ..visualization import draw_boxes, overlay, render
@@ -21,82 +22,73 @@ from .coco_file import CocoFile
 from .huge_images import HugeImage, Overview, Part
 from .mask_formats import MASK_FORMATS
 from .mask_formats.index_png import write_png
+from .result_names import SUFFIX
 from .runtime_model import Prediction
-from .sources import BOXES, CONFIDENCE, INDEX, OVERLAYS, PROBABILITIES, SUFFIX, Frame, Source
+from .sources import BOXES, COCO_MASKS, CONFIDENCE, INDEX, OVERLAYS, PROBABILITIES, Frame, Source
 
 
-class PredictionWriter:
-    """Writes predictions to a folder; a context manager.
-
-    Masks are written in one of `MASK_FORMATS`. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
-    image in the classes' colors with its boxes. With a detector, `boxes.json` has the boxes in COCO's format, with the
-    class ids as category ids. Where predictions have them, `confidence/NAME.png` is the probability of each label in
-    0..255, and `probabilities/NAME.npy` those of all classes, (C, H, W) float16. `predicted.json` maps each NAME to its
-    image.
+class Outcome(NamedTuple):
+    """What became of an image.
 
     Attributes:
-        count: images written so far.
-        without_overlay: those whose overlay failed.
+        file: the image's, as of its `Frame`.
+        size: (height, width) in pixels, (0, 0) if it was skipped.
+        annotations: of the image in COCO's format, by the name of the file that they belong into.
+        ignored: as of its `Frame`.
+        skipped: why it has no results, or "".
+        undrawn: why it has no overlay, or "".
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        metadata: Mapping[str, Any],
-        boxes: bool,
-        source: Source,
-        mask_format: str = "index_png",
-    ) -> None:
-        """Check the folder; nothing in it is changed before the first prediction.
+    file: PurePath
+    size: tuple[int, int] = (0, 0)
+    annotations: Mapping[str, list[dict[str, Any]]] = {}
+    ignored: tuple[str, ...] = ()
+    skipped: str = ""
+    undrawn: str = ""
+
+    def to_plain(self) -> tuple[Any, ...]:
+        """As plain containers."""
+        return (self.file.as_posix(), *self[1:])
+
+    @classmethod
+    def from_plain(cls, values: Sequence[Any]) -> Outcome:
+        """From `to_plain`."""
+        file, *others = values
+        return cls(PurePath(file), *others)
+
+
+class ResultFiles:
+    """Writes what each image has of its own: masks, maps and overlays.
+
+    Masks are written in one of `MASK_FORMATS`. `overlays/NAME.png`, or `overlays/VIDEO.mp4` of a video, shows the
+    image in the classes' colors with its boxes. Where predictions have them, `confidence/NAME.png` is the probability
+    of each label in 0..255, and `probabilities/NAME.npy` those of all classes, (C, H, W) float16.
+    """
+
+    def __init__(self, folder: Path, metadata: Mapping[str, Any], source: Source, mask_format: str) -> None:
+        """Prepare; nothing is changed.
 
         Args:
-            folder: created if missing.
+            folder: of the results.
             metadata: of the model.
-            boxes: whether the model has a detector.
-            source: of the images.
+            source: of the images, as files of this machine.
             mask_format: a name in `MASK_FORMATS`.
 
         Raises:
-            InputError: the folder has masks that no earlier prediction wrote, such as a data set's, or results of
-                other images that would be overwritten; or the format is not for such images.
+            InputError: the format is not for such images.
         """
-        masks = folder / MASK_FORMATS[mask_format].place
-        if masks.exists() and not (folder / OVERLAYS).is_dir():
-            raise InputError(f"{masks}: is not an earlier result, and could be written over; give another --output")
         self.folder, self.metadata, self.video, self.layout = folder, metadata, source.video, source.layout
-        self._index = PredictionIndex(folder, source)
-        own = {*source.paths.values()} if source.video is None else {*source.paths}
-        others = bool(self._index.earlier)
-
-        def keep(file: PurePath) -> bool:
-            return others and own.isdisjoint((file, file.parent))
-
-        self._masks = MASK_FORMATS[mask_format](folder, metadata, source, keep)
-        self._boxes: CocoFile | None = None
-        if boxes:
-            categories = [{"id": index, "name": metadata["classes"][index]} for index in metadata["objects"]]
-            self._boxes = CocoFile(folder / BOXES, categories, keep)
+        self.masks = MASK_FORMATS[mask_format](folder, metadata, source)
         self._video: cv2.VideoWriter | None = None
         self._draws = True
-        self.count = 0
-        self.without_overlay: list[Frame] = []
 
-    def __enter__(self) -> PredictionWriter:
-        """Itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the video, masks and boxes, also after an error or interruption."""
+    def close(self) -> None:
+        """Finish the video."""
         if self._video is not None:
             self._video.release()
-        self._masks.close()
-        if self._boxes is not None:
-            self._boxes.close()
 
-    def add(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
-        """Write the mask and maps of an image and add its boxes.
+    def add(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> Outcome:
+        """Write the mask and maps of an image.
 
         Args:
             frame: the image's name and file.
@@ -106,20 +98,20 @@ class PredictionWriter:
         Raises:
             UnwritableError: they cannot be written.
         """
-        if not self.count:
-            self._index.write()
+        annotations = {}
         if prediction.labels is not None:
-            self._masks.add(frame, prediction.labels)
+            annotations[self.masks.place] = list(self.masks.add(frame, prediction.labels))
         if prediction.confidence is not None:
             write_png(prediction.confidence, self.folder / CONFIDENCE / f"{frame.name}{SUFFIX}")
         if prediction.probabilities is not None:
             _write_array(prediction.probabilities, self.folder / PROBABILITIES / f"{frame.name}.npy")
-        if self._boxes is not None and prediction.detections is not None:
-            self._boxes.add(frame.file, image.shape[:2], _annotations(prediction.detections))
-        self.count += 1
+        if prediction.detections is not None:
+            annotations[BOXES] = list(_annotations(prediction.detections))
+        height, width = image.shape[:2]
+        return Outcome(frame.file, (height, width), annotations, frame.ignored)
 
-    def add_parts(self, frame: Frame, parts: Iterable[Part]) -> Overview:
-        """Write the mask of a huge image while it is predicted, and add its boxes.
+    def add_parts(self, frame: Frame, parts: Iterable[Part]) -> tuple[Outcome, Overview]:
+        """Write the mask of a huge image while it is predicted.
 
         Args:
             frame: the image's name and file.
@@ -129,8 +121,6 @@ class PredictionWriter:
             InputError: the format holds whole masks in memory.
             UnwritableError: they cannot be written.
         """
-        if not self.count:
-            self._index.write()
         huge = cast(HugeImage, frame.image)
         size, overview = huge.size, Overview(huge)
         found = [Detections.none()]
@@ -141,11 +131,9 @@ class PredictionWriter:
                 found.append(prediction.detections or Detections.none())
                 yield window, cast(np.ndarray, prediction.labels)
 
-        self._masks.add_parts(frame, size, masks())
-        if self._boxes is not None:
-            self._boxes.add(frame.file, size, _annotations(Detections(*map(torch.cat, zip(*found, strict=True)))))
-        self.count += 1
-        return overview
+        self.masks.add_parts(frame, size, masks())
+        boxes = list(_annotations(Detections(*map(torch.cat, zip(*found, strict=True)))))
+        return Outcome(frame.file, size, {BOXES: boxes}, frame.ignored), overview
 
     def draw(self, frame: Frame, image: np.ndarray, prediction: Prediction) -> None:
         """Write the overlay of an image, or the next frame of a video's; args as of `add`.
@@ -182,6 +170,104 @@ class PredictionWriter:
                 self._draws = False
                 raise InputError(f"{file}: OpenCV cannot write MP4 here; give single images instead of the video")
         self._video.write(np.ascontiguousarray(pixels[..., ::-1]))
+
+
+class PredictionWriter:
+    """What a folder has of all images together, and the checks before anything is written; a context manager.
+
+    With a detector, `boxes.json` has the boxes in COCO's format, with the class ids as category ids; formats of masks
+    may have such a file, too. `predicted.json` maps the names of results to their images. What each image has of its
+    own is written by `ResultFiles`.
+
+    Attributes:
+        folder: of the results.
+        mask_format: a name in `MASK_FORMATS`.
+        count: images written so far.
+        skipped: those that were not.
+        without_overlay: those whose overlay failed.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        metadata: Mapping[str, Any],
+        boxes: bool,
+        source: Source,
+        mask_format: str = "index_png",
+    ) -> None:
+        """Check the folder; nothing in it is changed before `begin`.
+
+        Args:
+            folder: created if missing; or the URL of one in a bucket.
+            metadata: of the model.
+            boxes: whether the model has a detector.
+            source: of the images.
+            mask_format: a name in `MASK_FORMATS`.
+
+        Raises:
+            InputError: the folder has masks that no earlier prediction wrote, such as a data set's, or results of
+                other images that would be overwritten; or the format is not for such images.
+        """
+        self.folder, self.metadata, self.source, self.mask_format = OutputFolder(folder), metadata, source, mask_format
+        masks = MASK_FORMATS[mask_format](self.folder.path, metadata, source)
+        if self.folder.exists(masks.place) and not any(map(self.folder.exists, (OVERLAYS, INDEX))):
+            raise InputError(
+                f"{self.folder.name}/{masks.place}: is not an earlier result, and could be written over; give another "
+                "--output"
+            )
+        self.folder.fetch(INDEX, BOXES, COCO_MASKS)
+        self._index = PredictionIndex(self.folder.path, source)
+        own = {*source.paths.values()} if source.video is None else {*source.paths}
+        others = bool(self._index.earlier)
+
+        def keep(file: PurePath) -> bool:
+            return others and own.isdisjoint((file, file.parent))
+
+        categories = {masks.place: masks.categories}
+        if boxes:
+            categories[BOXES] = [{"id": index, "name": metadata["classes"][index]} for index in metadata["objects"]]
+        self._coco = {
+            name: CocoFile(self.folder.path / name, of_file, keep)
+            for name, of_file in categories.items()
+            if of_file is not None
+        }
+        self.count = 0
+        self.skipped: list[Outcome] = []
+        self.without_overlay: list[Outcome] = []
+
+    def __enter__(self) -> PredictionWriter:
+        """Itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the files, also after an error or interruption."""
+        for file in self._coco.values():
+            file.close()
+        self.folder.publish()
+        self.folder.close()
+
+    def begin(self) -> None:
+        """Write the index, by which a later run knows what is in the folder."""
+        self._index.write()
+        self.folder.publish(INDEX)
+
+    def add(self, outcome: Outcome) -> None:
+        """Add what became of an image.
+
+        Raises:
+            UnwritableError: there is no room on the disk.
+        """
+        if outcome.skipped:
+            self.skipped.append(outcome)
+            return
+        for name, file in self._coco.items():
+            if name in outcome.annotations:
+                file.add(outcome.file, outcome.size, outcome.annotations[name])
+        self.source.note_ignored(outcome.file, outcome.ignored)
+        self.without_overlay += [outcome] if outcome.undrawn else []
+        self.count += 1
 
 
 def _write_array(array: np.ndarray, file: Path) -> None:
@@ -221,7 +307,7 @@ class PredictionIndex:
         Raises:
             InputError: there are results of other images with the same names, or of another folder.
         """
-        self._file, self._folder = folder / INDEX, str(source.root.resolve())
+        self._file, self._folder = folder / INDEX, source.place
         of, self.earlier = self._read()
         if self.earlier and of != self._folder:
             raise InputError(f"{folder}: has the results of {of}; give another --output to those of {self._folder}")

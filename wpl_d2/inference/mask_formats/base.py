@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,29 +26,34 @@ class MaskFormat(ABC):
 
     place: ClassVar[str]
 
-    def __init__(
-        self, folder: Path, metadata: Mapping[str, Any], source: Source, keep: Callable[[PurePath], bool]
-    ) -> None:
+    def __init__(self, folder: Path, metadata: Mapping[str, Any], source: Source) -> None:
         """Prepare; earlier results are not changed before the first mask.
 
         Args:
             folder: of the results.
             metadata: of the model.
             source: of the images.
-            keep: called with an image's file; whether what an earlier run wrote of it stays.
 
         Raises:
             InputError: the format is not for such images, or something else is in its place.
         """
         self.path, self.metadata, self.source = folder / self.place, metadata, source
 
+    @property
+    def categories(self) -> list[dict[str, Any]] | None:
+        """In COCO's format, if `place` is one file in this format, of all images; else None."""
+        return None
+
     @abstractmethod
-    def add(self, frame: Frame, labels: np.ndarray) -> None:
+    def add(self, frame: Frame, labels: np.ndarray) -> Iterable[dict[str, Any]]:
         """Write the mask of an image.
 
         Args:
             frame: the image's name and file.
             labels: (H, W) uint8 class ids.
+
+        Returns:
+            its annotations for the file of all images, if the format has `categories`.
 
         Raises:
             UnwritableError: it cannot be written.
@@ -67,6 +72,3 @@ class MaskFormat(ABC):
             UnwritableError: it cannot be written.
         """
         raise InputError(f"{frame.file}: is too large for masks of this format; take --format geotiff")
-
-    def close(self) -> None:  # noqa: B027 - most write all of a mask at once
-        """Write what still waits; also called after an error or interruption."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePath
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from ..coco_file import CocoFile
-from ..sources import COCO_MASKS, Frame, Source
+from ..sources import COCO_MASKS, Frame
 from .base import MaskFormat
 from .components import number_components
 
@@ -23,21 +21,14 @@ class CocoMasks(MaskFormat):
 
     place = COCO_MASKS
 
-    def __init__(
-        self, folder: Path, metadata: Mapping[str, Any], source: Source, keep: Callable[[PurePath], bool]
-    ) -> None:
+    @property
+    def categories(self) -> list[dict[str, Any]]:
         """See `MaskFormat`."""
-        super().__init__(folder, metadata, source, keep)
-        categories = [{"id": index, "name": name} for index, name in enumerate(metadata["classes"])]
-        self._file = CocoFile(self.path, categories, keep)
+        return [{"id": index, "name": name} for index, name in enumerate(self.metadata["classes"])]
 
-    def add(self, frame: Frame, labels: np.ndarray) -> None:
+    def add(self, frame: Frame, labels: np.ndarray) -> Iterator[dict[str, Any]]:
         """See `MaskFormat`."""
-        self._file.add(frame.file, labels.shape, _annotations(labels, self.metadata["objects"]))
-
-    def close(self) -> None:
-        """See `MaskFormat`."""
-        self._file.close()
+        return _annotations(labels, self.metadata["objects"])
 
 
 def _annotations(labels: np.ndarray, objects: list[int]) -> Iterator[dict[str, Any]]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,17 +30,16 @@ class GeoTIFF(MaskFormat):
 
     place = MASKS
 
-    def __init__(
-        self, folder: Path, metadata: Mapping[str, Any], source: Source, keep: Callable[[PurePath], bool]
-    ) -> None:
+    def __init__(self, folder: Path, metadata: Mapping[str, Any], source: Source) -> None:
         """See `MaskFormat`."""
-        super().__init__(folder, metadata, source, keep)
+        super().__init__(folder, metadata, source)
         import_rasterio("--format geotiff: is written")
 
-    def add(self, frame: Frame, labels: np.ndarray) -> None:
+    def add(self, frame: Frame, labels: np.ndarray) -> tuple[()]:
         """See `MaskFormat`."""
         size = (labels.shape[0], labels.shape[1])
         self.add_parts(frame, size, [(Window(0, 0, *size, size), labels)])
+        return ()
 
     def add_parts(self, frame: Frame, size: tuple[int, int], parts: MaskParts) -> None:
         """See `MaskFormat`."""

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 
 from ...utils.files import clear_write_errors, replace_file
-from ..sources import MASKS, SUFFIX, Frame
+from ..result_names import SUFFIX
+from ..sources import MASKS, Frame
 from .base import MaskFormat, MaskParts
 from .geotiff import write_geotiff
 
@@ -18,9 +19,10 @@ class IndexPNG(MaskFormat):
 
     place = MASKS
 
-    def add(self, frame: Frame, labels: np.ndarray) -> None:
+    def add(self, frame: Frame, labels: np.ndarray) -> tuple[()]:
         """See `MaskFormat`."""
         write_png(labels, self.path / f"{frame.name}{SUFFIX}")
+        return ()
 
     def add_parts(self, frame: Frame, size: tuple[int, int], parts: MaskParts) -> None:
         """See `MaskFormat`."""

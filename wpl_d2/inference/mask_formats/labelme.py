@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -31,18 +31,16 @@ class LabelMe(MaskFormat):
 
     place = LABELME_MASKS
 
-    def __init__(
-        self, folder: Path, metadata: Mapping[str, Any], source: Source, keep: Callable[[PurePath], bool]
-    ) -> None:
+    def __init__(self, folder: Path, metadata: Mapping[str, Any], source: Source) -> None:
         """See `MaskFormat`."""
-        super().__init__(folder, metadata, source, keep)
+        super().__init__(folder, metadata, source)
         if source.video is not None:
             raise InputError(
                 f"--format: LabelMe shows image files, and {source.video[0]} is a video; give its frames as images, or "
                 "take --format coco"
             )
 
-    def add(self, frame: Frame, labels: np.ndarray) -> None:
+    def add(self, frame: Frame, labels: np.ndarray) -> tuple[()]:
         """See `MaskFormat`."""
         file = self.path / f"{frame.name}.json"
         names = self.metadata["classes"]
@@ -60,6 +58,7 @@ class LabelMe(MaskFormat):
             "imageWidth": labels.shape[1],
         }
         write_text(file, json.dumps(content))
+        return ()
 
 
 def find_polygons(labels: np.ndarray, tolerance: float = TOLERANCE) -> list[tuple[int, np.ndarray]]:

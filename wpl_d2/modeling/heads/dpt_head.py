@@ -24,6 +24,7 @@ class DPTHead(nn.Module):
 
     Attributes:
         predictor: 1x1 convolution from the embedding to the logits.
+        merged_channels: of `merge`.
     """
 
     @configurable
@@ -64,6 +65,7 @@ class DPTHead(nn.Module):
         self.fusions = nn.ModuleList(_Fusion(width, joins=number < 3) for number in range(4))
         self.fuse = nn.Conv2d(width, width, 3, padding=1)
         self.predictor = nn.Conv2d(width, num_classes, 1)
+        self.merged_channels = width
         self.has_representation = False
 
     @classmethod
@@ -79,13 +81,22 @@ class DPTHead(nn.Module):
 
     def forward(self, features: dict[str, Tensor], size: Sequence[int]) -> SemSegOutput:
         """Decode four maps, by name, to logits (B, num_classes, *size) and the embedding."""
+        return self.classify(self.merge(features), size)
+
+    def merge(self, features: dict[str, Tensor]) -> Tensor:
+        """What the last 3x3 convolution reads, (B, CONVS_DIM, h, w): the first half of `forward`."""
         parts = zip(self.in_features, self.projects, self.resizes, self.reduces, strict=True)
         maps = [reduce(resize(project(features[name]))) for name, project, resize, reduce in parts]
         decoded = None
         for number in (3, 2, 1, 0):
             larger = maps[number - 1].shape[-2:] if number else [2 * side for side in maps[0].shape[-2:]]
             decoded = self.fusions[number](maps[number], decoded, larger)
-        embedding = F.relu(self.fuse(decoded))
+        assert decoded is not None  # of four maps
+        return decoded
+
+    def classify(self, merged: Tensor, size: Sequence[int]) -> SemSegOutput:
+        """The output for a map of `merge`: the second half of `forward`."""
+        embedding = F.relu(self.fuse(merged))
         logits = F.interpolate(self.predictor(embedding), tuple(size), mode="bilinear", align_corners=True)
         return SemSegOutput(logits, embedding)
 

@@ -30,6 +30,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
 
     Attributes:
         predictor: 1x1 convolution from the embedding to the logits.
+        merged_channels: of `merge`.
         has_representation: whether the decoder has a second output (`RepresentationFork`).
     """
 
@@ -70,6 +71,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         self.dropout = nn.Dropout2d(dropout) if dropout else nn.Identity()
         width = decoder["decoder_channels"][0]
         self.predictor = Conv2d(width, num_classes, kernel_size=1)
+        self.merged_channels = decoder["project_channels"][0] + decoder["decoder_channels"][1]
         nn.init.normal_(self.predictor.weight, std=0.001)
         nn.init.zeros_(self.predictor.bias)
         finer, coarsest = [self.decoder[name] for name in self.in_features[:-1]], self.decoder[self.in_features[-1]]
@@ -80,7 +82,7 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
         self.has_representation = representation_dim > 0
         if self.has_representation:
             representation = representation_head(
-                in_channels=decoder["project_channels"][0] + decoder["decoder_channels"][1],
+                in_channels=self.merged_channels,
                 channels=width,
                 dim=representation_dim,
                 norm=decoder["norm"],
@@ -124,20 +126,26 @@ class EmbeddingDeepLabV3PlusHead(DeepLabV3PlusHead):
             logits (B, num_classes, H, W), embedding (B, CONVS_DIM, h, w) and, in training only, the representation
             (B, representation_dim, h, w) or None.
         """
-        decoded = self.layers(features)
+        return self.classify(self.merge(features), size)
+
+    def merge(self, features: dict[str, Tensor]) -> Tensor:
+        """What the last fuse convolutions read, (B, D, h, w): the first half of `forward`."""
+        finest, *others, coarsest = self.in_features
+        decoded = self.decoder[coarsest]["project_conv"](features[coarsest])
+        for name in reversed(others):
+            decoded = self.decoder[name]["fuse_conv"](self._join(name, features, decoded))
+        return self._join(finest, features, decoded)
+
+    def classify(self, merged: Tensor, size: Sequence[int]) -> SemSegOutput:
+        """The output for a map of `merge`: the second half of `forward`."""
+        decoded = self.decoder[self.in_features[0]]["fuse_conv"](merged)
         embedding, representation = decoded if self.has_representation else (decoded, None)
         logits = self._resize(self.predictor(self.dropout(embedding)), size)
         return SemSegOutput(logits, embedding, representation)
 
-    def layers(self, features: dict[str, Tensor]) -> Any:
-        """Compute the output of the last fuse convolution, as the parent does, but with `align_corners`."""
-        *finer, coarsest = self.in_features
-        decoded = self.decoder[coarsest]["project_conv"](features[coarsest])
-        for name in reversed(finer):
-            skip = self.decoder[name]["project_conv"](features[name])
-            decoded = torch.cat([skip, self._resize(decoded, skip.shape[-2:])], dim=1)
-            decoded = self.decoder[name]["fuse_conv"](decoded)
-        return decoded
+    def _join(self, name: str, features: dict[str, Tensor], decoded: Tensor) -> Tensor:
+        skip = self.decoder[name]["project_conv"](features[name])
+        return torch.cat([skip, self._resize(decoded, skip.shape[-2:])], dim=1)
 
     def _resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=self.align_corners)

@@ -62,7 +62,7 @@ class PseudoSeg(Framework):
     @classmethod
     @override
     def from_config(cls, cfg: Any) -> dict[str, Any]:
-        keys = cfg.FRAMEWORK.PSEUDO_SEG
+        keys = cfg.FRAMEWORK.PSEUDOSEG
         return super().from_config(cfg) | {"cutout": keys.CUTOUT, "temperature": keys.TEMPERATURE}
 
     @classmethod

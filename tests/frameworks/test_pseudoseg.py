@@ -1,9 +1,9 @@
 import pytest
 import torch
-from helpers import PSEUDO_SEG, SMALL
+from helpers import PSEUDOSEG, SMALL
 from steps import losses_of, make
 
-from wpl_d2.frameworks.pseudo_seg import fuse, shown_classes
+from wpl_d2.frameworks.pseudoseg import fuse, shown_classes
 from wpl_d2.structures import IGNORE
 from wpl_d2.utils.errors import InputError
 
@@ -27,7 +27,7 @@ def test_shown_classes_are_those_of_the_mask_but_the_background():
 
 
 def test_what_is_cut_out_neither_trains_nor_is_seen(tree, monkeypatch):
-    framework, batch = make(tree, *PSEUDO_SEG, "WEIGHTING.ENABLED", False)
+    framework, batch = make(tree, *PSEUDOSEG, "WEIGHTING.ENABLED", False)
     boxes = torch.zeros(len(batch["unlabeled"]), 48, 64, dtype=torch.bool)
     boxes[:, 10:30, 20:50] = True
     monkeypatch.setattr(framework, "random_samples", lambda views: boxes)
@@ -45,7 +45,7 @@ def test_what_is_cut_out_neither_trains_nor_is_seen(tree, monkeypatch):
 
 
 def test_a_forward_in_evaluation_mode_leaves_the_training_mode(tree):
-    framework, batch = make(tree, *PSEUDO_SEG)
+    framework, batch = make(tree, *PSEUDOSEG)
     losses_of(framework, batch)
     assert all(module.training for module in framework.student.modules())
 
@@ -54,9 +54,9 @@ def test_a_forward_in_evaluation_mode_leaves_the_training_mode(tree):
     ("opts", "words"),
     [
         (["FRAMEWORK.NAME", "PseudoSeg"], "NAME: '', but PseudoSeg trains SelfAttentionCAM; set it to 'SelfAtt"),
-        (PSEUDO_SEG[2:], "NAME: 'SelfAttentionCAM', but MeanTeacher trains none; set it to ''"),
-        ([*PSEUDO_SEG, "PSEUDO_LABEL.REFINE", "prototype"], "prototype corrects classes, .* set it to none"),
-        ([*PSEUDO_SEG, "INPUT.STRONG.VIEWS", 2], "VIEWS: 2, but PseudoSeg needs 1"),
+        (PSEUDOSEG[2:], "NAME: 'SelfAttentionCAM', but MeanTeacher trains none; set it to ''"),
+        ([*PSEUDOSEG, "PSEUDO_LABEL.REFINE", "prototype"], "prototype corrects classes, .* set it to none"),
+        ([*PSEUDOSEG, "INPUT.STRONG.VIEWS", 2], "VIEWS: 2, but PseudoSeg needs 1"),
     ],
 )
 def test_configs_that_it_cannot_use_are_refused(tree, opts, words):
