@@ -86,7 +86,7 @@ STEPS = {
     "cityscapes/augseg": {"1_30": 179, "1_16": 174, "1_8": 162, "1_4": 139, "1_2": 93},
     "cityscapes/u2pl": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
     "cityscapes/ael": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
-    "cityscapes/st_plus_plus": {"1_16": 349, "1_8": 325},
+    "cityscapes/st_plus_plus": {"1_16": 348, "1_8": 325},
     "cityscapes/supervised": {"1_16": 11},
     "ade20k/unimatch_v2": {"1_64": 2487, "1_32": 2447, "1_16": 2368, "1_8": 2210},
     "coco/unimatch": {"1_512": 14757, "1_256": 14728, "1_128": 14670, "1_64": 14555, "1_32": 14324},
@@ -108,6 +108,24 @@ def test_an_epoch_has_the_published_steps(resolved, name):
         # The teacher is a copy of the student through AugSeg's and U2PL's first epoch; U2PL's on VOC is supervised.
         assert (steps if host in ("augseg", "u2pl") else 0) == cfg.FRAMEWORK.EMA_COPY_STEPS
         assert (steps if name == "voc/u2pl" else 0) == cfg.FRAMEWORK.BURN_IN
+
+
+# Steps of an epoch, and of a burn-in of five epochs of the labeled images, counted by hand as above.
+PSMT = {
+    "voc/ps_mt": (80, {"92": (327, 10)}),
+    "voc/ps_mt_blender": (80, {"1_16": (310, 100), "u2pl_1_16": (310, 100)}),
+    "cityscapes/ps_mt": (320, {"1_8": (325, 230)}),
+}
+
+
+@pytest.mark.parametrize("name", PSMT)
+def test_turns_and_ramp_of_ps_mt_have_the_published_epochs(resolved, name):
+    epochs, splits = PSMT[name]
+    for split, (steps, burn_in) in splits.items():
+        cfg = resolved(name, "DATASETS.SPLIT", split)
+        keys = cfg.FRAMEWORK.PSMT
+        assert (epochs * steps, steps, 12 * steps) == (cfg.SOLVER.MAX_ITER, keys.TURN_STEPS, keys.RAMP_STEPS)
+        assert (burn_in, True) == (cfg.FRAMEWORK.BURN_IN, cfg.INPUT.STRONG.LABELED)
 
 
 HOSTS = {

@@ -94,6 +94,21 @@ def test_boxes_outside_the_view_or_barely_in_it_are_dropped(tree):
         assert instances.gt_classes.tolist() == [0]
 
 
+@pytest.mark.parametrize("device", ["cpu", "model"])
+def test_a_labeled_image_has_a_strong_view_if_asked_for(tree, device):
+    opts = ["INPUT.STRONG.DEVICE", device, "INPUT.STRONG.VIEWS", 2]
+    record = labeled_records(tree.cfg())[0]
+    with seeded(1):
+        plain = LabeledMapper(tree.cfg(*opts))(record)
+    with seeded(1):
+        sample = LabeledMapper(tree.cfg(*opts, "INPUT.STRONG.LABELED", True))(record)
+    (name,) = sample.keys() - plain.keys()
+    assert all(torch.equal(sample[key], plain[key]) for key in ("image", "sem_seg", "valid"))
+    assert name == {"cpu": "strong", "model": "operations"}[device] and len(sample[name]) == 1
+    if device == "cpu":
+        assert sample[name][0].shape == sample["image"].shape and not torch.equal(sample[name][0], sample["image"])
+
+
 def test_the_strong_views_change_colors_alone(tree):
     strength = ("INPUT.STRONG.JITTER_PROB", 0.0, "INPUT.STRONG.GRAY_PROB", 0.0, "INPUT.STRONG.BLUR_PROB", 0.0)
     record = {"file_name": str(tree.image("unlabeled0"))}

@@ -6,7 +6,15 @@ import torch
 from helpers import forbid_host_sync
 
 from wpl_d2 import get_cfg
-from wpl_d2.frameworks.mixing import CutMixBoxes, crossing_boxes, cutmix, cutmix_masks, half_boxes, square_boxes
+from wpl_d2.frameworks.mixing import (
+    CutMixBoxes,
+    beta_boxes,
+    crossing_boxes,
+    cutmix,
+    cutmix_masks,
+    half_boxes,
+    square_boxes,
+)
 from wpl_d2.structures import PseudoLabels
 
 HALF_SIZE = (40, 60)
@@ -218,6 +226,38 @@ def test_crossing_boxes_do_not_depend_on_the_device():
     torch.manual_seed(0)
     with forbid_host_sync(on_meta=True):
         assert crossing_boxes(2, (20, 30), 1.0, (0.25, 0.5), "meta").shape == (2, 20, 30)
+
+
+def plain_beta_boxes(rng, size, batch):
+    """PS-MT's recipe: boxes of one size for a batch, around centers of their own."""
+    side = (1 - rng.beta(4, 4)) ** 0.5
+    masks = np.zeros((batch, *size), dtype=bool)
+    for mask in masks:
+        (top, bottom), (left, right) = (
+            (max(0, center - int(n * side) // 2), min(n, center + int(n * side) // 2))
+            for n, center in ((n, rng.integers(n // 8, n)) for n in size)
+        )
+        mask[top:bottom, left:right] = True
+    return masks
+
+
+def test_beta_boxes_are_distributed_as_in_the_recipe():
+    torch.manual_seed(0)
+    rng, size = np.random.default_rng(0), (48, 64)
+    found = torch.stack([beta_boxes(2, size, 1.0) for _ in range(3000)])
+    expected = torch.from_numpy(np.stack([plain_beta_boxes(rng, size, 2) for _ in range(3000)]))
+    for measure in (lambda m: m.flatten(2), lambda m: m.any(dim=2), lambda m: m.any(dim=3)):
+        ours, theirs = (measure(masks).float().mean(dim=2) for masks in (found, expected))
+        assert ours.mean().item() == pytest.approx(theirs.mean().item(), abs=0.01)
+        # The images of a batch have boxes of one size, of which other parts are cut off.
+        assert torch.corrcoef(ours.T)[0, 1].item() == pytest.approx(torch.corrcoef(theirs.T)[0, 1].item(), abs=0.05)
+    assert (found.float().mean(dim=(0, 1)) - expected.float().mean(dim=(0, 1))).abs().max() < 0.05
+    assert not beta_boxes(4, size, 0.0).any()
+
+
+def test_beta_boxes_wait_for_no_device():
+    with forbid_host_sync():
+        beta_boxes(2, HALF_SIZE, 1.0)
 
 
 def test_squares_lie_around_any_pixel():

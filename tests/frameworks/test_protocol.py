@@ -2,7 +2,20 @@
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, DAW, PCR, PSEUDOSEG, SMALL, SMALL_DETECTOR, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import (
+    AEL,
+    AUGSEG,
+    CPS,
+    DAW,
+    PCR,
+    PSEUDOSEG,
+    PSMT,
+    SMALL,
+    SMALL_DETECTOR,
+    U2PL,
+    UNIMATCH,
+    UNIMATCH_V2,
+)
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
@@ -15,6 +28,7 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
+    "PSMT": PSMT,
     "PCR": PCR,
     "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
@@ -27,6 +41,7 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PSMT": {"loss_unsup"},
     "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
     "U2PL": {"loss_unsup"},
@@ -41,7 +56,12 @@ OTHER = {
     "U2PL": {"loss_sem_seg", "loss_contrast"},
 }
 # Whose BN statistics a forward moves.
-MOVED = {"CPS": ("student.", "second.student."), "AEL": ("student.", "teacher."), "U2PL": ("student.", "teacher.")}
+MOVED = {
+    "AEL": ("student.", "teacher."),
+    "CPS": ("student.", "second.student."),
+    "PSMT": ("student.", "teacher."),
+    "U2PL": ("student.", "teacher."),
+}
 # Under which all that is learned on unlabeled images is pseudo-labels.
 NOTHING_KNOWN = {"AugSeg": ["FRAMEWORK.AUGSEG.INJECTION", False]}
 

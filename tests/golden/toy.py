@@ -125,6 +125,11 @@ def mixing_plan(step):
     return rng.permutation(2).tolist(), (0.07 * rng.random(2)).tolist(), *boxes
 
 
+def search_direction(step, *shape):
+    """Where PS-MT's search for noise starts."""
+    return torch.from_numpy(np.random.default_rng([6, step]).random(shape, dtype=np.float32)) - 0.5
+
+
 def contrast_samples(step, *shape):
     """U2PL's samples, numbers in [0, 1)."""
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
@@ -184,11 +189,15 @@ def fix_random_samples(framework):
     def cutout(views):
         return one_mask(views), torch.from_numpy(noise(at["step"]))
 
+    def mask_and_partner(views):
+        return [(one_mask(views), torch.arange(len(views)) - 1)]
+
     fixed = {
         "CPS": one_mask,
         "PCR": mask_and_grids,
         "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
+        "PSMT": mask_and_partner,
         "UniMatch": cutmix,
         "DAW": cutmix,
         "UniMatchV2": cutmix_and_channels,
@@ -197,6 +206,7 @@ def fix_random_samples(framework):
         "U2PL": contrast,
     }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
+    framework.random_direction = lambda maps: search_direction(at["step"], *maps.shape)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5
         framework.feature_dropout.forward = dropout

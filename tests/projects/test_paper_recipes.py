@@ -118,6 +118,21 @@ def test_the_supervised_baseline_has_unimatchs_epochs_at_any_batch(monkeypatch, 
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("data", "processes", "batch"), [("voc", 4, 8), ("cityscapes", 2, 4)])
+def test_ps_mt_burns_in_for_five_epochs_of_each_lists_labeled_images(data, processes, batch):
+    found = {
+        recipe.split: recipe for recipe in map(Recipe.from_name, RUNS) if (recipe.data, recipe.host) == (data, "ps_mt")
+    }
+    assert len(found) >= 3
+    for split, recipe in found.items():
+        images = published_lists(data)[f"{split}_labeled"].images
+        cfg = load_cfg(str(recipe.config), recipe.overrides(ROOT))
+        assert 5 * (-(-images // processes) // batch) == cfg.FRAMEWORK.BURN_IN, split
+    assert {split for split in found if "blender" in found[split].config.name} == {
+        s for s in found if data == "voc" and "_" in s
+    }
+
+
 TOY = [
     *("MODEL.DEVICE", "cpu", "MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "resnet18"),
     *("MODEL.WEIGHTS", "", "MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", "True", "INPUT.CROP_SIZE", "(65, 65)"),

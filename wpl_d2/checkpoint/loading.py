@@ -7,7 +7,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from torch import nn
 
-from ..modeling import UnifiedSegDet, build_model
+from ..modeling import ModelPair, UnifiedSegDet, build_model
 from ..modeling.model_metadata import METADATA_KEYS, check_metadata, is_checkpoint, read_config
 from ..modeling.weight_files import extract_state_dict, read_weight_file
 from ..modeling.weights import (
@@ -15,6 +15,7 @@ from ..modeling.weights import (
     from_unimatch_v2,
     load_backbone_state,
     load_model_state,
+    select_model,
     select_weights,
     weights_of,
 )
@@ -94,23 +95,24 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
         device: the model's device.
 
     Returns:
-        the model in evaluation mode, and its metadata (see `wpl_d2.modeling.model_metadata`) with the config as a
-        CfgNode.
+        the model (of PSMT a `ModelPair`) in evaluation mode, and its metadata (see `wpl_d2.modeling.model_metadata`)
+        with the config as a CfgNode.
 
     Raises:
         InputError: the file is not a checkpoint of this project, or has no such model.
     """
     checkpoint = load_checkpoint(path)
-    weights = checkpoint["model"]
-    if which:
-        weights = weights_of(which, weights)
-        if not weights:
-            raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
+    weights = weights_of(which, checkpoint["model"]) if which else select_model(checkpoint["model"])
+    if not weights:
+        raise InputError(f"{path}: holds no {which} beside another model; name none to take what is there")
     metadata = {key: checkpoint[key] for key in METADATA_KEYS}
     metadata["config"] = restore_cfg(metadata["config"], path)
     metadata["config"].MODEL.DEVICE = device
     metadata["config"].MODEL.METHOD_HEAD.NAME = ""
     model = build_model(metadata["config"])
-    weights = {key: value for key, value in select_weights(weights).items() if not key.startswith("method_head.")}
-    load_model_state(model, weights, path)
+    own = {key: value for key, value in select_weights(weights).items() if not key.startswith("method_head.")}
+    load_model_state(model, own, path)
+    if second := weights_of("second", weights):
+        model = ModelPair(model, build_model(metadata["config"]))
+        load_model_state(model.second, second, path)
     return model.eval(), metadata

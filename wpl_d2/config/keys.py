@@ -109,6 +109,8 @@ _DATA = (
         "Where strong views are made. cpu: by the loader; model: on the model's device, a batch at a time, by the same "
         "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
+    Key("INPUT.STRONG.LABELED", False, FLAG,
+        "Make a strong view of each labeled image, too (PSMT). Frameworks that do not learn from it require False."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
         Constraint("brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
@@ -362,6 +364,22 @@ _FRAMEWORK = (
 
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
+
+    Key("FRAMEWORK.PSMT.TURN_STEPS", 1000, COUNT,
+        "PSMT: semi-supervised steps in which one teacher follows the student, before it is the other one's turn."),
+    Key("FRAMEWORK.PSMT.TURN_EPOCHS", 0, COUNT_FROM_0, "TURN_STEPS in epochs; 0: TURN_STEPS is used."),
+    Key("FRAMEWORK.PSMT.RAMP_STEPS", 0, COUNT_FROM_0,
+        "Semi-supervised steps in which the factor of the unlabeled loss rises from 0 to ALPHA, along a cosine."),
+    Key("FRAMEWORK.PSMT.RAMP_EPOCHS", 0, COUNT_FROM_0, "RAMP_STEPS in epochs; 0: RAMP_STEPS is used."),
+    Key("FRAMEWORK.PSMT.TOP_CLASSES", 7, COUNT,
+        "Of each pixel, most probable classes of the idle teacher that keep its logits; others get the active one's."),
+    Key("FRAMEWORK.PSMT.CUTMIX", "beta", one_of("beta", "boxes"),
+        "beta: one box, whose area is drawn for the batch (VOC); boxes: three of CUTMIX.AREA each (Cityscapes)."),
+    Key("FRAMEWORK.PSMT.VAT_RADIUS", 2.0, NOT_NEGATIVE,
+        "Length of the noise that is added to an image's decoder features, all of them as one vector."),
+    Key("FRAMEWORK.PSMT.VAT_STEP", 1e-6, POSITIVE,
+        "Distance from the features at which its direction is found. Float32 rounds the published 1e-6 away, so that "
+        "there is next to no noise; 0.1 is far enough."),
 )
 
 _WEIGHTING = (

@@ -35,21 +35,34 @@ class LabeledMapper:
     As every mapper of Detectron2 it takes a dataset dict and returns a dict for the model:
     `file_name`, `image_id`, `height` and `width` (of the file), `image` (3, H, W) uint8 RGB, or (C, H, W) float32 in
     0..255 where images have another `PixelLayout`, `sem_seg` (H, W) int64 class ids with `IGNORE` in the padding,
-    `valid` (H, W) bool, False in the padding, and `instances` with `gt_boxes` and `gt_classes` (detector class ids).
+    `valid` (H, W) bool, False in the padding, `instances` with `gt_boxes` and `gt_classes` (detector class ids), and
+    with `strong` a strong view, as of `UnlabeledMapper`.
     """
 
     @configurable
-    def __init__(self, *, view: RandomView, num_classes: int, reader: ImageReader | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        view: RandomView,
+        num_classes: int,
+        reader: ImageReader | None = None,
+        strong: StrongView | None = None,
+        on_device: bool = False,
+    ) -> None:
         """Prepare the mapper.
 
         Args:
             view: draws the geometry.
             num_classes: number of semantic classes; masks with other ids are errors.
             reader: of images and masks; by default one without a cache.
+            strong: changes the colors of the view; None: there is no strong one.
+            on_device: draw the operations of the strong view alone.
         """
         self.view = view
         self.num_classes = num_classes
         self.reader = reader or ImageReader()
+        self.strong = strong
+        self.on_device = on_device
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
@@ -60,6 +73,8 @@ class LabeledMapper:
             "view": build_view(cfg),
             "num_classes": cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES,
             "reader": build_image_reader(cfg),
+            "strong": build_strong_view(cfg) if cfg.INPUT.STRONG.LABELED else None,
+            "on_device": _on_device(cfg),
         }
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
@@ -75,6 +90,8 @@ class LabeledMapper:
         sample["image"] = _to_tensor(view.image)
         sample["sem_seg"] = torch.from_numpy(view.transform.apply_segmentation(mask).astype(np.int64))
         sample["valid"] = _valid(view)
+        if self.strong is not None:
+            sample |= _strong_views(view, self.strong, 1, self.on_device)
         if "boxes" in dataset_dict:
             boxes, keep = _move_boxes(dataset_dict["boxes"], view)
             classes = torch.from_numpy(dataset_dict["box_classes"])
@@ -156,13 +173,11 @@ class UnlabeledMapper:
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         """From `INPUT`."""
-        keys = cfg.INPUT.STRONG
-        on_gpu = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
         return {
             "view": build_view(cfg),
             "strong": build_strong_view(cfg),
-            "views": keys.VIEWS,
-            "on_device": keys.DEVICE == "model" or (keys.DEVICE == "auto" and on_gpu),
+            "views": cfg.INPUT.STRONG.VIEWS,
+            "on_device": _on_device(cfg),
             "reader": build_image_reader(cfg),
         }
 
@@ -184,14 +199,9 @@ class UnlabeledMapper:
             image: (H, W, C), as it was read.
             view: the weak one of it.
         """
-        weak = _to_tensor(view.image)
         sample = _identity(dataset_dict, image)
-        sample.update(image=weak, valid=_valid(view))
-        if self.on_device:
-            sample["operations"] = [self.strong.draw() for _ in range(self.views)]
-        else:
-            strong = [_to_tensor(self.strong(view.image)) for _ in range(self.views)]
-            sample["strong"] = torch.stack(strong) if strong else weak[None][:0]
+        sample.update(image=_to_tensor(view.image), valid=_valid(view))
+        sample |= _strong_views(view, self.strong, self.views, self.on_device)
         if self.cache is not None:
             detections = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
             boxes, keep = _move_boxes(detections.boxes.numpy(), view)
@@ -270,6 +280,21 @@ def build_strong_view(cfg: CfgNode) -> StrongView:
     if keys.KIND == "jitter":
         return JitterView(keys.JITTER, keys.JITTER_PROB, keys.GRAY_PROB, keys.BLUR_PROB, keys.BLUR_SIGMA, rgb)
     return IntensityView(keys.MAX_OPERATIONS, keys.BLUR_SIGMA, rgb)
+
+
+def _on_device(cfg: CfgNode) -> bool:
+    """Whether strong views are made on the model's device."""
+    device = cfg.INPUT.STRONG.DEVICE
+    on_gpu = cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
+    return device == "model" or (device == "auto" and on_gpu)
+
+
+def _strong_views(view: View, strong: StrongView, count: int, on_device: bool) -> dict[str, Any]:
+    """`strong` or `operations` of a sample, see `UnlabeledMapper`."""
+    if on_device:
+        return {"operations": [strong.draw() for _ in range(count)]}
+    views = [_to_tensor(strong(view.image)) for _ in range(count)]
+    return {"strong": torch.stack(views) if views else _to_tensor(view.image)[None][:0]}
 
 
 def read_labels(

@@ -90,7 +90,12 @@ class Trainer(SimpleTrainer):
         optimizer = build_optimizer(cfg, *self.framework.students)
         # DDP accepts no device ids for a model on the CPU.
         device_ids = None if cfg.MODEL.DEVICE == "cpu" else [comm.get_local_rank()]
-        model = create_ddp_model(self.framework, broadcast_buffers=False, device_ids=device_ids)
+        model = create_ddp_model(
+            self.framework,
+            broadcast_buffers=False,
+            device_ids=device_ids,
+            find_unused_parameters=self.framework.trains_in_phases,
+        )
         # `train` builds the loader, once the first iteration is known.
         super().__init__(model, data_loader=(), optimizer=optimizer)
         self.stopping = 0

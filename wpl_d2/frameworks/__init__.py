@@ -10,6 +10,7 @@ from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pcr import PCR
 from .pseudoseg import PseudoSeg
+from .psmt import PSMT
 from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
@@ -22,6 +23,7 @@ __all__ = [
     "DAW",
     "FRAMEWORK_REGISTRY",
     "PCR",
+    "PSMT",
     "U2PL",
     "AugSeg",
     "Detector",

@@ -24,7 +24,7 @@ from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepR
 from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .compilation import CompiledParts
-from .loss_terms import select, split, supervised_term
+from .loss_terms import labeled_losses, select, split
 from .micro_batches import WHOLE, Items, add_to, scaled
 from .pseudo_labels import (
     Prediction,
@@ -82,8 +82,10 @@ class Framework(nn.Module):
         semi_supervised: whether it learns from unlabeled images.
         has_representation: whether it trains MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM.
         strong_views: the number of strong views of an image that it learns from; None: it takes any.
+        strong_labeled: whether it learns from strong views of labeled images (INPUT.STRONG.LABELED).
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
+        trains_in_phases: whether some of the parameters that it trains have no gradient in some steps.
         method_head: the MODEL.METHOD_HEAD.NAME that it trains.
     """
 
@@ -91,8 +93,10 @@ class Framework(nn.Module):
     semi_supervised = True
     has_representation = False
     strong_views: int | None = None
+    strong_labeled = False
     pastes = False
     mixes = False
+    trains_in_phases = False
     method_head = ""
 
     @configurable
@@ -416,18 +420,9 @@ class Framework(nn.Module):
         target = self.stack(items, "sem_seg")
         self.last_step.labeled = (items[0]["image"], items[0]["sem_seg"], output.logits[0].detach())
         self._stage_labeled(items, output, target, teacher_output)
-        size = (target.shape[-2], target.shape[-1])
-        losses: dict[str, Tensor] = {}
-        if self.student.has_detector:
-            instances = [item["instances"].to(self.device) for item in items]
-            own = select(features, slice(len(items)))
-            losses = self.student.detection_losses(own, [size] * len(items), instances)
-        terms = [supervised_term("loss_sem_seg", output.logits, target, self.ohem, coefficient, self.class_weights)]
-        if (aux_head := self.student.aux_head) is not None:
-            logits = aux_head(features, size, len(items))
-            coefficient = coefficient * aux_head.loss_weight
-            terms.append(supervised_term("loss_aux", logits, target, self.ohem, coefficient, self.class_weights))
-        return terms, losses
+        return labeled_losses(
+            self.student, items, target, features, output.logits, self.ohem, coefficient, self.class_weights
+        )
 
     def _detections(self, items: Items, prediction: Prediction) -> list[Detections]:
         """All detections on the items' weak views: the model's own, or else the cached ones."""

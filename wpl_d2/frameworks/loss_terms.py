@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ..losses import cross_entropy, ohem_mask
+from ..modeling import UnifiedSegDet
 from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
 
 
@@ -33,6 +34,40 @@ def supervised_term(
     pixel_loss = cross_entropy if class_weights is None else partial(cross_entropy, class_weights=class_weights)
     kept = target != IGNORE if ohem is None else ohem_mask(logits.detach(), target, **ohem)
     return LossTerm(name, logits, target, pixel_loss, mask=kept, norm=kept, coefficient=coefficient)
+
+
+def labeled_losses(
+    model: UnifiedSegDet,
+    items: Sequence[Mapping[str, Any]],
+    target: Tensor,
+    features: Mapping[str, Tensor],
+    logits: Tensor,
+    ohem: Mapping[str, Any] | None = None,
+    coefficient: float = 1.0,
+    class_weights: Tensor | None = None,
+) -> tuple[list[LossTerm], dict[str, Tensor]]:
+    """The losses of all of a model's heads on labeled images: per-pixel terms, and the detector's losses.
+
+    Args:
+        model: that is trained.
+        items: the labeled items.
+        target: (B, H, W) int64, their class ids or `IGNORE`.
+        features: the model's, of these images and, behind them, of all others of the same forward.
+        logits: (B, C, H, W) float, the model's for the labeled images alone.
+        ohem: as in `supervised_term`.
+        coefficient: factor of the segmentation losses.
+        class_weights: as in `supervised_term`.
+    """
+    size, losses = (target.shape[-2], target.shape[-1]), dict[str, Tensor]()
+    if model.has_detector:
+        instances = [item["instances"].to(model.device) for item in items]
+        losses = model.detection_losses(select(features, slice(len(items))), [size] * len(items), instances)
+    terms = [supervised_term("loss_sem_seg", logits, target, ohem, coefficient, class_weights)]
+    if (aux_head := model.aux_head) is not None:
+        logits = aux_head(features, size, len(items))
+        coefficient = coefficient * aux_head.loss_weight
+        terms.append(supervised_term("loss_aux", logits, target, ohem, coefficient, class_weights))
+    return terms, losses
 
 
 def consistency_term(

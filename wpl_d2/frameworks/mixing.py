@@ -14,8 +14,7 @@ from ..structures import PseudoLabels
 _TRIES = 256
 """Tries to place a box; the first that fits is taken. Of boxes of 0.4 of the image one in sixteen fits."""
 
-
-_CROSSING = 3
+_BOXES = 3
 
 
 class CutMixBoxes:
@@ -123,6 +122,19 @@ def crossing_boxes(
 ) -> Tensor:
     """Draw three boxes for each image of a batch, where two of them cross neither is (French et al., BMVC 2020; CPS).
 
+    The arguments are those of `three_boxes`.
+
+    Returns:
+        (batch, H, W) bool, True inside an odd number of boxes.
+    """
+    return three_boxes(batch, size, prob, area, device).sum(dim=1) % 2 == 1
+
+
+def three_boxes(
+    batch: int, size: Sequence[int], prob: float, area: Sequence[float], device: torch.device | str = "cpu"
+) -> Tensor:
+    """Draw three boxes for each image of a batch.
+
     Each box has a third of an area that is uniform; the logarithm of its height's share of this area is uniform, and
     its position, at which it lies inside the image. The generator is that of `draw_boxes`.
 
@@ -134,19 +146,43 @@ def crossing_boxes(
         device: of the masks.
 
     Returns:
-        (batch, H, W) bool, True inside an odd number of boxes.
+        (batch, 3, H, W) bool, True inside the boxes.
     """
     height, width = size
-    share, shape, down, right = torch.rand(4, batch, _CROSSING)
+    share, shape, down, right = torch.rand(4, batch, _BOXES)
     share = area[0] + (area[1] - area[0]) * share
     tall = share**shape
     mixed = torch.rand(batch, 1) < prob
-    h = (height * tall / _CROSSING**0.5).round().long() * mixed
-    w = (width * share / tall / _CROSSING**0.5).round().long()
+    h = (height * tall / _BOXES**0.5).round().long() * mixed
+    w = (width * share / tall / _BOXES**0.5).round().long()
     y, x = (down * (height - h)).round().long(), (right * (width - w)).round().long()
     edges = torch.stack([y, y + h, x, x + w]).view(4, -1, 1)
-    boxes = box_masks(edges, size, device).unflatten(0, (batch, _CROSSING))
-    return boxes.sum(dim=1) % 2 == 1
+    return box_masks(edges, size, device).unflatten(0, (batch, _BOXES))
+
+
+def beta_boxes(batch: int, size: Sequence[int], prob: float, device: torch.device | str = "cpu") -> Tensor:
+    """Draw one box for each image of a batch, all of one size (PS-MT's recipe).
+
+    Its share of the image's area is drawn from Beta(4, 4), its sides are in the image's ratio. Centers are uniform from
+    an eighth of the image's sides on; what is outside of the image is cut off. The generator is that of `draw_boxes`.
+
+    Args:
+        batch: number of images.
+        size: (height, width) of the images.
+        prob: probability that an image gets a box.
+        device: of the masks.
+
+    Returns:
+        (batch, H, W) bool, True inside the boxes.
+    """
+    side = torch.distributions.Beta(4.0, 4.0, validate_args=False).sample() ** 0.5
+    mixed = torch.rand(batch, 1) < prob
+    edges = []
+    for length in size:
+        half = (length * side).long() // 2 * mixed
+        center = torch.randint(length // 8, length, (batch, 1))
+        edges += [(center - half).clamp(min=0), (center + half).clamp(max=length)]
+    return box_masks(torch.stack(edges), size, device)
 
 
 def square_boxes(batch: int, size: Sequence[int], side: int, device: torch.device | str = "cpu") -> Tensor:

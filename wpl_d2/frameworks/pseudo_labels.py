@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..modeling import UnifiedSegDet
 from ..structures import Detections, PseudoLabels, SemSegOutput
@@ -102,8 +102,8 @@ def summarize(pseudo: PseudoLabels, threshold: float | Tensor) -> dict[str, Tens
 
 
 @contextmanager
-def evaluation_mode(model: UnifiedSegDet) -> Iterator[None]:
-    """Within, the model is in evaluation mode, so that no BN statistics move; its own mode is put back."""
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within, the module is in evaluation mode, so that no BN statistics move; its own mode is put back."""
     training = model.training
     model.eval()
     try:

@@ -21,9 +21,9 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
         cfg: complete; `wpl_d2.config.validation.check_config` finds nothing wrong with it.
 
     Raises:
-        InputError: the model is a detector alone; the framework needs other strong views or another head of its own;
-            it does not use the second images or the representation, or lacks one; no class has objects that labels
-            could be corrected by; or BN would see a batch of one value.
+        InputError: the model is a detector alone; the framework needs other strong views, has no use for those of
+            labeled images, or needs another head of its own; it does not use the second images or the representation,
+            or lacks one; no class has objects that labels could be corrected by; or BN would see a batch of one value.
     """
     name, views = cfg.FRAMEWORK.NAME, cfg.INPUT.STRONG.VIEWS
     if cfg.MODEL.DETECTOR.MODE == "alone":
@@ -32,6 +32,12 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
         )
     if framework.strong_views not in (None, views):
         raise InputError(f"INPUT.STRONG.VIEWS: {views}, but {name} needs {framework.strong_views}; set it to that")
+    if framework.strong_labeled != cfg.INPUT.STRONG.LABELED:
+        raise InputError(
+            f"INPUT.STRONG.LABELED: {cfg.INPUT.STRONG.LABELED}, but {name} learns from "
+            f"{'strong' if framework.strong_labeled else 'no strong'} views of labeled images; set it to "
+            f"{framework.strong_labeled}"
+        )
     check_paste(framework, cfg)
     has_representation = cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM > 0
     if has_representation and not framework.has_representation:

@@ -10,6 +10,7 @@ from .heads.method_head import METHOD_HEADS_REGISTRY
 from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
+from .model_pair import ModelPair
 from .weights import load_backbone_weights
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "DPTHead",
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
+    "ModelPair",
     "SelfAttentionCAM",
     "SharedDetector",
     "TimmBackbone",

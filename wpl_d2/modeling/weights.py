@@ -113,12 +113,18 @@ class FrameworkCheckpointMixin(nn.Module):
 
 
 def select_weights(state_dict: Mapping[str, T]) -> dict[str, T]:
-    """Take one model's weights from a framework's: `teacher.*`, else `student.*`, else the state dict as it is."""
+    """One model's weights of those that `select_model` takes: of a `ModelPair` the first one's."""
+    weights = select_model(state_dict)
+    return weights_of("first", weights) or weights
+
+
+def select_model(state_dict: Mapping[str, T]) -> dict[str, T]:
+    """What is evaluated of a framework's weights: `teacher.*`, else `student.*`, else the state dict as it is."""
     return next(filter(None, (weights_of(name, state_dict) for name in MODEL_NAMES)), dict(state_dict))
 
 
 def weights_of(name: str, state_dict: Mapping[str, T]) -> dict[str, T]:
-    """The weights of one of `MODEL_NAMES` in a framework's state, without the prefix; empty if there are none."""
+    """The weights of a part, such as one of `MODEL_NAMES`, without its prefix; empty if there are none."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
 

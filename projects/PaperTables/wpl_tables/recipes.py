@@ -13,7 +13,15 @@ _NAME = re.compile(
     r"(?P<data>voc|cityscapes|coco|ade20k)_(?P<split>\w+)/(?P<network>\w+)/(?P<host>[a-z]\w*?)"
     r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
 )
-_BLENDER = ("unimatch", "supervised")
+_BLENDER = ("unimatch", "supervised", "ps_mt")
+_PS_MT = {
+    "voc": {
+        **{"92": (0.06, 10, 80), "183": (0.6, 25, 80), "366": (0.6, 55, 80), "732": (0.6, 110, 80)},
+        **{"1464": (0.6, 225, 80), "1_16": (1.5, 100, 80), "1_8": (1.5, 205, 80), "1_4": (1.5, 410, 200)},
+    },
+    "cityscapes": {"1_8": (3.0, 230, 320), "1_4": (3.0, 465, 450), "1_2": (3.0, 930, 550)},
+}
+"""PS-MT's alpha, burn-in (five epochs of the labeled images, in steps) and epochs for each split, U2PL's as CPS's."""
 _KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
 _NETWORKS = {
     "r50": ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl"),
@@ -71,7 +79,7 @@ class Recipe:
 
     @property
     def config(self) -> Path:
-        """The preset; UniMatch and its baseline are published with larger crops on VOC's blender lists."""
+        """The preset; some methods are published with other settings on VOC's blender lists."""
         blender = self.data == "voc" and "_" in self.split and self.host in _BLENDER
         host = f"{self.host}_blender" if blender else self.host
         return REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
@@ -104,6 +112,9 @@ class Recipe:
         opts += _NETWORKS.get(self.network, ())
         if self.weights == "_wpl" or self.judged:
             opts += ("MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(self.boxes(root)))
+        if own := _PS_MT.get(self.data, {}).get(self.split.removeprefix("u2pl_")) if self.host == "ps_mt" else None:
+            keys = ("FRAMEWORK.ALPHA", "FRAMEWORK.BURN_IN", "SOLVER.EPOCHS")
+            opts += tuple(word for key, value in zip(keys, own, strict=True) for word in (key, str(value)))
         # The figures of the paper's first table are those of its ablation at this alpha.
         if (self.data, self.host, self.weights) == ("voc", "unimatch", "_wpl") and self.knob != "alpha":
             opts += ("FRAMEWORK.ALPHA", "0.4")
