@@ -137,6 +137,11 @@ def test_st_learns_the_best_models_labels_of_all_images(tree, tmp_path):
     assert exported.within_limits
 
 
+def test_a_bucket_of_one_trainings_checkpoints_is_refused(tree):
+    with pytest.raises(InputError, match=r"SOLVER.CHECKPOINT_BUCKET: has room for one training"):
+        plan_of(tree, "SOLVER.CHECKPOINT_BUCKET", "s3://bucket/run")
+
+
 def plan_of(tree, *opts):
     return make_plan(tree.cfg(*OPTS, "OUTPUT_DIR", "out", *opts))
 

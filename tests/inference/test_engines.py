@@ -8,6 +8,7 @@ import pytest
 from test_writers import METADATA, detect, save, segment
 
 import wpl_d2.inference.engines as engines
+from wpl_d2.cli import main as wpl
 from wpl_d2.inference.engines import PartStore, RayEngine, part_length
 from wpl_d2.inference.predictor import Predictor, predict
 from wpl_d2.inference.runtime_model import RuntimeModel
@@ -103,6 +104,22 @@ def test_what_is_stored_is_whole_or_absent(tmp_path, small_disk):
 
 def test_parts_are_whole_batches():
     assert [part_length(size) for size in (1, 4, 48, 100)] == [64, 64, 96, 100]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["predict", "--weights", "a.pth", "--input", "a", "--output", "b", "--address", "auto"],
+            "--address: is of a Ray",
+        ),
+        (["judge", "--config-file", "a", "--dataset", "b", "--engine", "ray", "--num-gpus", "2"], "--num-gpus: starts"),
+    ],
+)
+def test_options_of_another_engine_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit):
+        wpl(words)
+    assert f"error: {said}" in capsys.readouterr().err
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):

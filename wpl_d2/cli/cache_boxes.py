@@ -52,14 +52,15 @@ def _cache(args: argparse.Namespace) -> None:
     from ..data.detection_cache import CacheMetadata
     from ..inference.detection_caching import cache_detections
     from ..inference.engines import SentFile
+    from ..utils.files import file_digest
 
     setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
     model, metadata = _load(args.weights)
     cfg, classes = metadata["config"], metadata["classes"]
     records = _find_records(args, cfg, ClassNames.from_checkpoint(metadata))
-    weights, engine = SentFile.read(args.weights), build_engine(args)
-    origin = CacheMetadata(weights.digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    opener, workers = (model, cfg.DATALOADER.NUM_WORKERS) if args.engine == "local" else (partial(_open, weights), 0)
+    origin = CacheMetadata(file_digest(args.weights), tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    workers, engine = (cfg.DATALOADER.NUM_WORKERS if args.engine == "local" else 0), build_engine(args)
+    opener = model if args.engine == "local" else partial(_open, SentFile.read(args.weights))
     cache = cache_detections(opener, records, origin, metadata["objects"], args.output, workers, engine)
     count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(

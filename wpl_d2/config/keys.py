@@ -13,6 +13,7 @@ Detectron2's keys that are not listed keep its defaults; `UNUSED` lists those of
 
 from __future__ import annotations
 
+from ..utils.buckets import is_url
 from .constraints import Constraint, Key, is_numbers, is_range, is_size, one_of, some_of
 
 FLAG = Constraint("True or False", lambda value: isinstance(value, bool))
@@ -34,6 +35,7 @@ RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
 SCALES = Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",
     lambda value: len(value) > 0 and all(scale > 0 for scale in value))
+BUCKET = Constraint("an address such as s3://bucket/run", lambda value: not value or is_url(value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -471,6 +473,9 @@ _SOLVER = (
     Key("SOLVER.CHECKPOINT_STEPS", (), STEPS,
         "Numbers of steps after which a checkpoint is written too, and kept."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
+    Key("SOLVER.CHECKPOINT_BUCKET", "", BUCKET,
+        "Folder of a bucket that gets a copy of each checkpoint; a run that goes on and finds none in OUTPUT_DIR, as "
+        "on a new machine, takes the newest from there."),
     Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
         "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
         "always takes MAX_ITER steps. `model_best.pth` is the model of the best evaluation."),

@@ -93,7 +93,7 @@ class PeriodicCheckpointer(HookBase):
         steps = {int(found[1]): path for path in files if (found := STEP_FILE.fullmatch(path.name))}
         passing = sorted(step for step in steps if step <= iteration and step + 1 not in self._steps)
         for step in passing[: -self._keep]:
-            steps[step].unlink(missing_ok=True)
+            self._checkpointer.remove(steps[step])
 
 
 class EvalHook(hooks.EvalHook):

@@ -44,7 +44,8 @@ def make_plan(cfg: CfgNode) -> Plan:
         cfg: of the last training; its data is registered, and it counts no epochs any more.
 
     Raises:
-        InputError: the images, or the steps, are too few, or there are no evaluations to choose a model by.
+        InputError: the images, or the steps, are too few, there are no evaluations to choose a model by, or the
+            checkpoints should go to a bucket.
     """
     if cfg.FRAMEWORK.NAME != "STPlusPlus" or cfg.DATASETS.PSEUDO_LABELS or not cfg.DATASETS.UNLABELED:
         return Plan([], cfg)
@@ -53,6 +54,11 @@ def make_plan(cfg: CfgNode) -> Plan:
         raise InputError(
             "FRAMEWORK.ST_PLUS_PLUS.LABELER: best, but no evaluation says which one is; set TEST.EVAL_PERIOD (and "
             "TEST.EVALUATOR confusion), or this to last"
+        )
+    if cfg.SOLVER.CHECKPOINT_BUCKET:
+        raise InputError(
+            "SOLVER.CHECKPOINT_BUCKET: has room for one training, and STPlusPlus has several, with labels between them; "
+            "leave it empty"
         )
     images = _count(cfg, "UNLABELED")
     if selective and not int(images * keys.RELIABLE):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -79,6 +80,12 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def file_digest(path: str | Path) -> str:
+    """The SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(target: Path, text: str) -> None:
