@@ -57,8 +57,8 @@ def make_plan(cfg: CfgNode) -> Plan:
         )
     if cfg.SOLVER.CHECKPOINT_BUCKET:
         raise InputError(
-            "SOLVER.CHECKPOINT_BUCKET: has room for one training, and STPlusPlus has several, with labels between them; "
-            "leave it empty"
+            "SOLVER.CHECKPOINT_BUCKET: has room for one training, and STPlusPlus has several, with labels between "
+            "them; leave it empty"
         )
     images = _count(cfg, "UNLABELED")
     if selective and not int(images * keys.RELIABLE):
