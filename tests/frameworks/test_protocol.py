@@ -7,6 +7,7 @@ from helpers import (
     AUGSEG,
     CPS,
     DAW,
+    PC2SEG,
     PCR,
     PSEUDOSEG,
     PSMT,
@@ -28,6 +29,7 @@ FRAMEWORKS = {
     "CPS": CPS,
     "DAW": DAW,
     "MeanTeacher": [],
+    "PC2Seg": PC2SEG,
     "PSMT": PSMT,
     "PCR": PCR,
     "PseudoSeg": PSEUDOSEG,
@@ -41,6 +43,7 @@ UNLABELED = {
     "CPS": {"loss_unsup"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
+    "PC2Seg": {"loss_unsup"},
     "PSMT": {"loss_unsup"},
     "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
@@ -51,6 +54,7 @@ UNLABELED = {
 # What neither ALPHA nor weights change.
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PC2Seg": {"loss_sem_seg", "loss_contrast"},
     "PCR": {"loss_sem_seg", "loss_prototypes"},
     "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
     "U2PL": {"loss_sem_seg", "loss_contrast"},

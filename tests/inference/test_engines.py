@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from test_writers import METADATA, detect, save, segment
@@ -15,6 +16,7 @@ from wpl_d2.inference.runtime_model import RuntimeModel
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import PredictionWriter
 from wpl_d2.utils.errors import InputError
+from wpl_d2.utils.files import make_output_folder
 
 
 class Stopping:
@@ -100,6 +102,11 @@ def test_what_is_stored_is_whole_or_absent(tmp_path, small_disk):
     assert store.keep(["a", "b"]) == {"a"} and store.load("a") == [("text", 1.5, {"boxes": [[1, 2]]})]
     store.clear()
     assert not (small_disk / "parts").exists()
+
+
+def test_what_is_not_written_into_buckets_says_so():
+    with pytest.raises(InputError, match=r"OUTPUT_DIR: s3:/bucket/run is in a bucket"):
+        make_output_folder("OUTPUT_DIR", Path("s3://bucket/run"))
 
 
 def test_parts_are_whole_batches():

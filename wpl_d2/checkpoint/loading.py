@@ -110,8 +110,7 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
     metadata["config"].MODEL.DEVICE = device
     metadata["config"].MODEL.METHOD_HEAD.NAME = ""
     model = build_model(metadata["config"])
-    own = {key: value for key, value in select_weights(weights).items() if not key.startswith("method_head.")}
-    load_model_state(model, own, path)
+    load_model_state(model, weights, path)
     if second := weights_of("second", weights):
         model = ModelPair(model, build_model(metadata["config"]))
         load_model_state(model.second, second, path)

@@ -299,6 +299,12 @@ _FRAMEWORK = (
         Constraint("one number, 0 or more, for each class", lambda value: all(weight >= 0 for weight in value)),
         "Weights for list, in the order of the classes."),
 
+    Key("FRAMEWORK.PC2SEG.CONTRAST_WEIGHT", 0.1, NOT_NEGATIVE, "PC2Seg: factor of the contrastive loss."),
+    Key("FRAMEWORK.PC2SEG.TEMPERATURE", 0.5, POSITIVE, "Temperature of the contrastive loss."),
+    Key("FRAMEWORK.PC2SEG.ANCHORS", 512, COUNT,
+        "Anchors of a process's batch. Time and memory of the loss grow with ANCHORS * NEGATIVES."),
+    Key("FRAMEWORK.PC2SEG.NEGATIVES", 64, COUNT, "Negatives of each anchor."),
+
     Key("FRAMEWORK.U2PL.UNRELIABLE", 20.0, Constraint("percent, from 0 to below 50", lambda value: 0 <= value < 50),
         "U2PL: percent of the pixels, those of highest entropy, that only serve as negatives; falls linearly to 0 at "
         "SOLVER.MAX_ITER."),

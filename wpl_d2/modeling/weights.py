@@ -76,6 +76,8 @@ _DPT_PARTS = {
 def load_model_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
     """Load all weights of `model` from the state of such a model or of a framework (see `select_weights`).
 
+    Those of a method's own head are left out where the model has none: what it learned is of use without.
+
     Args:
         model: changed in place.
         state_dict: the state as read.
@@ -84,7 +86,9 @@ def load_model_state(model: nn.Module, state_dict: Mapping[str, Tensor], source:
     Raises:
         InputError: keys are missing, unexpected or of another shape.
     """
-    weights = select_weights(state_dict)
+    weights, head = select_weights(state_dict), "method_head."
+    if not any(key.startswith(head) for key in model.state_dict()):
+        weights = {key: value for key, value in weights.items() if not key.startswith(head)}
     check_compatible(model, weights, source, exactly=True)
     model.load_state_dict(weights)
 

@@ -217,8 +217,10 @@ def make_output_folder(key: str, folder: Path) -> None:
         folder: may exist.
 
     Raises:
-        InputError: it cannot be created or written to.
+        InputError: it cannot be created or written to, or is an address in a bucket.
     """
+    if re.match(r"\w{2,}:/", str(folder)):  # of s3://bucket, as a path has it
+        raise InputError(f"{key}: {folder} is in a bucket, into which this is not written; give a folder of a disk")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
