@@ -12,6 +12,7 @@ from .pc2seg import PC2Seg
 from .pcr import PCR
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
+from .semivl import SemiVL
 from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
@@ -34,6 +35,7 @@ __all__ = [
     "PseudoSeg",
     "STPlusPlus",
     "STPlusPlusLabeler",
+    "SemiVL",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",

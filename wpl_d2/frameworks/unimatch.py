@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ..structures import LossTerm, PseudoLabels
-from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, select, split
 from .mixing import CutMixBoxes, cutmix
 from .pseudo_labels import Prediction, predict
@@ -70,10 +71,29 @@ class UniMatch(Framework):
         # The labeled images' perturbed features have no loss, but enter the decoder's BN statistics.
         weak, _, perturbed = others
         unlabeled = slice(counts[0], None)
-        pseudo = self.make_pseudo_labels(items, Prediction(images[unlabeled], select(features, unlabeled), weak))
+        prediction = Prediction(images[unlabeled], select(features, unlabeled), weak)
+        return terms + self.unlabeled_terms(items, prediction, perturbed.logits, views, masks), losses
+
+    def unlabeled_terms(
+        self,
+        items: Items,
+        prediction: Prediction,
+        perturbed: Tensor,
+        views: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> list[LossTerm]:
+        """The losses of unlabeled images: that of perturbed features, and one for each strong view.
+
+        Args:
+            items: the unlabeled items.
+            prediction: the student's on their weak views.
+            perturbed: (B, C, H, W) float, its logits of the perturbed features.
+            views: (B, 3, H, W) each, the strong ones, in 0..255.
+            masks: (B, H, W) bool each, where they are mixed.
+        """
+        pseudo = self.make_pseudo_labels(items, prediction)
         mixed = [cutmix(view, pseudo, mask) for view, mask in zip(views, masks, strict=True)]
-        terms.append(consistency_term("loss_perturbed", perturbed.logits, pseudo, self.threshold, self.alpha / 4))
-        return terms + self._strong_terms(mixed), losses
+        return [self.consistency("loss_perturbed", perturbed, pseudo, self.alpha / 4), *self._strong_terms(mixed)]
 
     def _strong_terms(self, mixed: list[tuple[Tensor, PseudoLabels]]) -> list[LossTerm]:
         """One forward of all mixed views (B, 3, H, W); a term for each of them."""
@@ -81,8 +101,12 @@ class UniMatch(Framework):
         terms = []
         for (_, pseudo), own in zip(mixed, split(output, *(len(view) for view, _ in mixed)), strict=True):
             self.stage_strong(own.embedding, pseudo)
-            terms.append(consistency_term("loss_unsup", own.logits, pseudo, self.threshold, self.alpha / 8))
+            terms.append(self.consistency("loss_unsup", own.logits, pseudo, self.alpha / 8))
         return terms
+
+    def consistency(self, name: str, logits: Tensor, pseudo: PseudoLabels, coefficient: float) -> LossTerm:
+        """The loss of logits (B, C, H, W) by pseudo-labels; see `consistency_term`."""
+        return consistency_term(name, logits, pseudo, self.threshold, coefficient)
 
     def _append_perturbed(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The feature maps of all images, followed by the same maps with random channels dropped."""
