@@ -13,6 +13,7 @@ from .pcr import PCR
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
 from .semivl import SemiVL
+from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -32,6 +33,8 @@ __all__ = [
     "MeanTeacher",
     "PC2Seg",
     "PseudoSeg",
+    "STPlusPlus",
+    "STPlusPlusLabeler",
     "SemiVL",
     "Supervised",
     "SupervisedEMA",
