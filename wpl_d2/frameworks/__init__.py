@@ -9,6 +9,7 @@ from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pcr import PCR
+from .prevmatch import PrevMatch
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
 from .supervised import Supervised, SupervisedEMA
@@ -28,6 +29,7 @@ __all__ = [
     "Detector",
     "Framework",
     "MeanTeacher",
+    "PrevMatch",
     "PseudoSeg",
     "Supervised",
     "SupervisedEMA",

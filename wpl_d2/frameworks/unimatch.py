@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.config import configurable
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from ..structures import LossTerm, PseudoLabels
-from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
+from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, select, split
 from .mixing import CutMixBoxes, cutmix
 from .pseudo_labels import Prediction, predict
@@ -70,20 +72,53 @@ class UniMatch(Framework):
         # The labeled images' perturbed features have no loss, but enter the decoder's BN statistics.
         weak, _, perturbed = others
         unlabeled = slice(counts[0], None)
-        pseudo = self.make_pseudo_labels(items, Prediction(images[unlabeled], select(features, unlabeled), weak))
-        mixed = [cutmix(view, pseudo, mask) for view, mask in zip(views, masks, strict=True)]
-        terms.append(consistency_term("loss_perturbed", perturbed.logits, pseudo, self.threshold, self.alpha / 4))
-        return terms + self._strong_terms(mixed), losses
+        known = self.labelings(items, Prediction(images[unlabeled], select(features, unlabeled), weak))
+        terms += [labeling.term("loss_perturbed", perturbed.logits, 1 / 4) for labeling in known]
+        return terms + self._strong_terms(views, masks, known), losses
 
-    def _strong_terms(self, mixed: list[tuple[Tensor, PseudoLabels]]) -> list[LossTerm]:
-        """One forward of all mixed views (B, 3, H, W); a term for each of them."""
-        output = predict(self.student, self.student.normalize(torch.cat([view for view, _ in mixed]))).output
+    def labelings(self, items: Items, prediction: Prediction) -> list[Labeling]:
+        """All labels of the weak views from which the student learns: its own, of `prediction`."""
+        return [Labeling(self.make_pseudo_labels(items, prediction), self.threshold, self.alpha)]
+
+    def _strong_terms(self, views: Sequence[Tensor], masks: list[Tensor], known: list[Labeling]) -> list[LossTerm]:
+        """One forward of all views (B, 3, H, W), mixed; a term for each of them and each kind of labels."""
+        mixed = [
+            [cutmix(view, labeling.pseudo, mask) for labeling in known] for view, mask in zip(views, masks, strict=True)
+        ]
+        images = self.student.normalize(torch.cat([labeled[0][0] for labeled in mixed]))
         terms = []
-        for (_, pseudo), own in zip(mixed, split(output, *(len(view) for view, _ in mixed)), strict=True):
-            self.stage_strong(own.embedding, pseudo)
-            terms.append(consistency_term("loss_unsup", own.logits, pseudo, self.threshold, self.alpha / 8))
+        outputs = split(predict(self.student, images).output, *map(len, views))
+        for labeled, output in zip(mixed, outputs, strict=True):
+            self.stage_strong(output.embedding, labeled[0][1])
+            for labeling, (_, pseudo) in zip(known, labeled, strict=True):
+                terms.append(labeling._replace(pseudo=pseudo).term("loss_unsup", output.logits, 1 / 8))
         return terms
 
     def _append_perturbed(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The feature maps of all images, followed by the same maps with random channels dropped."""
         return {name: torch.cat([clean, self.feature_dropout(clean)]) for name, clean in features.items()}
+
+
+class Labeling(NamedTuple):
+    """Labels of weak views, and how the student learns them.
+
+    Attributes:
+        pseudo: the labels.
+        threshold: least confidence of those that train.
+        alpha: factor of their losses.
+        by_image: whether the losses of an image are also multiplied by the mean confidence of its valid pixels.
+    """
+
+    pseudo: PseudoLabels
+    threshold: float | Tensor
+    alpha: float
+    by_image: bool = False
+
+    def term(self, name: str, logits: Tensor, share: float) -> LossTerm:
+        """The loss `name` of logits (B, C, H, W), with a share of `alpha`."""
+        pseudo = self.pseudo
+        term = consistency_term(name, logits, pseudo, self.threshold, self.alpha * share)
+        if not self.by_image:
+            return term
+        total = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True)
+        return replace(term, mask=term.mask * total / pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1))
