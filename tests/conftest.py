@@ -124,3 +124,25 @@ def exported(checkpoint, tmp_path_factory):
         return made[name][0]
 
     return export
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """The URL of a bucket of a server on this machine, which has S3's protocol."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        from moto.server import ThreadedMotoServer
+
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        import fsspec
+
+        fsspec.filesystem("s3").mkdir("photos")
+        yield "s3://photos"
+        server.stop()

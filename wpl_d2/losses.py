@@ -24,6 +24,19 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
     return F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="none")
 
 
+def squared_distance(logits: Tensor, target: Tensor) -> Tensor:
+    """The squared L2 distance of each pixel's class probabilities, computed in float32.
+
+    Args:
+        logits: (B, C, H, W) float.
+        target: (B, C, H, W) float32, probabilities.
+
+    Returns:
+        (B, H, W) float32.
+    """
+    return (logits.float().softmax(dim=1) - target).square().sum(dim=1)
+
+
 def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """The cross entropy of each pixel with class probabilities, computed in float32.
 

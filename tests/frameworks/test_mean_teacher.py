@@ -162,6 +162,7 @@ def test_teacher_stays_in_evaluation_mode(tree):
     ("opts", "message"),
     [
         (["FRAMEWORK.NAME", "MeanTeachr"], "did you mean MeanTeacher"),
+        (["FRAMEWORK.NAME", "CFCG"], "CFCG cannot be trained, since its equations could not be read"),
         (["RPPI.ENABLED", True], "set MODEL.DETECTOR.MODE shared"),
         (["WEIGHTING.NORM", "valdi"], "did you mean valid"),
         (["WEIGHTING.UNLAB_VIEW", "strng"], "did you mean strong"),

@@ -7,6 +7,7 @@ from helpers import (
     AUGSEG,
     CPS,
     DAW,
+    PC2SEG,
     PCR,
     PREVMATCH,
     PSEUDOSEG,
@@ -30,6 +31,7 @@ FRAMEWORKS = {
     "DAW": DAW,
     "MeanTeacher": [],
     "PrevMatch": PREVMATCH,
+    "PC2Seg": PC2SEG,
     "PSMT": PSMT,
     "PCR": PCR,
     "PseudoSeg": PSEUDOSEG,
@@ -44,6 +46,7 @@ UNLABELED = {
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "PrevMatch": {"loss_unsup", "loss_perturbed"},
+    "PC2Seg": {"loss_unsup"},
     "PSMT": {"loss_unsup"},
     "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
@@ -54,6 +57,7 @@ UNLABELED = {
 # What neither ALPHA nor weights change.
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
+    "PC2Seg": {"loss_sem_seg", "loss_contrast"},
     "PCR": {"loss_sem_seg", "loss_prototypes"},
     "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},
     "U2PL": {"loss_sem_seg", "loss_contrast"},

@@ -6,6 +6,7 @@ from helpers import RESNET18, SMALL
 
 from wpl_d2 import build_framework, get_cfg
 from wpl_d2.frameworks.augseg import InjectionSamples
+from wpl_d2.frameworks.pc2seg import PairSamples
 from wpl_d2.frameworks.pcr.pcr import Samples as PCRSamples
 from wpl_d2.frameworks.u2pl.pixel_contrast import ContrastSamples
 from wpl_d2.frameworks.unimatch_v2 import Samples as UniMatchV2Samples
@@ -170,6 +171,11 @@ def fix_random_samples(framework):
         drawn = ContrastSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
         return drawn, *cutmix([views])
 
+    def pairs():
+        anchors, negatives = framework.contrast.shape
+        sizes = (anchors,), (anchors, negatives)
+        return PairSamples(*(torch.from_numpy(contrast_samples(at["step"], *size)) for size in sizes))
+
     def mask_and_grids(labeled, views):
         grids = [grid_samples(at["step"], image) for image in range(len(labeled) + len(views))]
         return PCRSamples(*cutmix([views]), torch.from_numpy(np.stack(grids)))
@@ -185,6 +191,7 @@ def fix_random_samples(framework):
         "PCR": mask_and_grids,
         "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
+        "PC2Seg": pairs,
         "PSMT": mask_and_partner,
         "PrevMatch": cutmix,
         "UniMatch": cutmix,

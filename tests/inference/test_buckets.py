@@ -14,29 +14,6 @@ from wpl_d2.inference.writers import PredictionWriter
 from wpl_d2.utils.buckets import Bucket
 from wpl_d2.utils.errors import InputError
 
-pytest.importorskip("s3fs")
-pytest.importorskip("moto")
-
-
-@pytest.fixture(scope="module")
-def bucket(tmp_path_factory):
-    """The URL of an empty bucket."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        from moto.server import ThreadedMotoServer
-
-        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        import fsspec
-
-        fsspec.filesystem("s3").mkdir("photos")
-        yield "s3://photos"
-        server.stop()
-
 
 def upload(folder, url):
     Bucket(url).put(folder, [file.relative_to(folder) for file in folder.rglob("*") if file.is_file()])

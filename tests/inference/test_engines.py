@@ -3,17 +3,20 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from test_writers import METADATA, detect, save, segment
 
 import wpl_d2.inference.engines as engines
+from wpl_d2.cli import main as wpl
 from wpl_d2.inference.engines import PartStore, RayEngine, part_length
 from wpl_d2.inference.predictor import Predictor, predict
 from wpl_d2.inference.runtime_model import RuntimeModel
 from wpl_d2.inference.sources import open_source
 from wpl_d2.inference.writers import PredictionWriter
 from wpl_d2.utils.errors import InputError
+from wpl_d2.utils.files import make_output_folder
 
 
 class Stopping:
@@ -101,8 +104,29 @@ def test_what_is_stored_is_whole_or_absent(tmp_path, small_disk):
     assert not (small_disk / "parts").exists()
 
 
+def test_what_is_not_written_into_buckets_says_so():
+    with pytest.raises(InputError, match=r"OUTPUT_DIR: s3:/bucket/run is in a bucket"):
+        make_output_folder("OUTPUT_DIR", Path("s3://bucket/run"))
+
+
 def test_parts_are_whole_batches():
     assert [part_length(size) for size in (1, 4, 48, 100)] == [64, 64, 96, 100]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["predict", "--weights", "a.pth", "--input", "a", "--output", "b", "--address", "auto"],
+            "--address: is of a Ray",
+        ),
+        (["judge", "--config-file", "a", "--dataset", "b", "--engine", "ray", "--num-gpus", "2"], "--num-gpus: starts"),
+    ],
+)
+def test_options_of_another_engine_are_refused(words, said, capsys):
+    with pytest.raises(SystemExit):
+        wpl(words)
+    assert f"error: {said}" in capsys.readouterr().err
 
 
 def test_without_ray_the_engine_says_what_to_install(monkeypatch):

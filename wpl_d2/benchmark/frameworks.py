@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import gc
+import statistics
+from collections.abc import Iterator
 from typing import Any
 
 from detectron2.config import CfgNode as CN
-from tabulate import tabulate
 
 from ..config import load_cfg
 from ..config.config import leaf_keys
 from ..config.layers import value_of
 from ..config.presets import preset_names
-from ..frameworks.base import FRAMEWORK_REGISTRY
+from ..frameworks.base import FRAMEWORK_REGISTRY, Framework
 from ..utils.errors import InputError
 from .step import Step, first_batch
+
+Figures = dict[str, Any]
 
 _METHOD = (
     *("FRAMEWORK.", "INPUT.STRONG.", "INPUT.PASTE."),
@@ -40,7 +43,11 @@ def published_methods() -> dict[str, CN]:
     return found
 
 
-def compare_frameworks(cfg: CN, steps: int) -> dict[str, Any]:
+HEAD = "| | step, ms | own part, % | weights, ms | weights, % |\n|---|---|---|---|---|"
+"""Of a table of `row`s, in Markdown."""
+
+
+def compare_frameworks(cfg: CN, steps: int) -> Iterator[tuple[str, Figures]]:
     """A step of each framework, plain and weighted in turns, by its published settings on one network and data set.
 
     Args:
@@ -48,59 +55,44 @@ def compare_frameworks(cfg: CN, steps: int) -> dict[str, Any]:
             method is that of `published_methods`.
         steps: measured steps of each kind.
 
-    Returns:
-        of each NAME: `NAME_step_s`, the plain step; `NAME_own_share`, what the framework does of its own, as a share of
-        it (see `Step`); `NAME_weighting_s`; and `NAME_weighting_share` of the plain step. `NAME_error` in place of
-        these where a framework cannot have that network.
+    Yields:
+        the framework's name, and `step_s`, its plain step; `own_share`, what the framework does of its own, as a share
+        of it (see `Step`); `weighting_s`; and `weighting_share` of the plain step. `error` in place of these where a
+        framework cannot have that network.
     """
-    found: dict[str, Any] = {}
     for name, method in published_methods().items():
         own = cfg.clone()
+        own.WEIGHTING.ENABLED = True
         keys = [key for key in leaf_keys(method) if key.startswith(_METHOD)]
         own.merge_from_list([word for key in keys for word in (key, value_of(method, key))] + _AT_FIRST)
-        figures: dict[str, Any]
         try:
-            figures = _compare(own, steps)
+            yield name, _compare(own, steps)
         except InputError as error:
-            figures = {"error": str(error)}
-        found |= {f"{name}_{figure}": value for figure, value in figures.items()}
+            yield name, {"error": str(error)}
         gc.collect()  # a framework whose methods are timed refers to itself
-    return found
 
 
-def render(found: dict[str, Any]) -> str:
-    """The figures of `compare_frameworks` as a table in Markdown, and the frameworks that cannot be measured."""
-    names = [key.removesuffix("_step_s") for key in found if key.endswith("_step_s")]
-    rows = [
-        (
-            name,
-            f"{1000 * found[f'{name}_step_s']:.0f}",
-            f"{100 * found[f'{name}_own_share']:.1f}",
-            f"{1000 * found[f'{name}_weighting_s']:.1f}",
-            f"{100 * found[f'{name}_weighting_share']:.2f}",
-        )
-        for name in names
-    ]
-    head = ["", "step, ms", "own part, %", "weights, ms", "weights, %"]
-    errors = [f"\n{key.removesuffix('_error')}: {text}" for key, text in found.items() if key.endswith("_error")]
-    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True) + "".join(errors)
+def row(name: str, figures: Figures) -> str:
+    """What `compare_frameworks` yields, as a row of a table in Markdown."""
+    if "error" in figures:
+        return f"| {name} | {figures['error']} | | | |"
+    step, weights = 1000 * figures["step_s"], 1000 * figures["weighting_s"]
+    own, share = 100 * figures["own_share"], 100 * figures["weighting_share"]
+    return f"| {name} | {step:.0f} | {own:.1f} | {weights:.1f} | {share:.2f} |"
 
 
-def _compare(cfg: CN, steps: int) -> dict[str, float]:
-    plain_cfg, weighted_cfg = cfg.clone(), cfg.clone()
-    plain_cfg.WEIGHTING.ENABLED = plain_cfg.RPPI.ENABLED = False
-    weighted_cfg.WEIGHTING.ENABLED = True
-    batch = first_batch(cfg)
-    kinds = plain, weighted = Step(plain_cfg, batch), Step(weighted_cfg, batch)
-    for number in range(steps + 2):
-        for step in kinds:
+def _compare(cfg: CN, steps: int) -> Figures:
+    step = Step(cfg, first_batch(cfg))
+    learners = [module for module in step.framework.modules() if isinstance(module, Framework)]
+    weighers = [learner.weigher for learner in learners]
+    measured: dict[bool, list[dict[str, float]]] = {False: [], True: []}
+    for number in range(steps + 1):
+        for weighted, times in measured.items():
+            for learner, weigher in zip(learners, weighers, strict=True):
+                learner.weigher = weigher if weighted else None
             step()
-            if number < 2:
-                step.times.clear()  # warm-up
-    whole, weights = plain.median("step"), weighted.median("weighting")
-    return {
-        "step_s": whole,
-        "own_share": plain.median("own") / whole,
-        "weighting_s": weights,
-        "weighting_share": weights / whole,
-    }
+            if number:  # the first is a warm-up
+                times.append(step.times[-1])
+    plain, own = (statistics.median(times[part] for times in measured[False]) for part in ("step", "own"))
+    weights = statistics.median(times["weighting"] for times in measured[True])
+    return {"step_s": plain, "own_share": own / plain, "weighting_s": weights, "weighting_share": weights / plain}

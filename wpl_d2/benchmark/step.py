@@ -17,6 +17,7 @@ from ..engine.trainer import amp_dtype
 from ..frameworks import Framework, UniMatch, build_framework
 from ..frameworks.base import Batch, Terms
 from ..frameworks.loss_terms import consistency_term, select, split
+from ..frameworks.unimatch import Labeling
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
 from ..weighting import PixelWeigher
@@ -127,7 +128,8 @@ class PublishedUniMatch(UniMatch):
         mixed = []
         views = self.make_strong_views(items).unbind(1)
         for view, mask in zip(views, self.random_samples(views), strict=True):
-            mixed.append((torch.where(mask[:, None], view.flip(0), view), ours.where(mask, theirs)))
+            known = [Labeling(ours.where(mask, theirs), self.threshold, self.alpha)]
+            mixed.append((torch.where(mask[:, None], view.flip(0), view), known))
         return terms + self._strong_terms(mixed), losses
 
 

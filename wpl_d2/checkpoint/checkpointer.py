@@ -6,7 +6,8 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from fvcore.common.checkpoint import Checkpointer
 from ..frameworks import Framework, build_framework
 from ..modeling.weight_files import DamagedFileError
 from ..modeling.weights import MODEL_NAMES, check_compatible, select_weights
+from ..utils.buckets import Bucket
 from ..utils.errors import InputError
 from ..utils.files import DeferredErrorFile, clear_write_errors, unused_path
 from .classes import ClassNames, check_model_classes, get_run_classes
@@ -25,6 +27,7 @@ from .run_folder import check_disk_space, lock_folder, move_aside, unlock_folder
 
 logger = logging.getLogger(__name__)
 
+_TAG = "last_checkpoint"
 STEP_FILE = re.compile(r"model_(\d{7})\.pth")
 
 
@@ -47,6 +50,7 @@ class FrameworkCheckpointer(Checkpointer):
         self._metadata = build_metadata(cfg)
         self._classes = get_run_classes(cfg)
         self._source = ""
+        self._bucket = Bucket(cfg.SOLVER.CHECKPOINT_BUCKET) if cfg.SOLVER.CHECKPOINT_BUCKET and self._trains else None
         # An evaluation must not remove the temporary files of a training beside it.
         if self.save_to_disk and self._trains:
             lock_folder(Path(self.save_dir))
@@ -60,6 +64,8 @@ class FrameworkCheckpointer(Checkpointer):
     def start_new_run(self) -> None:
         """Move the files of an earlier run in the output folder aside, into a subfolder."""
         aside = move_aside(Path(self.save_dir)) if self.save_to_disk else None
+        if self._bucket and self.save_to_disk and self._bucket.exists(_TAG):
+            self._bucket.remove([PurePath(_TAG)])  # it leads to the earlier run
         if aside:
             self.logger.warning("%s: had an earlier run, which is in %s now", self.save_dir, aside)
 
@@ -103,6 +109,7 @@ class FrameworkCheckpointer(Checkpointer):
                 saving.finish()
 
         _replace(target, write, tensor_bytes(data))
+        self._copy(target)
         if resumable:
             self.tag_last_checkpoint(target.name)
 
@@ -112,10 +119,40 @@ class FrameworkCheckpointer(Checkpointer):
         Args:
             last_filename_basename: file name in the output folder.
         """
-        target = Path(self.save_dir) / "last_checkpoint"
+        target = Path(self.save_dir) / _TAG
         if target.is_dir():
             target.rename(unused_path(target.with_name("last_checkpoint_folder")))
         _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
+        self._copy(target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a checkpoint, also from the bucket."""
+        path.unlink(missing_ok=True)
+        if self._bucket:
+            with self._warnings():
+                self._bucket.remove([PurePath(path.name)])
+
+    def _copy(self, path: Path) -> None:
+        if self._bucket:
+            with self._warnings():
+                self._bucket.put(path.parent, [PurePath(path.name)])
+
+    @contextmanager
+    def _warnings(self) -> Iterator[None]:
+        """Go on where a bucket cannot be reached: the files on the disk are whole."""
+        try:
+            yield
+        except InputError as error:
+            self.logger.warning("SOLVER.CHECKPOINT_BUCKET: %s", error)
+
+    def _fetch(self) -> None:
+        """Bring the newest checkpoint from the bucket where a machine has none."""
+        folder = Path(self.save_dir)
+        if self._bucket and comm.get_local_rank() == 0 and not any(checkpoints_of(folder)):
+            self._bucket.fetch([PurePath(_TAG)], folder)
+            if newest := _read_tag(folder / _TAG):
+                self._bucket.fetch([PurePath(newest)], folder)
+        comm.synchronize()
 
     def resume(self) -> bool:
         """Load the newest checkpoint of the output folder that fits, the same in all processes; False if there is none.
@@ -123,6 +160,7 @@ class FrameworkCheckpointer(Checkpointer):
         Raises:
             InputError: there are checkpoints, but none fits.
         """
+        self._fetch()
         rejected: list[str] = []
         candidates = checkpoints_of(Path(self.save_dir)) if comm.is_main_process() else iter(())
         while path := comm.all_gather(next(candidates, None))[0]:
@@ -229,7 +267,7 @@ def load_framework(cfg: Any, resume: bool = False) -> Framework:
 def checkpoints_of(folder: Path) -> Iterator[Path]:
     """The checkpoint that a run's `last_checkpoint` names, then its others, newest first."""
     files = {path.name: path for path in folder.glob("*.pth") if path.is_file()}
-    tag = folder / "last_checkpoint"
+    tag = folder / _TAG
     last = files.pop(_read_tag(tag), None)
     if last:
         yield last

@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
     import torch
 
     from ..benchmark.data import compare_samples
-    from ..benchmark.frameworks import compare_frameworks, render
+    from ..benchmark.frameworks import HEAD, compare_frameworks, row
     from ..benchmark.kinds import compare_kinds
     from ..benchmark.labels import compare_labels
     from ..benchmark.overlap import compare_overlap
@@ -93,9 +93,10 @@ def main(args: argparse.Namespace) -> None:
         elif args.part == "kinds":
             result |= compare_kinds(cfg, first_batch(cfg), args.steps)
         elif args.part == "frameworks":
-            found = compare_frameworks(cfg, args.steps)
-            print(render(found))
-            result |= found
+            print(HEAD)
+            for name, figures in compare_frameworks(cfg, args.steps):
+                print(row(name, figures), flush=True)
+                result |= {f"{name}_{figure}": value for figure, value in figures.items()}
         else:
             batch = first_batch(cfg)
             result |= compare_steps(cfg, batch, args.steps) | compare_overlap(cfg, batch, args.steps)

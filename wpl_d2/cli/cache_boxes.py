@@ -49,17 +49,20 @@ def _cache(args: argparse.Namespace) -> None:
     from detectron2.utils.logger import setup_logger
 
     from ..checkpoint.classes import ClassNames
+    from ..data.datasets import load_description
     from ..data.detection_cache import CacheMetadata
     from ..inference.detection_caching import cache_detections
     from ..inference.engines import SentFile
+    from ..utils.files import file_digest, read_yaml
 
     setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
     model, metadata = _load(args.weights)
     cfg, classes = metadata["config"], metadata["classes"]
     records = _find_records(args, cfg, ClassNames.from_checkpoint(metadata))
-    weights, engine = SentFile.read(args.weights), build_engine(args)
-    origin = CacheMetadata(weights.digest, tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
-    opener, workers = (model, cfg.DATALOADER.NUM_WORKERS) if args.engine == "local" else (partial(_open, weights), 0)
+    origin = CacheMetadata(file_digest(args.weights), tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
+    workers, engine = (cfg.DATALOADER.NUM_WORKERS if args.engine == "local" else 0), build_engine(args)
+    root = read_yaml(load_description(cfg.DATASETS.DESCRIPTION).path)["root"]
+    opener = model if args.engine == "local" else partial(_open, SentFile.read(args.weights), root)
     cache = cache_detections(opener, records, origin, metadata["objects"], args.output, workers, engine)
     count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(
@@ -75,7 +78,13 @@ def _load(weights: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     return load_model(str(weights), device="cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _open(weights: SentFile) -> nn.Module:
+def _open(weights: SentFile, root: str) -> nn.Module:
+    """The model, and the images of a data set in a bucket, on a machine of the cluster."""
+    from ..data.datasets.bucket_copy import copy_of_bucket
+    from ..utils.buckets import is_url
+
+    if is_url(root):
+        copy_of_bucket(root)
     with weights.unpacked() as file:
         return _load(file)[0]
 

@@ -37,6 +37,11 @@ def build_engine(args: argparse.Namespace) -> Engine:
     from ..inference.engines import LocalEngine, RayEngine
 
     if args.engine == "ray":
+        for key in ("num_gpus", "num_machines"):
+            if getattr(args, key, 1) > 1:
+                raise InputError(
+                    f"--{key.replace('_', '-')}: starts processes of its own; leave it out with --engine ray"
+                )
         return RayEngine(args.address, args.workers)
     for key in ("address", "workers"):
         if getattr(args, key):

@@ -57,16 +57,16 @@ def main(args: argparse.Namespace) -> int:
     from .. import __version__
     from ..inference import PredictionWriter, open_source, predict
     from ..inference.engines import LocalEngine, SentFile
+    from ..utils.files import file_digest
 
     engine = build_engine(args)
     model, predictor = open_predictor(Path(args.weights), args)
     source = open_source(args.input, args.output, predictor.layout)
     _check_places(args, source)
-    weights = SentFile.read(args.weights)
-    opener = predictor if isinstance(engine, LocalEngine) else partial(_open_sent, weights, args)
+    opener = predictor if isinstance(engine, LocalEngine) else partial(_open_sent, SentFile.read(args.weights), args)
     facts = (
         __version__,
-        weights.digest,
+        file_digest(args.weights),
         *(getattr(args, key) for key in ("model", "format", "save", "min_score", "opts")),
     )
     with PredictionWriter(args.output, model.metadata, model.detect is not None, source, args.format) as writer:

@@ -13,6 +13,7 @@ Detectron2's keys that are not listed keep its defaults; `UNUSED` lists those of
 
 from __future__ import annotations
 
+from ..utils.buckets import is_url
 from .constraints import Constraint, Key, is_numbers, is_range, is_size, one_of, some_of
 
 FLAG = Constraint("True or False", lambda value: isinstance(value, bool))
@@ -31,6 +32,7 @@ AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_ran
 CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
 RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
+BUCKET = Constraint("an address such as s3://bucket/run", lambda value: not value or is_url(value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -290,6 +292,12 @@ _FRAMEWORK = (
         Constraint("one number, 0 or more, for each class", lambda value: all(weight >= 0 for weight in value)),
         "Weights for list, in the order of the classes."),
 
+    Key("FRAMEWORK.PC2SEG.CONTRAST_WEIGHT", 0.1, NOT_NEGATIVE, "PC2Seg: factor of the contrastive loss."),
+    Key("FRAMEWORK.PC2SEG.TEMPERATURE", 0.5, POSITIVE, "Temperature of the contrastive loss."),
+    Key("FRAMEWORK.PC2SEG.ANCHORS", 512, COUNT,
+        "Anchors of a process's batch. Time and memory of the loss grow with ANCHORS * NEGATIVES."),
+    Key("FRAMEWORK.PC2SEG.NEGATIVES", 64, COUNT, "Negatives of each anchor."),
+
     Key("FRAMEWORK.U2PL.UNRELIABLE", 20.0, Constraint("percent, from 0 to below 50", lambda value: 0 <= value < 50),
         "U2PL: percent of the pixels, those of highest entropy, that only serve as negatives; falls linearly to 0 at "
         "SOLVER.MAX_ITER."),
@@ -453,6 +461,9 @@ _SOLVER = (
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
+    Key("SOLVER.CHECKPOINT_BUCKET", "", BUCKET,
+        "Folder of a bucket that gets a copy of each checkpoint; a run that goes on and finds none in OUTPUT_DIR, as "
+        "on a new machine, takes the newest from there."),
     Key("SOLVER.EARLY_STOPPING.PATIENCE", 0, COUNT_FROM_0,
         "Evaluations in a row without a better mIoU (of a detector alone: box AP) after which the training ends; 0: it "
         "always takes MAX_ITER steps. `model_best.pth` is the model of the best evaluation."),

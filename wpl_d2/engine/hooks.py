@@ -79,7 +79,7 @@ class PeriodicCheckpointer(HookBase):
         files = Path(self._checkpointer.save_dir).glob("model_*.pth")
         steps = {int(found[1]): path for path in files if (found := STEP_FILE.fullmatch(path.name))}
         for step in sorted(step for step in steps if step <= iteration)[: -self._keep]:
-            steps[step].unlink(missing_ok=True)
+            self._checkpointer.remove(steps[step])
 
 
 class EvalHook(hooks.EvalHook):

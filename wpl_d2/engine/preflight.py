@@ -57,7 +57,7 @@ def check_run(args: argparse.Namespace, judged: Sequence[str] = (), images: int 
 
 _FREE = {
     *("OUTPUT_DIR", "DATALOADER.NUM_WORKERS", "DATALOADER.CACHE", "DATALOADER.CACHE_GB", "LOGGERS"),
-    *("SOLVER.EARLY_STOPPING.PATIENCE", "WEIGHTING.RECORD_PERIOD"),
+    *("SOLVER.EARLY_STOPPING.PATIENCE", "SOLVER.CHECKPOINT_BUCKET", "WEIGHTING.RECORD_PERIOD"),
     "SOLVER.GRAD_ACCUMULATION",  # a second try after too little memory has set it
 }
 """Keys that a run may go on with another value of."""

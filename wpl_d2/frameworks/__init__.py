@@ -8,6 +8,7 @@ from .daw import DAW
 from .detector import Detector
 from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
+from .pc2seg import PC2Seg
 from .pcr import PCR
 from .prevmatch import PrevMatch
 from .pseudoseg import PseudoSeg
@@ -29,6 +30,7 @@ __all__ = [
     "Detector",
     "Framework",
     "MeanTeacher",
+    "PC2Seg",
     "PrevMatch",
     "PseudoSeg",
     "Supervised",

@@ -21,7 +21,6 @@ from ..data.transforms.color_batch import RGB, Places, change_colors
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
-from ..utils.errors import check_name
 from ..weighting import PixelWeigher, Refinement
 from .compilation import CompiledParts
 from .loss_terms import labeled_losses, select, split
@@ -35,7 +34,7 @@ from .pseudo_labels import (
     predict,
     summarize,
 )
-from .validation import check_requirements, local_batch, per_micro_batch
+from .validation import check_framework_name, check_requirements, local_batch, per_micro_batch
 
 FRAMEWORK_REGISTRY = Registry("FRAMEWORK")
 FRAMEWORK_REGISTRY.__doc__ = "Semi-supervised methods: subclasses of `Framework`, chosen by FRAMEWORK.NAME."
@@ -54,7 +53,7 @@ def build_framework(cfg: Any) -> Framework:
     Raises:
         InputError: no framework of that name, an invalid config, or one that this framework cannot use.
     """
-    name = check_name("FRAMEWORK.NAME", cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
+    name = check_framework_name(cfg.FRAMEWORK.NAME, [key for key, _ in FRAMEWORK_REGISTRY])
     framework = FRAMEWORK_REGISTRY.get(name)
     check_config(cfg)
     framework.check_config(cfg)

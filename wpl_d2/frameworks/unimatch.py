@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -74,24 +73,20 @@ class UniMatch(Framework):
         unlabeled = slice(counts[0], None)
         known = self.labelings(items, Prediction(images[unlabeled], select(features, unlabeled), weak))
         terms += [labeling.term("loss_perturbed", perturbed.logits, 1 / 4) for labeling in known]
-        return terms + self._strong_terms(views, masks, known), losses
+        mixed = [_mix(view, mask, known) for view, mask in zip(views, masks, strict=True)]
+        return terms + self._strong_terms(mixed), losses
 
     def labelings(self, items: Items, prediction: Prediction) -> list[Labeling]:
         """All labels of the weak views from which the student learns: its own, of `prediction`."""
         return [Labeling(self.make_pseudo_labels(items, prediction), self.threshold, self.alpha)]
 
-    def _strong_terms(self, views: Sequence[Tensor], masks: list[Tensor], known: list[Labeling]) -> list[LossTerm]:
-        """One forward of all views (B, 3, H, W), mixed; a term for each of them and each kind of labels."""
-        mixed = [
-            [cutmix(view, labeling.pseudo, mask) for labeling in known] for view, mask in zip(views, masks, strict=True)
-        ]
-        images = self.student.normalize(torch.cat([labeled[0][0] for labeled in mixed]))
+    def _strong_terms(self, mixed: list[tuple[Tensor, list[Labeling]]]) -> list[LossTerm]:
+        """One forward of all mixed views (B, 3, H, W); a term for each of them and each of its labelings."""
+        output = predict(self.student, self.student.normalize(torch.cat([view for view, _ in mixed]))).output
         terms = []
-        outputs = split(predict(self.student, images).output, *map(len, views))
-        for labeled, output in zip(mixed, outputs, strict=True):
-            self.stage_strong(output.embedding, labeled[0][1])
-            for labeling, (_, pseudo) in zip(known, labeled, strict=True):
-                terms.append(labeling._replace(pseudo=pseudo).term("loss_unsup", output.logits, 1 / 8))
+        for (_, known), own in zip(mixed, split(output, *(len(view) for view, _ in mixed)), strict=True):
+            self.stage_strong(own.embedding, known[0].pseudo)
+            terms += [labeling.term("loss_unsup", own.logits, 1 / 8) for labeling in known]
         return terms
 
     def _append_perturbed(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -122,3 +117,9 @@ class Labeling(NamedTuple):
             return term
         total = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True)
         return replace(term, mask=term.mask * total / pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1))
+
+
+def _mix(views: Tensor, masks: Tensor, known: list[Labeling]) -> tuple[Tensor, list[Labeling]]:
+    """Views (B, 3, H, W) mixed by `cutmix`, and their labelings likewise."""
+    mixed = [cutmix(views, labeling.pseudo, masks) for labeling in known]
+    return mixed[0][0], [labeling._replace(pseudo=own) for labeling, (_, own) in zip(known, mixed, strict=True)]

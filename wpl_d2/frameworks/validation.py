@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from detectron2.utils import comm
 
 from ..modeling import resolve_norm
-from ..utils.errors import InputError
+from ..utils.errors import InputError, check_name
 
 if TYPE_CHECKING:
     from .base import Framework
+
+
+def check_framework_name(name: str, known: Iterable[str]) -> str:
+    """Return the FRAMEWORK.NAME if it is one of the known ones.
+
+    Raises:
+        InputError: it is not, or it is a method of the paper's tables that could not be built.
+    """
+    if name == "CFCG":
+        raise InputError(
+            "FRAMEWORK.NAME: CFCG cannot be trained, since its equations could not be read (docs/methods.md; "
+            "projects/PaperTables has its published figures); set the name of another method"
+        )
+    return check_name("FRAMEWORK.NAME", name, known)
 
 
 def check_requirements(framework: type[Framework], cfg: Any) -> None:

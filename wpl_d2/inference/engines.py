@@ -87,7 +87,7 @@ class RayEngine:
         """Choose the cluster; it is connected to when there is work.
 
         Args:
-            address: of a running cluster, such as "auto" or "ray://head:10001"; by default one is started on this
+            address: of a running cluster, such as "auto" or "first:6379"; by default one is started on this
                 machine, and ended afterwards.
             workers: most actors; by default one for each GPU of the cluster, or for each CPU if it has none.
 
@@ -309,6 +309,7 @@ def do_parts(engine: Engine, job: Job, parts: Sequence[Part], store: PartStore |
     made = engine.map(job, [part for part in parts if part.key not in done], store)
     for part in parts:
         yield from store.load(part.key) if store and part.key in done else next(made)
+    next(made, None)  # to its end, where it closes what it has opened
 
 
 def digest(*facts: Any) -> str:

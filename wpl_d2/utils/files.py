@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -79,6 +80,12 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def file_digest(path: str | Path) -> str:
+    """The SHA-256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(target: Path, text: str) -> None:
@@ -210,8 +217,10 @@ def make_output_folder(key: str, folder: Path) -> None:
         folder: may exist.
 
     Raises:
-        InputError: it cannot be created or written to.
+        InputError: it cannot be created or written to, or is an address in a bucket.
     """
+    if re.match(r"\w{2,}:/", str(folder)):  # of s3://bucket, as a path has it
+        raise InputError(f"{key}: {folder} is in a bucket, into which this is not written; give a folder of a disk")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -13,7 +13,6 @@ _NAME = re.compile(
     r"(?P<data>voc|cityscapes|coco|ade20k)_(?P<split>\w+)/(?P<network>\w+)/(?P<host>[a-z]\w*?)"
     r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
 )
-_BLENDER = ("unimatch", "supervised", "ps_mt")
 _PS_MT = {
     "voc": {
         **{"92": (0.06, 10, 80), "183": (0.6, 25, 80), "366": (0.6, 55, 80), "732": (0.6, 110, 80)},
@@ -79,10 +78,11 @@ class Recipe:
 
     @property
     def config(self) -> Path:
-        """The preset; some methods are published with other settings on VOC's blender lists."""
-        blender = self.data == "voc" and "_" in self.split and self.host in _BLENDER
-        host = f"{self.host}_blender" if blender else self.host
-        return REPOSITORY / "configs" / self.data / f"{host}{self.weights}.yaml"
+        """The preset, which may be missing; for VOC's blender lists one of their own, if there is one."""
+        folder, plain = REPOSITORY / "configs" / self.data, f"{self.host}{self.weights}.yaml"
+        blender = [f"{self.host}_blender{self.weights}.yaml"] if self.data == "voc" and "_" in self.split else []
+        names = [*blender, plain, f"{self.host}{self.weights}_cached.yaml"]
+        return folder / next((name for name in names if (folder / name).is_file()), plain)
 
     @property
     def training(self) -> Recipe:

@@ -22,7 +22,7 @@ from wpl_d2.data.loader import Source, unlabeled_records
 from wpl_d2.data.mappers import read_labels
 from wpl_d2.data.transforms.geometry import View
 from wpl_d2.engine import Trainer
-from wpl_d2.frameworks import CPS, FRAMEWORK_REGISTRY, Framework, PrevMatch, PseudoSeg
+from wpl_d2.frameworks import CPS, FRAMEWORK_REGISTRY, Framework, PC2Seg, PrevMatch, PseudoSeg
 from wpl_d2.frameworks.pseudo_labels import Prediction
 from wpl_d2.structures import IGNORE, PseudoLabels
 from wpl_d2.utils.errors import InputError
@@ -108,13 +108,13 @@ class OracleLabels(Oracle):
 
 
 def oracles() -> dict[str, tuple[type[Oracle], type[Framework]]]:
-    """Both oracles of every semi-supervised host but CPS, PrevMatch and PseudoSeg, and the host, by name.
+    """Both oracles of every semi-supervised host but CPS, PC2Seg, PrevMatch and PseudoSeg, and the host, by name.
 
-    Names are such as OracleWeightsMeanTeacher and OracleLabelsUniMatch. Of CPS and PrevMatch an oracle would mend one
-    of two kinds of labels alone: the student's, not its twin's or its past's. PseudoSeg learns probabilities, which no
-    oracle mends.
+    Names are such as OracleWeightsMeanTeacher and OracleLabelsUniMatch. Of CPS an oracle would mend one student's
+    labels alone: the other one is a framework of its own; and of PrevMatch not those of past students. PC2Seg and
+    PseudoSeg learn probabilities, which none mends.
     """
-    without = (Oracle, CPS, PrevMatch, PseudoSeg)
+    without = (Oracle, CPS, PC2Seg, PrevMatch, PseudoSeg)
     hosts = [
         (name, host) for name, host in FRAMEWORK_REGISTRY if host.semi_supervised and not issubclass(host, without)
     ]

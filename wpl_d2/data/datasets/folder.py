@@ -2,7 +2,7 @@
 
 ```yaml
 name: camvid
-root: camvid               # under $DETECTRON2_DATASETS (default ./datasets); absolute; or ./ ../ from the YAML
+root: camvid               # under $DETECTRON2_DATASETS (default ./datasets); absolute; ./ ../ from the YAML; or s3://...
 image: images/{id}.jpg     # paths below the root, {id} is what the lists name; or a folder: `images` is images/{id}.*
 mask: masks/{id}.png       # the same; optional; unlabeled images may lack the file
 labels: {format: ..., ...} # optional: how labels are stored that are no masks of class ids (data/labels)
@@ -39,6 +39,7 @@ from detectron2.utils.colormap import colormap
 
 from ...config.presets import ROOT
 from ...structures import IGNORE
+from ...utils.buckets import is_url
 from ...utils.errors import InputError, suggest
 from ...utils.files import is_system_file, read_yaml
 from ..image_header import APPLY
@@ -46,6 +47,7 @@ from ..labels import LabelFormat, ListedImage, attach_labels, build_label_format
 from ..path_templates import SLOT, extract, fill
 from ..pixel_values import RGB, PixelLayout
 from ..windows import split_huge
+from .bucket_copy import copy_of_bucket
 from .lists import SuffixResolver, read_list
 from .yaml_values import SPLIT, convert
 
@@ -341,6 +343,8 @@ def _fill_in_splits(lists: Mapping[str, str], splits: Sequence[str], root: Path)
 
 
 def _resolve_root(root: str, file: Path) -> Path:
+    if is_url(root):
+        return copy_of_bucket(root)
     base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
     if root in (".", "..") or root.startswith(("./", "../")):
         base = file.parent
