@@ -40,5 +40,5 @@ docs: setup-all
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 lock:
-	$(COMPILE) pyproject.toml --extra detectron2 --extra quickstart --extra weights --extra onnx --extra tiff --extra geo --extra s3 --extra ray --extra dev -c requirements/constraints.txt -o requirements/lock.txt
+	$(COMPILE) pyproject.toml --extra detectron2 --extra quickstart --extra weights --extra clip --extra onnx --extra tiff --extra geo --extra s3 --extra ray --extra dev -c requirements/constraints.txt -o requirements/lock.txt
 	$(COMPILE) --group docs -c requirements/lock.txt -o requirements/lock-docs.txt

@@ -235,6 +235,17 @@ SMALL_VIT = [
     *("MODEL.SEM_SEG_HEAD.NAME", "DPTHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
     *("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (8, 16, 24, 32)),
 ]
+# SemiVL's network on the same transformer.
+SMALL_CLIP = [
+    *("MODEL.BACKBONE.NAME", "build_maskclip_backbone", "MODEL.TIMM.NAME", "test_vit", "MODEL.MASKCLIP.DIM", 256),
+    *("MODEL.SEM_SEG_HEAD.NAME", "VLGHead", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 64),
+    *("MODEL.SEM_SEG_HEAD.PROJECT_CHANNELS", [32, 16]),
+]
+# With a ResNet beside CLIP, and the weights on all that it learns from unlabeled images.
+SEMIVL = [
+    *("FRAMEWORK.NAME", "SemiVL", "INPUT.STRONG.VIEWS", 2, *SMALL_CLIP, "FRAMEWORK.SEMIVL.GUIDANCE_CONF", 0.4),
+    *("FRAMEWORK.SEMIVL.WEIGHTED", ("guidance", "consistency"), "MODEL.MASKCLIP.LAYERS", (2,)),
+]
 CPS = ["FRAMEWORK.NAME", "CPS"]
 PREVMATCH = [
     *("FRAMEWORK.NAME", "PrevMatch", "INPUT.STRONG.VIEWS", 2, "FRAMEWORK.PREVMATCH.PUSH_STEPS", 1),

@@ -80,6 +80,7 @@ STEPS = {
         **{"u2pl_1_16": 620, "u2pl_1_8": 579, "u2pl_1_4": 496},
     },
     "voc/unimatch_v2": {"92": 655, "1464": 570},
+    "voc/semivl": {"92": 1311, "1464": 1140},
     "voc/supervised": {"92": 5, "183": 11},
     "cityscapes/unimatch": {"1_30": 359, "1_16": 349, "1_8": 325, "1_4": 279, "1_2": 186},
     "cityscapes/augseg": {"1_30": 179, "1_16": 174, "1_8": 162, "1_4": 139, "1_2": 93},
@@ -247,6 +248,23 @@ def test_unimatch_on_coco_has_its_own_xception():
     model = load_cfg(PRESETS["coco/unimatch"]).MODEL
     assert (model.BACKBONE.NAME, model.TIMM.NAME) == ("build_xception_backbone", "xception65")
     assert (model.TIMM.BN_MOMENTUM, model.TIMM.BN_EPS, model.XCEPTION.RECTIFIED_SHORTCUTS) == (3e-4, 1e-5, True)
+
+
+def test_semivl_has_its_own_rates_phrases_and_windows():
+    voc, cityscapes = (load_cfg(PRESETS[f"{data}/semivl"]) for data in ("voc", "cityscapes"))
+    for cfg, rates in ((voc, (1e-6, 1e-3)), (cityscapes, (5e-6, 5e-4))):
+        solver = cfg.SOLVER
+        assert pytest.approx(rates) == (solver.BASE_LR, solver.BASE_LR * solver.HEAD_LR_FACTOR)
+        assert (solver.OPTIMIZER, solver.WEIGHT_DECAY, solver.IMS_PER_BATCH) == ("AdamW", 0.01, 8)
+        assert (cfg.FRAMEWORK.SEMIVL.GUIDANCE_WEIGHT, cfg.FRAMEWORK.SEMIVL.GUIDANCE_CONF) == (0.1, 0.9)
+        assert (cfg.MODEL.MASKCLIP.DIM, cfg.FRAMEWORK.SEMIVL.WEIGHTED) == (512, ("guidance",))
+    assert (voc.FRAMEWORK.THRESHOLD, voc.FRAMEWORK.SEMIVL.CONFIDENCE) == (0.95, "threshold")
+    assert (cityscapes.FRAMEWORK.THRESHOLD, cityscapes.FRAMEWORK.SEMIVL.CONFIDENCE) == (0.0, "mean")
+    assert cityscapes.SOLVER.MAX_ITER == 83_760
+    assert (voc.INPUT.SCALE_BASE, voc.INPUT.SCALE_SIDE, voc.TEST.INFERENCE.SHORTER_SIDE) == (512, "shorter", 512)
+    # The published lists have 98 and 54 phrases.
+    assert [sum(map(len, vlg)) for vlg in (voc.MODEL.VLG.TEXTS, voc.MODEL.VLG.CONCEPTS)] == [21, 98]
+    assert sum(map(len, cityscapes.MODEL.VLG.TEXTS)) == 54
 
 
 def differing_keys(*names):

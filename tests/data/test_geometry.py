@@ -33,11 +33,11 @@ def test_a_balanced_scale_shrinks_as_often_as_it_enlarges():
 
 
 @pytest.mark.parametrize("size", [(100, 60), (100, 250)])
-def test_the_factor_counts_from_the_base_long_side(size):
-    drawn = factors(size, scale_base=400)
-    long = drawn * max(size)
-    assert 200 <= long.min() < 212
-    assert 788 < long.max() <= 800
+@pytest.mark.parametrize(("side", "length"), [("longer", max), ("shorter", min)])
+def test_the_factor_counts_from_the_base_of_a_side(size, side, length):
+    drawn = factors(size, scale_base=400, scale_side=side) * length(size)
+    assert 200 <= drawn.min() < 212
+    assert 788 < drawn.max() <= 800
 
 
 def whole(size, resized, resize):

@@ -3,7 +3,7 @@ import torch
 from helpers import PREVMATCH
 from steps import losses_of, make
 
-from wpl_d2.frameworks.unimatch import Labeling
+from wpl_d2.frameworks.loss_terms import consistency_term
 from wpl_d2.losses import reduce_term
 from wpl_d2.structures import PseudoLabels
 
@@ -54,11 +54,14 @@ def test_labels_of_the_past_leave_record_and_bank_to_the_students_own(tree):
     assert (others["loss_unsup"], others["loss_perturbed"]) > (losses["loss_unsup"], losses["loss_perturbed"])
 
 
-def test_an_images_losses_are_multiplied_by_its_mean_confidence():
+def test_an_images_losses_are_multiplied_by_its_mean_confidence(tree):
+    opts = ["FRAMEWORK.PREVMATCH.BY_IMAGE", True, "FRAMEWORK.PREVMATCH.THRESHOLD", 0.6, "SOLVER.MAX_ITER", 8]
+    framework, _ = make(tree, *PREVMATCH, *opts)
+    framework.iteration = 4
     torch.manual_seed(0)
     pseudo = PseudoLabels.from_logits(3 * torch.randn(2, 3, 4, 5), torch.rand(2, 4, 5) < 0.7)
     logits = torch.randn(2, 3, 4, 5)
-    found = reduce_term(Labeling(pseudo, 0.6, 2.0, by_image=True).term("loss", logits, 0.5))
+    found = reduce_term(framework.past_term(consistency_term("loss", logits, pseudo, 0.9), pseudo))
     total = 0.0
     for image, labels, confidence, valid in zip(logits, pseudo.labels, pseudo.confidence, pseudo.valid, strict=True):
         trained = valid & (confidence >= 0.6)

@@ -12,6 +12,7 @@ from helpers import (
     PREVMATCH,
     PSEUDOSEG,
     PSMT,
+    SEMIVL,
     SMALL,
     SMALL_DETECTOR,
     U2PL,
@@ -35,6 +36,7 @@ FRAMEWORKS = {
     "PSMT": PSMT,
     "PCR": PCR,
     "PseudoSeg": PSEUDOSEG,
+    "SemiVL": SEMIVL,
     "U2PL": U2PL,
     "UniMatch": UNIMATCH,
     "UniMatchV2": UNIMATCH_V2,
@@ -50,6 +52,7 @@ UNLABELED = {
     "PSMT": {"loss_unsup"},
     "PCR": {"loss_unsup"},
     "PseudoSeg": {"loss_unsup"},
+    "SemiVL": {"loss_unsup", "loss_perturbed", "loss_guidance"},
     "U2PL": {"loss_unsup"},
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
@@ -174,6 +177,7 @@ def test_no_pixel_is_confident(tree, name):
         pytest.skip("its pixels are kept by their entropy; see test_u2pl.py")
     framework, batch = make(tree, *FRAMEWORKS[name])
     framework.threshold = torch.tensor(1.5)  # AugSeg's patches of labeled images have a confidence of 1
+    framework.guidance_conf = 1.5  # SemiVL's
     losses = losses_of(framework, batch)
     assert (unlabeled_losses(name, losses) == 0).all()
     train_on(losses, framework)

@@ -39,13 +39,20 @@ def label(item, logits, embedding, weigher):
 def mix(unlabeled, known, number, view, step):
     """A strong view with the box of the image before it pasted in, and what is known about its pixels."""
     image = unlabeled[number]["strong"][view].clone()
-    pseudo = {name: field.copy() for name, field in known[number].items()}
     if box := mix_box(step, view, number):
         rows, columns = slice(box[0], box[1]), slice(box[2], box[3])
         image[:, rows, columns] = unlabeled[number - 1]["strong"][view][:, rows, columns]
+    return image, mixed_with(known, number, view, step)
+
+
+def mixed_with(known, number, view, step):
+    """What is known about the pixels of such a view."""
+    pseudo = {name: field.copy() for name, field in known[number].items()}
+    if box := mix_box(step, view, number):
+        rows, columns = slice(box[0], box[1]), slice(box[2], box[3])
         for name, field in known[number - 1].items():
             pseudo[name][rows, columns] = field[rows, columns]
-    return image, pseudo
+    return pseudo
 
 
 def consistency(logits, known, threshold):

@@ -14,6 +14,8 @@ from wpl_d2.structures import Detections
 
 SIZE = (48, 64)
 CLASSES = 3
+SPREADS = {"predictor": 1.0, "sem_seg_head.mask.": 600.0}
+"""Of the weights of some layers, so that the toy is neither sure of everything nor of nothing."""
 BOXES = ((4.0, 2.0, 40.0, 46.0, 0, 0.9), (10.0, 6.0, 60.0, 40.0, 1, 0.8), (0.0, 0.0, 64.0, 48.0, 2, 0.3))
 """x0, y0, x1, y1, class and score; at a BOX_SCORE of .5 the last is not believed."""
 
@@ -29,11 +31,15 @@ def toy_framework(*opts):
         for student in framework.students:
             for name, parameter in sorted(student.named_parameters()):
                 if parameter.ndim > 1:
-                    spread = 1.0 if "predictor" in name else 2.0
+                    spread = next((own for part, own in SPREADS.items() if part in name), 2.0)
                     drawn = rng.standard_normal(parameter.shape) * (spread / parameter[0].numel()) ** 0.5
                     parameter.copy_(torch.from_numpy(drawn))
                 elif name.endswith("bias"):
                     parameter.zero_()
+            for name, buffer in sorted(student.named_buffers()):
+                if name.endswith((".texts", ".concepts")):
+                    drawn = torch.from_numpy(rng.standard_normal(buffer.shape))
+                    buffer.copy_(drawn / drawn.norm(dim=1, keepdim=True))
     for student in framework.students:
         framework.reset()
         _calibrate(student)
@@ -196,6 +202,7 @@ def fix_random_samples(framework):
         "PrevMatch": cutmix,
         "UniMatch": cutmix,
         "DAW": cutmix,
+        "SemiVL": cutmix,
         "UniMatchV2": cutmix_and_channels,
         "AugSeg": injection,
         "U2PL": contrast,

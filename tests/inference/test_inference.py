@@ -80,6 +80,19 @@ def test_keys_reach_the_windows(tree):
     )
 
 
+def test_images_are_resized_before_they_are_cut_into_windows(tree):
+    seen = []
+
+    def predict(images):
+        seen.append(tuple(images.shape[-2:]))
+        return images[:, :2]
+
+    segment = build_predict(tree.cfg(*slide(KEYS + "SHORTER_SIDE", 40, KEYS + "AVERAGE", "logit")), predict)
+    image = torch.linspace(0, 255, 60).expand(1, 3, 20, 60)
+    assert torch.allclose(segment(image), image[:, :2], atol=2.2)
+    assert seen == [(32, 32)] * 2 * 6  # of an image of 40 x 120
+
+
 def test_everything_at_once(tree):
     """Flip and scales around windows: each of the 2 x 2 views is seen in all of its windows."""
     seen = []

@@ -54,7 +54,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def engine(cluster):
-    return RayEngine(cluster.address)
+    return RayEngine(cluster.address, workers=1)  # a worker's start costs more than all that it does here
 
 
 def contents(folder):
@@ -106,30 +106,29 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "in"
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_a_worker_that_dies_loses_and_doubles_nothing(engine, folder, tmp_path, batch_size):
-    alone, skipped = run(folder, tmp_path / "alone", None, batch_size)
+def test_a_worker_and_a_machine_that_die_lose_and_double_nothing(cluster, folder, tmp_path, monkeypatch):
+    alone, skipped = run(folder, tmp_path / "alone")
     assert sum(alone.values()) == 23 and len(skipped) == 1 and "09.png: " in skipped[0]
     (tmp_path / "deadly").touch()
-    together, told = run(folder, tmp_path / "together", engine, batch_size)
-    assert (tmp_path / "dead").exists()
-    assert len(together) >= 2 and sum(together.values()) > 23  # what the dead one had begun was done again
-    assert told == skipped
-    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
-
-
-def test_a_machine_that_dies_loses_and_doubles_nothing(cluster, engine, folder, tmp_path, monkeypatch):
-    run(folder, tmp_path / "alone")
     node, seen = cluster.add_node(**NODE), []
 
     def add(writer, outcome, add=PredictionWriter.add):
         if not seen:
             cluster.remove_node(node, allow_graceful=False)
-        seen.append(outcome)
+        seen.append(outcome.file)
         add(writer, outcome)
 
     monkeypatch.setattr(PredictionWriter, "add", add)
-    run(folder, tmp_path / "together", engine)
+    together, told = run(folder, tmp_path / "together", RayEngine(cluster.address))
+    assert (tmp_path / "dead").exists() and len(seen) == len({*seen}) == 24
+    assert len(together) >= 2 and sum(together.values()) > 23  # what the dead one had begun was done again
+    assert told == skipped
+    assert contents(tmp_path / "together") == contents(tmp_path / "alone")
+
+
+def test_batches_are_those_of_one_process(engine, folder, tmp_path):
+    run(folder, tmp_path / "alone", batch_size=3)
+    run(folder, tmp_path / "together", engine, batch_size=3)
     assert contents(tmp_path / "together") == contents(tmp_path / "alone")
 
 
@@ -185,8 +184,9 @@ def test_figures_are_those_of_one_process_to_the_last_bit(engine, trained_cfg, c
 
 
 def test_boxes_are_those_of_one_process(cluster, trained_cfg, checkpoint, tmp_path):
+    ray = ["--engine", "ray", "--address", cluster.address, "--workers", "1"]
     words = ["cache-boxes", "--weights", checkpoint, "--dataset", trained_cfg.DATASETS.TEST[0], "--output"]
     assert wpl([*words, str(tmp_path / "alone.npz")]) == 0
-    assert wpl([*words, str(tmp_path / "together.npz"), "--engine", "ray", "--address", cluster.address]) == 0
+    assert wpl([*words, str(tmp_path / "together.npz"), *ray]) == 0
     assert (tmp_path / "together.npz").read_bytes() == (tmp_path / "alone.npz").read_bytes()
     assert len(DetectionCache.load(tmp_path / "alone.npz")) == 5

@@ -146,7 +146,7 @@ RESNET_PARTS = [*RESNET, "MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.W
         ),
         ([f"{HEAD}NORM", "BN"], [f"{HEAD}NORM", ""], [f"it has norms in its head ({HEAD}NORM)"]),
         ([], ["MODEL.AUX_HEAD.ENABLED", True], ["it lacks an auxiliary head (MODEL.AUX_HEAD.ENABLED)"]),
-        (["MODEL.METHOD_HEAD.NAME", "SelfAttentionCAM"], [], ["it has a head of a method (MODEL.METHOD_HEAD.NAME)"]),
+        ([], ["MODEL.METHOD_HEAD.NAME", "SelfAttentionCAM"], ["it lacks a head of a method (MODEL.METHOD_HEAD.NAME)"]),
         ([], RESNET_PARTS, ["it has a backbone of timm (MODEL.BACKBONE.NAME)"]),
         (
             RESNET_PARTS,

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from helpers import SMALL, SMALL_VIT
+from openai_clip import as_openai_clip
 from safetensors.torch import save_file
 
 from wpl_d2 import get_cfg
@@ -98,38 +99,14 @@ def test_weights_of_other_layouts(file, tmp_path, images):
     assert found["pos_embed"].shape[1] == 1 + 37**2
 
 
-def as_openai_clip(weights):
-    """timm's weights of a CLIP image encoder under OpenAI's names."""
-    names = {
-        "blocks.": "transformer.resblocks.",
-        ".norm1.": ".ln_1.",
-        ".norm2.": ".ln_2.",
-        ".attn.proj.": ".attn.out_proj.",
-    }
-    names |= {".attn.qkv.": ".attn.in_proj_", ".mlp.fc1.": ".mlp.c_fc.", ".mlp.fc2.": ".mlp.c_proj."}
-    names |= {"patch_embed.proj.": "conv1.", "norm_pre.": "ln_pre.", "pos_embed": "positional_embedding"}
-    given = {}
-    for key, value in weights.items():
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        key = (
-            "class_embedding"
-            if key == "cls_token"
-            else key.replace("norm.", "ln_post.")
-            if key.startswith("norm.")
-            else key
-        )
-        given[f"visual.{key}"] = value.flatten() if key == "class_embedding" else value.squeeze(0)
-    return given | {"visual.proj": torch.zeros(768, 512), "logit_scale": torch.zeros(())}
-
-
 @pytest.mark.slow
 def test_weights_of_openais_clip(tmp_path):
     name = "vit_base_patch16_clip_224"
     model = torch.nn.Module()
     model.backbone = ViTBackbone(name)
     weights = {key: value + 0.01 for key, value in model.backbone.body.state_dict().items()}
-    torch.save(as_openai_clip(weights), tmp_path / "clip.pth")
+    head = {"head.weight": torch.zeros(512, 768), "head.bias": torch.zeros(512)}
+    torch.save(as_openai_clip(weights | head), tmp_path / "clip.pth")
     load_initial_weights(model, cfg_of("MODEL.TIMM.NAME", name, "MODEL.WEIGHTS", str(tmp_path / "clip.pth")))
     found = model.backbone.body.state_dict()
     assert all(torch.equal(found[key], value) for key, value in weights.items())

@@ -17,7 +17,6 @@ from ..engine.trainer import amp_dtype
 from ..frameworks import Framework, UniMatch, build_framework
 from ..frameworks.base import Batch, Terms
 from ..frameworks.loss_terms import consistency_term, select, split
-from ..frameworks.unimatch import Labeling
 from ..modeling import UnifiedSegDet
 from ..structures import PseudoLabels
 from ..weighting import PixelWeigher
@@ -128,8 +127,7 @@ class PublishedUniMatch(UniMatch):
         mixed = []
         views = self.make_strong_views(items).unbind(1)
         for view, mask in zip(views, self.random_samples(views), strict=True):
-            known = [Labeling(ours.where(mask, theirs), self.threshold, self.alpha)]
-            mixed.append((torch.where(mask[:, None], view.flip(0), view), known))
+            mixed.append((torch.where(mask[:, None], view.flip(0), view), ours.where(mask, theirs)))
         return terms + self._strong_terms(mixed), losses
 
 

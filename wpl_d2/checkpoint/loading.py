@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from detectron2.config import CfgNode
-from torch import nn
+from torch import Tensor, nn
 
-from ..modeling import ModelPair, UnifiedSegDet, build_model
+from ..modeling import MaskCLIPBackbone, ModelPair, UnifiedSegDet, VLGHead, build_model, load_backbone_weights
 from ..modeling.model_metadata import METADATA_KEYS, check_metadata, is_checkpoint, read_config
+from ..modeling.text_embeddings import load_texts
 from ..modeling.weight_files import extract_state_dict, read_weight_file
 from ..modeling.weights import (
     adapt_input,
@@ -59,8 +61,8 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
     Args:
         model: the student.
         cfg: MODEL.WEIGHTS is a checkpoint of this project or of UniMatch V2's code, which fills the whole model, or
-            anything that `load_backbone_weights` takes. With MODEL.MATCH_CLASSES a checkpoint may have other classes
-            than the run.
+            anything that `load_backbone_weights` takes; for `VLGHead`, with CLIP's text encoder. With
+            MODEL.MATCH_CLASSES a checkpoint may have other classes than the run.
 
     Raises:
         InputError: the file cannot be read or does not fit.
@@ -84,6 +86,15 @@ def load_initial_weights(model: nn.Module, cfg: Any) -> None:
         load_model_state(model, adapt_input(whole, model, path), path)
     else:
         load_backbone_state(backbone, weights, path)
+        _load_beside(model, cfg, weights)
+
+
+def _load_beside(model: nn.Module, cfg: Any, weights: Mapping[str, Tensor]) -> None:
+    """Load what begins with weights of its own beside a backbone's: CLIP's texts, and the ResNet beside `MaskCLIP`."""
+    if isinstance(model.backbone, MaskCLIPBackbone) and model.backbone.conv is not None:
+        load_backbone_weights(model.backbone.conv, cfg.MODEL.MASKCLIP.CONV_WEIGHTS)
+    if isinstance(head := getattr(model, "sem_seg_head", None), VLGHead):
+        load_texts(head, weights, get_run_classes(cfg).names, cfg.MODEL.VLG, cfg.MODEL.WEIGHTS)
 
 
 def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[UnifiedSegDet, dict[str, Any]]:
@@ -110,8 +121,7 @@ def load_model(path: str, which: str = "", device: str = "cpu") -> tuple[Unified
     metadata["config"].MODEL.DEVICE = device
     metadata["config"].MODEL.METHOD_HEAD.NAME = ""
     model = build_model(metadata["config"])
-    own = {key: value for key, value in select_weights(weights).items() if not key.startswith("method_head.")}
-    load_model_state(model, own, path)
+    load_model_state(model, weights, path)
     if second := weights_of("second", weights):
         model = ModelPair(model, build_model(metadata["config"]))
         load_model_state(model.second, second, path)

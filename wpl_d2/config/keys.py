@@ -33,6 +33,8 @@ CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_
 RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
 BUCKET = Constraint("an address such as s3://bucket/run", lambda value: not value or is_url(value))
+PHRASES = Constraint("a list of phrases for each class, such as [['road', 'street'], ['sky']]",
+    lambda value: all(own and isinstance(own, list | tuple) and {type(text) for text in own} == {str} for own in value))
 NORM = one_of("auto", "BN", "SyncBN", "naiveSyncBN", "FrozenBN", "GN", "")
 
 _GENERAL = (
@@ -97,7 +99,8 @@ _DATA = (
         "How images are resized. antialias: smoothed before they are made smaller (PIL; UniMatch, AugSeg); bilinear: "
         "not smoothed (torch; U2PL, AEL). Masks take the nearest pixel, as PIL or torch defines it."),
     Key("INPUT.SCALE_BASE", 0, COUNT_FROM_0,
-        "Length in pixels of the longer side at factor 1 (AugSeg on VOC: 500); 0: the image's own."),
+        "Length in pixels of the SCALE_SIDE side at factor 1 (AugSeg on VOC: 500); 0: the image's own."),
+    Key("INPUT.SCALE_SIDE", "longer", one_of("longer", "shorter"), "Side that SCALE_BASE is the length of."),
     Key("INPUT.STRONG.KIND", "jitter", one_of("jitter", "intensity"),
         "Strong view. jitter: color jitter, grayscale and blur (UniMatch and most of its successors); intensity: 1 to "
         "MAX_OPERATIONS random operations of random strength, without JITTER and the probabilities (AugSeg)."),
@@ -143,7 +146,8 @@ _MODEL = (
 
     Key("MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", TEXT,
         "build_unified_resnet_backbone: ResNet-50 or 101; build_timm_backbone: any timm model with `features_only`; "
-        "build_xception_backbone: Xception-41, 65 or 71 as in UniMatch."),
+        "build_xception_backbone: Xception-41, 65 or 71 as in UniMatch; build_vit_backbone: a vision transformer of "
+        "timm; build_maskclip_backbone: CLIP's, for VLGHead (SemiVL)."),
     Key("MODEL.BACKBONE.FREEZE_AT", 0, COUNT_FROM_0,
         "ResNet stages, from the stem on, that are not trained; timm backbones require 0."),
     Key("MODEL.BACKBONE.OUTPUT_STRIDE", 16, Constraint("8, 16 or 32", lambda value: value in (8, 16, 32)),
@@ -177,6 +181,13 @@ _MODEL = (
         "The four blocks of a vision transformer whose tokens are its feature maps, from 0; empty: the last of each "
         "quarter (UniMatch V2's large one: 4, 11, 17, 23)."),
     Key("MODEL.VIT.FROZEN", False, FLAG, "Leave the vision transformer as it is (UniMatch V2 on ADE20K)."),
+    Key("MODEL.MASKCLIP.DIM", 512, COUNT, "Length of an embedding of build_maskclip_backbone's CLIP (ViT-B/16: 512)."),
+    Key("MODEL.MASKCLIP.LAYERS", (0, 4),
+        Constraint("one block or two in their order, such as (0, 4)", lambda value: len(value) in (1, 2)),
+        "Blocks of MaskCLIP, from 0, whose maps are the skip connections. With one block, the other skip is the first "
+        "stage of a ResNet, by MODEL.RESNETS (SemiVL on Cityscapes)."),
+    Key("MODEL.MASKCLIP.CONV_WEIGHTS", "", TEXT,
+        "First weights of that ResNet, in any form of MODEL.WEIGHTS, with which they are loaded; empty: random ones."),
     Key("MODEL.FPN.NORM", "", NORM, "Normalization of the feature pyramid; see MODEL.RESNETS.NORM. Empty: none."),
 
     Key("MODEL.SEM_SEG_HEAD.NAME", "EmbeddingDeepLabV3PlusHead", TEXT,
@@ -190,7 +201,8 @@ _MODEL = (
     Key("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (96, 192, 384, 768), COUNTS,
         "DPTHead: channels of the four maps before the decoder (UniMatch V2's small one: half of these; large: 256, "
         "512, 1024, 1024)."),
-    Key("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 256, COUNT, "Channels of ASPP."),
+    Key("MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 256, COUNT,
+        "Channels of ASPP; VLGHead: of a class's maps (SemiVL: 128), a multiple of 64."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DILATIONS", [6, 12, 18], COUNTS, "Dilations of ASPP's branches."),
     Key("MODEL.SEM_SEG_HEAD.ASPP_DROPOUT", 0.0, SHARE,
         "Probability with which single values of ASPP's output are dropped."),
@@ -216,6 +228,15 @@ _MODEL = (
     Key("MODEL.SEM_SEG_HEAD.ALIGN_CORNERS", False, FLAG,
         "Of every resize in the segmentation heads. True suits crops of n * stride + 1 pixels, as in the published "
         "hosts; False suits n * stride."),
+
+    Key("MODEL.VLG.TEXTS", (), PHRASES,
+        "VLGHead: for each class, in their order, the phrases whose mean embedding guides the decoder; empty: the "
+        "classes' names."),
+    Key("MODEL.VLG.CONCEPTS", (), PHRASES,
+        "VLGHead: for each class, in their order, the phrases that CLIP by itself knows it by, of which the most "
+        "similar one counts (SemiVL's guidance); empty: TEXTS."),
+    Key("MODEL.VLG.TEMPLATE", "a photo of a {}", Constraint("a text with {}", lambda value: value.count("{}") == 1),
+        "The sentence in which CLIP's text encoder reads a phrase, in place of {}."),
 
     Key("MODEL.AUX_HEAD.ENABLED", False, FLAG,
         "A second classifier on an earlier feature map, for the labeled loss alone (U2PL on Cityscapes, AEL)."),
@@ -345,6 +366,15 @@ _FRAMEWORK = (
     Key("FRAMEWORK.PSEUDOSEG.TEMPERATURE", 0.5, POSITIVE,
         "Pseudo-labels' probabilities are raised to the power of its inverse; 1 leaves them as they are."),
 
+    Key("FRAMEWORK.SEMIVL.GUIDANCE_WEIGHT", 0.1, NOT_NEGATIVE,
+        "SemiVL: factor of the loss of CLIP's own labels in the first step; falls linearly to 0 at SOLVER.MAX_ITER."),
+    Key("FRAMEWORK.SEMIVL.GUIDANCE_CONF", 0.9, SHARE, "Least confidence of a label of CLIP that trains."),
+    Key("FRAMEWORK.SEMIVL.CONFIDENCE", "threshold", one_of("threshold", "mean"),
+        "What the student's pseudo-labels count by. threshold: FRAMEWORK.THRESHOLD alone; mean: also the mean "
+        "confidence of their image (published on Cityscapes, without a threshold)."),
+    Key("FRAMEWORK.SEMIVL.WEIGHTED", ("guidance",), some_of("guidance", "consistency"),
+        "Losses to which the weights apply. guidance: that of CLIP's labels (the paper); consistency: those of the "
+        "student's pseudo-labels."),
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
 
@@ -501,6 +531,9 @@ _TEST = (
         "What is averaged over windows, flips and scales: probabilities (UniMatch, AugSeg, AEL) or logits (U2PL)."),
     Key("TEST.INFERENCE.WINDOW_BATCH", 1, COUNT,
         "Windows that the model gets at once; more are faster on a GPU and take more memory."),
+    Key("TEST.INFERENCE.SHORTER_SIDE", 0, COUNT_FROM_0,
+        "Length in pixels to which an image's shorter side is resized before all else (SemiVL on VOC: 512); 0: images "
+        "keep their size."),
     Key("TEST.INFERENCE.FLIP", False, FLAG, "Test-time augmentation: also predict the mirrored image."),
     Key("TEST.INFERENCE.SCALES", (1.0,),
         Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",

@@ -16,18 +16,20 @@ from .keys import KEYS, UNUSED
 from .layers import value_of
 
 _GROUPS = 32  # of Detectron2's GN
-_RESNET, _TIMM, _XCEPTION, _VIT = _BACKBONES = (
+_RESNET, _TIMM, _XCEPTION, _VIT, _MASKCLIP = _BACKBONES = (
     "build_unified_resnet_backbone",
     "build_timm_backbone",
     "build_xception_backbone",
     "build_vit_backbone",
+    "build_maskclip_backbone",
 )
 _OF_BACKBONES = {
-    "MODEL.TIMM.NAME": (_TIMM, _XCEPTION, _VIT),
+    "MODEL.TIMM.NAME": (_TIMM, _XCEPTION, _VIT, _MASKCLIP),
     "MODEL.TIMM.BN_MOMENTUM": (_TIMM, _XCEPTION),
     **dict.fromkeys(("MODEL.VIT.LAYERS", "MODEL.VIT.FROZEN"), (_VIT,)),
-    **dict.fromkeys(("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.STEM_TYPE"), (_RESNET,)),
-    **dict.fromkeys(("MODEL.RESNETS.RES5_BLOCK_DILATIONS", "MODEL.RESNETS.STRIDE_IN_1X1"), (_RESNET,)),
+    **dict.fromkeys(("MODEL.MASKCLIP.DIM", "MODEL.MASKCLIP.LAYERS", "MODEL.MASKCLIP.CONV_WEIGHTS"), (_MASKCLIP,)),
+    **dict.fromkeys(("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.RES5_BLOCK_DILATIONS"), (_RESNET,)),
+    **dict.fromkeys(("MODEL.RESNETS.STEM_TYPE", "MODEL.RESNETS.STRIDE_IN_1X1"), (_RESNET, _MASKCLIP)),
 }
 """Keys that only some of the project's backbones read."""
 
@@ -124,7 +126,7 @@ def _check_backbone(cfg: CfgNode) -> None:
             f"MODEL.RESNETS.RES5_BLOCK_DILATIONS: {dilations} at output stride 8, where res4 has dilation 2; give at "
             "least that, such as (2, 4, 4) or (4, 8, 16)"
         )
-    if backbone.NAME in (_TIMM, _XCEPTION, _VIT):
+    if backbone.NAME in (_TIMM, _XCEPTION, _VIT, _MASKCLIP):
         if backbone.FREEZE_AT:
             raise InputError("MODEL.BACKBONE.FREEZE_AT: timm backbones cannot be frozen in part; set it to 0")
         if resnets.NORM in ("GN", ""):

@@ -258,6 +258,7 @@ def build_view(cfg: CfgNode) -> RandomView:
         cfg.MODEL.PIXEL_MEAN,
         keys.RANDOM_FLIP == "horizontal",
         scale_base=keys.SCALE_BASE,
+        scale_side=keys.SCALE_SIDE,
         scale_balanced=keys.SCALE_BALANCED,
         resize=keys.RESIZE,
     )

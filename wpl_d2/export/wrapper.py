@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import padding
 from torch import Tensor, nn
 
-from ..modeling import UnifiedSegDet, ViTBackbone
+from ..modeling import TimmViT, UnifiedSegDet
 from ..utils.errors import InputError
 
 
@@ -40,7 +40,7 @@ class ExportWrapper(nn.Module):
         if not isinstance(model, UnifiedSegDet):
             kind = type(model).__name__
             raise InputError(f"--format: a graph holds a segmentation, which {kind} does not make; use safetensors")
-        if isinstance(model.backbone, ViTBackbone):
+        if isinstance(model.backbone, TimmViT):
             raise InputError(
                 f"--format: a graph runs on images of any size, for which {model.backbone.name} resizes images and "
                 "position embeddings in ways that no tracer follows; use safetensors"

@@ -13,6 +13,7 @@ from .pcr import PCR
 from .prevmatch import PrevMatch
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
+from .semivl import SemiVL
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -33,6 +34,7 @@ __all__ = [
     "PC2Seg",
     "PrevMatch",
     "PseudoSeg",
+    "SemiVL",
     "Supervised",
     "SupervisedEMA",
     "UniMatch",

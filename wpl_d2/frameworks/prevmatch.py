@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import torch
 from detectron2.config import configurable
-from torch import nn
+from torch import Tensor, nn
 from typing_extensions import override
 
 from ..modeling import UnifiedSegDet, copy_model
+from ..structures import LossTerm, PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Items, Terms
+from .loss_terms import consistency_term
+from .mixing import cutmix
 from .pseudo_labels import Prediction, gather_evidence, make_pseudo_labels, predict
-from .unimatch import Labeling, UniMatch
+from .unimatch import UniMatch
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -107,22 +111,44 @@ class PrevMatch(UniMatch):
         scale = 2 / (2 + self.past_factor)
         return [replace(term, coefficient=scale * term.coefficient) for term in terms], losses
 
-    @torch.no_grad()
     @override
-    def labelings(self, items: Items, prediction: Prediction) -> list[Labeling]:
-        if not self.past_students:
-            return super().labelings(items, prediction)
+    def unlabeled_terms(
+        self,
+        items: Items,
+        prediction: Prediction,
+        perturbed: Tensor,
+        views: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> list[LossTerm]:
+        # Drawn before the student's labels, for which the weigher draws.
+        past = self._past_prediction(prediction) if self.past_students else None
+        terms = super().unlabeled_terms(items, prediction, perturbed, views, masks)
+        if past is None:
+            return terms
+        detections = self._detections(items, prediction) if "boxes" in self.needs else None
+        evidence = gather_evidence(self.student, past, self.stack(items, "valid"), detections)
+        labels = make_pseudo_labels(evidence, self.refinement, self.weigher)
+        mixed = [cutmix(view, labels, mask)[1] for view, mask in zip(views, masks, strict=True)]
+        return terms + [self.past_term(*pair) for pair in zip(terms, [labels, *mixed], strict=True)]
+
+    def past_term(self, own: LossTerm, pseudo: PseudoLabels) -> LossTerm:
+        """The loss of the same logits as another term's, by labels of past students."""
+        coefficient = own.coefficient * self.past_factor
+        term = consistency_term(own.name, own.logits, pseudo, self.past_threshold, coefficient)
+        if not self.by_image:
+            return term
+        total = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True)
+        return replace(term, mask=term.mask * total / pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1))
+
+    @torch.no_grad()
+    def _past_prediction(self, prediction: Prediction) -> Prediction:
+        """The student's prediction, with the logits of past students together."""
         logits = torch.zeros_like(prediction.output.logits)
         for place, weight in self.random_members().items():
             student = self.pool[place]
             assert isinstance(student, UnifiedSegDet)
             logits = logits + weight * predict(student, prediction.images).output.logits
-        own = super().labelings(items, prediction)
-        detections = self._detections(items, prediction) if "boxes" in self.needs else None
-        past = prediction._replace(output=prediction.output._replace(logits=logits))
-        evidence = gather_evidence(self.student, past, self.stack(items, "valid"), detections)
-        pseudo = make_pseudo_labels(evidence, self.refinement, self.weigher)
-        return [*own, Labeling(pseudo, self.past_threshold, self.alpha * self.past_factor, self.by_image)]
+        return prediction._replace(output=prediction.output._replace(logits=logits))
 
     @torch.no_grad()
     @override

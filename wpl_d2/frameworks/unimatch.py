@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from detectron2.config import configurable
@@ -71,55 +71,43 @@ class UniMatch(Framework):
         # The labeled images' perturbed features have no loss, but enter the decoder's BN statistics.
         weak, _, perturbed = others
         unlabeled = slice(counts[0], None)
-        known = self.labelings(items, Prediction(images[unlabeled], select(features, unlabeled), weak))
-        terms += [labeling.term("loss_perturbed", perturbed.logits, 1 / 4) for labeling in known]
-        mixed = [_mix(view, mask, known) for view, mask in zip(views, masks, strict=True)]
-        return terms + self._strong_terms(mixed), losses
+        prediction = Prediction(images[unlabeled], select(features, unlabeled), weak)
+        return terms + self.unlabeled_terms(items, prediction, perturbed.logits, views, masks), losses
 
-    def labelings(self, items: Items, prediction: Prediction) -> list[Labeling]:
-        """All labels of the weak views from which the student learns: its own, of `prediction`."""
-        return [Labeling(self.make_pseudo_labels(items, prediction), self.threshold, self.alpha)]
+    def unlabeled_terms(
+        self,
+        items: Items,
+        prediction: Prediction,
+        perturbed: Tensor,
+        views: Sequence[Tensor],
+        masks: Sequence[Tensor],
+    ) -> list[LossTerm]:
+        """The losses of unlabeled images: that of perturbed features, and one for each strong view.
 
-    def _strong_terms(self, mixed: list[tuple[Tensor, list[Labeling]]]) -> list[LossTerm]:
-        """One forward of all mixed views (B, 3, H, W); a term for each of them and each of its labelings."""
+        Args:
+            items: the unlabeled items.
+            prediction: the student's on their weak views.
+            perturbed: (B, C, H, W) float, its logits of the perturbed features.
+            views: (B, 3, H, W) each, the strong ones, in 0..255.
+            masks: (B, H, W) bool each, where they are mixed.
+        """
+        pseudo = self.make_pseudo_labels(items, prediction)
+        mixed = [cutmix(view, pseudo, mask) for view, mask in zip(views, masks, strict=True)]
+        return [self.consistency("loss_perturbed", perturbed, pseudo, self.alpha / 4), *self._strong_terms(mixed)]
+
+    def _strong_terms(self, mixed: list[tuple[Tensor, PseudoLabels]]) -> list[LossTerm]:
+        """One forward of all mixed views (B, 3, H, W); a term for each of them."""
         output = predict(self.student, self.student.normalize(torch.cat([view for view, _ in mixed]))).output
         terms = []
-        for (_, known), own in zip(mixed, split(output, *(len(view) for view, _ in mixed)), strict=True):
-            self.stage_strong(own.embedding, known[0].pseudo)
-            terms += [labeling.term("loss_unsup", own.logits, 1 / 8) for labeling in known]
+        for (_, pseudo), own in zip(mixed, split(output, *(len(view) for view, _ in mixed)), strict=True):
+            self.stage_strong(own.embedding, pseudo)
+            terms.append(self.consistency("loss_unsup", own.logits, pseudo, self.alpha / 8))
         return terms
+
+    def consistency(self, name: str, logits: Tensor, pseudo: PseudoLabels, coefficient: float) -> LossTerm:
+        """The loss of logits (B, C, H, W) by pseudo-labels; see `consistency_term`."""
+        return consistency_term(name, logits, pseudo, self.threshold, coefficient)
 
     def _append_perturbed(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """The feature maps of all images, followed by the same maps with random channels dropped."""
         return {name: torch.cat([clean, self.feature_dropout(clean)]) for name, clean in features.items()}
-
-
-class Labeling(NamedTuple):
-    """Labels of weak views, and how the student learns them.
-
-    Attributes:
-        pseudo: the labels.
-        threshold: least confidence of those that train.
-        alpha: factor of their losses.
-        by_image: whether the losses of an image are also multiplied by the mean confidence of its valid pixels.
-    """
-
-    pseudo: PseudoLabels
-    threshold: float | Tensor
-    alpha: float
-    by_image: bool = False
-
-    def term(self, name: str, logits: Tensor, share: float) -> LossTerm:
-        """The loss `name` of logits (B, C, H, W), with a share of `alpha`."""
-        pseudo = self.pseudo
-        term = consistency_term(name, logits, pseudo, self.threshold, self.alpha * share)
-        if not self.by_image:
-            return term
-        total = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True)
-        return replace(term, mask=term.mask * total / pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1))
-
-
-def _mix(views: Tensor, masks: Tensor, known: list[Labeling]) -> tuple[Tensor, list[Labeling]]:
-    """Views (B, 3, H, W) mixed by `cutmix`, and their labelings likewise."""
-    mixed = [cutmix(views, labeling.pseudo, masks) for labeling in known]
-    return mixed[0][0], [labeling._replace(pseudo=own) for labeling, (_, own) in zip(known, mixed, strict=True)]

@@ -12,7 +12,7 @@ from torch import nn
 from ..config.validation import check_section
 from ..modeling import UnifiedSegDet
 from .sliding_window import CenterCrop, Predict, SlidingWindow, pad_to
-from .tta import PredictWithTTA
+from .tta import PredictResized, PredictWithTTA
 
 
 class Inference(nn.Module):
@@ -112,6 +112,8 @@ def build_predict(cfg: Any, predict: Predict) -> Predict:
         predict = SlidingWindow(predict, crop, stride, keys.BORDER, keys.AVERAGE, keys.WINDOW_BATCH, fill)
     if keys.FLIP or scales != (1.0,):
         predict = PredictWithTTA(predict, scales, keys.FLIP, keys.AVERAGE)
+    if keys.SHORTER_SIDE:
+        predict = PredictResized(predict, keys.SHORTER_SIDE)
     return CenterCrop(predict, crop, fill) if keys.MODE == "crop" else predict
 
 

@@ -1,4 +1,4 @@
-"""Test-time augmentation (TTA) for anything that maps an image batch to logits."""
+"""Test-time augmentation (TTA), and another size, for anything that maps an image batch to logits."""
 
 from __future__ import annotations
 
@@ -42,6 +42,26 @@ class PredictWithTTA:
         view = _resize(images, (round(height * scale), round(width * scale)), antialias=True)
         logits = self.predict(view.flip(-1)).flip(-1) if flip else self.predict(view)
         return to_scores(_resize(logits, (height, width), antialias=False), self.average)
+
+
+@dataclass(frozen=True)
+class PredictResized:
+    """A `Predict` that applies another to images of a fixed size.
+
+    Attributes:
+        predict: the other.
+        shorter_side: length in pixels to which the images' shorter side is resized; logits are resized back.
+    """
+
+    predict: Predict
+    shorter_side: int
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits (N, C, H, W) of images (N, 3, H, W)."""
+        height, width = images.shape[-2:]
+        factor = self.shorter_side / min(height, width)
+        view = _resize(images, (round(height * factor), round(width * factor)), antialias=True)
+        return _resize(self.predict(view), (height, width), antialias=False)
 
 
 def _add(total: Tensor | None, scores: Tensor) -> Tensor:

@@ -1,6 +1,15 @@
 """The model: a backbone that is computed once, a segmentation head on it and, if wanted, a detector."""
 
-from .backbone import TimmBackbone, ViTBackbone, build_timm_backbone, build_unified_resnet_backbone, build_vit_backbone
+from .backbone import (
+    MaskCLIPBackbone,
+    TimmBackbone,
+    TimmViT,
+    ViTBackbone,
+    build_maskclip_backbone,
+    build_timm_backbone,
+    build_unified_resnet_backbone,
+    build_vit_backbone,
+)
 from .build import build_model
 from .detector import FPNDetector, SharedDetector
 from .ema import copy_model, ema_decay, update_ema
@@ -8,6 +17,7 @@ from .heads.cam_head import SelfAttentionCAM
 from .heads.dpt_head import DPTHead
 from .heads.method_head import METHOD_HEADS_REGISTRY
 from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
+from .heads.vlg_head import VLGHead
 from .layers import resolve_norm
 from .meta_arch import UnifiedSegDet
 from .model_pair import ModelPair
@@ -18,12 +28,16 @@ __all__ = [
     "DPTHead",
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
+    "MaskCLIPBackbone",
     "ModelPair",
     "SelfAttentionCAM",
     "SharedDetector",
     "TimmBackbone",
+    "TimmViT",
     "UnifiedSegDet",
+    "VLGHead",
     "ViTBackbone",
+    "build_maskclip_backbone",
     "build_model",
     "build_timm_backbone",
     "build_unified_resnet_backbone",

@@ -31,6 +31,7 @@ from ..utils.errors import InputError, suggest
 PACKAGE = "package://"
 _TORCHVISION = "torchvision://"
 _TIMM = "timm://"
+_OPEN_CLIP = "open_clip://"
 _ZIP = b"PK\x03\x04"
 _CHUNK = 2**20  # bytes
 _KEYS = "MODEL.WEIGHTS or --weights"
@@ -126,6 +127,8 @@ def _find_file(name: str) -> tuple[Path, bool]:
     """The local path of a file, and whether it is a downloaded copy."""
     if name.startswith(PACKAGE):
         return _packaged_file(name), False
+    if name.startswith(_OPEN_CLIP):
+        return _open_clip_download(name), True
     address = _address(name)
     if address:
         return _fetch(name, address), True
@@ -168,6 +171,22 @@ def _timm_download(name: str) -> dict[str, Tensor]:
         with _silent("huggingface_hub"):  # it logs every attempt
             return timm.create_model(model, pretrained=True).state_dict()
     except (RuntimeError, OSError) as error:
+        raise InputError(_not_fetched(name, "", error)) from error
+
+
+def _open_clip_download(name: str) -> Path:
+    try:
+        from open_clip import download_pretrained, get_pretrained_cfg, list_pretrained
+    except ImportError as error:
+        raise InputError(f"{name}: open_clip is not installed; run `pip install 'wpl_d2[clip]'`") from error
+    chosen = name.removeprefix(_OPEN_CLIP)
+    if not (found := get_pretrained_cfg(*chosen.partition("/")[::2])):
+        known = ["/".join(pair) for pair in list_pretrained()]
+        raise InputError(f"{name}: open_clip has no {chosen}; {suggest(chosen, known, 'try ViT-B-16/openai')}")
+    try:
+        with _silent("huggingface_hub"):  # it logs every attempt
+            return Path(download_pretrained(found))
+    except (OSError, RuntimeError, HTTPException, ValueError) as error:
         raise InputError(_not_fetched(name, "", error)) from error
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..utils.errors import InputError
 from .backbone.timm import TimmBackbone
-from .backbone.vit import ViTBackbone
+from .backbone.vit import TimmViT, ViTBackbone
 from .weight_files import PACKAGE, read_weights
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ _DPT_PARTS = {
 def load_model_state(model: nn.Module, state_dict: Mapping[str, Tensor], source: str) -> None:
     """Load all weights of `model` from the state of such a model or of a framework (see `select_weights`).
 
+    Those of a method's own head are left out where the model has none: what it learned is of use without.
+
     Args:
         model: changed in place.
         state_dict: the state as read.
@@ -84,7 +86,9 @@ def load_model_state(model: nn.Module, state_dict: Mapping[str, Tensor], source:
     Raises:
         InputError: keys are missing, unexpected or of another shape.
     """
-    weights = select_weights(state_dict)
+    weights, head = select_weights(state_dict), "method_head."
+    if not any(key.startswith(head) for key in model.state_dict()):
+        weights = {key: value for key, value in weights.items() if not key.startswith(head)}
     check_compatible(model, weights, source, exactly=True)
     model.load_state_dict(weights)
 
@@ -185,6 +189,7 @@ def load_backbone_weights(backbone: nn.Module, path: str) -> None:
             a file: a Detectron2 `.pkl`, torchvision's or timm's `.pth`, `.safetensors`;
             `torchvision://resnet50`: torchvision's download;
             `timm://resnet18`: timm's download;
+            `open_clip://ViT-B-16/openai`: open_clip's download, of both encoders;
             `detectron2://...`, `https://...`: anything that Detectron2's `PathManager` can open;
             `package://NAME`: the one `.pth` in an installed Python package, its tensors matched by order.
 
@@ -207,12 +212,12 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
         InputError: it does not fit.
     """
     backbone = backbone.bottom_up if isinstance(backbone, FPN) else backbone
-    module = backbone.body if isinstance(backbone, TimmBackbone | ViTBackbone) else backbone
+    module = backbone.body if isinstance(backbone, TimmBackbone | TimmViT) else backbone
     assert isinstance(module, nn.Module)
     wanted, given = _without_counters(module.state_dict()), _without_counters(state_dict)
     if source.startswith(PACKAGE):
         given = dict(zip(wanted, given.values(), strict=False))
-    elif isinstance(backbone, ViTBackbone):
+    elif isinstance(backbone, TimmViT):
         given = backbone.convert(given)
     elif isinstance(backbone, TimmBackbone):
         given = {_timm_name(key, wanted): value for key, value in given.items()}
@@ -346,13 +351,13 @@ def _detectron2_name(key: str, deep: bool) -> str:
 
 def _describe(backbone: nn.Module) -> str:
     """A backbone in terms of config keys."""
-    if isinstance(backbone, TimmBackbone | ViTBackbone):
+    if isinstance(backbone, TimmBackbone | TimmViT):
         return f"MODEL.TIMM.NAME {backbone.name}"
     return f"the {type(backbone).__name__} of MODEL.BACKBONE and MODEL.RESNETS"
 
 
 def _example(backbone: nn.Module) -> str:
-    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone | ViTBackbone) else ""
+    return f", such as timm://{backbone.name}" if isinstance(backbone, TimmBackbone | TimmViT) else ""
 
 
 def _join(items: list[str], most: int = 8) -> str:

@@ -178,6 +178,7 @@ class RandomView:
         flip: bool = True,
         *,
         scale_base: int = 0,
+        scale_side: str = "longer",
         scale_balanced: bool = False,
         resize: str = "antialias",
     ) -> None:
@@ -188,7 +189,8 @@ class RandomView:
             crop_size: (height, width) of the view in pixels.
             color: color of the padding, a value in 0..255 for each channel.
             flip: whether to mirror every other view, left to right.
-            scale_base: long side in pixels that factor 1 stands for; 0: the image's own.
+            scale_base: length in pixels that factor 1 stands for; 0: the image's own.
+            scale_side: "longer" or "shorter": the side that has it.
             scale_balanced: False: the factor is uniform in the range; True: uniform below 1 in half of the draws and
                 above 1 in the others (U2PL, AEL); 1 has to be in the range.
             resize: "antialias": by PIL, which smooths what becomes smaller, to a rounded size; "bilinear": by
@@ -199,6 +201,7 @@ class RandomView:
         self.color = color
         self.flip = flip
         self.base = scale_base
+        self.side = min if scale_side == "shorter" else max
         self.balanced = scale_balanced
         self.resize = resize
 
@@ -209,7 +212,7 @@ class RandomView:
 
     def draw(self, size: tuple[int, int]) -> ViewTransform:
         """Draw the geometry for an image of `size` (height, width)."""
-        factor = self._factor() * (self.base / max(size) if self.base else 1.0)
+        factor = self._factor() * (self.base / self.side(size) if self.base else 1.0)
         shorten = round if self.resize == "antialias" else int
         height, width = (max(1, shorten(side * factor)) for side in size)
         flip = np.random.uniform() < (0.5 if self.flip else 0.0)

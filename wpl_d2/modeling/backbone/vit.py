@@ -19,25 +19,59 @@ from ...utils.errors import InputError
 from .timm import FEATURES, check_timm_name
 
 
-class ViTBackbone(Backbone):
-    """Four maps of patch tokens after the last norm, all of the patch's stride, as "res2" (the earliest) to "res5".
+class TimmViT(Backbone):
+    """A vision transformer of timm; subclasses say which of its maps they take.
 
     Images whose sides the patch does not divide are resized to the nearest sides that it does, as UniMatch V2
     evaluates. Position embeddings are interpolated to any size.
 
     Attributes:
-        body: timm's model without its head.
+        body: timm's model.
         name: of the timm model.
-        layers: the blocks whose tokens are taken, from 0.
         patch: its side in pixels.
     """
 
-    @configurable
-    def __init__(self, name: str, layers: Sequence[int] = (), frozen: bool = False, in_channels: int = 3) -> None:
+    def __init__(self, name: str, in_channels: int, num_outputs: int = 0) -> None:
         """Create the timm model.
 
         Args:
             name: one of `timm.list_models()`, such as vit_base_patch14_dinov2.
+            in_channels: of the images.
+            num_outputs: of the linear layer `body.head`; 0: there is none.
+
+        Raises:
+            InputError: timm has no such vision transformer.
+        """
+        super().__init__()
+        self.name = name
+        self.body = _create(name, in_channels, num_outputs)
+        self.patch = self.body.patch_embed.patch_size[0]
+
+    def fit(self, image: Tensor) -> Tensor:
+        """Images (B, C, H, W) with sides that the patch divides."""
+        height, width = (max(1, round(side / self.patch)) * self.patch for side in image.shape[-2:])
+        if (height, width) == image.shape[-2:]:
+            return image
+        return F.interpolate(image, (height, width), mode="bilinear", align_corners=True)
+
+    def convert(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights in timm's layout, DINOv2's or OpenAI CLIP's, in that of `body`; position embeddings are resized."""
+        return checkpoint_filter_fn(dict(weights), self.body)
+
+
+class ViTBackbone(TimmViT):
+    """Four maps of patch tokens after the last norm, all of the patch's stride, as "res2" (the earliest) to "res5".
+
+    Attributes:
+        layers: the blocks whose tokens are taken, from 0.
+    """
+
+    @configurable
+    def __init__(self, name: str, layers: Sequence[int] = (), frozen: bool = False, in_channels: int = 3) -> None:
+        """Create the timm model, without its head.
+
+        Args:
+            name: see `TimmViT`.
             layers: four blocks; () takes the last of each quarter.
             frozen: whether it is not trained.
             in_channels: of the images.
@@ -45,9 +79,7 @@ class ViTBackbone(Backbone):
         Raises:
             InputError: timm has no such vision transformer, or it has no such blocks.
         """
-        super().__init__()
-        self.name = name
-        self.body = _create(name, in_channels)
+        super().__init__(name, in_channels)
         depth = len(self.body.blocks)
         self.layers = tuple(layers) or tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
         if sorted(set(self.layers)) != list(self.layers) or self.layers[0] < 0 or self.layers[-1] != depth - 1:
@@ -55,7 +87,6 @@ class ViTBackbone(Backbone):
                 f"MODEL.VIT.LAYERS: {self.layers}, but {name} has the blocks 0 to {depth - 1}; name four of them in "
                 f"their order, of which {depth - 1} is the last, or none to take the last of each quarter: ()"
             )
-        self.patch = self.body.patch_embed.patch_size[0]
         self.body.requires_grad_(not frozen)
         self._out_features = list(FEATURES)
         self._out_feature_strides = dict.fromkeys(FEATURES, self.patch)
@@ -70,15 +101,9 @@ class ViTBackbone(Backbone):
 
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         """The maps, by name, of normalized images (B, C, H, W)."""
-        height, width = (max(1, round(side / self.patch)) * self.patch for side in image.shape[-2:])
-        if (height, width) != image.shape[-2:]:
-            image = F.interpolate(image, (height, width), mode="bilinear", align_corners=True)
+        image = self.fit(image)
         maps: Any = self.body.forward_intermediates(image, list(self.layers), norm=True, intermediates_only=True)
         return dict(zip(FEATURES, maps, strict=True))
-
-    def convert(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Weights in timm's layout, DINOv2's or OpenAI CLIP's, in that of `body`; position embeddings are resized."""
-        return checkpoint_filter_fn(dict(weights), self.body)
 
 
 @BACKBONE_REGISTRY.register()
@@ -87,11 +112,12 @@ def build_vit_backbone(cfg: Any, input_shape: ShapeSpec) -> ViTBackbone:
     return ViTBackbone(cfg, input_shape)
 
 
-def _create(name: str, in_channels: int) -> VisionTransformer:
+def _create(name: str, in_channels: int, num_outputs: int) -> VisionTransformer:
     check_timm_name(name)
     body = None
     with suppress(TypeError):  # of other models, which know no such arguments
-        body = timm.create_model(name, num_classes=0, global_pool="", dynamic_img_size=True, in_chans=in_channels)
+        sizes: dict[str, Any] = {"num_classes": num_outputs, "in_chans": in_channels, "dynamic_img_size": True}
+        body = timm.create_model(name, global_pool="", **sizes)
     if not isinstance(body, VisionTransformer):
         raise InputError(
             f"MODEL.TIMM.NAME: {name} is no plain vision transformer; choose one, such as vit_small_patch14_dinov2, or "
