@@ -228,6 +228,7 @@ LEARNED = [
     *("WEIGHTING.CALIBRATED.PERIOD", 1),
 ]
 DAW = ["FRAMEWORK.NAME", "DAW", "INPUT.STRONG.VIEWS", 2]
+ST_PLUS_PLUS = ["FRAMEWORK.NAME", "STPlusPlus", "INPUT.STRONG.VIEWS", 1]
 UNIMATCH_V2 = ["FRAMEWORK.NAME", "UniMatchV2", "INPUT.STRONG.VIEWS", 2]
 # A vision transformer of timm's tests, with patches of 16 pixels, under a small decoder.
 SMALL_VIT = [

@@ -81,11 +81,13 @@ STEPS = {
     },
     "voc/unimatch_v2": {"92": 655, "1464": 570},
     "voc/semivl": {"92": 1311, "1464": 1140},
+    "voc/st_plus_plus": {"92": 1311, "1_16": 1240, "1464": 1139},
     "voc/supervised": {"92": 5, "183": 11},
     "cityscapes/unimatch": {"1_30": 359, "1_16": 349, "1_8": 325, "1_4": 279, "1_2": 186},
     "cityscapes/augseg": {"1_30": 179, "1_16": 174, "1_8": 162, "1_4": 139, "1_2": 93},
     "cityscapes/u2pl": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
     "cityscapes/ael": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
+    "cityscapes/st_plus_plus": {"1_16": 348, "1_8": 325},
     "cityscapes/supervised": {"1_16": 11},
     "ade20k/unimatch_v2": {"1_64": 2487, "1_32": 2447, "1_16": 2368, "1_8": 2210},
     "coco/unimatch": {"1_512": 14757, "1_256": 14728, "1_128": 14670, "1_64": 14555, "1_32": 14324},
@@ -242,6 +244,34 @@ def test_presets_have_the_published_settings(host):
             keys = ("PASTE_CLASSES", "HEAD_CLASSES", "PRESENCE_AREA", "COMPONENT_AREA")
             assert tuple(cfg.FRAMEWORK.AEL[key] for key in keys) == AEL[name]
             assert cfg.INPUT.PASTE.SCALE_RANGE == (0.1, 2.0)
+
+
+@pytest.mark.parametrize("data", ["voc", "cityscapes"])
+def test_st_plus_plus_has_its_published_settings(data):
+    cfg = load_cfg(PRESETS[f"{data}/st_plus_plus"])
+    model, keys, solver = cfg.MODEL, cfg.FRAMEWORK.ST_PLUS_PLUS, cfg.SOLVER
+    crop, base, rate = {"voc": ((321, 321), 400, 0.001), "cityscapes": ((721, 721), 0, 0.004)}[data]
+    assert (crop, base, rate) == (cfg.INPUT.CROP_SIZE, cfg.INPUT.SCALE_BASE, solver.BASE_LR)
+    assert (cfg.INPUT.SCALE_RANGE, cfg.INPUT.RESIZE) == ((0.5, 2.0), "antialias")
+    assert (solver.IMS_PER_BATCH + solver.UNLABELED_IMS_PER_BATCH, solver.HEAD_LR_FACTOR) == (16, 10.0)
+    assert (solver.WEIGHT_DECAY, solver.POLY_LR_POWER, solver.OPTIMIZER) == (1e-4, 0.9, "SGD")
+    assert (model.RESNETS.STEM_TYPE, model.BACKBONE.OUTPUT_STRIDE, model.WEIGHTS) == (
+        "basic",
+        8,
+        "torchvision://resnet101",
+    )
+    assert tuple(model.RESNETS.RES5_BLOCK_DILATIONS) == (2, 4, 4)
+    assert tuple(model.SEM_SEG_HEAD.ASPP_DILATIONS) == (12, 24, 36)
+    strong = cfg.INPUT.STRONG
+    assert (strong.JITTER, strong.JITTER_PROB, strong.GRAY_PROB, strong.BLUR_PROB) == (
+        (0.5, 0.5, 0.5, 0.25),
+        0.8,
+        0.2,
+        0.5,
+    )
+    assert (keys.CUTOUT.PROB, keys.CUTOUT.AREA, keys.CUTOUT.RATIO) == (0.5, (0.02, 0.4), (0.3, 1 / 0.3))
+    assert (keys.SELECTIVE, keys.RELIABLE, keys.LABELER, keys.SCALES) == (True, 0.5, "best", (0.5, 0.75, 1.0, 1.5, 2.0))
+    assert (cfg.TEST.INFERENCE.MODE, cfg.TEST.INFERENCE.FLIP) == ("whole", False)
 
 
 def test_unimatch_on_coco_has_its_own_xception():

@@ -23,6 +23,7 @@ BY_CONFIG = [
     ),
     (["FRAMEWORK.BURN_IN", 99, "SOLVER.MAX_ITER", 30, *U2PL], ["FRAMEWORK.BURN_IN: 99 of SOLVER.MAX_ITER 30 steps"]),
     (["FRAMEWORK.BURN_IN", 29, "SOLVER.MAX_ITER", 30], []),
+    (["DATASETS.PSEUDO_LABELS", ("a",)], ["DATASETS.PSEUDO_LABELS: MeanTeacher makes its own pseudo-labels"]),
     (["FRAMEWORK.ALPHA", 0.0], ["FRAMEWORK.ALPHA: 0, so that pseudo-labels train nothing"]),
     ([*COPIES, 20], ["FRAMEWORK.EMA_COPY_STEPS: with BURN_IN 30 of SOLVER.MAX_ITER 30 steps"]),
     ([*COPIES, 19], []),

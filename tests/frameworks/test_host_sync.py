@@ -17,6 +17,7 @@ from helpers import (
     PSMT_PHASES,
     SEMIVL,
     SMALL,
+    ST_PLUS_PLUS,
     U2PL,
     UNIMATCH,
     UNIMATCH_V2,
@@ -46,6 +47,7 @@ HOSTS = {
     "UniMatchV2": [*ON_DEVICE, *OHEM, *UNIMATCH_V2],
     "PCR": [*ON_DEVICE, *OHEM, *PCR],
     "PseudoSeg": [*ON_DEVICE, *OHEM, *PSEUDOSEG],
+    "STPlusPlus": [*ON_DEVICE, *OHEM, *ST_PLUS_PLUS],
     "AEL": [*OHEM, *AEL],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],
 }
@@ -57,6 +59,7 @@ def check_steps(tree, monkeypatch, *opts, boxes=()):
     batch = next(build_train_loader(cfg))
     for item in batch["unlabeled"]:
         corners = torch.tensor([[0.0, 0, 30, 30], [10, 10, 60, 40]])
+        item |= {"pseudo_labels": item["valid"].long(), "pseudo_weight": item["valid"].float()}
         item["detections"] = Detections(corners, torch.tensor([0.9, 0.4]), torch.tensor([2, 1]))
     cfg.merge_from_list([*boxes, "MODEL.DEVICE", "meta"])
     with torch.device("meta"):

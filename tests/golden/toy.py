@@ -82,6 +82,22 @@ def toy_batch():
     return {"labeled": labeled, "unlabeled": unlabeled}
 
 
+def stored_batch(weighted):
+    """The batch with stored labels of the unlabeled images, and weights in fifths if `weighted`."""
+    rng, batch = np.random.default_rng(6), toy_batch()
+    for item in batch["unlabeled"]:
+        labels = torch.from_numpy(rng.integers(0, CLASSES, (6, 8)).repeat(8, 0).repeat(8, 1))
+        weight = torch.from_numpy(rng.integers(0, 6, SIZE).astype(np.float32) / 5)
+        item["pseudo_labels"] = labels.masked_fill(~item["valid"], 255)
+        item["pseudo_weight"] = weight if weighted else torch.ones(SIZE)
+    return batch
+
+
+def noise(step):
+    """What Cutout puts into the boxes of two images."""
+    return np.random.default_rng([7, step]).integers(0, 255, (2, 3, *SIZE), dtype=np.uint8)
+
+
 def _detections():
     table = torch.tensor(BOXES)
     return Detections(table[:, :4], table[:, 5], table[:, 4].long())
@@ -189,6 +205,9 @@ def fix_random_samples(framework):
     def one_mask(views):
         return cutmix([views])[0]
 
+    def cutout(views):
+        return one_mask(views), torch.from_numpy(noise(at["step"]))
+
     def mask_and_partner(views):
         return [(one_mask(views), torch.arange(len(views)) - 1)]
 
@@ -205,6 +224,7 @@ def fix_random_samples(framework):
         "SemiVL": cutmix,
         "UniMatchV2": cutmix_and_channels,
         "AugSeg": injection,
+        "STPlusPlus": cutout,
         "U2PL": contrast,
     }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)

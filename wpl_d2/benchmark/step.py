@@ -18,7 +18,7 @@ from ..frameworks import Framework, UniMatch, build_framework
 from ..frameworks.base import Batch, Terms
 from ..frameworks.loss_terms import consistency_term, select, split
 from ..modeling import UnifiedSegDet
-from ..structures import PseudoLabels
+from ..structures import IGNORE, PseudoLabels
 from ..weighting import PixelWeigher
 from .floor import count_flops, count_operations, now, peak_flops
 
@@ -179,6 +179,11 @@ def first_batch(cfg: Any) -> Any:
     if cfg.FRAMEWORK.NAME == "AEL":
         # Any images cost what those cost that a framework asks for.
         batch["partners"] = next(stream)["unlabeled"]
+    if cfg.FRAMEWORK.NAME == "STPlusPlus" and not cfg.DATASETS.PSEUDO_LABELS:
+        # As do any labels.
+        for item in batch["unlabeled"]:
+            valid = item["valid"]
+            item |= {"pseudo_labels": torch.where(valid, 0, IGNORE), "pseudo_weight": valid.float()}
     return batch
 
 

@@ -29,6 +29,8 @@ RUN_FILES = (
     *("inference", "report", "report.html", "report.json", "suggested.html", "suggested.txt"),
 )
 """The files of a training."""
+PHASES = "phases"
+"""The subfolder of the trainings before the last one of a plan, each in a folder of its own."""
 
 
 def check_folder_free(folder: Path) -> None:
@@ -105,18 +107,22 @@ def has_previous_run(folder: Path) -> bool:
     return bool(_matches(folder, _CHECKPOINTS)) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
-def move_aside(folder: Path) -> Path | None:
+def move_aside(folder: Path, phases: bool = False) -> Path | None:
     """Move the files of an earlier run into a subfolder, so that a new run does not mix with them.
+
+    Args:
+        folder: of both runs.
+        phases: whether to move the trainings before it too, where it is the last one of a plan.
 
     Returns:
         the first unused of `earlier`, `earlier_2`, ..., or None if there was no run.
     """
-    if not has_previous_run(folder):
+    if not has_previous_run(folder) and not (phases and (folder / PHASES).is_dir()):
         return None
     aside = unused_path(folder / "earlier")
     with clear_write_errors(aside):
         aside.mkdir()
-        for path in _matches(folder, RUN_FILES):
+        for path in _matches(folder, (*RUN_FILES, PHASES) if phases else RUN_FILES):
             path.replace(aside / path.name)
     return aside
 

@@ -41,7 +41,7 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
 
     from ..checkpoint import load_framework
     from ..config.config import fitted_settings
-    from ..engine import Trainer, report_results, save_run_info, setup
+    from ..engine import Trainer, make_plan, report_results, save_run_info, setup, train_earlier_phases
     from ..evaluation.evaluator import evaluate
     from ..report import report_training
 
@@ -49,6 +49,9 @@ def train_or_evaluate(args: argparse.Namespace) -> None:
     if args.eval_only:
         report_results(cfg, evaluate(cfg, load_framework(cfg, args.resume)))
         return
+    plan = make_plan(cfg)
+    train_earlier_phases(plan, args.resume)
+    cfg = plan.last
     trainer = Trainer(cfg)
     trainer.resume_or_load(args.resume)
     save_run_info(cfg, fitted_settings(args.config_file, args.opts))

@@ -26,12 +26,15 @@ NOT_NEGATIVE = Constraint("a number, 0 or more", lambda value: value >= 0)
 COUNT = Constraint("a whole number, 1 or more", lambda value: value >= 1)
 COUNT_FROM_0 = Constraint("a whole number, 0 or more", lambda value: value >= 0)
 COUNTS = Constraint("whole numbers, 1 or more", lambda value: len(value) > 0 and min(value) >= 1)
+STEPS = Constraint("whole numbers, 1 or more, or none", lambda value: min(value, default=1) >= 1)
 SIZE = Constraint("(height, width) in pixels, such as (321, 321)", is_size)
 RANGE = Constraint("(lowest, highest), both above 0", is_range)
 AREA = Constraint("(lowest, highest), above 0 and up to 1", lambda value: is_range(value) and value[1] <= 1)
 CHANNELS = Constraint("numbers, those of red, green and blue", lambda value: is_numbers(value, max(1, len(value))))
 RANGES = Constraint("pairs (black, white), the lower first",
     lambda value: all(is_numbers(pair, 2) and pair[0] < pair[1] for pair in value))
+SCALES = Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",
+    lambda value: len(value) > 0 and all(scale > 0 for scale in value))
 BUCKET = Constraint("an address such as s3://bucket/run", lambda value: not value or is_url(value))
 PHRASES = Constraint("a list of phrases for each class, such as [['road', 'street'], ['sky']]",
     lambda value: all(own and isinstance(own, list | tuple) and {type(text) for text in own} == {str} for own in value))
@@ -59,6 +62,9 @@ _DATA = (
         "and val, these are TRAIN, UNLABELED and TEST."),
     Key("DATASETS.UNLABELED", (), NAMES,
         "Lists of images to train on without labels. If they have masks, training never reads them."),
+    Key("DATASETS.PSEUDO_LABELS", (), NAMES,
+        "STPlusPlus: folders of stored pseudo-labels, relative to OUTPUT_DIR; images of UNLABELED that have none do "
+        "not train. Empty: trainings before the last one make them."),
     Key("DATASETS.TEST", (), NAMES, "Lists of labeled images to evaluate on."),
     Key("DATASETS.VERIFY_FILES", True, FLAG,
         "Decode all labeled and evaluation images and masks before the first step; files that passed are remembered in "
@@ -282,7 +288,8 @@ _FRAMEWORK = (
         "Semi-supervised method, by its name in `wpl_d2.frameworks.FRAMEWORK_REGISTRY`."),
     Key("FRAMEWORK.ALPHA", 1.0, NOT_NEGATIVE, "Factor of all losses on unlabeled images (paper, eq. 4)."),
     Key("FRAMEWORK.THRESHOLD", 0.95, SHARE,
-        "Least confidence of a pseudo-label that trains the student; no effect in U2PL, which selects by entropy."),
+        "Least confidence of a pseudo-label that trains the student; no effect in U2PL, which selects by entropy, and "
+        "in STPlusPlus, which selects images."),
     Key("FRAMEWORK.BURN_IN", 0, COUNT_FROM_0, "Steps of supervised training before the first pseudo-label."),
     Key("FRAMEWORK.BURN_IN_EPOCHS", 0, COUNT_FROM_0, "BURN_IN in epochs, see SOLVER.EPOCHS; 0: BURN_IN is used."),
     Key("FRAMEWORK.EMA_DECAY", 0.999, SHARE,
@@ -375,6 +382,24 @@ _FRAMEWORK = (
     Key("FRAMEWORK.SEMIVL.WEIGHTED", ("guidance",), some_of("guidance", "consistency"),
         "Losses to which the weights apply. guidance: that of CLIP's labels (the paper); consistency: those of the "
         "student's pseudo-labels."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.SELECTIVE", True, FLAG,
+        "True, ST++: the first model labels the most reliable images, the second one, trained on these, the others. "
+        "False, ST: the first one labels all."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.RELIABLE", 0.5, Constraint("a number between 0 and 1", lambda value: 0 < value < 1),
+        "Share of the unlabeled images that are reliable: those whose labels changed least in the first training."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.LABELER", "best", one_of("best", "last"),
+        "The model of a training that labels: that of its best evaluation, as published, or its last."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.SCALES", (0.5, 0.75, 1.0, 1.5, 2.0), SCALES,
+        "Factors of the image's size at which it is labeled, each mirrored too; their probabilities are averaged. All "
+        "else is as TEST.INFERENCE says."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.MAX_ITERS", (), STEPS,
+        "Steps of the first training and, in ST++, of the second; empty: as many epochs as the last one has, and twice "
+        "that many in the first one with fewer than 200 labeled images, as published."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.PROB", 0.5, SHARE,
+        "Probability that a box of a strong view becomes noise without a label (Cutout)."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.AREA", (0.02, 0.4), AREA, "Range of the box's share of the view."),
+    Key("FRAMEWORK.ST_PLUS_PLUS.CUTOUT.RATIO", (0.3, 1 / 0.3), RANGE, "Range of its aspect ratio."),
+
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
 
@@ -490,6 +515,8 @@ _SOLVER = (
     Key("SOLVER.CHECKPOINT_PERIOD", 5000, COUNT_FROM_0,
         "Steps between checkpoints; others are written before evaluations and at the end. 0: these alone."),
     Key("SOLVER.CHECKPOINT_EPOCHS", 0, COUNT_FROM_0, "Epochs between checkpoints; 0: CHECKPOINT_PERIOD is used."),
+    Key("SOLVER.CHECKPOINT_STEPS", (), STEPS,
+        "Numbers of steps after which a checkpoint is written too, and kept."),
     Key("SOLVER.CHECKPOINTS_TO_KEEP", 2, COUNT, "Periodic checkpoints to keep beside the best and the last one."),
     Key("SOLVER.CHECKPOINT_BUCKET", "", BUCKET,
         "Folder of a bucket that gets a copy of each checkpoint; a run that goes on and finds none in OUTPUT_DIR, as "
@@ -535,9 +562,7 @@ _TEST = (
         "Length in pixels to which an image's shorter side is resized before all else (SemiVL on VOC: 512); 0: images "
         "keep their size."),
     Key("TEST.INFERENCE.FLIP", False, FLAG, "Test-time augmentation: also predict the mirrored image."),
-    Key("TEST.INFERENCE.SCALES", (1.0,),
-        Constraint("one factor above 0 or more, such as (0.5, 1.0, 1.5)",
-                   lambda value: len(value) > 0 and all(scale > 0 for scale in value)),
+    Key("TEST.INFERENCE.SCALES", (1.0,), SCALES,
         "Test-time augmentation: factors of the image's size."),
 )
 

@@ -29,6 +29,7 @@ from .datasets.folder import image_records
 from .detection_cache import load_detection_cache
 from .held_out import FitSampler, held_out_images, holds_out
 from .mappers import EvalMapper, LabeledMapper, PasteMapper, UnlabeledMapper, build_image_reader
+from .pseudo_label_store import pseudo_label_stores, read_stored
 from .sampler import ClassBalancedDataset, CountedDataset, CountSampler, PartnerDataset, PartnerSampler, counted_seed
 from .verified_files import label_counts
 
@@ -164,17 +165,24 @@ def labeled_dataset(cfg: CfgNode) -> CountedDataset:
 
 
 def unlabeled_source(cfg: CfgNode) -> Source:
-    """The unlabeled dataset dicts and their mapper; with MODEL.DETECTOR.MODE cached, samples have detections.
+    """The unlabeled dataset dicts and their mapper.
+
+    With MODEL.DETECTOR.MODE cached samples have detections; with DATASETS.PSEUDO_LABELS they have pseudo-labels, and
+    images without any are left out.
 
     Raises:
-        InputError: the cached detections do not fit, or none of them reaches RPPI.BOX_SCORE.
+        InputError: the cached detections do not fit, or none of them reaches RPPI.BOX_SCORE; or pseudo-labels are
+            missing.
     """
     records = unlabeled_records(cfg)
+    stores = pseudo_label_stores(cfg)
+    if stores:
+        records = [record for record in records if any(record in store for store in stores)]
     classes = MetadataCatalog.get(cfg.DATASETS.UNLABELED[0]).get("stuff_classes")
     cache = load_detection_cache(cfg, classes, records)
     if cache is not None and cfg.RPPI.ENABLED:
         _check_scores_reach(cfg.RPPI.BOX_SCORE, cache.scores(records), cache.path)
-    return records, UnlabeledMapper(cfg, cache=cache)
+    return records, UnlabeledMapper(cfg, cache=cache, stored=partial(read_stored, stores) if stores else None)
 
 
 def _check_scores_reach(min_score: float, scores: torch.Tensor, path: str) -> None:

@@ -22,6 +22,9 @@ from .pixel_values import PixelLayout
 from .transforms.geometry import RandomView, View
 from .transforms.photometric import IntensityView, JitterView, StrongView
 
+StoredLabels = Callable[[Mapping[str, Any], tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+"""A dataset dict and the (height, width) of its image -> stored class ids (H, W) uint8, and weights (H, W) float32."""
+
 MIN_VISIBLE = 2.0
 """A box stays in a view if its visible part, padding excluded, is at least this wide and high in pixels."""
 
@@ -131,8 +134,9 @@ class UnlabeledMapper:
 
     Returns `file_name`, `image_id`, `height`, `width`, `image` (the weak view, as of `LabeledMapper`), `valid` (H, W)
     bool, False in the padding; `strong` (V, C, H, W) of the same type or, where these are made on the model's device,
-    `operations`: V lists of what to do to `image` (see `StrongView.draw`); and, with a cache, `detections`: the
-    `Detections` that the view shows, in its pixels.
+    `operations`: V lists of what to do to `image` (see `StrongView.draw`); with a cache `detections`: the `Detections`
+    that the view shows, in its pixels; and, with stored pseudo-labels, `pseudo_labels` (H, W) int64, `IGNORE` in the
+    padding, and `pseudo_weight` (H, W) float32.
     """
 
     @configurable
@@ -144,6 +148,7 @@ class UnlabeledMapper:
         views: int,
         on_device: bool = False,
         cache: DetectionCache | None = None,
+        stored: StoredLabels | None = None,
         reader: ImageReader | None = None,
     ) -> None:
         """Prepare the mapper.
@@ -154,6 +159,7 @@ class UnlabeledMapper:
             views: number of strong views.
             on_device: draw the operations of the strong views alone.
             cache: adds each image's detections to its sample.
+            stored: adds each image's pseudo-labels.
             reader: of images; by default one without a cache.
         """
         self.view = view
@@ -161,6 +167,7 @@ class UnlabeledMapper:
         self.views = views
         self.on_device = on_device
         self.cache = cache
+        self.stored = stored
         self.reader = reader or ImageReader()
 
     @classmethod
@@ -179,7 +186,7 @@ class UnlabeledMapper:
 
         Raises:
             UnreadableImageError: if the image cannot be read.
-            InputError: the cached detections are of an image of another size.
+            InputError: the cached detections, or the stored pseudo-labels, are of an image of another size.
         """
         image = self.reader.image(dataset_dict)
         return self.sample(dataset_dict, image, self.view(image))
@@ -199,6 +206,10 @@ class UnlabeledMapper:
             detections = self.cache.detections(dataset_dict, (image.shape[0], image.shape[1]))
             boxes, keep = _move_boxes(detections.boxes.numpy(), view)
             sample["detections"] = detections._replace(boxes=boxes.tensor).select(keep)
+        if self.stored is not None:
+            labels, weight = self.stored(dataset_dict, (image.shape[0], image.shape[1]))
+            sample["pseudo_labels"] = torch.from_numpy(view.transform.apply_segmentation(labels).astype(np.int64))
+            sample["pseudo_weight"] = torch.from_numpy(view.transform.apply_segmentation(weight))
         return sample
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,27 +58,41 @@ class PeriodicCheckpointer(HookBase):
     The newest `keep` of the former are kept, counting those from before a resume.
     """
 
-    def __init__(self, checkpointer: FrameworkCheckpointer, periods: Iterable[int], keep: int) -> None:
-        """Save at the multiples of all `periods`, of which 0 means never; `keep` is at least 1."""
+    def __init__(
+        self, checkpointer: FrameworkCheckpointer, periods: Iterable[int], keep: int, steps: Collection[int] = ()
+    ) -> None:
+        """Save at the multiples of all `periods`, of which 0 means never.
+
+        Args:
+            checkpointer: saves.
+            periods: see above.
+            keep: at least 1.
+            steps: further numbers of steps after which to save, for good.
+        """
         self._checkpointer = checkpointer
         self._periods = [period for period in periods if period > 0]
         self._keep = keep
+        self._steps = steps
 
     def after_step(self) -> None:
         """Save if due."""
         iteration = self.trainer.iter
         if iteration + 1 == self.trainer.max_iter:
             self._checkpointer.save("model_final", iteration=iteration)
-        elif self.trainer.stopping or any((iteration + 1) % period == 0 for period in self._periods):
+        elif self.trainer.stopping or self._is_due(iteration + 1):
             self._checkpointer.save(f"model_{iteration:07d}", iteration=iteration)
             self._prune(iteration)
+
+    def _is_due(self, steps: int) -> bool:
+        return steps in self._steps or any(steps % period == 0 for period in self._periods)
 
     def _prune(self, iteration: int) -> None:
         if not comm.is_main_process():
             return
         files = Path(self._checkpointer.save_dir).glob("model_*.pth")
         steps = {int(found[1]): path for path in files if (found := STEP_FILE.fullmatch(path.name))}
-        for step in sorted(step for step in steps if step <= iteration)[: -self._keep]:
+        passing = sorted(step for step in steps if step <= iteration and step + 1 not in self._steps)
+        for step in passing[: -self._keep]:
             self._checkpointer.remove(steps[step])
 
 

@@ -26,6 +26,7 @@ from ..frameworks.compilation import check_compiler
 from ..utils.errors import InputError
 from ..utils.files import make_output_folder, read_text
 from .launch import count_processes
+from .self_training import make_plan
 from .setup import read_cfg
 from .solver import build_optimizer
 from .trainer import build_training_framework
@@ -73,7 +74,9 @@ def check_continued_run(args: argparse.Namespace) -> None:
     Raises:
         InputError: as for `check_run`, or keys differ; the message names them.
     """
-    _check_same_config(read_cfg(args)[0])
+    plan = make_plan(read_cfg(args)[0])
+    for cfg in (*(phase.cfg for phase in plan.earlier), plan.last):
+        _check_same_config(cfg)
     check_run(args)
 
 
@@ -97,6 +100,7 @@ def _check_same_config(cfg: CfgNode) -> None:
 
 def _check_training(cfg: CfgNode, args: argparse.Namespace) -> None:
     processes = count_processes(args)
+    make_plan(cfg)
     images_per_process(cfg, "IMS_PER_BATCH", processes)
     if cfg.DATASETS.UNLABELED:
         images_per_process(cfg, "UNLABELED_IMS_PER_BATCH", processes)

@@ -123,7 +123,10 @@ class Trainer(SimpleTrainer):
             self.averages,
             # Before each evaluation, which is long and cancelled by a request to stop.
             PeriodicCheckpointer(
-                self.checkpointer, (solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD), solver.CHECKPOINTS_TO_KEEP
+                self.checkpointer,
+                (solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD),
+                solver.CHECKPOINTS_TO_KEEP,
+                solver.CHECKPOINT_STEPS,
             ),
         ]
         if cfg.TEST.EVAL_PERIOD > 0:

@@ -25,9 +25,10 @@ from ..data import EvalDataset, build_labeled_loader
 from ..data.detection_cache import load_detection_cache
 from ..data.mappers import read_labels
 from ..frameworks import Framework
-from ..frameworks.pseudo_labels import build_refinement, gather_evidence, make_pseudo_labels, predict
+from ..frameworks.pseudo_labels import build_refinement, make_pseudo_labels
+from ..inference.pseudo_labeling import whole_image_evidence
 from ..modeling import UnifiedSegDet
-from ..structures import IGNORE, ClassBoxes, Detections, PseudoLabels, class_boxes
+from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
 from ..utils.comm import sum_over_ranks
 from ..utils.errors import InputError
 from ..weighting import PixelWeigher, Score, reliable_mask
@@ -273,9 +274,8 @@ class PseudoLabelJudge:
 
     def _judge_image(self, item: Mapping[str, Any], target: Tensor, true_boxes: Mapping[str, ClassBoxes]) -> None:
         model, weigher, rppi = self._model, self._weigher, self._cfg.RPPI
-        prediction = predict(model, model.normalize(item["image"][None]))
-        found = _detect(model, item, prediction.features)
-        evidence = gather_evidence(model, prediction, detections=None if found is None else [found])
+        evidence = whole_image_evidence(model, item)
+        found = None if evidence.detections is None else evidence.detections[0]
         pseudo = make_pseudo_labels(evidence, self._refinement, weigher)
         boxes = None if found is None else class_boxes([found], rppi.BOX_SCORE)
         if boxes is not None:  # whether or not RPPI is on
@@ -299,14 +299,6 @@ def _judged_scores(weigher: PixelWeigher, boxes: bool, device: torch.device) -> 
     scores |= {name: score for name, score in weigher.scores.items() if score.learns}
     del scores["confidence"]
     return {name: score.to(device) for name, score in scores.items()}
-
-
-def _detect(model: UnifiedSegDet, item: Mapping[str, Any], features: dict[str, Tensor]) -> Detections | None:
-    """All detections in an image: the cached ones, else the model's own; None without either."""
-    if "detections" in item:
-        return item["detections"].to(model.device)
-    size = (item["image"].shape[-2], item["image"].shape[-1])
-    return model.detect(features, [size])[0] if model.has_detector else None
 
 
 def _parts(classes: Sequence[str], objects: Sequence[int]) -> dict[str, list[int]]:

@@ -14,6 +14,7 @@ from .prevmatch import PrevMatch
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
 from .semivl import SemiVL
+from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .supervised import Supervised, SupervisedEMA
 from .u2pl import U2PL
 from .unimatch import UniMatch
@@ -34,6 +35,8 @@ __all__ = [
     "PC2Seg",
     "PrevMatch",
     "PseudoSeg",
+    "STPlusPlus",
+    "STPlusPlusLabeler",
     "SemiVL",
     "Supervised",
     "SupervisedEMA",

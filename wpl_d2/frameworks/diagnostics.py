@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from .base import Framework
+from .st_plus_plus import STPlusPlus, STPlusPlusLabeler
 from .teacher_student import TeacherStudent
 from .validation import local_batch
 
@@ -23,7 +24,7 @@ def ineffective_keys(cfg: Any, framework: Framework) -> list[str]:
     Returns:
         a warning for each: `key: what has no effect; how to change it`.
     """
-    checks = _semi_supervised(cfg, framework) if framework.semi_supervised else _supervised(cfg)
+    checks = _semi_supervised(cfg, framework) if framework.semi_supervised else _supervised(cfg, framework)
     return [text for holds, text in [*checks, _ohem(cfg)] if holds]
 
 
@@ -64,7 +65,8 @@ def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool
             f"{weigher.labeled_conf:g}: none joined the memory bank",
         ),
         (
-            weigher.box_score is not None and not sums["pseudo/reliable"],
+            # Of STPlusPlus they join it after the training.
+            weigher.box_score is not None and not sums["pseudo/reliable"] and not isinstance(framework, STPlusPlus),
             f"RPPI: no pseudo-label of a confidence of {weigher.reliable_conf:g} (RPPI.CONF) was ever in a box of its "
             f"class with a score of {weigher.box_score} (RPPI.BOX_SCORE): none joined the memory bank",
         ),
@@ -76,11 +78,11 @@ def _weights(framework: Framework, sums: Mapping[str, float]) -> list[tuple[bool
     ]
 
 
-def _supervised(cfg: Any) -> list[tuple[bool, str]]:
+def _supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
     mend = f"{cfg.FRAMEWORK.NAME} learns from labels alone; set another FRAMEWORK.NAME, or this to"
     return [
         (len(cfg.DATASETS.UNLABELED) > 0, f"DATASETS.UNLABELED: {mend} ()"),
-        (cfg.WEIGHTING.ENABLED, f"WEIGHTING.ENABLED: {mend} False"),
+        (cfg.WEIGHTING.ENABLED and not isinstance(framework, STPlusPlusLabeler), f"WEIGHTING.ENABLED: {mend} False"),
     ]
 
 
@@ -99,6 +101,11 @@ def _semi_supervised(cfg: Any, framework: Framework) -> list[tuple[bool, str]]:
             averages and burn_in < solver.MAX_ITER <= copies,
             f"FRAMEWORK.EMA_COPY_STEPS: with BURN_IN {copies} of SOLVER.MAX_ITER {solver.MAX_ITER} steps, so that the "
             "teacher is the student's copy to the end; lower it",
+        ),
+        (
+            len(cfg.DATASETS.PSEUDO_LABELS) > 0 and not isinstance(framework, STPlusPlus),
+            f"DATASETS.PSEUDO_LABELS: {keys.NAME} makes its own pseudo-labels; set FRAMEWORK.NAME STPlusPlus, or this "
+            "to ()",
         ),
         (keys.ALPHA == 0, "FRAMEWORK.ALPHA: 0, so that pseudo-labels train nothing; raise it"),
         (

@@ -53,11 +53,18 @@ def cutmix_masks(
     return box_masks(draw_boxes(batch, size, prob, area, ratio), size, device)
 
 
-def draw_boxes(batch: int, size: Sequence[int], prob: float, area: Sequence[float], ratio: Sequence[float]) -> Tensor:
+def draw_boxes(
+    batch: int,
+    size: Sequence[int],
+    prob: float,
+    area: Sequence[float],
+    ratio: Sequence[float],
+    redraw_area: bool = False,
+) -> Tensor:
     """Draw one box for each image of a batch (UniMatch's recipe).
 
     The area is uniform and drawn once. Aspect ratio and position are uniform and drawn until a box of this area lies
-    inside the image; if the area was drawn again too, large boxes would be rare, since few of them fit. A box that
+    inside the image; if the area is drawn again too (ST++'s), large boxes are rare, since few of them fit. A box that
     does not fit in `_TRIES` draws is moved inside, and clipped where it is still too large. All draws come from torch's
     global CPU generator: boxes are the same for every device, and the host does not wait for it.
 
@@ -67,12 +74,14 @@ def draw_boxes(batch: int, size: Sequence[int], prob: float, area: Sequence[floa
         prob: probability that an image gets a box.
         area: smallest and largest ratio of the box's area to the image's.
         ratio: smallest and largest height / width of a box.
+        redraw_area: see above.
 
     Returns:
         (4, batch, 1) int64, half-open: top, bottom, left and right.
     """
     height, width = size
-    pixels = height * width * (area[0] + (area[1] - area[0]) * torch.rand(batch, 1))
+    shares = torch.rand(batch, _TRIES if redraw_area else 1)
+    pixels = height * width * (area[0] + (area[1] - area[0]) * shares)
     shape, down, right = torch.rand(3, batch, _TRIES)
     aspect = ratio[0] + (ratio[1] - ratio[0]) * shape
     h, w = (pixels * aspect).sqrt().long().clamp(min=1), (pixels / aspect).sqrt().long().clamp(min=1)
