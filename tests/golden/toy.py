@@ -137,6 +137,13 @@ def search_direction(step, *shape):
     return torch.from_numpy(np.random.default_rng([6, step]).random(shape, dtype=np.float32)) - 0.5
 
 
+def past_members(step, count):
+    """PrevMatch's places in a pool of `count` students, and their weights."""
+    rng = np.random.default_rng([8, step])
+    places = rng.permutation(count)[: rng.integers(1, count + 1)].tolist()
+    return dict(zip(places, rng.dirichlet(np.ones(len(places))).tolist(), strict=True))
+
+
 def contrast_samples(step, *shape):
     """U2PL's samples, numbers in [0, 1)."""
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
@@ -211,6 +218,7 @@ def fix_random_samples(framework):
         "MeanTeacher": cutmix,
         "PC2Seg": pairs,
         "PSMT": mask_and_partner,
+        "PrevMatch": cutmix,
         "UniMatch": cutmix,
         "DAW": cutmix,
         "SemiVL": cutmix,
@@ -220,6 +228,7 @@ def fix_random_samples(framework):
         "U2PL": contrast,
     }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
+    framework.random_members = lambda: past_members(at["step"], framework.past_students)
     framework.random_direction = lambda maps: search_direction(at["step"], *maps.shape)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5

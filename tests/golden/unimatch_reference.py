@@ -18,28 +18,34 @@ class PlainUniMatch:
 
     def losses(self, batch, step):
         """The three losses of a step."""
-        student, threshold, weigher = self.student, self.threshold, self.weigher
+        student, weigher = self.student, self.weigher
         labeled, unlabeled = batch["labeled"], batch["unlabeled"]
         size = labeled[0]["image"].shape[1:]
         images = torch.stack([normal(student, item["image"]) for item in [*labeled, *unlabeled]])
         features = student.backbone(images)
         doubled = {name: torch.cat([maps, _perturb(maps, step)]) for name, maps in features.items()}
         logits, embedding, _ = student.sem_seg_head(doubled, size)
-        known = self.label(labeled, unlabeled, logits.detach(), embedding)
+        kinds = self.kinds_of_labels(labeled, unlabeled, logits.detach(), embedding, step)
         # The labeled images' perturbed features were in the decoder's batch, but nothing is learned from them.
         perturbed = logits[2 * len(labeled) + len(unlabeled) :]
         losses = {
             "loss_sem_seg": supervised(labeled, logits, embedding, weigher) / 2,
             "loss_unsup": 0.0,
-            "loss_perturbed": consistency(perturbed, known, threshold) * 0.5 / 2,
+            "loss_perturbed": 0.0,
         }
-        mixed = [[mix(unlabeled, known, i, view, step) for i in range(len(unlabeled))] for view in range(2)]
-        images = torch.stack([normal(student, image) for view in mixed for image, _ in view])
-        logits = student.sem_seg_head(student.backbone(images), size).logits
-        for view, part in zip(mixed, logits.split(len(unlabeled)), strict=True):
-            part_loss = consistency(part, [pseudo for _, pseudo in view], threshold)
-            losses["loss_unsup"] = losses["loss_unsup"] + part_loss * 0.25 / 2
+        views = [[mix(unlabeled, kinds[0][0], i, view, step)[0] for i in range(len(unlabeled))] for view in range(2)]
+        images = torch.stack([normal(student, image) for view in views for image in view])
+        parts = student.sem_seg_head(student.backbone(images), size).logits.split(len(unlabeled))
+        for known, threshold, factor in kinds:
+            losses["loss_perturbed"] += factor * consistency(perturbed, known, threshold) * 0.5 / 2
+            for view, part in enumerate(parts):
+                mixed = [mix(unlabeled, known, i, view, step)[1] for i in range(len(unlabeled))]
+                losses["loss_unsup"] += factor * consistency(part, mixed, threshold) * 0.25 / 2
         return losses
+
+    def kinds_of_labels(self, labeled, unlabeled, logits, embedding, step):
+        """What is known of each unlabeled image, by whom, with threshold and factor."""
+        return [(self.label(labeled, unlabeled, logits, embedding), self.threshold, 1.0)]
 
     def label(self, labeled, unlabeled, logits, embedding):
         """What is known of each unlabeled image; the outputs are those of both, labeled ones first."""

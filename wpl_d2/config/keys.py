@@ -403,6 +403,15 @@ _FRAMEWORK = (
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
 
+    Key("FRAMEWORK.PREVMATCH.PUSH_STEPS", 1000, COUNT,
+        "PrevMatch: steps after each of which the student joins the pool of past students."),
+    Key("FRAMEWORK.PREVMATCH.PUSH_EPOCHS", 0, COUNT_FROM_0, "PUSH_STEPS in epochs; 0: PUSH_STEPS is used."),
+    Key("FRAMEWORK.PREVMATCH.POOL_SIZE", 8, COUNT, "Students of the pool; new ones replace old ones."),
+    Key("FRAMEWORK.PREVMATCH.MEMBERS", 3, COUNT, "Most of them that label together in a step."),
+    Key("FRAMEWORK.PREVMATCH.THRESHOLD", 0.9, SHARE, "Least confidence of their labels that train."),
+    Key("FRAMEWORK.PREVMATCH.BY_IMAGE", False, FLAG,
+        "Multiply the loss with their labels by an image's mean confidence (Cityscapes)."),
+
     Key("FRAMEWORK.PSMT.TURN_STEPS", 1000, COUNT,
         "PSMT: semi-supervised steps in which one teacher follows the student, before it is the other one's turn."),
     Key("FRAMEWORK.PSMT.TURN_EPOCHS", 0, COUNT_FROM_0, "TURN_STEPS in epochs; 0: TURN_STEPS is used."),

@@ -10,6 +10,7 @@ from .diagnostics import ineffective_keys, ineffective_parts
 from .mean_teacher import MeanTeacher
 from .pc2seg import PC2Seg
 from .pcr import PCR
+from .prevmatch import PrevMatch
 from .pseudoseg import PseudoSeg
 from .psmt import PSMT
 from .semivl import SemiVL
@@ -32,6 +33,7 @@ __all__ = [
     "Framework",
     "MeanTeacher",
     "PC2Seg",
+    "PrevMatch",
     "PseudoSeg",
     "STPlusPlus",
     "STPlusPlusLabeler",
