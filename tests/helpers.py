@@ -262,3 +262,20 @@ PSMT_PHASES = [*PSMT, "FRAMEWORK.BURN_IN", 1, "FRAMEWORK.PSMT.TURN_STEPS", 1, "F
 PCR = ["FRAMEWORK.NAME", "PCR", "FRAMEWORK.PCR.BANK_SIZE", 64, "FRAMEWORK.PCR.GRID", 8]
 PSEUDOSEG = ["FRAMEWORK.NAME", "PseudoSeg", "MODEL.METHOD_HEAD.NAME", "SelfAttentionCAM"]
 AUGSEG = ["FRAMEWORK.NAME", "AugSeg", "INPUT.STRONG.KIND", "intensity"]
+# What learns from pseudo-labels that it makes in each step.
+FRAMEWORKS = {
+    "AEL": AEL,
+    "AugSeg": AUGSEG,
+    "CPS": CPS,
+    "DAW": DAW,
+    "MeanTeacher": [],
+    "PrevMatch": PREVMATCH,
+    "PC2Seg": PC2SEG,
+    "PSMT": PSMT,
+    "PCR": PCR,
+    "PseudoSeg": PSEUDOSEG,
+    "SemiVL": SEMIVL,
+    "U2PL": U2PL,
+    "UniMatch": UNIMATCH,
+    "UniMatchV2": UNIMATCH_V2,
+}

@@ -36,7 +36,7 @@ CASES = {
     "many_classes": {"classes": tuple(f"class_{i}" for i in range(150)), "boxes": (50,) * 100},
     "no_unlabeled": {"unlabeled": 0},
     "no_val": {"val": 0},
-    "digits": {"classes": ("background", "one", "two"), "boxes": (80, 80)},
+    "digits": {"classes": ("background", "one", "two"), "boxes": (80, 80), "color_kappa": 0.9},
 }
 
 
@@ -148,3 +148,15 @@ def test_evaluations_cost_a_fifth_at_most():
 def test_channels_that_are_no_colors_keep_their_own_statistics(device):
     settings = fit(device, channels=((10.0, 20.0), (5.0, 6.123456)))
     assert settings["MODEL.PIXEL_MEAN"] == [10.0, 20.0] and settings["MODEL.PIXEL_STD"] == [5.0, 6.1235]
+
+
+def test_where_color_tells_classes_apart_strong_views_keep_it():
+    assert not {"INPUT.STRONG.JITTER", "INPUT.STRONG.GRAY_PROB"} & fit(color_kappa=0.2).keys()
+    told = fit(color_kappa=0.8)
+    assert told["INPUT.STRONG.JITTER"][3] < 0.05
+    assert told["INPUT.STRONG.GRAY_PROB"] == 0
+
+
+def test_few_labels_are_enough_where_color_tells_classes_apart():
+    assert fit(labeled=12)["FRAMEWORK.ALPHA"] < 1
+    assert fit(labeled=12, color_kappa=0.8)["FRAMEWORK.ALPHA"] == 1

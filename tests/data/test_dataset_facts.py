@@ -69,6 +69,8 @@ def test_fitted_settings_train(name, shared, tmp_path):
     assert "settings that fit the data" in done.stdout
     assert all(row["reason"] for row in json.loads((out / "fitted.json").read_text()))
     assert (out / "model_final.pth").is_file()
+    told_by_color = load_cfg(str(out / "config.yaml")).INPUT.STRONG.GRAY_PROB == 0
+    assert told_by_color == (name == "digits")
 
 
 @pytest.mark.slow

@@ -2,45 +2,13 @@
 
 import pytest
 import torch
-from helpers import (
-    AEL,
-    AUGSEG,
-    CPS,
-    DAW,
-    PC2SEG,
-    PCR,
-    PREVMATCH,
-    PSEUDOSEG,
-    PSMT,
-    SEMIVL,
-    SMALL,
-    SMALL_DETECTOR,
-    U2PL,
-    UNIMATCH,
-    UNIMATCH_V2,
-)
+from helpers import FRAMEWORKS, SMALL, SMALL_DETECTOR
 from steps import fill_bank, fill_bank_for_one_class, losses_of, make
 
 from wpl_d2 import build_framework
 from wpl_d2.structures import IGNORE
 from wpl_d2.weighting import PixelWeigher
 
-FRAMEWORKS = {
-    "AEL": AEL,
-    "AugSeg": AUGSEG,
-    "CPS": CPS,
-    "DAW": DAW,
-    "MeanTeacher": [],
-    "PrevMatch": PREVMATCH,
-    "PC2Seg": PC2SEG,
-    "PSMT": PSMT,
-    "PCR": PCR,
-    "PseudoSeg": PSEUDOSEG,
-    "SemiVL": SEMIVL,
-    "U2PL": U2PL,
-    "UniMatch": UNIMATCH,
-    "UniMatchV2": UNIMATCH_V2,
-}
 UNLABELED = {
     "AEL": {"loss_unsup"},
     "AugSeg": {"loss_unsup"},

@@ -30,6 +30,7 @@ _GPU_FACTOR = 10  # steps on a GPU, for one on a CPU
 _PER_PAIR = 2.5 * GiB  # of a labeled and an unlabeled crop of _GPU_CROP; estimated
 _BURN_IN = 300  # steps
 _FEW_LABELED, _ENOUGH_LABELED = 3, 7  # images for each class
+_TELLING_COLORS = 0.5  # of `color_kappa`
 _EVALUATION_SHARE = 0.2
 _PASSES = 8  # forwards' worth of a labeled and an unlabeled crop: students with backward, teacher
 _ONE_WAY = re.compile(r".*\b(left|right|arrow|digit|letter|text)s?\b.*")
@@ -50,6 +51,7 @@ class DatasetFacts:
         box_side: of these boxes the shorter sides' median, in pixels; 0 without boxes.
         box_sizes: quantiles 5, 25, 50, 75 and 95 % of the square roots of their areas; empty without boxes.
         channels: the mean and the standard deviation of each channel in 0..255; empty for red, green and blue.
+        color_kappa: how well color alone tells the classes apart, 1 without fail, 0 as chance does.
     """
 
     labeled: int
@@ -61,6 +63,7 @@ class DatasetFacts:
     box_side: float = 0.0
     box_sizes: tuple[float, ...] = ()
     channels: tuple[tuple[float, ...], ...] = ()
+    color_kappa: float = 0.0
 
     @property
     def short(self) -> int:
@@ -112,6 +115,7 @@ def fit_settings(facts: DatasetFacts, device: Device, given: Mapping[str, Any] |
     images = given.get("SOLVER.IMS_PER_BATCH") or batch[0].value
     settings = [
         *view,
+        *_strong_views(facts),
         *batch,
         *_schedule(facts, device, steps),
         *_optimizer(steps, images),
@@ -148,6 +152,16 @@ def _views(facts: DatasetFacts, device: Device) -> tuple[float, list[Setting]]:
     if one_way:
         settings.append(Setting("INPUT.RANDOM_FLIP", "none", f"{one_way[0]!r} is something else in a mirror"))
     return scale, settings
+
+
+def _strong_views(facts: DatasetFacts) -> list[Setting]:
+    if facts.color_kappa < _TELLING_COLORS:
+        return []
+    why = f"color alone tells most classes apart (kappa {facts.color_kappa:.2f}): in another one they are others"
+    return [
+        Setting("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.03), why),
+        Setting("INPUT.STRONG.GRAY_PROB", 0.0, why),
+    ]
 
 
 def _scale(facts: DatasetFacts, limit: int) -> float:
@@ -198,7 +212,11 @@ def _supervised() -> list[Setting]:
 
 def _pseudo_labels(facts: DatasetFacts, device: Device, steps: int) -> list[Setting]:
     each = facts.labeled / len(facts.classes)
-    trust = "" if each >= _ENOUGH_LABELED else f", under {_ENOUGH_LABELED}: the teacher is not to be trusted in full"
+    alpha, trust = _clip((each - _FEW_LABELED) / (_ENOUGH_LABELED - _FEW_LABELED), 0.1, 1.0), ""
+    if facts.color_kappa >= _TELLING_COLORS:
+        alpha, trust = 1.0, ", and few are enough for classes that color tells apart"
+    elif alpha < 1:
+        trust = f", under {_ENOUGH_LABELED}: the teacher is not to be trusted in full"
     burn_in = min(steps // 2, _BURN_IN * (_GPU_FACTOR if device.gpu else 1))
     decay = _clip(1 - 8 / (steps - burn_in), 0.98, 0.999)
     weights = "pseudo-labels count by the mean confidence of their object, so that no threshold shuts hard classes out"
@@ -206,7 +224,7 @@ def _pseudo_labels(facts: DatasetFacts, device: Device, steps: int) -> list[Sett
         Setting("FRAMEWORK.NAME", "MeanTeacher", f"{facts.unlabeled} unlabeled images"),
         Setting(
             "FRAMEWORK.ALPHA",
-            round(_clip((each - _FEW_LABELED) / (_ENOUGH_LABELED - _FEW_LABELED), 0.1, 1.0), 2),
+            round(alpha, 2),
             f"{each:.1f} labeled images for each class{trust}",
         ),
         Setting("FRAMEWORK.THRESHOLD", 0.0, weights),

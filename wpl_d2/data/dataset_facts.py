@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog
 from ..config.fitting import DatasetFacts, Device, Setting, fit_settings
 from ..structures import IGNORE
 from ..utils.errors import InputError
+from .class_colors import class_colors, color_kappa
 from .component_boxes import boxes_of_record
 from .datasets.folder import Description, image_records
 from .datasets.setup import check_registered, register_description
@@ -72,15 +73,15 @@ def measure_dataset(
     order = np.random.default_rng(counted_seed("facts")).permutation(len(masked))[:_SAMPLE]
     with ThreadPoolExecutor() as pool:
         measured = list(pool.map(lambda i: _measure(masked[i], description, min_area), order))
-    sizes = np.array([size for size, _, _, _ in measured])
-    boxes = np.concatenate([np.zeros((0, 4), np.int64), *(found for _, _, found, _ in measured)])
-    ids = np.concatenate([np.zeros(0, np.int64), *(of_boxes for _, _, _, of_boxes in measured)])
+    sizes = np.array([image.size for image in measured])
+    boxes = np.concatenate([np.zeros((0, 4), np.int64), *(image.boxes for image in measured)])
+    ids = np.concatenate([np.zeros(0, np.int64), *(image.ids for image in measured)])
     sides = boxes[:, 2:] - boxes[:, :2]
     layout = description.layout
     # Of colors the statistics of the pretraining are as good.
     statistics = () if layout.channels == RGB.channels else measure_channels([masked[i] for i in order])
     return DatasetFacts(
-        labeled=max(1, round(len(records) * float(np.mean([is_used for _, is_used, _, _ in measured])))),
+        labeled=max(1, round(len(records) * float(np.mean([image.is_used for image in measured])))),
         unlabeled=len(_records("DATASETS.UNLABELED", unlabeled, image_records)),
         val=len(_records("DATASETS.TEST", val)),
         size=(int(np.median(sizes[:, 0])), int(np.median(sizes[:, 1]))),
@@ -89,16 +90,27 @@ def measure_dataset(
         box_side=float(np.median(sides.min(axis=1))) if len(boxes) else 0.0,
         box_sizes=tuple(np.quantile(np.sqrt(sides.prod(axis=1)), _QUANTILES).tolist()) if len(boxes) else (),
         channels=statistics,
+        color_kappa=color_kappa(np.stack([image.colors for image in measured])),
     )
 
 
-def _measure(
-    record: dict[str, Any], description: Description, min_area: int
-) -> tuple[tuple[int, ...], bool, np.ndarray, np.ndarray]:
-    """Height and width of a mask, whether it is trained on (`labeled_records`), and boxes and classes of objects."""
-    mask = read_record_mask(record)
+class _Measured(NamedTuple):
+    """Of an image the height and width, whether it is trained on (`labeled_records`), objects and `class_colors`."""
+
+    size: tuple[int, ...]
+    is_used: bool
+    boxes: np.ndarray
+    ids: np.ndarray
+    colors: np.ndarray
+
+
+def _measure(record: dict[str, Any], description: Description, min_area: int) -> _Measured:
+    mask, classes = read_record_mask(record), len(description.classes)
     is_used = "window" not in record or bool((mask != IGNORE).any())
-    return (mask.shape, is_used, *boxes_of_record(record, mask, description.object_ids, min_area))
+    boxes, ids = boxes_of_record(record, mask, description.object_ids, min_area)
+    has_colors = description.layout.channels == RGB.channels
+    colors = class_colors(record, mask, classes) if has_colors else np.full((classes, 2), np.nan)
+    return _Measured(mask.shape, is_used, boxes, ids, colors)
 
 
 def _records(

@@ -75,6 +75,8 @@ class Runner:
             raise SystemExit(128 + self._processes.signum)
 
     def _attempt(self, name: str, task: Callable[[], object]) -> bool:
+        if self._processes.signum:
+            return False
         try:
             task()
             return True
