@@ -1,10 +1,12 @@
 """Which of several files and the command line counts, for splits and epochs too."""
 
+from functools import reduce
+
 import pytest
 import yaml
 
 from wpl_d2.config import load_cfg
-from wpl_d2.config.layers import IN_EPOCHS, layer_of, read_layers
+from wpl_d2.config.layers import IN_EPOCHS, layer_of, read_layers, value_of
 from wpl_d2.utils.errors import InputError
 
 
@@ -115,11 +117,12 @@ def test_splits_that_there_are_not_are_refused(config):
 @pytest.mark.parametrize(("epochs", "steps"), IN_EPOCHS.items())
 def test_of_epochs_and_steps_the_later_ones_count(config, epochs, steps):
     def epochs_of(file, *opts):
-        cfg = load_cfg(file, opts)
-        return cfg[node][epochs.split(".")[1]]
+        return value_of(load_cfg(file, opts), epochs)
 
-    node, *_ = epochs.split(".")
-    in_epochs, in_steps = ({node: {key.split(".")[1]: value}} for key, value in ((epochs, 2), (steps, 70)))
+    def nested(key, value):
+        return reduce(lambda inner, part: {part: inner}, reversed(key.split(".")), value)
+
+    in_epochs, in_steps = nested(epochs, 2), nested(steps, 70)
     assert epochs_of(config(dict(in_epochs))) == 2
     assert epochs_of(config(dict(in_epochs), dict(in_steps))) == epochs_of(config(dict(in_epochs)), steps, "9") == 0
     assert epochs_of(config(dict(in_steps), dict(in_epochs))) == epochs_of(config(dict(in_steps)), epochs, "2") == 2

@@ -39,7 +39,8 @@ def test_a_run_is_a_preset_with_valid_overrides(name):
     assert ("cached" if recipe.weights == "_wpl" or recipe.judged else "none") == cfg.MODEL.DETECTOR.MODE
     if recipe.network in ("r50", "r101"):
         assert f"r{cfg.MODEL.RESNETS.DEPTH}" == recipe.network
-        assert ("R-52" if recipe.network == "r50" else "R-103") in cfg.MODEL.WEIGHTS
+        deep_stem, basic_stem = ("R-52", "resnet50") if recipe.network == "r50" else ("R-103", "resnet101")
+        assert (basic_stem if cfg.MODEL.RESNETS.STEM_TYPE == "basic" else deep_stem) in cfg.MODEL.WEIGHTS
 
 
 def test_every_model_and_framework_of_a_run_builds():

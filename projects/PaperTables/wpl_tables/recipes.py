@@ -22,6 +22,8 @@ _PS_MT = {
 }
 """PS-MT's alpha, burn-in (five epochs of the labeled images, in steps) and epochs for each split, U2PL's as CPS's."""
 _KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
+_BASIC_R50 = ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "torchvision://resnet50")
+"""Of ST++, whose networks have the basic stem."""
 _NETWORKS = {
     "r50": ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "detectron2://DeepLab/R-52.pkl"),
     "dinov2_s": (
@@ -109,7 +111,8 @@ class Recipe:
             root: of all runs.
         """
         opts: tuple[str, ...] = ("DATASETS.SPLIT", self.split)
-        opts += _NETWORKS.get(self.network, ())
+        basic = self.network == "r50" and self.host == "st_plus_plus"
+        opts += _BASIC_R50 if basic else _NETWORKS.get(self.network, ())
         if self.weights == "_wpl" or self.judged:
             opts += ("MODEL.DETECTOR.MODE", "cached", "MODEL.DETECTOR.CACHE", str(self.boxes(root)))
         if own := _PS_MT.get(self.data, {}).get(self.split.removeprefix("u2pl_")) if self.host == "ps_mt" else None:
