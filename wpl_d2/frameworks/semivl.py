@@ -36,7 +36,7 @@ class SemiVL(UniMatch):
     (the paper's supplement 7); UniMatch's terms have none, unless `weighted` names them too.
 
     With `by_mean`, as published on Cityscapes, s1, s2 and fp of an image are multiplied by the mean confidence of its
-    valid pixels in place of a threshold. In the published code padding trains there, and with several images in a
+    valid pixels, and FRAMEWORK.THRESHOLD is 0. In the published code padding trains there, and with several images in a
     process's batch the mean of each is multiplied by the loss of all: here neither is so.
 
     Differences to the published code beside UniMatch's, in brackets: images that the patch does not divide are resized
@@ -61,6 +61,8 @@ class SemiVL(UniMatch):
         weighted: which terms the weights apply to: "guidance", "consistency".
         unimatch: the arguments of `UniMatch`.
     """
+
+    one_labeler = False
 
     @configurable
     def __init__(
