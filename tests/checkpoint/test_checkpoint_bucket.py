@@ -1,11 +1,14 @@
 """Checkpoints that are copied to a bucket, for machines that have none."""
 
 import logging
+from pathlib import PurePath
 
+import pytest
 import torch
 
 from wpl_d2.checkpoint import FrameworkCheckpointer
 from wpl_d2.utils.buckets import Bucket
+from wpl_d2.utils.errors import InputError
 
 
 class Loop:
@@ -50,6 +53,35 @@ def test_a_new_machine_goes_on_from_the_bucket(bucket, tree, tmp_path):
     again.start_new_run()
     third, _, _ = checkpointer_of(tree, tmp_path / "third", url)
     assert not third.resume()
+
+
+def test_a_checkpoint_that_could_not_be_copied_leaves_the_one_before_in_the_bucket(bucket, tree, tmp_path, monkeypatch):
+    url = f"{bucket}/cut"
+    first, loop, _ = checkpointer_of(tree, tmp_path / "first", url)
+    loop.iteration = 1
+    first.save("model_0000001")
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "put", refuse)
+        loop.iteration = 3
+        first.save("model_0000003")
+    first.remove(tmp_path / "first/model_0000001.pth")
+    second, there, _ = checkpointer_of(tree, tmp_path / "second", url)
+    assert second.resume() and there.iteration == 1
+
+
+def refuse(self, folder, paths):
+    raise InputError("the network is gone")
+
+
+def test_what_the_bucket_should_have_and_has_not_is_named(bucket, tree, tmp_path):
+    url = f"{bucket}/lost"
+    first, _, _ = checkpointer_of(tree, tmp_path / "first", url)
+    first.save("model_0000001")
+    Bucket(url).remove([PurePath("model_0000001.pth")])
+    second, _, _ = checkpointer_of(tree, tmp_path / "second", url)
+    with pytest.raises(InputError, match=r"CHECKPOINT_BUCKET: model_0000001\.pth is not in "):
+        second.resume()
+    assert [file.name for file in (tmp_path / "second").glob("*.p*")] == []
 
 
 def test_a_bucket_that_is_gone_does_not_end_the_training(bucket, tree, tmp_path, caplog):

@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from helpers import PSMT, PSMT_PHASES, SMALL
+from helpers import PCR, PSMT, PSMT_PHASES, SMALL
 from steps import losses_of, make
 
 from wpl_d2 import build_framework
@@ -92,10 +92,11 @@ def test_refusals(tree, opts, message):
         build_framework(tree.cfg(*SMALL, *opts))
 
 
-def test_a_head_of_one_piece_is_refused(tree, monkeypatch):
+@pytest.mark.parametrize("opts", [PCR, PSMT], ids=["PCR", "PSMT"])
+def test_a_head_of_one_piece_is_refused(tree, opts, monkeypatch):
     monkeypatch.delattr("wpl_d2.modeling.EmbeddingDeepLabV3PlusHead.merge")
-    with pytest.raises(InputError, match=r"^MODEL\.SEM_SEG_HEAD\.NAME: PSMT perturbs .*DeepLabV3PlusHead has no"):
-        build_framework(tree.cfg(*SMALL, *PSMT))
+    with pytest.raises(InputError, match=rf"^MODEL\.SEM_SEG_HEAD\.NAME: {opts[1]} takes .*DeepLabV3PlusHead has no"):
+        build_framework(tree.cfg(*SMALL, *opts))
 
 
 @pytest.mark.slow

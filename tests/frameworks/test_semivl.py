@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import SEMIVL, SMALL
+from helpers import PREVMATCH, SEMIVL, SMALL
 from steps import fill_bank, losses_of, make
 
 from wpl_d2 import build_framework
@@ -72,6 +72,13 @@ def test_checkpoints_are_whole_without_the_text_encoder(tree, tmp_path):
     assert not any(name.startswith("guide") for name in model.state_dict())
     with pytest.raises(InputError, match=r"^--format: .*use safetensors"):
         ExportWrapper(model)
+
+
+@pytest.mark.parametrize("opts", [["WEIGHTING.KIND", ("calibrated",)], ["WEIGHTING.PER_CLASS", True]])
+@pytest.mark.parametrize("method", [PREVMATCH, SEMIVL], ids=["PrevMatch", "SemiVL"])
+def test_weights_that_learn_from_one_models_labels_are_refused(tree, method, opts):
+    with pytest.raises(InputError, match=f"^{opts[0]}: .*{method[1]} weighs"):
+        build_framework(tree.cfg(*SMALL, *method, *opts))
 
 
 @pytest.mark.parametrize("key", ["MODEL.BACKBONE.NAME", "MODEL.SEM_SEG_HEAD.NAME"])

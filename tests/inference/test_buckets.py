@@ -96,6 +96,8 @@ def test_what_others_have_in_a_bucket_is_not_written_over(bucket, folder, tmp_pa
         open_source("nothing://there/in")
     with pytest.raises(InputError, match=r"/empty: no images there"):
         open_source(f"{bucket}/empty")
+    with pytest.raises(InputError, match=r"/set/masks/1/1\.png: is a file; give its folder"):
+        open_source(f"{bucket}/set/masks/1/1.png")
 
 
 def test_wpl_predict_on_a_bucket(bucket, images, checkpoint, tmp_path, capsys):

@@ -205,9 +205,9 @@ def test_a_sweep_runs_all_of_a_table_and_goes_on_where_it_stopped(paper_tables, 
         called.append((Path(command[1]).name, words.get("WEIGHTING.BANK_SIZE"), "--resume" in command))
         folder = Path(words.get("OUTPUT_DIR") or Path(words["--output"]).parent)
         folder.mkdir(parents=True, exist_ok=True)
-        if any(word in str(folder) for word in failing):
+        if "train_net" in command[1]:
             (folder / "last_checkpoint").touch()
-        else:
+        if not any(word in str(folder) for word in failing):
             (folder / ("boxes.npz" if "cache_boxes" in command[1] else "model_final.pth")).touch()
             if "train_net" in command[1] and "detector" not in str(folder):
                 assert command[-2:] == ["SOLVER.MAX_ITER", "2"]

@@ -6,7 +6,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, Any, cast
 
@@ -50,6 +49,7 @@ class FrameworkCheckpointer(Checkpointer):
         self._metadata = build_metadata(cfg)
         self._classes = get_run_classes(cfg)
         self._source = ""
+        self._copied = False  # whether the last checkpoint is in the bucket
         self._bucket = Bucket(cfg.SOLVER.CHECKPOINT_BUCKET) if cfg.SOLVER.CHECKPOINT_BUCKET and self._trains else None
         # An evaluation must not remove the temporary files of a training beside it.
         if self.save_to_disk and self._trains:
@@ -109,7 +109,7 @@ class FrameworkCheckpointer(Checkpointer):
                 saving.finish()
 
         _replace(target, write, tensor_bytes(data))
-        self._copy(target)
+        self._copied = self._copy(target)
         if resumable:
             self.tag_last_checkpoint(target.name)
 
@@ -123,35 +123,47 @@ class FrameworkCheckpointer(Checkpointer):
         if target.is_dir():
             target.rename(unused_path(target.with_name("last_checkpoint_folder")))
         _replace(target, lambda temporary: temporary.write_text(last_filename_basename))
-        self._copy(target)
+        if self._copied:  # else it would lead to a file that is not there
+            self._copy(target)
 
     def remove(self, path: Path) -> None:
         """Remove a checkpoint, also from the bucket."""
         path.unlink(missing_ok=True)
-        if self._bucket:
-            with self._warnings():
-                self._bucket.remove([PurePath(path.name)])
+        if self._bucket and self._copied:
+            self._try_bucket(lambda bucket: bucket.remove([PurePath(path.name)]))
 
-    def _copy(self, path: Path) -> None:
-        if self._bucket:
-            with self._warnings():
-                self._bucket.put(path.parent, [PurePath(path.name)])
+    def _copy(self, path: Path) -> bool:
+        return self._try_bucket(lambda bucket: bucket.put(path.parent, [PurePath(path.name)]))
 
-    @contextmanager
-    def _warnings(self) -> Iterator[None]:
-        """Go on where a bucket cannot be reached: the files on the disk are whole."""
+    def _try_bucket(self, act: Callable[[Bucket], None]) -> bool:
+        """Do something to the bucket. Where it cannot be reached the training goes on: the disk's files are whole."""
+        if self._bucket is None:
+            return False
         try:
-            yield
+            act(self._bucket)
+            return True
         except InputError as error:
             self.logger.warning("SOLVER.CHECKPOINT_BUCKET: %s", error)
+            return False
 
     def _fetch(self) -> None:
-        """Bring the newest checkpoint from the bucket where a machine has none."""
-        folder = Path(self.save_dir)
-        if self._bucket and comm.get_local_rank() == 0 and not any(checkpoints_of(folder)):
-            self._bucket.fetch([PurePath(_TAG)], folder)
-            if newest := _read_tag(folder / _TAG):
-                self._bucket.fetch([PurePath(newest)], folder)
+        """Bring the checkpoint to go on from to the machines that lack it: the main process's, else the bucket's."""
+        if self._bucket is None:
+            return
+        folder, newest = Path(self.save_dir), ""
+        if comm.is_main_process():
+            newest = next((path.name for path in checkpoints_of(folder)), "")
+            if not newest:
+                self._bucket.fetch([PurePath(_TAG)], folder)
+                newest = _read_tag(folder / _TAG)
+        newest = comm.all_gather(newest)[0]
+        if newest and comm.get_local_rank() == 0 and not (folder / newest).is_file():
+            self._bucket.fetch([PurePath(newest)], folder)
+            if not (folder / newest).is_file():
+                raise InputError(
+                    f"SOLVER.CHECKPOINT_BUCKET: {newest} is not in {self._bucket.url}; remove its last_checkpoint to "
+                    "begin anew, or put the file there"
+                )
         comm.synchronize()
 
     def resume(self) -> bool:

@@ -61,8 +61,11 @@ def _cache(args: argparse.Namespace) -> None:
     records = _find_records(args, cfg, ClassNames.from_checkpoint(metadata))
     origin = CacheMetadata(file_digest(args.weights), tuple(classes), cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST)
     workers, engine = (cfg.DATALOADER.NUM_WORKERS if args.engine == "local" else 0), build_engine(args)
-    root = read_yaml(load_description(cfg.DATASETS.DESCRIPTION).path)["root"]
-    opener = model if args.engine == "local" else partial(_open, SentFile.read(args.weights), root)
+    opener: Any = model
+    if args.engine != "local":
+        described = cfg.DATASETS.DESCRIPTION
+        root = read_yaml(load_description(described).path)["root"] if described else ""
+        opener = partial(_open, SentFile.read(args.weights), root)
     cache = cache_detections(opener, records, origin, metadata["objects"], args.output, workers, engine)
     count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(

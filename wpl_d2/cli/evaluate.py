@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..utils.errors import InputError
 from . import train_net
 from .engine import add_engine_arguments, build_engine
 from .train import add_config_argument, take_config
@@ -39,6 +40,8 @@ def _evaluate_in_parts(args: argparse.Namespace) -> None:
     from ..inference.engines import SentFile
 
     engine = build_engine(args)
+    if args.resume:
+        raise InputError("--resume: is of --engine local; give MODEL.WEIGHTS the checkpoint to evaluate")
     check_run(args)
     cfg = setup(args)
     framework = load_framework(cfg)

@@ -137,7 +137,8 @@ _MODEL = (
     Key("MODEL.DEVICE", "cuda", TEXT, "Device of the model, such as cpu or cuda. Without a GPU, cuda becomes cpu."),
     Key("MODEL.COMPILE", False, FLAG,
         "Whether backbones and segmentation heads train by code of `torch.compile`. The first steps take minutes, the "
-        "others less time; values differ by rounding. Evaluation, export and detectors are as ever."),
+        "others less time; values differ by rounding. Evaluation, export, detectors and what a method has beside "
+        "one student and one teacher are as ever."),
     Key("MODEL.WEIGHTS", "", TEXT,
         "First weights, of the backbone or of a whole model; in an evaluation, the checkpoint. Empty: random ones."),
     Key("MODEL.MATCH_CLASSES", False, FLAG,
@@ -294,12 +295,13 @@ _FRAMEWORK = (
     Key("FRAMEWORK.BURN_IN_EPOCHS", 0, COUNT_FROM_0, "BURN_IN in epochs, see SOLVER.EPOCHS; 0: BURN_IN is used."),
     Key("FRAMEWORK.EMA_DECAY", 0.999, SHARE,
         "Bound of the teacher's decay min(1 - 1 / (t + 1), EMA_DECAY), t counted from the first semi-supervised step. "
-        "0: the teacher is the student after the last step, which makes MeanTeacher FixMatch."),
+        "0: the teacher is the student after the last step, which makes MeanTeacher FixMatch. PSMT: "
+        "the decay itself, from its first step on."),
     Key("FRAMEWORK.EMA_BUFFERS", "ema", one_of("ema", "copy", "none"),
         "The teacher's BN statistics. ema: averaged as its weights; copy: the student's; none: its own."),
     Key("FRAMEWORK.EMA_COPY_EPOCHS", 0, COUNT_FROM_0, "EMA_COPY_STEPS in epochs; 0: EMA_COPY_STEPS is used."),
     Key("FRAMEWORK.EMA_COPY_STEPS", 0, COUNT_FROM_0,
-        "Semi-supervised steps in which the teacher still is a copy of the student (U2PL: an epoch)."),
+        "Semi-supervised steps in which the teacher still is a copy of the student (U2PL: an epoch); PSMT has none."),
     Key("FRAMEWORK.FEATURE_DROPOUT", 0.5, SHARE,
         "UniMatch: share of the feature maps' channels that are dropped in the perturbed stream."),
     Key("FRAMEWORK.CUTMIX.PROB", 0.5, SHARE,
@@ -365,8 +367,8 @@ _FRAMEWORK = (
     Key("FRAMEWORK.PCR.GRID", 32, COUNT,
         "Cells in a row and in a column of an image, of each of which one pixel moves prototypes."),
     Key("FRAMEWORK.PCR.BANK_SIZE", 512, COUNT,
-        "Labeled pixels of each class that are clustered at the end of FRAMEWORK.BURN_IN, which is to be 1 or more. A "
-        "step adds a sixteenth."),
+        "Labeled pixels of each class that are clustered after FRAMEWORK.BURN_IN steps, or after the first one where "
+        "that is 0. Each micro-batch of each process adds a sixteenth."),
 
     Key("FRAMEWORK.PSEUDOSEG.CUTOUT", 100, COUNT_FROM_0,
         "PseudoSeg: side in pixels of the square that is cut out of a strong view; 0: nothing is."),

@@ -67,6 +67,8 @@ class PseudoLabelStore:
         labels = read_labels(stored, size, self.num_classes)
         file = self._file("weights", record)
         weight = read_mask(file) if file.is_file() else np.full(size, UNITS)
+        if weight.shape != labels.shape:
+            raise InputError(f"{file}: is of another size than its image; remove {self.folder} to have it made anew")
         return labels, weight.astype(np.float32) / UNITS
 
     def _file(self, name: str, record: Mapping[str, Any]) -> Path:

@@ -60,7 +60,14 @@ class _Job(ABC):
 
     def facts(self) -> tuple[Any, ...]:
         """What the results depend on, beside the images; as of `digest`."""
-        return (__version__, type(self).__name__, self.cfg.dump(), self.weights.digest, self.dataset)
+        cfg = self.cfg.clone()
+        cfg.defrost()
+        cfg.SEED = 0  # drawn anew for each run; it fills the memory of a weigher alone
+        cache = cfg.MODEL.DETECTOR.CACHE
+        return (
+            *(__version__, type(self).__name__, cfg.dump(), self.weights.digest, self.dataset),
+            cache and file_state(cache),
+        )
 
     @abstractmethod
     def _do(
@@ -109,7 +116,7 @@ class JudgingJob(_Job):
 
     def facts(self) -> tuple[Any, ...]:
         """See `_Job`."""
-        return (*super().facts(), self.weigher is None)
+        return (*super().facts(), None if self.weigher is None else self.cfg.SEED)
 
     def _do(
         self, cfg: CfgNode, framework: Framework, dataset: EvalDataset, parts: Iterable[Records]

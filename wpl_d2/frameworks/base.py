@@ -83,6 +83,7 @@ class Framework(nn.Module):
         strong_views: the number of strong views of an image that it learns from; None: it takes any.
         strong_labeled: whether it learns from strong views of labeled images (INPUT.STRONG.LABELED).
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
+        one_labeler: whether all labels that it weighs are one model's.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
         trains_in_phases: whether some of the parameters that it trains have no gradient in some steps.
         method_head: the MODEL.METHOD_HEAD.NAME that it trains.
@@ -94,6 +95,7 @@ class Framework(nn.Module):
     strong_views: int | None = None
     strong_labeled = False
     pastes = False
+    one_labeler = True
     mixes = False
     trains_in_phases = False
     method_head = ""

@@ -74,6 +74,10 @@ class CPS(Framework):
         """Copy the first student's backbone to the second, as after loading its weights; heads stay different."""
         super().reset()
         copy_model(self.second.student.backbone, self.student.backbone)
+        # What a head keeps itself is not learned, such as VLGHead's texts.
+        heads = (model.sem_seg_head.buffers(recurse=False) for model in (self.second.student, self.student))
+        for own, given in zip(*heads, strict=True):
+            own.copy_(given)
 
     @override
     @contextmanager

@@ -48,6 +48,8 @@ class PrevMatch(UniMatch):
         framework: the arguments of `UniMatch`.
     """
 
+    one_labeler = False
+
     @configurable
     def __init__(
         self,
@@ -107,6 +109,8 @@ class PrevMatch(UniMatch):
 
     @override
     def terms(self, batch: Batch) -> Terms:
+        # First, since the weigher draws for labeled images too.
+        self._members = self.random_members() if self.past_students and self.unlabeled(batch) else {}
         terms, losses = super().terms(batch)
         scale = 2 / (2 + self.past_factor)
         return [replace(term, coefficient=scale * term.coefficient) for term in terms], losses
@@ -120,7 +124,6 @@ class PrevMatch(UniMatch):
         views: Sequence[Tensor],
         masks: Sequence[Tensor],
     ) -> list[LossTerm]:
-        # Drawn before the student's labels, for which the weigher draws.
         past = self._past_prediction(prediction) if self.past_students else None
         terms = super().unlabeled_terms(items, prediction, perturbed, views, masks)
         if past is None:
@@ -144,7 +147,7 @@ class PrevMatch(UniMatch):
     def _past_prediction(self, prediction: Prediction) -> Prediction:
         """The student's prediction, with the logits of past students together."""
         logits = torch.zeros_like(prediction.output.logits)
-        for place, weight in self.random_members().items():
+        for place, weight in self._members.items():
             student = self.pool[place]
             assert isinstance(student, UnifiedSegDet)
             logits = logits + weight * predict(student, prediction.images).output.logits

@@ -30,9 +30,9 @@ class PseudoSeg(Framework):
     those of `SelfAttentionCAM`, and image labels say which classes, but class 0, the background, a crop shows. Lu is
     the mean of W * CE(z of the strong view, p) over the valid pixels outside of the cutout, and p the mean of
     softmax(z / r) and softmax(s / r) of the weak view, to the power of 1 / temperature and normalized, where r is the
-    root mean square of z and s over the batch. Of the weak view z comes from a forward in training mode, and s from one
-    in evaluation mode. W is that of the most probable class of p. With FRAMEWORK.THRESHOLD above 0 pixels of a lower
-    highest p do not train.
+    root mean square of z and s over the batch. Of the weak view z comes from a forward in training mode, and s from
+    features in evaluation mode. W is that of the most probable class of p. With FRAMEWORK.THRESHOLD above 0 pixels of
+    a lower highest p do not train.
 
     Differences to the published code, in brackets: losses are means over pixels of the image's size (Lu: of the
     decoder's, to which s is resized and `valid` reduced); no cell of a weak view is left out of the attention because

@@ -8,20 +8,18 @@ from typing import Any, Literal
 
 import torch
 from detectron2.config import configurable
-from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from torch import Tensor, nn
 from typing_extensions import override
 
 from ..losses import cross_entropy
 from ..modeling import ModelPair, UnifiedSegDet, build_model, copy_model, update_ema
 from ..structures import IGNORE, LossTerm, PseudoLabels, SemSegOutput
-from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import labeled_losses
 from .micro_batches import add_to
 from .mixing import beta_boxes, three_boxes
 from .pseudo_labels import Prediction, evaluation_mode, predict
-from .validation import local_batch
+from .validation import check_merging_head, local_batch
 from .virtual_adversarial import adversarial_noise
 
 
@@ -110,12 +108,7 @@ class PSMT(Framework):
     @override
     def check_config(cls, cfg: Any) -> None:
         super().check_config(cfg)
-        name = cfg.MODEL.SEM_SEG_HEAD.NAME
-        if not hasattr(SEM_SEG_HEADS_REGISTRY.get(name), "merge"):
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.NAME: PSMT perturbs what a decoder's last convolutions read, and {name} has no "
-                "such place; set it to EmbeddingDeepLabV3PlusHead or DPTHead"
-            )
+        check_merging_head(cfg)
 
     @classmethod
     @override

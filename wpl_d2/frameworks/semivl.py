@@ -36,14 +36,15 @@ class SemiVL(UniMatch):
     (the paper's supplement 7); UniMatch's terms have none, unless `weighted` names them too.
 
     With `by_mean`, as published on Cityscapes, s1, s2 and fp of an image are multiplied by the mean confidence of its
-    valid pixels in place of a threshold. In the published code padding trains there, and with several images in a
+    valid pixels, and FRAMEWORK.THRESHOLD is 0. In the published code padding trains there, and with several images in a
     process's batch the mean of each is multiplied by the loss of all: here neither is so.
 
     Differences to the published code beside UniMatch's, in brackets: images that the patch does not divide are resized
     to the nearest size that it does (padded at the right and at the bottom, and the logits of both resized to the
-    crop's size); position embeddings keep CLIP's grid and are interpolated in each forward (are trained on the crop's
-    grid); LN adds CLIP's 1e-5 to variances (1e-6); and the ResNet beside CLIP on Cityscapes is DeepLab's, with a stem
-    of 64, 64 and 128 channels, normalized as CLIP's images are (32, 32 and 64; as ImageNet's).
+    crop's size), with antialiasing in an evaluation, and logits back without aligned corners; position embeddings keep
+    CLIP's grid and are interpolated in each forward, with antialiasing (are trained on the crop's grid); LN adds CLIP's
+    1e-5 to variances (1e-6); and the ResNet beside CLIP on Cityscapes is DeepLab's, with a stem of 64, 64 and 128
+    channels, normalized as CLIP's images are (32, 32 and 64; as ImageNet's).
 
     With SOLVER.GRAD_ACCUMULATION the same is of each micro-batch as in `MeanTeacher`, and the guidance of each counts
     by its share of the valid pixels.
@@ -60,6 +61,8 @@ class SemiVL(UniMatch):
         weighted: which terms the weights apply to: "guidance", "consistency".
         unimatch: the arguments of `UniMatch`.
     """
+
+    one_labeler = False
 
     @configurable
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.utils import comm
 
 from ..modeling import resolve_norm
@@ -38,7 +39,8 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
     Raises:
         InputError: the model is a detector alone; the framework needs other strong views, has no use for those of
             labeled images, or needs another head of its own; it does not use the second images or the representation,
-            or lacks one; no class has objects that labels could be corrected by; or BN would see a batch of one value.
+            or lacks one; no class has objects that labels could be corrected by; the weights learn from one model's
+            labels, but weigh others too; or BN would see a batch of one value.
     """
     name, views = cfg.FRAMEWORK.NAME, cfg.INPUT.STRONG.VIEWS
     if cfg.MODEL.DETECTOR.MODE == "alone":
@@ -62,10 +64,46 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
     head, own = cfg.MODEL.METHOD_HEAD.NAME, framework.method_head
     if head != own:
         raise InputError(f"MODEL.METHOD_HEAD.NAME: {head!r}, but {name} trains {own or 'none'}; set it to {own!r}")
+    if cfg.WEIGHTING.ENABLED and not framework.one_labeler:
+        check_one_labeling(cfg)
     refine = cfg.PSEUDO_LABEL.REFINE
     if refine in ("component_vote", "detector") and not cfg.MODEL.DETECTOR.CLASSES:
         raise InputError(f"PSEUDO_LABEL.REFINE: {refine} is for classes with objects; name some in the data set's YAML")
     check_pool_norm(cfg, framework.smallest_batch(cfg))
+
+
+def check_one_labeling(cfg: Any) -> None:
+    """Reject weights that learn from labels as if one model's prediction made all of them.
+
+    Raises:
+        InputError: WEIGHTING.KIND has calibrated, or WEIGHTING.PER_CLASS is True.
+    """
+    name, keys = cfg.FRAMEWORK.NAME, cfg.WEIGHTING
+    if "calibrated" in keys.KIND:
+        raise InputError(
+            f"WEIGHTING.KIND: calibrated is fitted to one model's labels, but {name} weighs other ones; set another one"
+        )
+    if keys.PER_CLASS:
+        raise InputError(
+            f"WEIGHTING.PER_CLASS: True has one mean of a class's weights, but {name} weighs several kinds of labels; "
+            "set it to False"
+        )
+
+
+def check_merging_head(cfg: Any) -> None:
+    """Reject a decoder whose last convolutions cannot be had apart.
+
+    Raises:
+        InputError: MODEL.SEM_SEG_HEAD.NAME is such a one, or is not known.
+    """
+    name = check_name(
+        "MODEL.SEM_SEG_HEAD.NAME", cfg.MODEL.SEM_SEG_HEAD.NAME, [key for key, _ in SEM_SEG_HEADS_REGISTRY]
+    )
+    if not hasattr(SEM_SEG_HEADS_REGISTRY.get(name), "merge"):
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.NAME: {cfg.FRAMEWORK.NAME} takes what a decoder's last convolutions read, and {name} "
+            "has no such place; set it to EmbeddingDeepLabV3PlusHead or DPTHead"
+        )
 
 
 def check_paste(framework: type[Framework], cfg: Any) -> None:

@@ -126,8 +126,11 @@ class RayEngine:
         own: dict[str, Any] = {} if self.address else {"include_dashboard": False, "num_cpus": self.workers or None}
         try:
             ray.init(self.address or "local", log_to_driver=False, logging_level=logging.ERROR, **own)
-        except (ConnectionError, ValueError) as error:
-            raise InputError(f"--address: {self.address} cannot be connected to ({error}); `ray start` it") from error
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--address: {self.address} cannot be connected to ({error}); `ray start` it, with the same "
+                "versions of Python and Ray"
+            ) from error
 
     def _dataset(self, worker: _Worker, parts: Sequence[Part]) -> Any:
         import ray

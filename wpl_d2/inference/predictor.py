@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -32,7 +34,7 @@ from .engines import Engine, LocalEngine, Part, PartStore, Work, digest, do_part
 from .huge_images import HugeImage, predict_parts
 from .huge_images import Part as WindowPart
 from .runtime_model import Prediction, RuntimeModel
-from .sources import PARTS, Frame, Source
+from .sources import INDEX, PARTS, Frame, Source
 from .writers import Outcome, PredictionWriter, ResultFiles
 
 Result = TypeVar("Result")
@@ -142,6 +144,11 @@ class PredictionJob:
 
     def start(self) -> Work:
         """See `Job`: the results of a part are the `Outcome`s of its images, as plain containers."""
+        if not is_url(self.folder) and not Path(self.folder, INDEX).is_file():
+            raise InputError(
+                f"--output: {self.folder} is not seen on {socket.gethostname()}; give a folder that all machines have "
+                "at the same path, or one of a bucket"
+            )
         return partial(self._predict, self.open_predictor())
 
     def _predict(self, predictor: Predictor, parts: Iterable[Source]) -> Iterator[Iterator[Any]]:
@@ -225,6 +232,7 @@ def predict(
             writer.add(outcome)
             progress.update()
     if store:
+        writer.complete()  # first, since there would be nothing left to go on from
         store.clear()
     return writer.skipped
 

@@ -327,7 +327,10 @@ def _open_bucket(url: str, output: str | Path | None, layout: PixelLayout) -> So
     results = [PurePath(str(output).rstrip("/"), name) for name in RESULTS]
     states: dict[PurePath, str] = {}
     for path, state in bucket.files().items():
-        if not {*PurePath(bucket.url, path).parents}.isdisjoint(results):
+        if not path.name:
+            raise InputError(f"{url}: is a file; give its folder, or a list (.txt) that names it")
+        place = PurePath(bucket.url, path)
+        if not {place, *place.parents}.isdisjoint(results):
             continue
         if kind := _other_kind(path, IMAGE_SUFFIXES):
             others[kind] += 1
@@ -345,11 +348,12 @@ def read_list(file: Path, layout: PixelLayout = RGB) -> ImageFiles:
         InputError: it names none, or one twice, or both files and URLs.
     """
     names = [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    if not names or len({*names}) < len(names):
+    is_of_bucket = any(map(is_url, names))
+    files = [] if is_of_bucket else sorted(Path(os.path.abspath(file.parent / name)) for name in names)
+    if not names or len({*(files or names)}) < len(names):
         raise InputError(f"{file}: names {'an image twice' if names else 'no image'}; give each image a line")
-    if any(map(is_url, names)):
+    if is_of_bucket:
         return _open_urls(file, names, layout)
-    files = sorted(Path(os.path.normpath(file.parent / name)) for name in names)
     root = Path(os.path.commonpath([path.parent for path in files]))
     return ImageFiles(Listing(files, root, Counter()), layout)
 

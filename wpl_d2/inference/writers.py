@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, NamedTuple, cast
@@ -243,15 +244,21 @@ class PredictionWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Finish the files, also after an error or interruption."""
-        for file in self._coco.values():
-            file.close()
-        self.folder.publish()
-        self.folder.close()
+        with closing(self.folder), ExitStack() as files:
+            files.callback(self.folder.publish)
+            for file in self._coco.values():
+                files.callback(file.close)
 
     def begin(self) -> None:
         """Write the index, by which a later run knows what is in the folder."""
         self._index.write()
         self.folder.publish(INDEX)
+
+    def complete(self) -> None:
+        """Write the files that hold several images' results."""
+        for file in self._coco.values():
+            file.write()
+        self.folder.publish()
 
     def add(self, outcome: Outcome) -> None:
         """Add what became of an image.

@@ -10,6 +10,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, TypeVar
 
 from .errors import InputError
+from .files import unfinished_beside
 
 Result = TypeVar("Result")
 _CONNECTIONS = 8
@@ -69,8 +70,13 @@ class Bucket:
         """Copy files to a folder of this machine, several at a time; those that are not there are left out."""
 
         def one(path: PurePath) -> None:
-            with suppress(FileNotFoundError):
-                self._system.get_file(self._place(path), str(folder / path))
+            unfinished = unfinished_beside(folder / path)
+            try:
+                with suppress(FileNotFoundError):
+                    self._system.get_file(self._place(path), str(unfinished))
+                    unfinished.replace(folder / path)
+            finally:
+                unfinished.unlink(missing_ok=True)
 
         paths = list(paths)
         for parent in {path.parent for path in paths}:

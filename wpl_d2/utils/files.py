@@ -72,14 +72,19 @@ def replace_file(target: Path, write: Callable[[Path], object], size: int = 0) -
     Raises:
         UnwritableError: it cannot be written.
     """
-    # Process ids are not unique: other machines and containers may write into the folder.
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    unfinished = unfinished_beside(target)
     with clear_write_errors(target, size):
         try:
             write(unfinished)
             os.replace(unfinished, target)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def unfinished_beside(target: Path) -> Path:
+    """A temporary name beside a file, for what becomes this file when it is whole."""
+    # Process ids are not unique: other machines and containers may write into the folder.
+    return target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
 def file_digest(path: str | Path) -> str:

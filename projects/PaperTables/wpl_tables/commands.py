@@ -21,7 +21,7 @@ class Step(NamedTuple):
     @property
     def begun(self) -> bool:
         """Whether it is a training that has left a checkpoint to go on from."""
-        return (self.leaves.parent / "last_checkpoint").is_file()
+        return self.leaves.name == "model_final.pth" and (self.leaves.parent / "last_checkpoint").is_file()
 
 
 def resumed(training: Step) -> Command:

@@ -32,6 +32,7 @@ def copy_of_bucket(url: str) -> Path:
         for gone in known.keys() - wanted.keys():
             (folder / gone).unlink(missing_ok=True)
         known = {path: state for path, state in known.items() if wanted.get(path) == state}
+        write_text(record, json.dumps(known))  # before anything else, since files are gone already
         missing = [path for path in wanted if path not in known]
         for start in range(0, len(missing), _AT_ONCE):
             part = missing[start : start + _AT_ONCE]

@@ -16,6 +16,7 @@ from ..loss_terms import consistency_term, split, supervised_term
 from ..mixing import cutmix, half_boxes
 from ..random_samples import uniform
 from ..teacher_student import TeacherStudent
+from ..validation import check_merging_head
 from .prototypes import PrototypeClassifier
 
 _log = logging.getLogger(__name__)
@@ -37,8 +38,9 @@ class PCR(TeacherStudent):
     - "linear" is all that follows the concatenation: the fuse convolutions and the last 1x1;
     - the logits of prototypes are resized to the image, not the features;
     - clusters are those of spherical k-means, of the labeled pixels that the supervised steps saw last, at most
-      FRAMEWORK.PCR.BANK_SIZE of a class, and begin with evenly spaced ones of these; with FRAMEWORK.BURN_IN 0 they are
-      those of the first step, which the prototypes do not train yet;
+      FRAMEWORK.PCR.BANK_SIZE of a class, and begin with the one nearest to its mean, then each time the one farthest
+      from those before; with FRAMEWORK.BURN_IN 0 they are those of the first step, which the prototypes do not train
+      yet;
     - prototypes move by the student's features of labeled pixels and of confident pixels of the mixed views, of their
       class and pseudo-class;
     - the hard pixels of FRAMEWORK.OHEM are each classifier's own; and the teacher averages BN's statistics too.
@@ -84,6 +86,12 @@ class PCR(TeacherStudent):
             "cutmix_prob": cfg.FRAMEWORK.CUTMIX.PROB,
         }
 
+    @classmethod
+    @override
+    def check_config(cls, cfg: Any) -> None:
+        super().check_config(cfg)
+        check_merging_head(cfg)
+
     @property
     def clustered(self) -> bool:
         """Whether the prototypes are known in the current step."""
@@ -113,8 +121,11 @@ class PCR(TeacherStudent):
         features = self.student.encode(self.student.normalize(images))
         merged = head.merge(features)
         own, strong = split(head.classify(merged, images.shape[-2:]), count, len(views))
+        # First, since the weigher draws too.
+        target = self.stack(batch["labeled"], "sem_seg")
+        by_prototypes = self._labeled_by_prototypes(merged[:count], target, samples.cells[:count])
         terms, losses = self.supervised_losses(batch["labeled"], features, own, teacher_output=teacher_output)
-        terms += self._labeled_by_prototypes(merged[:count], terms[0].target, samples.cells[:count])
+        terms += by_prototypes
         if pseudo is not None:
             self.stage_strong(strong.embedding, pseudo)
             terms.append(consistency_term("loss_unsup", strong.logits, pseudo, self.threshold, self.alpha))

@@ -17,7 +17,7 @@ from ...weighting.sampling import at_cells, sample_per_class
 
 _ITERATIONS = 20
 _STEPS = 16
-"""The features in the bank are of this many steps at least."""
+"""The features in the bank are of this many micro-batches, of all processes together."""
 
 
 class PrototypeClassifier(nn.Module):

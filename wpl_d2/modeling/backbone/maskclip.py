@@ -55,7 +55,7 @@ class MaskCLIPBackbone(TimmViT):
         super().__init__(name, in_channels, dim)
         last = len(self.body.blocks) - 1
         self.layers = tuple(layers)
-        if sorted(set(self.layers)) != list(self.layers) or not {-1, *self.layers} <= set(range(-1, last)):
+        if sorted(set(self.layers)) != list(self.layers) or not set(self.layers) <= set(range(last)):
             raise InputError(
                 f"MODEL.MASKCLIP.LAYERS: {self.layers}, but the blocks before the last one of {name} are 0 to "
                 f"{last - 1}; name some of these, in their order"
