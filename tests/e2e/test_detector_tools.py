@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
+import torch
 import yaml
 from helpers import SMALL, SMALL_FPN
 
 from wpl_d2.data.detection_cache import DetectionCache
+from wpl_d2.utils.buckets import Bucket
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,8 +23,13 @@ def run(tool, *args, check=True):
     return subprocess.run(command, capture_output=True, text=True, env=env, check=check)
 
 
+def fetched(url, name, folder, read):
+    Bucket(url).fetch([PurePath(name)], folder)
+    return read(folder / name)
+
+
 @pytest.mark.slow
-def test_detector_cache_training_and_judging(tree, tmp_path):
+def test_detector_cache_training_and_judging(tree, bucket, tmp_path):
     config, detector, boxes = tmp_path / "detector.yaml", tmp_path / "detector", tmp_path / "boxes.npz"
     common = ["SOLVER.MAX_ITER", 1, "SOLVER.BASE_LR", 0.001]
     cfg = tree.cfg(*SMALL, *SMALL_FPN, *common, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.01, "OUTPUT_DIR", str(detector))
@@ -33,6 +40,13 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     assert f"of 7 images: {boxes}" in said.stdout
     found = DetectionCache.load(boxes)
     assert len(found) == 7
+
+    # In a bucket, to which the second list's images are added.
+    for names in (1, 2):
+        run("cache_boxes.py", *cache[: 3 + names], "--output", f"{bucket}/boxes/detector.npz")
+        assert len(fetched(f"{bucket}/boxes", "detector.npz", tmp_path, DetectionCache.load)) == (5, 7)[names - 1]
+    same = DetectionCache.load(tmp_path / "detector.npz")
+    assert all(torch.equal(same[name][1].boxes, found[name][1].boxes) for name in found)
 
     # The detector's classes are those it was trained on, in whatever order the description names them by now.
     description = yaml.safe_load(tree.yaml.read_text())
@@ -51,6 +65,9 @@ def test_detector_cache_training_and_judging(tree, tmp_path):
     assert "pixel ∩ box" in said.stdout
     judged = json.loads((tmp_path / "judged.json").read_text())
     assert {"all objects", "ground", "box", "ball"} == judged["boxes"]["0.85"].keys()
+    judge[3] = f"{bucket}/judged/all.json"
+    run("judge_pseudo_labels.py", *judge, *weights)
+    assert fetched(f"{bucket}/judged", "all.json", tmp_path, lambda file: json.loads(file.read_text())) == judged
 
     # A part of a list, of which those images alone need masks.
     tree.mask("unlabeled0").unlink()

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--weights", required=True, help="checkpoint of the detector, or of a model that shares one")
     parser.add_argument("--dataset", required=True, nargs="+", metavar="NAME", help="such as camvid_1_30_unlabeled")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the file of boxes, FILE.npz")
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="the file of boxes, FILE.npz; or its URL in a bucket"
+    )
     parser.add_argument("--description", default="", metavar="YAML", help="of the data set, by default the training's")
     add_process_arguments(parser)
     add_engine_arguments(parser)
@@ -51,8 +53,10 @@ def _cache(args: argparse.Namespace) -> None:
     from ..checkpoint.classes import ClassNames
     from ..data.datasets import load_description
     from ..data.detection_cache import CacheMetadata
+    from ..data.file_cache import cache_file
     from ..inference.detection_caching import cache_detections
     from ..inference.engines import SentFile
+    from ..utils.buckets import output_file
     from ..utils.files import file_digest, read_yaml
 
     setup_logger(distributed_rank=comm.get_rank(), name="wpl_d2")
@@ -66,7 +70,8 @@ def _cache(args: argparse.Namespace) -> None:
         described = cfg.DATASETS.DESCRIPTION
         root = read_yaml(load_description(described).path)["root"] if described else ""
         opener = partial(_open, SentFile.read(args.weights), root)
-    cache = cache_detections(opener, records, origin, metadata["objects"], args.output, workers, engine)
+    with output_file(args.output, cache_file("outputs")) as file:
+        cache = cache_detections(opener, records, origin, metadata["objects"], file, workers, engine)
     count = sum(len(detections.scores) for _, detections in cache.values())
     logging.getLogger("wpl_d2").info(
         "%d boxes with score >= %g of %d images: %s", count, origin.min_score, len(cache), args.output
@@ -96,12 +101,14 @@ def _check(args: argparse.Namespace) -> None:
     from ..checkpoint import load_checkpoint
     from ..checkpoint.classes import ClassNames
     from ..checkpoint.metadata import restore_cfg
+    from ..utils.buckets import is_url
     from ..utils.files import make_output_parent
 
     build_engine(args)
     content = load_checkpoint(args.weights)
     _find_records(args, restore_cfg(content["config"], args.weights), ClassNames.from_checkpoint(content))
-    make_output_parent("--output", args.output)
+    if not is_url(args.output):
+        make_output_parent("--output", Path(args.output))
 
 
 def _find_records(args: argparse.Namespace, cfg: CfgNode, trained: ClassNames) -> list[dict[str, Any]]:

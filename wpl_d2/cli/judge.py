@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=int, metavar="N", help="judge N random images of the list, of those with masks; by default all"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="a JSON file for all numbers of every class and score"
+        "--output", metavar="FILE", help="a JSON file, or its URL in a bucket, for all numbers of every class and score"
     )
     parser.add_argument(
         "--scores",
@@ -56,10 +56,12 @@ def _judge(args: argparse.Namespace) -> None:
     from ..checkpoint import load_framework
     from ..checkpoint.classes import ClassNames, check_same_classes, get_run_classes
     from ..data import EvalDataset, register_part
+    from ..data.file_cache import cache_file
     from ..engine import setup
     from ..evaluation import filled_weigher, judge_pseudo_labels
     from ..evaluation.parts import PartsEvaluation
     from ..inference.engines import LocalEngine, SentFile
+    from ..utils.buckets import output_file
     from ..utils.files import write_text
 
     cfg = setup(args)
@@ -79,14 +81,16 @@ def _judge(args: argparse.Namespace) -> None:
         by_score = {
             f"{score:g}": {name: asdict(row) for name, row in rows.items()} for score, rows in (agreement or {}).items()
         }
-        write_text(args.output, json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1))
+        with output_file(args.output, cache_file("outputs")) as file:
+            write_text(file, json.dumps({"pseudo_labels": results, "boxes": by_score}, indent=1))
 
 
 def _check(args: argparse.Namespace) -> None:
     from ..engine import check_run
+    from ..utils.buckets import is_url
     from ..utils.files import make_output_parent
 
     build_engine(args)
     check_run(args, judged=[args.dataset], images=args.images)
-    if args.output:
-        make_output_parent("--output", args.output)
+    if args.output and not is_url(args.output):
+        make_output_parent("--output", Path(args.output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -141,6 +142,29 @@ class OutputFolder:
         """Remove what is here only to be put into a bucket."""
         if self._here:
             self._here.cleanup()
+
+
+@contextmanager
+def output_file(name: str, folder: Path) -> Iterator[Path]:
+    """A file to write: one on a disk, or one in a bucket, which is written here first and put there in the end.
+
+    Args:
+        name: path or URL.
+        folder: of this machine, for a file of a bucket; what is beside the file stays there for a later run.
+
+    Raises:
+        InputError: the bucket cannot be reached.
+    """
+    if not is_url(name):
+        yield Path(name)
+        return
+    place, _, file = name.rpartition("/")
+    bucket, here = Bucket(place), folder / hashlib.sha256(name.encode()).hexdigest()[:16]
+    here.mkdir(parents=True, exist_ok=True)
+    (here / file).unlink(missing_ok=True)  # the bucket may have none any more
+    bucket.fetch([PurePath(file)], here)
+    yield here / file
+    bucket.put(here, [PurePath(file)])
 
 
 def _at_once(act: Callable[[PurePath], Result], paths: Iterable[PurePath]) -> list[Result]:
