@@ -47,7 +47,7 @@ def train(tree, folder, **environment):
     bin = str(Path(sys.executable).parent)
     environment = {**os.environ, "GPUS": "2", "PORT": "0", "PATH": f"{bin}:{os.environ['PATH']}", **environment}
     command = ["bash", ROOT / "docs/examples/train_torchrun.sh", tree.yaml, *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return load_checkpoint(str(folder / "model_final.pth"))["model"], done.stdout + done.stderr
 
