@@ -165,7 +165,7 @@ def test_ranks_stay_equal_and_resume_is_exact(tree, tmp_path):
         )
         assert straight.keys() == resumed.keys()
         assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []
-        if LEARNED == FRAMEWORKS[name][: len(LEARNED)]:
+        if FRAMEWORKS[name][: len(LEARNED)] == LEARNED:
             assert straight["weigher.scores.calibrated.fitted"] and straight["weigher.class_means.seen"].any()
 
 
