@@ -84,6 +84,7 @@ class Framework(nn.Module):
         strong_labeled: whether it learns from strong views of labeled images (INPUT.STRONG.LABELED).
         pastes: whether it pastes from the second labeled images of INPUT.PASTE.
         one_labeler: whether all labels that it weighs are one model's.
+        separate_forwards: whether labeled and unlabeled images have forwards of their own.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
         trains_in_phases: whether some of the parameters that it trains have no gradient in some steps.
         method_head: the MODEL.METHOD_HEAD.NAME that it trains.
@@ -96,6 +97,7 @@ class Framework(nn.Module):
     strong_labeled = False
     pastes = False
     one_labeler = True
+    separate_forwards = False
     mixes = False
     trains_in_phases = False
     method_head = ""
@@ -199,9 +201,11 @@ class Framework(nn.Module):
     def smallest_batch(cls, cfg: Any) -> int:
         """Images of the smallest batch, or micro-batch, that a process puts through a model in training mode.
 
-        By default labeled and unlabeled images go through the student together, without any of these in the burn-in.
+        Without `separate_forwards` labeled and unlabeled images go through the student together, but for the burn-in.
         """
         labeled, unlabeled = local_batch(cfg)
+        if cls.separate_forwards:
+            return min(labeled, unlabeled or labeled)
         return labeled + unlabeled if cls.semi_supervised and not cfg.FRAMEWORK.BURN_IN else labeled
 
     @property

@@ -18,7 +18,6 @@ from .loss_terms import consistency_term
 from .micro_batches import add_to
 from .mixing import crossing_boxes, cutmix
 from .pseudo_labels import predict
-from .validation import local_batch
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -44,6 +43,7 @@ class CPS(Framework):
 
     strong_views = 1
     mixes = True
+    separate_forwards = True
 
     @configurable
     def __init__(self, *, second: Framework, cutmix: dict[str, Any], **framework: Any) -> None:
@@ -57,12 +57,6 @@ class CPS(Framework):
         mixing = cfg.FRAMEWORK.CUTMIX
         first, second = super().from_config(cfg), super().from_config(cfg)
         return first | {"second": Framework(**second), "cutmix": {"prob": mixing.PROB, "area": tuple(mixing.AREA)}}
-
-    @classmethod
-    @override
-    def smallest_batch(cls, cfg: Any) -> int:
-        labeled, unlabeled = local_batch(cfg)
-        return min(labeled, unlabeled or labeled)
 
     @property
     @override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -92,6 +93,18 @@ def consistency_term(
         coefficient=coefficient,
         weight=pseudo.weight,
     )
+
+
+def by_image(term: LossTerm, pseudo: PseudoLabels) -> LossTerm:
+    """A term whose images count by the mean confidence of their valid pixels.
+
+    Args:
+        term: of pseudo-labels.
+        pseudo: these.
+    """
+    pixels = pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+    mean = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True) / pixels
+    return replace(term, mask=term.mask * mean)
 
 
 def select(features: Mapping[str, Tensor], images: slice) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from .base import FRAMEWORK_REGISTRY, Batch, Framework, Terms
 from .loss_terms import consistency_term, select, split
 from .pseudo_labels import Prediction, predict
 from .random_samples import random_index, uniform
-from .validation import local_batch, per_micro_batch
+from .validation import per_micro_batch
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class PC2Seg(Framework):
 
     has_representation = True
     strong_views = 1
+    separate_forwards = True
 
     @configurable
     def __init__(self, *, contrast: PixelPairs, contrast_weight: float, **framework: Any) -> None:
@@ -65,12 +66,6 @@ class PC2Seg(Framework):
             "contrast": PixelPairs(anchors, keys.NEGATIVES, keys.TEMPERATURE),
             "contrast_weight": keys.CONTRAST_WEIGHT,
         }
-
-    @classmethod
-    @override
-    def smallest_batch(cls, cfg: Any) -> int:
-        labeled, unlabeled = local_batch(cfg)
-        return min(labeled, unlabeled or labeled)
 
     def random_samples(self) -> PairSamples:
         """A step's random choices."""

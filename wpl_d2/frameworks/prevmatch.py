@@ -15,7 +15,7 @@ from typing_extensions import override
 from ..modeling import UnifiedSegDet, copy_model
 from ..structures import LossTerm, PseudoLabels
 from .base import FRAMEWORK_REGISTRY, Batch, Items, Terms
-from .loss_terms import consistency_term
+from .loss_terms import by_image, consistency_term
 from .mixing import cutmix
 from .pseudo_labels import Prediction, gather_evidence, make_pseudo_labels, predict
 from .unimatch import UniMatch
@@ -138,10 +138,7 @@ class PrevMatch(UniMatch):
         """The loss of the same logits as another term's, by labels of past students."""
         coefficient = own.coefficient * self.past_factor
         term = consistency_term(own.name, own.logits, pseudo, self.past_threshold, coefficient)
-        if not self.by_image:
-            return term
-        total = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True)
-        return replace(term, mask=term.mask * total / pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1))
+        return by_image(term, pseudo) if self.by_image else term
 
     @torch.no_grad()
     def _past_prediction(self, prediction: Prediction) -> Prediction:

@@ -19,7 +19,6 @@ from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, supervised_term
 from .mixing import square_boxes
 from .pseudo_labels import evaluation_mode, predict
-from .validation import local_batch
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -52,6 +51,7 @@ class PseudoSeg(Framework):
 
     strong_views = 1
     method_head = "SelfAttentionCAM"
+    separate_forwards = True
 
     @configurable
     def __init__(self, *, cutout: int, temperature: float, **framework: Any) -> None:
@@ -74,12 +74,6 @@ class PseudoSeg(Framework):
                 f"PSEUDO_LABEL.REFINE: {cfg.PSEUDO_LABEL.REFINE} corrects classes, but PseudoSeg learns probabilities; "
                 "set it to none"
             )
-
-    @classmethod
-    @override
-    def smallest_batch(cls, cfg: Any) -> int:
-        labeled, unlabeled = local_batch(cfg)
-        return min(labeled, unlabeled or labeled)
 
     def random_samples(self, views: Tensor) -> Tensor:
         """A step's random choices: (B, H, W) bool, what is cut out of views (B, 3, H, W)."""

@@ -19,7 +19,7 @@ from .loss_terms import labeled_losses
 from .micro_batches import add_to
 from .mixing import beta_boxes, three_boxes
 from .pseudo_labels import Prediction, evaluation_mode, predict
-from .validation import check_merging_head, local_batch
+from .validation import check_merging_head
 from .virtual_adversarial import adversarial_noise
 
 
@@ -64,6 +64,7 @@ class PSMT(Framework):
     strong_views = 1
     strong_labeled = True
     mixes = True
+    separate_forwards = True
 
     @configurable
     def __init__(
@@ -109,12 +110,6 @@ class PSMT(Framework):
     def check_config(cls, cfg: Any) -> None:
         super().check_config(cfg)
         check_merging_head(cfg)
-
-    @classmethod
-    @override
-    def smallest_batch(cls, cfg: Any) -> int:
-        labeled, unlabeled = local_batch(cfg)
-        return min(labeled, unlabeled or labeled)
 
     @property
     @override

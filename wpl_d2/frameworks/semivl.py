@@ -16,6 +16,7 @@ from ..modeling import MaskCLIPBackbone, copy_model
 from ..structures import IGNORE, LossTerm, PseudoLabels
 from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Items
+from .loss_terms import by_image
 from .mixing import cutmix
 from .pseudo_labels import Prediction, gather_evidence
 from .unimatch import UniMatch
@@ -131,11 +132,7 @@ class SemiVL(UniMatch):
         if "consistency" not in self.weighted:
             pseudo = pseudo.replace(weight=torch.ones_like(pseudo.weight))
         term = super().consistency(name, logits, pseudo, coefficient)
-        if not self.by_mean:
-            return term
-        pixels = pseudo.valid.sum(dim=(1, 2), keepdim=True).clamp(min=1)
-        mean = (pseudo.confidence * pseudo.valid).sum(dim=(1, 2), keepdim=True) / pixels
-        return replace(term, mask=term.mask * mean)
+        return by_image(term, pseudo) if self.by_mean else term
 
     @torch.no_grad()
     def make_guidance(self, items: Items, prediction: Prediction) -> PseudoLabels:

@@ -20,7 +20,6 @@ from ..mixing import half_boxes, paste
 from ..pseudo_labels import predict
 from ..random_samples import uniform
 from ..teacher_student import TeacherStudent
-from ..validation import local_batch
 from .class_banks import ConfidenceBank, PresenceBank, sample_classes
 from .copy_paste import copy_paste, sample_component_boxes
 from .partner_queue import PartnerQueue
@@ -91,6 +90,8 @@ class AEL(TeacherStudent):
     pastes = True
     excluded: Tensor
 
+    separate_forwards = True
+
     @configurable
     def __init__(
         self,
@@ -137,13 +138,6 @@ class AEL(TeacherStudent):
                 f"FRAMEWORK.AEL.HEAD_CLASSES: {tuple(head)}, but the {classes} classes have the ids 0 to "
                 f"{classes - 1}; name some of these, not all"
             )
-
-    @classmethod
-    @override
-    def smallest_batch(cls, cfg: Any) -> int:
-        # Labeled and unlabeled images have forwards of their own.
-        labeled, unlabeled = local_batch(cfg)
-        return min(labeled, unlabeled) if unlabeled else labeled
 
     @override
     def train(self, mode: bool = True) -> AEL:
