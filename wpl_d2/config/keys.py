@@ -256,7 +256,8 @@ _MODEL = (
     Key("MODEL.AUX_HEAD.LOSS_WEIGHT", 0.4, NOT_NEGATIVE, "Factor of its loss."),
     Key("MODEL.METHOD_HEAD.NAME", "", TEXT,
         "A head that one method alone trains, by its name in `wpl_d2.modeling.METHOD_HEADS_REGISTRY`; predictions and "
-        "exports do without. SelfAttentionCAM: PseudoSeg's; empty: none."),
+        "exports do without. CorrelationHead: CorrMatch's; SelfAttentionCAM: PseudoSeg's; empty: none."),
+    Key("MODEL.METHOD_HEAD.CHANNELS", 256, COUNT, "CorrelationHead: channels of its 3x3 convolution."),
     Key("MODEL.METHOD_HEAD.ATTENTION_DIM", 128, COUNT, "SelfAttentionCAM: channels by which cells are compared."),
 
     Key("MODEL.DETECTOR.MODE", "none", one_of("none", "shared", "cached", "alone"),
@@ -407,6 +408,11 @@ _FRAMEWORK = (
 
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
+
+    Key("FRAMEWORK.CORRMATCH.REGIONS", 128, COUNT_FROM_0,
+        "CorrMatch: random cells of an image, over whose correlation maps labels spread; 0: none do."),
+    Key("FRAMEWORK.CORRMATCH.MOMENTUM", 0.999, SHARE,
+        "Share of the threshold, which begins with FRAMEWORK.THRESHOLD, that stays in a step."),
 
     Key("FRAMEWORK.PREVMATCH.PUSH_STEPS", 1000, COUNT,
         "PrevMatch: steps after each of which the student joins the pool of past students."),
