@@ -236,7 +236,13 @@ SMALL_VIT = [
     *("MODEL.SEM_SEG_HEAD.NAME", "DPTHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
     *("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (8, 16, 24, 32)),
 ]
-# SemiVL's network on the same transformer.
+# SegFormer's smallest encoder, under its decoder.
+SMALL_MIT = [
+    *("MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "mit_b0", "MODEL.BACKBONE.OUTPUT_STRIDE", 32),
+    *("MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead", "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+    *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 64),
+]
+# SemiVL's network on timm's transformer above.
 SMALL_CLIP = [
     *("MODEL.BACKBONE.NAME", "build_maskclip_backbone", "MODEL.TIMM.NAME", "test_vit", "MODEL.MASKCLIP.DIM", 256),
     *("MODEL.SEM_SEG_HEAD.NAME", "VLGHead", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 64),
