@@ -236,7 +236,13 @@ SMALL_VIT = [
     *("MODEL.SEM_SEG_HEAD.NAME", "DPTHead", "MODEL.SEM_SEG_HEAD.CONVS_DIM", 32),
     *("MODEL.SEM_SEG_HEAD.DPT_CHANNELS", (8, 16, 24, 32)),
 ]
-# SemiVL's network on the same transformer.
+# SegFormer's smallest encoder, under its decoder.
+SMALL_MIT = [
+    *("MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", "mit_b0", "MODEL.BACKBONE.OUTPUT_STRIDE", 32),
+    *("MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead", "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
+    *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 64),
+]
+# SemiVL's network on timm's transformer above.
 SMALL_CLIP = [
     *("MODEL.BACKBONE.NAME", "build_maskclip_backbone", "MODEL.TIMM.NAME", "test_vit", "MODEL.MASKCLIP.DIM", 256),
     *("MODEL.SEM_SEG_HEAD.NAME", "VLGHead", "MODEL.SEM_SEG_HEAD.ASPP_CHANNELS", 64),
@@ -248,6 +254,10 @@ SEMIVL = [
     *("FRAMEWORK.SEMIVL.WEIGHTED", ("guidance", "consistency"), "MODEL.MASKCLIP.LAYERS", (2,)),
 ]
 CPS = ["FRAMEWORK.NAME", "CPS"]
+CORRMATCH = [
+    *("FRAMEWORK.NAME", "CorrMatch", "MODEL.METHOD_HEAD.NAME", "CorrelationHead", "MODEL.METHOD_HEAD.CHANNELS", 32),
+    *("FRAMEWORK.CORRMATCH.REGIONS", 16, "FRAMEWORK.CORRMATCH.MOMENTUM", 0.9),
+]
 PREVMATCH = [
     *("FRAMEWORK.NAME", "PrevMatch", "INPUT.STRONG.VIEWS", 2, "FRAMEWORK.PREVMATCH.PUSH_STEPS", 1),
     *("FRAMEWORK.PREVMATCH.POOL_SIZE", 2, "FRAMEWORK.PREVMATCH.MEMBERS", 2, "FRAMEWORK.PREVMATCH.THRESHOLD", 0.2),
@@ -267,6 +277,7 @@ FRAMEWORKS = {
     "AEL": AEL,
     "AugSeg": AUGSEG,
     "CPS": CPS,
+    "CorrMatch": CORRMATCH,
     "DAW": DAW,
     "MeanTeacher": [],
     "PrevMatch": PREVMATCH,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import forbid_host_sync
 
-from wpl_d2.losses import cross_entropy, entropy, info_nce, ohem_mask, reduce_term, squared_distance
+from wpl_d2.losses import cross_entropy, entropy, info_nce, kl_divergence, ohem_mask, reduce_term, squared_distance
 from wpl_d2.structures import IGNORE, LossTerm
 
 
@@ -25,6 +25,12 @@ def test_squared_distance_is_that_of_probabilities():
     logits = torch.tensor([0.5, 0.25, 0.25]).log().view(1, 3, 1, 1).bfloat16()
     found = squared_distance(logits, torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1))
     torch.testing.assert_close(found, torch.full((1, 1, 1), 0.5**2 + 2 * 0.25**2), atol=5e-3, rtol=0)
+
+
+def test_kl_divergence_is_that_from_the_target():
+    logits = torch.tensor([0.5, 0.25, 0.25]).log().view(1, 3, 1, 1)
+    found = kl_divergence(logits, torch.tensor([0.25, 0.75, 0.0]).view(1, 3, 1, 1))
+    torch.testing.assert_close(found.item(), 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.25))
 
 
 def test_cross_entropy_is_float32_under_autocast():

@@ -50,6 +50,19 @@ def soft_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), target, reduction="none")
 
 
+def kl_divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """The Kullback-Leibler divergence of each pixel's class probabilities from given ones, computed in float32.
+
+    Args:
+        logits: (B, C, H, W) float.
+        target: (B, C, H, W) float, the given probabilities.
+
+    Returns:
+        (B, H, W) float32, the sum of target * log(target / probability).
+    """
+    return F.kl_div(logits.float().log_softmax(dim=1), target, reduction="none").sum(dim=1)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """The entropy of each pixel's class probabilities in nats: logits (B, C, H, W) -> (B, H, W) float32."""
     log_probability = logits.float().log_softmax(dim=1)

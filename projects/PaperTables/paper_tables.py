@@ -29,7 +29,7 @@ def show(args: argparse.Namespace) -> None:
     cells = find_cells(args.name)
     for cell in cells:
         notes = "; ".join(note for note in (cell.note, cell.why_not and f"published only: {cell.why_not}") if note)
-        print(f"{cell.name}: {cell.published} ({notes or cell.metric})")
+        print(f"{cell.name}: {cell.published_text or 'not published'} ({notes or cell.metric})")
     if not cells[0].run:
         return
     recipe = Recipe.from_name(cells[0].run)

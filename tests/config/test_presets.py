@@ -79,6 +79,7 @@ STEPS = {
         **{"92": 656, "183": 650, "366": 638, "732": 616, "1464": 570},
         **{"u2pl_1_16": 620, "u2pl_1_8": 579, "u2pl_1_4": 496},
     },
+    "voc/corrmatch": {"92": 655, "1464": 570},
     "voc/unimatch_v2": {"92": 655, "1464": 570},
     "voc/semivl": {"92": 1311, "1464": 1140},
     "voc/st_plus_plus": {"92": 1311, "1_16": 1240, "1464": 1139},
@@ -87,6 +88,7 @@ STEPS = {
     "cityscapes/augseg": {"1_30": 179, "1_16": 174, "1_8": 162, "1_4": 139, "1_2": 93},
     "cityscapes/u2pl": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
     "cityscapes/ael": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
+    "cityscapes/corrmatch": {"1_16": 174, "1_2": 93},
     "cityscapes/st_plus_plus": {"1_16": 348, "1_8": 325},
     "cityscapes/supervised": {"1_16": 11},
     "ade20k/unimatch_v2": {"1_64": 2487, "1_32": 2447, "1_16": 2368, "1_8": 2210},
@@ -272,6 +274,22 @@ def test_st_plus_plus_has_its_published_settings(data):
     assert (keys.CUTOUT.PROB, keys.CUTOUT.AREA, keys.CUTOUT.RATIO) == (0.5, (0.02, 0.4), (0.3, 1 / 0.3))
     assert (keys.SELECTIVE, keys.RELIABLE, keys.LABELER, keys.SCALES) == (True, 0.5, "best", (0.5, 0.75, 1.0, 1.5, 2.0))
     assert (cfg.TEST.INFERENCE.MODE, cfg.TEST.INFERENCE.FLIP) == ("whole", False)
+
+
+@pytest.mark.parametrize("data", ["voc", "cityscapes"])
+def test_corrmatch_differs_from_unimatch_as_published(data):
+    changed = {
+        **{"FRAMEWORK.NAME": "CorrMatch", "FRAMEWORK.THRESHOLD": 0.85, "INPUT.STRONG.VIEWS": 1},
+        **{"MODEL.METHOD_HEAD.NAME": "CorrelationHead", "MODEL.BACKBONE.OUTPUT_STRIDE": 8},
+        **{"MODEL.RESNETS.RES5_BLOCK_DILATIONS": (2, 4, 4), "MODEL.SEM_SEG_HEAD.ASPP_DILATIONS": [12, 24, 36]},
+        **dict.fromkeys(
+            ["SOLVER.IMS_PER_BATCH", "SOLVER.UNLABELED_IMS_PER_BATCH", "SOLVER.REFERENCE_IMS_PER_BATCH"], 16
+        ),
+    }
+    cfg = load_cfg(PRESETS[f"{data}/corrmatch"])
+    assert differing_keys(f"{data}/corrmatch", f"{data}/unimatch") == changed.keys()
+    assert {key: value_of(cfg, key) for key in changed} == changed
+    assert (cfg.FRAMEWORK.CORRMATCH.REGIONS, cfg.FRAMEWORK.CORRMATCH.MOMENTUM) == (128, 0.999)
 
 
 def test_unimatch_on_coco_has_its_own_xception():

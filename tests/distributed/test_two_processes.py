@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from helpers import (
     AEL,
     AUGSEG,
+    CORRMATCH,
     CPS,
     DAW,
     LEARNED,
@@ -40,6 +41,7 @@ FRAMEWORKS = {
     "AEL": [*AEL, *MICRO_BATCHES],
     "AugSeg": [*AUGSEG, *MICRO_BATCHES],
     "CPS": CPS,
+    "CorrMatch": [*CORRMATCH, *MICRO_BATCHES],
     "DAW": [*DAW, *MICRO_BATCHES],
     "MeanTeacher": [],
     "MeanTeacher in micro-batches": [*LEARNED, *MICRO_BATCHES],

@@ -5,14 +5,17 @@ import math
 
 import pytest
 import yaml
-from helpers import FRAMEWORKS, SMALL, ST_PLUS_PLUS
+from helpers import FRAMEWORKS, SMALL, SMALL_MIT, ST_PLUS_PLUS, UNIMATCH
 
 from wpl_d2.cli import main
 from wpl_d2.config.presets import ROOT
 from wpl_d2.export import open_model
 
 ONE_SCALE = ["FRAMEWORK.ST_PLUS_PLUS.LABELER", "last", "FRAMEWORK.ST_PLUS_PLUS.SCALES", (0.5,)]
-CASES = FRAMEWORKS | {"STPlusPlus": [*ST_PLUS_PLUS, *ONE_SCALE]}
+CASES = FRAMEWORKS | {
+    "STPlusPlus": [*ST_PLUS_PLUS, *ONE_SCALE],
+    "UniMatch on MiT-B0": [*UNIMATCH, *SMALL_MIT],
+}
 OPTS = [
     *("MODEL.WEIGHTS", "", "FRAMEWORK.BURN_IN", 0, "SOLVER.MAX_ITER", 2, "DATALOADER.NUM_WORKERS", 0),
     *("SOLVER.IMS_PER_BATCH", 2, "SOLVER.UNLABELED_IMS_PER_BATCH", 2, "MODEL.SEM_SEG_HEAD.NORM", "BN"),

@@ -7,6 +7,7 @@ import torch
 from helpers import (
     AEL,
     AUGSEG,
+    CORRMATCH,
     CPS,
     DAW,
     PC2SEG,
@@ -44,6 +45,7 @@ HOSTS = {
     "UniMatch": UNIMATCH,
     "AugSeg": AUGSEG,
     "CPS": CPS,
+    "CorrMatch": CORRMATCH,
     "DAW": DAW,
     "PrevMatch": PREVMATCH,
     "PC2Seg": PC2SEG,

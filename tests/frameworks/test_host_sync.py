@@ -8,6 +8,7 @@ from detectron2.utils.events import EventStorage
 from helpers import (
     AEL,
     AUGSEG,
+    CORRMATCH,
     CPS,
     DAW,
     PC2SEG,
@@ -39,6 +40,7 @@ HOSTS = {
     "UniMatch": [*ON_DEVICE, *OHEM, *UNIMATCH],
     "AugSeg": [*ON_DEVICE, *OHEM, *AUGSEG],
     "CPS": [*ON_DEVICE, *OHEM, *CPS],
+    "CorrMatch": [*ON_DEVICE, *OHEM, *CORRMATCH],
     "DAW": [*ON_DEVICE, *OHEM, *DAW],
     "PrevMatch": [*ON_DEVICE, *OHEM, *PREVMATCH],
     "PC2Seg": [*ON_DEVICE, *OHEM, *PC2SEG],

@@ -13,6 +13,7 @@ UNLABELED = {
     "AEL": {"loss_unsup"},
     "AugSeg": {"loss_unsup"},
     "CPS": {"loss_unsup"},
+    "CorrMatch": {"loss_unsup", "loss_perturbed", "loss_propagated"},
     "DAW": {"loss_unsup", "loss_perturbed"},
     "MeanTeacher": {"loss_unsup"},
     "PrevMatch": {"loss_unsup", "loss_perturbed"},
@@ -25,9 +26,10 @@ UNLABELED = {
     "UniMatch": {"loss_unsup", "loss_perturbed"},
     "UniMatchV2": {"loss_unsup"},
 }
-# What neither ALPHA nor weights change.
+# What weights do not change.
 OTHER = {
     "AEL": {"loss_sem_seg", "loss_consistency"},
+    "CorrMatch": {"loss_sem_seg", "loss_correlation", "loss_kl"},
     "PC2Seg": {"loss_sem_seg", "loss_contrast"},
     "PCR": {"loss_sem_seg", "loss_prototypes"},
     "PseudoSeg": {"loss_sem_seg", "loss_cam", "loss_image_labels"},

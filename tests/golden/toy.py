@@ -144,6 +144,11 @@ def past_members(step, count):
     return dict(zip(places, rng.dirichlet(np.ones(len(places))).tolist(), strict=True))
 
 
+def cell_places(step, images, regions):
+    """CorrMatch's places among an image's valid cells, (images, regions) numbers in [0, 1)."""
+    return np.random.default_rng([9, step]).random((images, regions), dtype=np.float32)
+
+
 def contrast_samples(step, *shape):
     """U2PL's samples, numbers in [0, 1)."""
     return np.random.default_rng([5, step, *shape]).random(shape, dtype=np.float32)
@@ -213,6 +218,7 @@ def fix_random_samples(framework):
 
     fixed = {
         "CPS": one_mask,
+        "CorrMatch": cutmix,
         "PCR": mask_and_grids,
         "PseudoSeg": one_mask,
         "MeanTeacher": cutmix,
@@ -229,6 +235,7 @@ def fix_random_samples(framework):
     }
     framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
     framework.random_members = lambda: past_members(at["step"], framework.past_students)
+    framework.random_cells = lambda images: torch.from_numpy(cell_places(at["step"], images, framework.regions))
     framework.random_direction = lambda maps: search_direction(at["step"], *maps.shape)
     if hasattr(framework, "feature_dropout"):
         assert framework.feature_dropout.p == 0.5

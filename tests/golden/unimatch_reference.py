@@ -23,7 +23,7 @@ class PlainUniMatch:
         size = labeled[0]["image"].shape[1:]
         images = torch.stack([normal(student, item["image"]) for item in [*labeled, *unlabeled]])
         features = student.backbone(images)
-        doubled = {name: torch.cat([maps, _perturb(maps, step)]) for name, maps in features.items()}
+        doubled = {name: torch.cat([maps, perturb(maps, step)]) for name, maps in features.items()}
         logits, embedding, _ = student.sem_seg_head(doubled, size)
         kinds = self.kinds_of_labels(labeled, unlabeled, logits.detach(), embedding, step)
         # The labeled images' perturbed features were in the decoder's batch, but nothing is learned from them.
@@ -53,7 +53,7 @@ class PlainUniMatch:
         return [label(*found, self.weigher) for found in zip(unlabeled, logits[rest], embedding[rest], strict=True)]
 
 
-def _perturb(maps, step):
+def perturb(maps, step):
     dropped = []
     for number, image in enumerate(maps):
         kept = kept_channels(step, number, len(image))

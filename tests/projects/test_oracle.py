@@ -60,7 +60,7 @@ def step(cfg, source=None):
 
 def test_each_semi_supervised_host_has_two(oracles):
     hosts = {name for name, host in FRAMEWORK_REGISTRY if host.semi_supervised and not issubclass(host, Oracle)}
-    hosts -= {"CPS", "PC2Seg", "PrevMatch", "PseudoSeg", "SemiVL", "STPlusPlus"}
+    hosts -= {"CPS", "CorrMatch", "PC2Seg", "PrevMatch", "PseudoSeg", "SemiVL", "STPlusPlus"}
     assert hosts == set(HOSTS)
     assert sorted(oracles) == sorted(f"Oracle{kind}{host}" for kind in ("Weights", "Labels") for host in hosts)
     assert register_oracles() == oracles

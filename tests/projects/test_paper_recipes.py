@@ -148,6 +148,7 @@ KNOBS = {
     "alpha_0.2": lambda framework: framework.alpha,
     "box_score_0.80": lambda framework: framework.weigher.box_score,
     "bank_size_32": lambda framework: framework.weigher.labeled_bank.ring.shape[1],
+    "k_3": lambda framework: framework.weigher.scores["rank"].options.k,
 }
 
 

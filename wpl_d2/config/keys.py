@@ -152,7 +152,8 @@ _MODEL = (
         "PIXEL_MEAN."),
 
     Key("MODEL.BACKBONE.NAME", "build_unified_resnet_backbone", TEXT,
-        "build_unified_resnet_backbone: ResNet-50 or 101; build_timm_backbone: any timm model with `features_only`; "
+        "build_unified_resnet_backbone: ResNet-50 or 101; build_timm_backbone: any timm model with `features_only`, "
+        "and SegFormer's mit_b0 to mit_b5; "
         "build_xception_backbone: Xception-41, 65 or 71 as in UniMatch; build_vit_backbone: a vision transformer of "
         "timm; build_maskclip_backbone: CLIP's, for VLGHead (SemiVL)."),
     Key("MODEL.BACKBONE.FREEZE_AT", 0, COUNT_FROM_0,
@@ -198,7 +199,8 @@ _MODEL = (
     Key("MODEL.FPN.NORM", "", NORM, "Normalization of the feature pyramid; see MODEL.RESNETS.NORM. Empty: none."),
 
     Key("MODEL.SEM_SEG_HEAD.NAME", "EmbeddingDeepLabV3PlusHead", TEXT,
-        "Segmentation head, by its name in Detectron2's SEM_SEG_HEADS_REGISTRY; it has to return an embedding."),
+        "Segmentation head, by its name in Detectron2's SEM_SEG_HEADS_REGISTRY; it has to return an embedding: "
+        "EmbeddingDeepLabV3PlusHead, DPTHead (vision transformers), SegFormerHead (MiT) or VLGHead (SemiVL)."),
     Key("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0, COUNT_FROM_0, "Number of classes; filled in from the data set."),
     Key("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"], NAMES,
         "Feature maps that the decoder reads; the last one goes through ASPP."),
@@ -221,7 +223,8 @@ _MODEL = (
         "Kernel size of the convolution that fuses ASPP's branches (U2PL, AEL: 3)."),
     Key("MODEL.SEM_SEG_HEAD.DECODER_DROPOUT", 0.0, SHARE,
         "Probability with which a channel is dropped behind each of the decoder's convolutions after ASPP (U2PL, AEL: "
-        "0.1). The classifier sees the rest of the embedding, the weights see all of it."),
+        "0.1), or behind SegFormerHead's last one (SegFormer: 0.1). The classifier sees the rest of the embedding, the "
+        "weights see all of it."),
     Key("MODEL.SEM_SEG_HEAD.BIASED_CONVS", (), some_of("project", "fuse"),
         "Convolutions that have a bias although a norm follows, which cancels it. project: those of the skip "
         "connections (AugSeg); fuse: those after ASPP (U2PL, AEL: both)."),
@@ -253,7 +256,8 @@ _MODEL = (
     Key("MODEL.AUX_HEAD.LOSS_WEIGHT", 0.4, NOT_NEGATIVE, "Factor of its loss."),
     Key("MODEL.METHOD_HEAD.NAME", "", TEXT,
         "A head that one method alone trains, by its name in `wpl_d2.modeling.METHOD_HEADS_REGISTRY`; predictions and "
-        "exports do without. SelfAttentionCAM: PseudoSeg's; empty: none."),
+        "exports do without. CorrelationHead: CorrMatch's; SelfAttentionCAM: PseudoSeg's; empty: none."),
+    Key("MODEL.METHOD_HEAD.CHANNELS", 256, COUNT, "CorrelationHead: channels of its 3x3 convolution."),
     Key("MODEL.METHOD_HEAD.ATTENTION_DIM", 128, COUNT, "SelfAttentionCAM: channels by which cells are compared."),
 
     Key("MODEL.DETECTOR.MODE", "none", one_of("none", "shared", "cached", "alone"),
@@ -404,6 +408,11 @@ _FRAMEWORK = (
 
     Key("FRAMEWORK.AUGSEG.INJECTION", True, FLAG,
         "AugSeg: paste patches of labeled images, more often where the teacher is less sure."),
+
+    Key("FRAMEWORK.CORRMATCH.REGIONS", 128, COUNT_FROM_0,
+        "CorrMatch: random cells of an image, over whose correlation maps labels spread; 0: none do."),
+    Key("FRAMEWORK.CORRMATCH.MOMENTUM", 0.999, SHARE,
+        "Share of the threshold, which begins with FRAMEWORK.THRESHOLD, that stays in a step."),
 
     Key("FRAMEWORK.PREVMATCH.PUSH_STEPS", 1000, COUNT,
         "PrevMatch: steps after each of which the student joins the pool of past students."),

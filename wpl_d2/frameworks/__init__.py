@@ -3,6 +3,7 @@
 from .ael import AEL
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
+from .corrmatch import CorrMatch
 from .cps import CPS
 from .daw import DAW
 from .detector import Detector
@@ -29,6 +30,7 @@ __all__ = [
     "PSMT",
     "U2PL",
     "AugSeg",
+    "CorrMatch",
     "Detector",
     "Framework",
     "MeanTeacher",

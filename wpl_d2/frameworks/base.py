@@ -21,7 +21,7 @@ from ..data.transforms.color_batch import RGB, Places, change_colors
 from ..losses import reduce_term
 from ..modeling import UnifiedSegDet, build_model, copy_model
 from ..structures import Detections, LossTerm, PseudoLabels, SemSegOutput, StepRecord
-from ..weighting import PixelWeigher, Refinement
+from ..weighting import Evidence, PixelWeigher, Refinement
 from .compilation import CompiledParts
 from .loss_terms import labeled_losses, select, split
 from .micro_batches import WHOLE, Items, add_to, scaled
@@ -32,6 +32,7 @@ from .pseudo_labels import (
     gather_evidence,
     make_pseudo_labels,
     predict,
+    refined,
     summarize,
 )
 from .validation import check_framework_name, check_requirements, local_batch, per_micro_batch
@@ -305,8 +306,7 @@ class Framework(nn.Module):
 
     def eval_models(self) -> dict[str, UnifiedSegDet]:
         """Models to evaluate and export, by name; the first is the one to use."""
-        students = {"student": self.student}
-        return students if self.teacher is None else {"teacher": self.teacher} | students
+        return ({} if self.teacher is None else {"teacher": self.teacher}) | {"student": self.student}
 
     # What subclasses build `terms` from.
 
@@ -367,11 +367,15 @@ class Framework(nn.Module):
         """
         detections = self._detections(items, prediction) if "boxes" in self.needs else None
         evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(items, "valid"), detections)
-        pseudo = make_pseudo_labels(evidence, self.refinement, self.weigher)
+        pseudo = make_pseudo_labels(self.refine(evidence), None, self.weigher)
         if self.weigher is not None and self.weigher.box_score is not None and self.unlabeled_view == "weak":
             self.weigher.stage_reliable(prediction.output.embedding, pseudo.labels, pseudo.reliable)
         self.record(items, pseudo)
         return pseudo
+
+    def refine(self, evidence: Evidence) -> Evidence:
+        """The evidence of unlabeled images with the pseudo-labels that are weighed and learned."""
+        return refined(evidence, self.refinement, self.weigher)
 
     def stage_strong(self, embedding: Tensor, pseudo: PseudoLabels) -> None:
         """Stage reliable pixels of a strong view for the bank, if WEIGHTING.UNLAB_VIEW is strong.

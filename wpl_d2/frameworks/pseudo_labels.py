@@ -60,6 +60,13 @@ def gather_evidence(
     return Evidence(pseudo, logits, embedding, detections, prediction.images, partial(_segment, model))
 
 
+def refined(evidence: Evidence, refinement: Refinement | None, weigher: PixelWeigher | None) -> Evidence:
+    """The evidence with pseudo-labels as a refinement corrects them; for the arguments see `make_pseudo_labels`."""
+    if refinement is None:
+        return evidence
+    return replace(evidence, pseudo=refinement(evidence, None if weigher is None else weigher.memory))
+
+
 @torch.no_grad()
 def make_pseudo_labels(evidence: Evidence, refinement: Refinement | None, weigher: PixelWeigher | None) -> PseudoLabels:
     """The pseudo-labels as the student learns them: refined, then with `weight` and `reliable` filled in.
@@ -69,9 +76,7 @@ def make_pseudo_labels(evidence: Evidence, refinement: Refinement | None, weighe
         refinement: None leaves labels and confidence as they are.
         weigher: None leaves every weight at 1, and no pixel reliable.
     """
-    if refinement is not None:
-        memory = None if weigher is None else weigher.memory
-        evidence = replace(evidence, pseudo=refinement(evidence, memory))
+    evidence = refined(evidence, refinement, weigher)
     if weigher is None:
         return evidence.pseudo
     return evidence.pseudo.replace(weight=weigher.weight(evidence), reliable=weigher.reliable(evidence))

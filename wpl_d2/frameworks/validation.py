@@ -102,7 +102,7 @@ def check_merging_head(cfg: Any) -> None:
     if not hasattr(SEM_SEG_HEADS_REGISTRY.get(name), "merge"):
         raise InputError(
             f"MODEL.SEM_SEG_HEAD.NAME: {cfg.FRAMEWORK.NAME} takes what a decoder's last convolutions read, and {name} "
-            "has no such place; set it to EmbeddingDeepLabV3PlusHead or DPTHead"
+            "has no such place; set it to EmbeddingDeepLabV3PlusHead, DPTHead or SegFormerHead"
         )
 
 

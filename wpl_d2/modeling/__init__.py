@@ -16,6 +16,7 @@ from .ema import copy_model, ema_decay, update_ema
 from .heads.cam_head import SelfAttentionCAM
 from .heads.dpt_head import DPTHead
 from .heads.method_head import METHOD_HEADS_REGISTRY
+from .heads.segformer_head import SegFormerHead
 from .heads.sem_seg_head import EmbeddingDeepLabV3PlusHead
 from .heads.vlg_head import VLGHead
 from .layers import resolve_norm
@@ -30,6 +31,7 @@ __all__ = [
     "FPNDetector",
     "MaskCLIPBackbone",
     "ModelPair",
+    "SegFormerHead",
     "SelfAttentionCAM",
     "SharedDetector",
     "TimmBackbone",

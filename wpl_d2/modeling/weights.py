@@ -217,10 +217,8 @@ def load_backbone_state(backbone: nn.Module, state_dict: Mapping[str, Tensor], s
     wanted, given = _without_counters(module.state_dict()), _without_counters(state_dict)
     if source.startswith(PACKAGE):
         given = dict(zip(wanted, given.values(), strict=False))
-    elif isinstance(backbone, TimmViT):
+    elif isinstance(backbone, TimmBackbone | TimmViT):
         given = backbone.convert(given)
-    elif isinstance(backbone, TimmBackbone):
-        given = {_timm_name(key, wanted): value for key, value in given.items()}
     elif any(key.startswith("layer1.") for key in given):
         given = {_detectron2_name(key, deep="conv1.0.weight" in given): value for key, value in given.items()}
     given = adapt_input(given, module, source)
@@ -329,12 +327,6 @@ def _is_classifier(key: str, modules: set[str]) -> bool:
     """Whether a key that the backbone lacks belongs to the rest of an image classifier."""
     parts = key.split(".")
     return parts[0] not in modules or not _CLASSIFIERS.isdisjoint(parts)
-
-
-def _timm_name(key: str, wanted: Mapping[str, Tensor]) -> str:
-    """timm's name of a tensor in a feature extractor, some of which have "stages_0" for "stages.0"."""
-    flat = key.replace(".", "_", 1)
-    return flat if flat in wanted else key
 
 
 def _detectron2_name(key: str, deep: bool) -> str:

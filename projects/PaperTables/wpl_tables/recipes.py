@@ -11,7 +11,7 @@ from wpl_d2.utils.errors import InputError
 REPOSITORY = Path(__file__).resolve().parents[3]
 _NAME = re.compile(
     r"(?P<data>voc|cityscapes|coco|ade20k)_(?P<split>\w+)/(?P<network>\w+)/(?P<host>[a-z]\w*?)"
-    r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
+    r"(?P<weights>_ppw|_wpl)?(_(?P<knob>alpha|box_score|bank_size|k)_(?P<value>[\d.]+))?(?P<judged>_judged)?"
 )
 _PS_MT = {
     "voc": {
@@ -21,7 +21,12 @@ _PS_MT = {
     "cityscapes": {"1_8": (3.0, 230, 320), "1_4": (3.0, 465, 450), "1_2": (3.0, 930, 550)},
 }
 """PS-MT's alpha, burn-in (five epochs of the labeled images, in steps) and epochs for each split, U2PL's as CPS's."""
-_KNOBS = {"alpha": "FRAMEWORK.ALPHA", "box_score": "RPPI.BOX_SCORE", "bank_size": "WEIGHTING.BANK_SIZE"}
+_KNOBS = {
+    "alpha": "FRAMEWORK.ALPHA",
+    "box_score": "RPPI.BOX_SCORE",
+    "bank_size": "WEIGHTING.BANK_SIZE",
+    "k": "WEIGHTING.K",
+}
 _BASIC_R50 = ("MODEL.RESNETS.DEPTH", "50", "MODEL.WEIGHTS", "torchvision://resnet50")
 """Of ST++, whose networks have the basic stem."""
 _NETWORKS = {
@@ -51,7 +56,7 @@ class Recipe:
         network: such as "r50", "r101", "xception" or "dinov2_b".
         host: a semi-supervised method, or "supervised".
         weights: "", "_ppw" or "_wpl", as in the presets' names.
-        knob: "alpha", "box_score", "bank_size", or "" where nothing is varied.
+        knob: "alpha", "box_score", "bank_size", "k", or "" where nothing is varied.
         value: the knob's.
         judged: whether the run judges the pseudo-labels of the training that has the rest of the name.
     """

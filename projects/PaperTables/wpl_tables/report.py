@@ -29,7 +29,7 @@ def table_text(table: Table, root: Path) -> str:
     remarks: dict[str, None] = {}
     for name, cells in table.rows.items():
         measured = [measure(cell, root) for cell in cells]
-        lines.append([name, "published", *("" if cell.published is None else str(cell.published) for cell in cells)])
+        lines.append([name, "published", *(cell.published_text for cell in cells)])
         if cells[0].run:
             for kind in KINDS:
                 lines.append(["", kind, *(str(Spread.of(getattr(found, kind).values())) for found in measured)])
@@ -41,7 +41,7 @@ def table_text(table: Table, root: Path) -> str:
 
 
 def tables_csv(tables: Iterable[Table], root: Path) -> str:
-    """All published figures, a row for each.
+    """All figures, a row for each.
 
     Args:
         tables: of the paper.
@@ -66,9 +66,9 @@ def _numbers(measured: Measured) -> list[str]:
 
 
 def list_text(tables: Iterable[Table]) -> str:
-    """Every published figure with its name, and the run that gives it or the reason why there is none."""
+    """Every figure with its name, and the run that gives it or the reason why there is none."""
     rows = [
-        [cell.name, str(cell.published), cell.run or f"published only: {cell.why_not}"]
+        [cell.name, cell.published_text, cell.run or f"published only: {cell.why_not}"]
         for table in tables
         for cell in table.cells
     ]

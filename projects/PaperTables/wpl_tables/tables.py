@@ -15,7 +15,7 @@ from wpl_d2.utils.errors import InputError, check_name, suggest
 
 from .recipes import REPOSITORY, Recipe
 
-_KINDS = ("table", "supp", "beyond")
+_KINDS = ("table", "figure", "supp", "beyond")
 _PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 
 
@@ -39,27 +39,34 @@ class Cell:
     why_not: str
     note: str
 
+    @property
+    def published_text(self) -> str:
+        """The published figure; "" where there is none."""
+        return "" if self.published is None else str(self.published)
+
 
 @dataclass(frozen=True)
 class Table:
     """A table of the paper.
 
     Attributes:
-        name: such as "table1", "supp_table2" or, of later figures than the paper's, "beyond_voc".
+        name: such as "table1", "figure7", "supp_table2" or, of later figures than the paper's, "beyond_voc".
         title: what is measured on what.
         columns: their names.
         rows: "BLOCK/ROW" to its cells, one a column.
+        unpublished: whether cells without a published figure have a run too.
     """
 
     name: str
     title: str
     columns: list[str]
     rows: dict[str, list[Cell]]
+    unpublished: bool
 
     @property
     def cells(self) -> list[Cell]:
-        """Those that are published."""
-        return [cell for row in self.rows.values() for cell in row if cell.published is not None]
+        """Those that are published or, in a table that says so, not."""
+        return [cell for row in self.rows.values() for cell in row if self.unpublished or cell.published is not None]
 
 
 @cache
@@ -83,7 +90,7 @@ def select_tables(name: str | None) -> list[Table]:
 
 
 def find_cells(name: str) -> list[Cell]:
-    """The published figure of a name, or all that a run of that name gives.
+    """The figure of a name, or all that a run of that name gives.
 
     Raises:
         InputError: there is none.
@@ -105,7 +112,7 @@ def _read_table(file: Path) -> Table:
         for block, block_rows in raw["blocks"].items()
         for row, values in block_rows.items()
     }
-    return Table(file.stem, raw["title"], raw["columns"], rows)
+    return Table(file.stem, raw["title"], raw["columns"], rows, raw.get("unpublished", False))
 
 
 def _cell(table: str, raw: Mapping[str, Any], place: Mapping[str, str], value: float | None) -> Cell:

@@ -22,7 +22,17 @@ from wpl_d2.data.loader import Source, unlabeled_records
 from wpl_d2.data.mappers import read_labels
 from wpl_d2.data.transforms.geometry import View
 from wpl_d2.engine import Trainer
-from wpl_d2.frameworks import CPS, FRAMEWORK_REGISTRY, Framework, PC2Seg, PrevMatch, PseudoSeg, SemiVL, STPlusPlus
+from wpl_d2.frameworks import (
+    CPS,
+    FRAMEWORK_REGISTRY,
+    CorrMatch,
+    Framework,
+    PC2Seg,
+    PrevMatch,
+    PseudoSeg,
+    SemiVL,
+    STPlusPlus,
+)
 from wpl_d2.frameworks.pseudo_labels import Prediction
 from wpl_d2.structures import IGNORE, PseudoLabels
 from wpl_d2.utils.errors import InputError
@@ -108,13 +118,14 @@ class OracleLabels(Oracle):
 
 
 def oracles() -> dict[str, tuple[type[Oracle], type[Framework]]]:
-    """Both oracles of every semi-supervised host of the package but six, and the host, by name.
+    """Both oracles of every semi-supervised host of the package but seven, and the host, by name.
 
     Names are such as OracleWeightsMeanTeacher and OracleLabelsUniMatch. Of CPS an oracle would mend one student's
-    labels alone: the other one is a framework of its own. PC2Seg and PseudoSeg learn probabilities, which none mends.
-    PrevMatch learns, and SemiVL weighs, labels that are not the student's; STPlusPlus's are not made in a step.
+    labels alone: the other one is a framework of its own. PC2Seg, PseudoSeg and one loss of CorrMatch learn
+    probabilities, which none mends. PrevMatch learns, and SemiVL weighs, labels that are not the student's;
+    STPlusPlus's are not made in a step.
     """
-    without = (Oracle, CPS, PC2Seg, PrevMatch, PseudoSeg, SemiVL, STPlusPlus)
+    without = (Oracle, CPS, CorrMatch, PC2Seg, PrevMatch, PseudoSeg, SemiVL, STPlusPlus)
     hosts = [
         (name, host) for name, host in FRAMEWORK_REGISTRY if host.semi_supervised and not issubclass(host, without)
     ]

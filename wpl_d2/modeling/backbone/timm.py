@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ...utils.errors import InputError, suggest
 from ..layers import resolve_norm
+from .mit import from_published
 
 FEATURES = ("res2", "res3", "res4", "res5")
 OUT_INDICES = (-4, -3, -2, -1)
@@ -95,6 +97,11 @@ class TimmBackbone(Backbone):
         """Compute the feature maps, by name, of normalized images (B, C, H, W)."""
         return dict(zip(FEATURES, self.body(image), strict=True))
 
+    def convert(self, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights in timm's layout, or those of a MiT (see `from_published`), under the names of `body`."""
+        wanted = self.body.state_dict()
+        return {_extractors_name(key, wanted): value for key, value in from_published(weights).items()}
+
 
 @BACKBONE_REGISTRY.register()
 def build_timm_backbone(cfg: Any, input_shape: ShapeSpec) -> TimmBackbone:
@@ -119,7 +126,7 @@ def create_timm_model(name: str, output_stride: int, **options: Any) -> Any:
     except (TypeError, RuntimeError, IndexError, AssertionError) as error:
         raise InputError(
             f"MODEL.TIMM.NAME: {name} gives no four feature maps at output stride {output_stride} ({error}); "
-            "choose a convolutional model such as resnet18 or tf_efficientnet_lite0"
+            "choose another MODEL.BACKBONE.OUTPUT_STRIDE, or a convolutional model such as resnet18"
         ) from error
 
 
@@ -128,6 +135,12 @@ def check_timm_name(name: str) -> None:
     if not timm.is_model(name):
         mend = suggest(name, timm.list_models(), "see timm.list_models()")
         raise InputError(f"MODEL.TIMM.NAME: timm has no model {name!r}; {mend}")
+
+
+def _extractors_name(key: str, wanted: Mapping[str, Tensor]) -> str:
+    """timm's name of a tensor in a feature extractor, some of which have "stages_0" for "stages.0"."""
+    flat = key.replace(".", "_", 1)
+    return flat if flat in wanted else key
 
 
 def _check_strides(name: str, strides: list[int], output_stride: int) -> None:
