@@ -76,7 +76,7 @@ def test_same_padding_is_exported(tmp_path, shared, format_class):
     [TorchScript, pytest.param(TorchExport, marks=pytest.mark.slow), pytest.param(Onnx, marks=pytest.mark.slow)],
 )
 def test_vision_transformers_are_exported(tmp_path, network, format_class):
-    """At any size: what the patch divides and what not, the embedding's own grid, fewer cells than the decoder pools."""
+    """At any size: what the patch divides and what not, the embedding's own grid, fewer cells than VLG pools."""
     cfg = make_tree(tmp_path).cfg(*SMALL, *network, "MODEL.MASKCLIP.LAYERS", (1, 3))
     model = wpl_d2.build_model(cfg).eval()
     torch.nn.init.normal_(model.backbone.body.pos_embed)
