@@ -63,14 +63,16 @@ def test_a_shared_detector_gives_scores_too(tree):
 
 @pytest.mark.parametrize("host", [[], DAW, PSMT, PSEUDOSEG], ids=["MeanTeacher", "DAW", "PSMT", "PseudoSeg"])
 def test_calibrated_is_fitted_to_the_labels_that_the_host_makes(tree, monkeypatch, host):
-    """On a network without BN, which labels the same in training and in evaluation mode."""
-    network = [*SMALL_VIT, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 256]
+    """On a network without norms of batches, which labels the same in training and in evaluation mode."""
+    network = [*SMALL_VIT, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 256, "MODEL.SEM_SEG_HEAD.NORM", "FrozenBN"]
     framework, batch = make(tree, ("calibrated",), *network, *host)
+    torch.manual_seed(0)
     with torch.no_grad():
         for parameter in framework.parameters():  # so that models, and their labels, differ
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter += 0.03 * torch.randn_like(parameter)
     if host is DAW:
-        framework.alignment.labeled.mean.copy_(torch.tensor([0.2, 0.9, 0.4]))
+        framework.alignment.labeled.mean.copy_(torch.tensor([1e-30, 1.0, 1e-30]))
+        framework.alignment.unlabeled.mean.fill_(1.0)
         framework.alignment.labeled.seen.fill_(True)
         framework.alignment.unlabeled.seen.fill_(True)
     fitted = []
