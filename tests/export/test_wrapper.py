@@ -1,12 +1,13 @@
 import pytest
 import torch
-from helpers import SMALL, SMALL_FPN, SMALL_VIT, make_tree
+from helpers import SMALL, SMALL_CLIP, SMALL_FPN, SMALL_VIT, make_tree
 from timm.layers.padding import get_same_padding
 
 import wpl_d2
 from wpl_d2.checkpoint.metadata import build_metadata
 from wpl_d2.export.onnx import Onnx
 from wpl_d2.export.torch_export import TorchExport
+from wpl_d2.export.torchscript import TorchScript
 from wpl_d2.export.verify import compare
 from wpl_d2.export.wrapper import ExportWrapper, integer_padding
 from wpl_d2.inference.runtime_model import build_runtime_model
@@ -69,7 +70,22 @@ def test_same_padding_is_exported(tmp_path, shared, format_class):
     assert compare(reference, written.read(path, "cpu"), [photograph]).within_limits
 
 
-def test_a_vision_transformer_is_no_graph(tmp_path):
-    model = wpl_d2.build_model(make_tree(tmp_path).cfg(*SMALL, *SMALL_VIT)).eval()
-    with pytest.raises(InputError, match=r"test_vit resizes images and position embeddings .* use safetensors"):
-        ExportWrapper(model)
+@pytest.mark.parametrize("network", [SMALL_VIT, SMALL_CLIP], ids=["DPT", "VLG"])
+@pytest.mark.parametrize(
+    "format_class",
+    [TorchScript, pytest.param(TorchExport, marks=pytest.mark.slow), pytest.param(Onnx, marks=pytest.mark.slow)],
+)
+def test_vision_transformers_are_exported(tmp_path, network, format_class):
+    """At any size: what the patch divides and what not, the embedding's own grid, fewer cells than VLG pools."""
+    cfg = make_tree(tmp_path).cfg(*SMALL, *network, "MODEL.MASKCLIP.LAYERS", (1, 3))
+    model = wpl_d2.build_model(cfg).eval()
+    torch.nn.init.normal_(model.backbone.body.pos_embed)
+    reference = build_runtime_model(model, {**build_metadata(cfg), "config": cfg})
+    written = format_class()
+    path = tmp_path / f"model{written.suffix}"
+    written.write(model, reference.metadata, path, boxes=False)
+    read = written.read(path, "cpu")
+    for size in [(read.min_size, 8), (24, 40), (56, 57), (64, 96), (131, 97), (160, 160)]:
+        images = torch.rand(3, 3, *size) * 255
+        expected = reference.segment(images)
+        torch.testing.assert_close(read.segment(images), expected, rtol=0, atol=1e-4 * expected.abs().max().item())

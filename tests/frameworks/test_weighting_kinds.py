@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import SMALL, SMALL_DETECTOR, UNIMATCH
+from helpers import DAW, PSEUDOSEG, PSMT, SMALL, SMALL_DETECTOR, SMALL_VIT, UNIMATCH
 from steps import losses_of
 
 import wpl_d2
@@ -59,3 +59,27 @@ def test_a_shared_detector_gives_scores_too(tree):
     losses_of(framework, batch)
     weight = framework.last_step.pseudo_labels.weight
     assert weight.min() >= 0 and weight.max() <= 1
+
+
+@pytest.mark.parametrize("host", [[], DAW, PSMT, PSEUDOSEG], ids=["MeanTeacher", "DAW", "PSMT", "PseudoSeg"])
+def test_calibrated_is_fitted_to_the_labels_that_the_host_makes(tree, monkeypatch, host):
+    """On a network without norms of batches, which labels the same in training and in evaluation mode."""
+    network = [*SMALL_VIT, "MODEL.SEM_SEG_HEAD.CONVS_DIM", 256, "MODEL.SEM_SEG_HEAD.NORM", "FrozenBN"]
+    framework, batch = make(tree, ("calibrated",), *network, *host)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in framework.parameters():  # so that models, and their labels, differ
+            parameter += 0.03 * torch.randn_like(parameter)
+    if host is DAW:
+        framework.alignment.labeled.mean.copy_(torch.tensor([1e-30, 1.0, 1e-30]))
+        framework.alignment.unlabeled.mean.fill_(1.0)
+        framework.alignment.labeled.seen.fill_(True)
+        framework.alignment.unlabeled.seen.fill_(True)
+    fitted = []
+    monkeypatch.setattr(framework.weigher, "stage_held_out", lambda evidence, _: fitted.append(evidence.pseudo.labels))
+    items = batch["unlabeled"]
+    losses_of(framework, batch | {"held_out": [item | {"sem_seg": item["valid"].long()} for item in items]})
+    labels = framework.last_step.pseudo_labels.labels
+    assert torch.equal(torch.cat(fitted), labels)
+    plain = framework.teacher_forward(items).output.logits.argmax(dim=1)
+    assert (plain != labels)[labels != IGNORE].any() == bool(host)

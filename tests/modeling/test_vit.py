@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from wpl_d2 import get_cfg
 from wpl_d2.checkpoint.loading import load_initial_weights
 from wpl_d2.modeling import ViTBackbone, build_model
+from wpl_d2.modeling.backbone.vit import patches_along
 from wpl_d2.utils.errors import InputError
 
 
@@ -54,6 +55,12 @@ def test_images_that_the_patch_does_not_divide_are_resized(images):
     whole = torch.nn.functional.interpolate(odd, (32, 64), mode="bilinear", align_corners=True)
     assert torch.equal(backbone(odd)["res4"], backbone(whole)["res4"])
     assert backbone(other)["res2"].shape == (2, 64, 3, 4)
+
+
+@pytest.mark.parametrize("patch", [14, 16])
+def test_patches_along_a_side_are_counted_as_python_rounds(patch):
+    sides = range(1, 20 * patch)
+    assert [patches_along(side, patch) for side in sides] == [max(1, round(side / patch)) for side in sides]
 
 
 def published_checkpoint(model, width=32, channels=(8, 16, 24, 32)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from detectron2.config import CfgNode as CN
@@ -24,6 +24,11 @@ _METHOD = (
     *("MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM", "MODEL.METHOD_HEAD.", "WEIGHTING.NORM"),
 )
 """What the keys of a method begin with."""
+_NO_NETWORK = (
+    *("MODEL.COMPILE", "MODEL.DETECTOR.", "MODEL.DEVICE", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "MODEL.VLG."),
+    *("MODEL.WEIGHTS", *_METHOD),
+)
+"""What the keys below MODEL begin with that are not of a network's architecture."""
 _AT_FIRST = [
     *("FRAMEWORK.BURN_IN", 0, "FRAMEWORK.BURN_IN_EPOCHS", 0),
     *("FRAMEWORK.EMA_COPY_STEPS", 0, "FRAMEWORK.EMA_COPY_EPOCHS", 0),
@@ -52,30 +57,44 @@ def compare_frameworks(cfg: CN, steps: int) -> Iterator[tuple[str, Figures]]:
 
     Args:
         cfg: complete, with its data sets registered; the network, the data, the batch and the weights are its own, the
-            method is that of `published_methods`.
+            method is that of `published_methods`, and so is the network of a method that cannot have another.
         steps: measured steps of each kind.
 
     Yields:
         the framework's name, and `step_s`, its plain step; `own_share`, what the framework does of its own, as a share
-        of it (see `Step`); `weighting_s`; and `weighting_share` of the plain step. `error` in place of these where a
-        framework cannot have that network.
+        of it (see `Step`); `weighting_s`; and `weighting_share` of the plain step. `network` is "own" where it is the
+        preset's. `error` in place of these where a framework can have neither network.
     """
     for name, method in published_methods().items():
         own = cfg.clone()
         own.WEIGHTING.ENABLED = True
-        keys = [key for key in leaf_keys(method) if key.startswith(_METHOD)]
-        own.merge_from_list([word for key in keys for word in (key, value_of(method, key))] + _AT_FIRST)
+        _take(own, method, [key for key in leaf_keys(method) if key.startswith(_METHOD)])
+        own.merge_from_list(_AT_FIRST)
         try:
-            yield name, _compare(own, steps)
-        except InputError as error:
-            yield name, {"error": str(error)}
+            yield name, {"network": "config's"} | _compare(own, steps)
+        except InputError:
+            yield name, _compare_on_own_network(own, method, steps)
         gc.collect()  # a framework whose methods are timed refers to itself
+
+
+def _compare_on_own_network(cfg: CN, method: CN, steps: int) -> Figures:
+    keys = (key for key in leaf_keys(method) if key.startswith("MODEL.") and not key.startswith(_NO_NETWORK))
+    _take(cfg, method, keys)
+    try:
+        return {"network": "own"} | _compare(cfg, steps)
+    except InputError as error:
+        return {"error": str(error)}
+
+
+def _take(cfg: CN, other: CN, keys: Iterable[str]) -> None:
+    cfg.merge_from_list([word for key in keys for word in (key, value_of(other, key))])
 
 
 def row(name: str, figures: Figures) -> str:
     """What `compare_frameworks` yields, as a row of a table in Markdown."""
     if "error" in figures:
         return f"| {name} | {figures['error']} | | | |"
+    name += " (on its own network)" if figures["network"] == "own" else ""
     step, weights = 1000 * figures["step_s"], 1000 * figures["weighting_s"]
     own, share = 100 * figures["own_share"], 100 * figures["weighting_share"]
     return f"| {name} | {step:.0f} | {own:.1f} | {weights:.1f} | {share:.2f} |"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.layers import padding
 from torch import Tensor, nn
 
-from ..modeling import TimmViT, UnifiedSegDet
+from ..modeling import UnifiedSegDet
 from ..utils.errors import InputError
 
 
@@ -34,17 +34,12 @@ class ExportWrapper(nn.Module):
             model: of `load_model`.
 
         Raises:
-            InputError: it does not segment, or its backbone takes images of any size in ways that no tracer follows.
+            InputError: it does not segment.
         """
         super().__init__()
         if not isinstance(model, UnifiedSegDet):
             kind = type(model).__name__
             raise InputError(f"--format: a graph holds a segmentation, which {kind} does not make; use safetensors")
-        if isinstance(model.backbone, TimmViT):
-            raise InputError(
-                f"--format: a graph runs on images of any size, for which {model.backbone.name} resizes images and "
-                "position embeddings in ways that no tracer follows; use safetensors"
-            )
         self.model = model.requires_grad_(False)
         # The wrapper too: an exporter that finds any module in training mode puts all of them into it.
         self.eval()
@@ -63,8 +58,11 @@ class ExportWrapper(nn.Module):
         return detections.boxes, detections.scores, detections.classes
 
     def sample_images(self) -> Tensor:
-        """A batch (2, channels, 96, 128) to trace with; tracers may treat sizes of 1 and equal sizes as constant."""
-        return torch.rand(2, len(self.model.pixel_mean), 96, 128) * 255
+        """A batch (2, channels, 97, 131) to trace with.
+
+        Tracers may treat sizes of 1 and equal sizes as constant, and see no resizing of sides that a patch divides.
+        """
+        return torch.rand(2, len(self.model.pixel_mean), 97, 131) * 255
 
     def _normalize(self, images: Tensor) -> Tensor:
         normalized = (images - self.model.pixel_mean) / self.model.pixel_std

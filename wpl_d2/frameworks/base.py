@@ -202,11 +202,11 @@ class Framework(nn.Module):
     def smallest_batch(cls, cfg: Any) -> int:
         """Images of the smallest batch, or micro-batch, that a process puts through a model in training mode.
 
-        Without `separate_forwards` labeled and unlabeled images go through the student together, but for the burn-in.
+        With `separate_forwards` all strong views of unlabeled images go together, else all images but in the burn-in.
         """
         labeled, unlabeled = local_batch(cfg)
         if cls.separate_forwards:
-            return min(labeled, unlabeled or labeled)
+            return min(labeled, (cls.strong_views or 1) * unlabeled or labeled)
         return labeled + unlabeled if cls.semi_supervised and not cfg.FRAMEWORK.BURN_IN else labeled
 
     @property
@@ -337,6 +337,10 @@ class Framework(nn.Module):
         """The prediction of the teacher (of the student, if there is none) on the items' weak views."""
         return predict(self.pseudo_labeler, self.images(items, "image"))
 
+    def label(self, items: Items) -> Prediction:
+        """The prediction that labels the items' weak views: `teacher_forward`'s, unless a method makes its own."""
+        return self.teacher_forward(items)
+
     @torch.no_grad()
     def teacher_forwards(self, items: Items, labeled: Items) -> tuple[Prediction, SemSegOutput | None]:
         """`teacher_forward` of unlabeled items, and of the labeled ones, if the bank takes the teacher's embeddings.
@@ -385,18 +389,13 @@ class Framework(nn.Module):
 
     @torch.no_grad()
     def stage_held_out(self, items: Items, at_a_time: int) -> None:
-        """Stage the labels of held-out images, refined as all are, and their masks for a fit of the score `calibrated`.
-
-        Args:
-            items: of `LabeledMapper`; may be none.
-            at_a_time: how many go through the model together.
-        """
+        """Stage refined labels, and the masks, of labeled items, `at_a_time` together, for a fit of `calibrated`."""
         if self.weigher is None:
             return
         for start in range(0, len(items), at_a_time):
             part = items[start : start + at_a_time]
-            with evaluation_mode(self.pseudo_labeler):
-                prediction = predict(self.pseudo_labeler, self.images(part, "image"))
+            with evaluation_mode(self):
+                prediction = self.label(part)
             detections = self._detections(part, prediction) if "boxes" in self.needs else None
             evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
             evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))

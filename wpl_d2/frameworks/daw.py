@@ -72,14 +72,16 @@ class DAW(UniMatch, TeacherStudent):
         self.gaussians.stage(confidence, labels, target)
         return terms, losses
 
+    @override
+    def label(self, items: Items) -> Prediction:
+        return self._align(super().label(items))
+
     @torch.no_grad()
     @override
     def make_pseudo_labels(self, items: Items, prediction: Prediction) -> PseudoLabels:
         """As every framework's, of aligned probabilities."""
-        output = prediction.output
-        self.alignment.unlabeled.stage(*_confidence(output.logits), self.stack(items, "valid"))
-        aligned = output._replace(logits=self.alignment(output.logits))
-        return super().make_pseudo_labels(items, prediction._replace(output=aligned))
+        self.alignment.unlabeled.stage(*_confidence(prediction.output.logits), self.stack(items, "valid"))
+        return super().make_pseudo_labels(items, self._align(prediction))
 
     @torch.no_grad()
     @override
@@ -88,6 +90,10 @@ class DAW(UniMatch, TeacherStudent):
         self.alignment.after_step()
         self.gaussians.after_step()
         self.threshold.copy_(self.gaussians.crossing(self.threshold))
+
+    def _align(self, prediction: Prediction) -> Prediction:
+        output = prediction.output
+        return prediction._replace(output=output._replace(logits=self.alignment(output.logits)))
 
 
 class ConfidenceAlignment(nn.Module):

@@ -13,12 +13,12 @@ from typing_extensions import override
 
 from ..losses import soft_cross_entropy
 from ..modeling import SelfAttentionCAM
-from ..structures import IGNORE, LossTerm, PseudoLabels
+from ..structures import IGNORE, LossTerm
 from ..utils.errors import InputError
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, supervised_term
 from .mixing import square_boxes
-from .pseudo_labels import evaluation_mode, predict
+from .pseudo_labels import Prediction, evaluation_mode, predict
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -79,6 +79,19 @@ class PseudoSeg(Framework):
         """A step's random choices: (B, H, W) bool, what is cut out of views (B, 3, H, W)."""
         return square_boxes(len(views), views.shape[-2:], self.cutout, self.device)
 
+    @torch.no_grad()
+    @override
+    def label(self, items: Items) -> Prediction:
+        """The decoder's prediction for weak views, with the logits of both segmenters."""
+        images = self.images(items, "image")
+        with evaluation_mode(self.student):
+            features = self.student.encode(images)
+        head, valid = self._head(), self.stack(items, "valid")
+        maps = self._resize(head(features, head.classify(features) >= 0, valid), images)
+        prediction = predict(self.student, images)
+        fused = fuse(prediction.output.logits, maps, self.temperature)
+        return prediction._replace(output=prediction.output._replace(logits=fused))
+
     @override
     def terms(self, batch: Batch) -> Terms:
         labeled, items = batch["labeled"], self.unlabeled(batch)
@@ -96,7 +109,8 @@ class PseudoSeg(Framework):
     def _unlabeled_terms(self, items: Items) -> list[LossTerm]:
         views = self.make_strong_views(items)[:, 0]
         boxes = self.random_samples(views)
-        pseudo, probability = self._label(items)
+        prediction = self.label(items)
+        pseudo, probability = self.make_pseudo_labels(items, prediction), prediction.output.logits.softmax(dim=1)
         shown = pseudo.valid & ~boxes
         labels, reliable = pseudo.labels.masked_fill(~shown, IGNORE), pseudo.reliable & shown
         # Normalized, the mean color is 0.
@@ -106,19 +120,6 @@ class PseudoSeg(Framework):
         self.stage_strong(output.embedding, seen)
         term = consistency_term("loss_unsup", output.logits, seen, self.threshold, self.alpha)
         return [replace(term, target=probability, pixel_loss=soft_cross_entropy)]
-
-    @torch.no_grad()
-    def _label(self, items: Items) -> tuple[PseudoLabels, Tensor]:
-        """The pseudo-labels of the weak views, and the probabilities (B, C, H, W) of which they are the highest."""
-        images = self.images(items, "image")
-        with evaluation_mode(self.student):
-            features = self.student.encode(images)
-        head, valid = self._head(), self.stack(items, "valid")
-        maps = self._resize(head(features, head.classify(features) >= 0, valid), images)
-        prediction = predict(self.student, images)
-        fused = fuse(prediction.output.logits, maps, self.temperature)
-        output = prediction.output._replace(logits=fused)
-        return self.make_pseudo_labels(items, prediction._replace(output=output)), fused.softmax(dim=1)
 
     def _head(self) -> SelfAttentionCAM:
         head = self.student.method_head

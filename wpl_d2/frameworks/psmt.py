@@ -156,6 +156,16 @@ class PSMT(Framework):
         """Where the search for T-VAT's noise starts, for feature maps (B, D, h, w)."""
         return torch.rand_like(maps, dtype=torch.float32) - 0.5
 
+    @torch.no_grad()
+    @override
+    def label(self, items: Items) -> Prediction:
+        """The active teacher's prediction for weak views, with the logits of both."""
+        images = self.images(items, "image")
+        active, idle = (predict(teacher, images) for teacher in self.teachers)
+        kept = most_probable(idle.output.logits, self.top_classes)
+        logits = torch.where(kept, idle.output.logits, active.output.logits)
+        return active._replace(output=active.output._replace(logits=(active.output.logits + logits) / 2))
+
     @override
     def terms(self, batch: Batch) -> Terms:
         labeled, items = batch["labeled"], self.unlabeled(batch)
@@ -164,7 +174,7 @@ class PSMT(Framework):
             return self._burn_in(labeled, images)
         if items:
             views = self.make_strong_views(items)[:, 0]
-            samples, prediction = self.random_samples(views), self._label(items)
+            samples, prediction = self.random_samples(views), self.label(items)
         features, output = self._perturbed(images)
         strong = self._perturbed(self.student.normalize(_mix(samples, views)))[1] if items else None
         # The bank's forward of a teacher moves no BN statistics then, which a plain training would not move.
@@ -198,15 +208,6 @@ class PSMT(Framework):
         own, others = self.supervised_losses(items, features, output, teacher_output=predictions[0].output)
         add_to(losses, others)
         return terms + own, losses
-
-    @torch.no_grad()
-    def _label(self, items: Items) -> Prediction:
-        """The active teacher's prediction for weak views, with the logits of both."""
-        images = self.images(items, "image")
-        active, idle = (predict(teacher, images) for teacher in self.teachers)
-        kept = most_probable(idle.output.logits, self.top_classes)
-        logits = torch.where(kept, idle.output.logits, active.output.logits)
-        return active._replace(output=active.output._replace(logits=(active.output.logits + logits) / 2))
 
     def _perturbed(self, images: Tensor) -> tuple[dict[str, Tensor], SemSegOutput]:
         """The student's features of normalized images (B, 3, H, W), and its output from perturbed ones."""

@@ -41,6 +41,7 @@ class UniMatchV2(TeacherStudent):
 
     strong_views = 2
     mixes = True
+    separate_forwards = True
 
     @configurable
     def __init__(self, *, cutmix: CutMixBoxes, **framework: Any) -> None:

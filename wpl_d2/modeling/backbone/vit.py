@@ -49,7 +49,7 @@ class TimmViT(Backbone):
 
     def fit(self, image: Tensor) -> Tensor:
         """Images (B, C, H, W) with sides that the patch divides."""
-        height, width = (max(1, round(side / self.patch)) * self.patch for side in image.shape[-2:])
+        height, width = (self.patch * patches_along(side, self.patch) for side in image.shape[-2:])
         if (height, width) == image.shape[-2:]:
             return image
         return F.interpolate(image, (height, width), mode="bilinear", align_corners=True)
@@ -110,6 +110,19 @@ class ViTBackbone(TimmViT):
 def build_vit_backbone(cfg: Any, input_shape: ShapeSpec) -> ViTBackbone:
     """Build the vision transformer MODEL.TIMM.NAME; see `ViTBackbone`."""
     return ViTBackbone(cfg, input_shape)
+
+
+def patches_along(side: int, patch: int) -> int:
+    """The number of patches nearest to a side in pixels, the even one of two, and at least 1.
+
+    It is `max(1, round(side / patch))`, in integers that the tracers of exports follow.
+    """
+    return at_least_one((2 * side + patch - 1 + side // patch % 2) // (2 * patch))
+
+
+def at_least_one(count: int) -> int:
+    """`max(1, count)` of a count, likewise."""
+    return count + 1 // (count + 1)
 
 
 def _create(name: str, in_channels: int, num_outputs: int) -> VisionTransformer:

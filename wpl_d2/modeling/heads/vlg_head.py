@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...structures import SemSegOutput
 from ...utils.errors import InputError
+from ..backbone.vit import at_least_one
 
 _CHANNELS_OF_GROUP = 16  # of GN
 _WIDTHS = 64  # the narrowest maps have a quarter of the width, and one group at least
@@ -190,10 +191,12 @@ class _ClassAttention(nn.Module):
     def forward(self, maps: Tensor, texts: Tensor) -> Tensor:
         """Maps (B * C, W, h, w) and texts (C, W)."""
         (height, width), (classes, channels) = maps.shape[-2:], texts.shape
-        pooled = F.avg_pool2d(maps, (min(_POOL, height), min(_POOL, width)))
+        rows, columns = (at_least_one(side // _POOL) for side in (height, width))
+        # Cells that are not full are left out, unless there is no other.
+        pooled = F.avg_pool2d(maps, _POOL, ceil_mode=True)[..., :rows, :columns]
         cells = pooled.unflatten(0, (-1, classes)).permute(0, 3, 4, 1, 2)  # (B, h', w', C, W)
         tokens = cells.flatten(0, 2)
-        tokens = torch.cat([tokens, texts.expand(len(tokens), -1, -1)], dim=-1)
+        tokens = torch.cat([tokens, texts.expand(tokens.shape[0], -1, -1)], dim=-1)
         found = self.transformer(tokens)[..., :channels].view(cells.shape).permute(0, 3, 4, 1, 2).flatten(0, 1)
         return maps + F.interpolate(found, (height, width), mode="bilinear", align_corners=True)
 
@@ -210,4 +213,4 @@ class _Up(nn.Module):
         """Maps (B * C, W, h, w) and a skip (B, S, h', w')."""
         maps = self.up(maps)
         skip = F.interpolate(skip, maps.shape[-2:], mode="bilinear", align_corners=True)
-        return self.convs(torch.cat([maps, skip.repeat_interleave(len(maps) // len(skip), dim=0)], dim=1))
+        return self.convs(torch.cat([maps, skip.repeat_interleave(maps.shape[0] // skip.shape[0], dim=0)], dim=1))
