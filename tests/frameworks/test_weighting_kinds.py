@@ -83,3 +83,12 @@ def test_calibrated_is_fitted_to_the_labels_that_the_host_makes(tree, monkeypatc
     assert torch.equal(torch.cat(fitted), labels)
     plain = framework.teacher_forward(items).output.logits.argmax(dim=1)
     assert (plain != labels)[labels != IGNORE].any() == bool(host)
+
+
+def test_calibrated_is_fitted_to_labels_that_prototypes_refine(tree, monkeypatch):
+    framework, batch = make(tree, ("calibrated",), "PSEUDO_LABEL.REFINE", "prototype")
+    fitted = []
+    monkeypatch.setattr(framework.weigher, "stage_held_out", lambda evidence, _: fitted.append(evidence.pseudo.labels))
+    items = batch["unlabeled"]
+    losses_of(framework, batch | {"held_out": [item | {"sem_seg": item["valid"].long()} for item in items]})
+    assert torch.equal(torch.cat(fitted), framework.last_step.pseudo_labels.labels)

@@ -30,10 +30,10 @@ from .pseudo_labels import (
     build_refinement,
     evaluation_mode,
     gather_evidence,
-    make_pseudo_labels,
     predict,
     refined,
     summarize,
+    weighed,
 )
 from .validation import check_framework_name, check_requirements, local_batch, per_micro_batch
 
@@ -367,7 +367,7 @@ class Framework(nn.Module):
         """
         detections = self._detections(items, prediction) if "boxes" in self.needs else None
         evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(items, "valid"), detections)
-        pseudo = make_pseudo_labels(self.refine(evidence), None, self.weigher)
+        pseudo = weighed(self.refine(evidence), self.weigher)
         if self.weigher is not None and self.weigher.box_score is not None and self.unlabeled_view == "weak":
             self.weigher.stage_reliable(prediction.output.embedding, pseudo.labels, pseudo.reliable)
         self.record(items, pseudo)
@@ -398,7 +398,7 @@ class Framework(nn.Module):
                 prediction = self.label(part)
             detections = self._detections(part, prediction) if "boxes" in self.needs else None
             evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
-            evidence = replace(evidence, pseudo=make_pseudo_labels(evidence, self.refinement, None))
+            evidence = refined(evidence, self.refinement, self.weigher)
             self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))
 
     def record(self, items: Items, pseudo: PseudoLabels) -> None:

@@ -76,7 +76,12 @@ def make_pseudo_labels(evidence: Evidence, refinement: Refinement | None, weighe
         refinement: None leaves labels and confidence as they are.
         weigher: None leaves every weight at 1, and no pixel reliable.
     """
-    evidence = refined(evidence, refinement, weigher)
+    return weighed(refined(evidence, refinement, weigher), weigher)
+
+
+@torch.no_grad()
+def weighed(evidence: Evidence, weigher: PixelWeigher | None) -> PseudoLabels:
+    """The evidence's pseudo-labels as they are, with `weight` and `reliable` filled in; see `make_pseudo_labels`."""
     if weigher is None:
         return evidence.pseudo
     return evidence.pseudo.replace(weight=weigher.weight(evidence), reliable=weigher.reliable(evidence))
