@@ -1,7 +1,7 @@
 """Batch normalization of ASPP's pooling, which has one value an image: told at the start where a batch is too small."""
 
 import pytest
-from helpers import AEL, AUGSEG, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, AUGSEG, CORRMATCH, U2PL, UNIMATCH, UNIMATCH_V2
 from steps import losses_of, make
 
 from wpl_d2.frameworks.validation import check_pool_norm, local_batch
@@ -25,6 +25,7 @@ def images(labeled, unlabeled):
         [*UNIMATCH, *images(1, 2), "FRAMEWORK.BURN_IN", 3],
         [*AEL, *images(2, 1)],
         [*AEL, *images(1, 2)],
+        [*CORRMATCH, *images(2, 1)],
         [*UNIMATCH_V2, *images(1, 2)],
         [*SUPERVISED, *images(1, 1), "MODEL.SEM_SEG_HEAD.NORM", "BN"],
         [*SUPERVISED, *images(1, 1), "MODEL.SEM_SEG_HEAD.NORM", "naiveSyncBN"],
@@ -43,6 +44,7 @@ def test_a_batch_of_one_image_is_refused_at_the_start(tree, opts):
         [*AUGSEG, *images(1, 1)],
         [*U2PL, *images(1, 1)],
         [*AEL, *images(2, 2)],
+        [*CORRMATCH, *images(1, 2)],
         [*UNIMATCH_V2, *images(2, 1)],
         [*SUPERVISED, *images(2, 1)],
         [*images(2, 1), "FRAMEWORK.BURN_IN", 1],

@@ -15,6 +15,7 @@ from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, select, split
 from .mixing import CutMixBoxes, cutmix
 from .pseudo_labels import Prediction, predict
+from .validation import local_batch
 
 
 @FRAMEWORK_REGISTRY.register()
@@ -53,6 +54,13 @@ class UniMatch(Framework):
             "feature_dropout": cfg.FRAMEWORK.FEATURE_DROPOUT,
             "cutmix": CutMixBoxes(cfg),
         }
+
+    @classmethod
+    @override
+    def smallest_batch(cls, cfg: Any) -> int:
+        """As in `Framework`, but the strong views have a forward of their own."""
+        together, unlabeled = super().smallest_batch(cfg), local_batch(cfg)[1]
+        return min(together, (cls.strong_views or 1) * unlabeled or together)
 
     @override
     def terms(self, batch: Batch) -> Terms:
