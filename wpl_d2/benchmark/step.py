@@ -8,6 +8,7 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from detectron2.modeling import Backbone
 from detectron2.utils.events import EventStorage
 from torch.profiler import ProfilerActivity, profile
 
@@ -167,6 +168,8 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
                 for name in names:
                     if hasattr(owner := getattr(module, head), name):
                         timed(owner, name, "models")
+        elif isinstance(module, Backbone):  # also one beside the models, such as SemiVL's guide
+            timed(module, "forward", "models")
         elif isinstance(module, PixelWeigher):
             for name in _WEIGHER:
                 timed(module, name, "weighting")
