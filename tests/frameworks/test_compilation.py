@@ -2,7 +2,7 @@ import functools
 
 import pytest
 import torch
-from helpers import AEL, AUGSEG, CPS, PCR, PSEUDOSEG, SMALL, SMALL_FPN, U2PL, UNIMATCH
+from helpers import AEL, AUGSEG, CORRMATCH, CPS, PCR, PREVMATCH, PSEUDOSEG, PSMT, SMALL, SMALL_FPN, U2PL, UNIMATCH
 from steps import losses_of, make
 from torch._dynamo.utils import counters
 
@@ -15,9 +15,12 @@ HOSTS = {
     "MeanTeacher": [],
     "UniMatch": UNIMATCH,
     "AugSeg": AUGSEG,
+    "CorrMatch": CORRMATCH,
     "CPS": CPS,
     "PCR": PCR,
+    "PrevMatch": PREVMATCH,
     "PseudoSeg": PSEUDOSEG,
+    "PSMT": PSMT,
     "AEL": AEL,
     "U2PL": [*U2PL, "FRAMEWORK.U2PL.UNRELIABLE", 0.0],  # a rounding may move a pixel over a percentile
 }
@@ -58,6 +61,15 @@ def check_two_steps(tree, opts):
 def no_compiler(monkeypatch):
     """Steps are captured as ever, but run without the code that a compiler makes of them, which takes minutes."""
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+@pytest.mark.parametrize("opts", [CPS, PREVMATCH, PSMT])
+def test_all_models_of_a_framework_are_compiled(tree, opts):
+    framework, _ = make(tree, *opts, "MODEL.COMPILE", True)
+    parts = [part for name, part in framework.named_modules() if name.endswith(("backbone", "sem_seg_head"))]
+    with framework.compiled():
+        assert len(parts) > 2 and all("forward" in vars(part) for part in parts)
+    assert not any("forward" in vars(part) for part in parts)
 
 
 @pytest.mark.slow

@@ -138,8 +138,8 @@ _MODEL = (
     Key("MODEL.DEVICE", "cuda", TEXT, "Device of the model, such as cpu or cuda. Without a GPU, cuda becomes cpu."),
     Key("MODEL.COMPILE", False, FLAG,
         "Whether backbones and segmentation heads train by code of `torch.compile`. The first steps take minutes, the "
-        "others less time; values differ by rounding. Evaluation, export, detectors and what a method has beside "
-        "one student and one teacher are as ever."),
+        "others less time; values differ by rounding. Evaluation, export, detectors and heads of methods are "
+        "as ever."),
     Key("MODEL.WEIGHTS", "", TEXT,
         "First weights, of the backbone or of a whole model; in an evaluation, the checkpoint. Empty: random ones."),
     Key("MODEL.MATCH_CLASSES", False, FLAG,

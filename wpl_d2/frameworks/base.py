@@ -159,8 +159,8 @@ class Framework(nn.Module):
         if teacher is not None:
             teacher.requires_grad_(False)
             self.reset()
-        models = [student] if teacher is None else [student, teacher]
-        self._compiled = CompiledParts(models) if compiled else None
+        self._compile = compiled
+        self._compiled: CompiledParts | None = None
         self.train()
 
     @classmethod
@@ -273,6 +273,8 @@ class Framework(nn.Module):
 
     def compiled(self) -> AbstractContextManager[None]:
         """A context in which the models run by compiled code, if MODEL.COMPILE asks for it."""
+        if self._compile and self._compiled is None:  # not in the constructor: those of subclasses add models
+            self._compiled = CompiledParts(self)
         return self._compiled.in_use() if self._compiled else nullcontext()
 
     def terms(self, batch: Batch) -> Terms:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from ..modeling import UnifiedSegDet
 from ..utils.errors import InputError
 
 
 class CompiledParts:
-    """What `torch.compile` makes of the backbones and segmentation heads of some models.
+    """What `torch.compile` makes of the backbones and segmentation heads of all models of a framework.
 
     The models themselves stay as they are: names of weights, copies, evaluation, and export know nothing of it.
     Each shape of a step is compiled for itself, when it comes first. Images of an evaluation, with sizes of their own,
     would be compiled over and over.
     """
 
-    def __init__(self, models: Iterable[UnifiedSegDet]) -> None:
-        """Prepare; nothing is compiled yet."""
-        parts = (part for model in models for part in (model.backbone, model.sem_seg_head))
+    def __init__(self, framework: nn.Module) -> None:
+        """Find the models; nothing is compiled yet."""
+        models = [module for module in framework.modules() if isinstance(module, UnifiedSegDet)]
+        # A pair of models has the parts of its first one.
+        parts = dict.fromkeys(part for model in models for part in (model.backbone, model.sem_seg_head))
         self._parts = [(part, torch.compile(part.forward, dynamic=False)) for part in parts]
 
     @contextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,12 +70,6 @@ class CPS(Framework):
         heads = (model.sem_seg_head.buffers(recurse=False) for model in (self.second.student, self.student))
         for own, given in zip(*heads, strict=True):
             own.copy_(given)
-
-    @override
-    @contextmanager
-    def compiled(self) -> Iterator[None]:
-        with super().compiled(), self.second.compiled():
-            yield
 
     def random_samples(self, views: Tensor) -> Tensor:
         """A step's random choices: (B, H, W) bool, where views (B, 3, H, W) are mixed."""
