@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from ..modeling import AllSparkHead
 from ..utils.comm import all_gather_rows
-from ..utils.errors import InputError
 from ..weighting import MemoryBank
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, split
@@ -52,6 +51,7 @@ class AllSpark(Framework):
 
     strong_views = 0
     strong_labeled = True
+    sem_seg_head = "AllSparkHead"
 
     @configurable
     def __init__(self, *, memory: MemoryBank, memory_after: int, **framework: Any) -> None:
@@ -71,16 +71,6 @@ class AllSpark(Framework):
         height, width = (-(-side // last.stride) for side in cfg.INPUT.CROP_SIZE)
         memory = MemoryBank(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, height * width, last.channels)
         return arguments | {"memory": memory, "memory_after": cfg.FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS}
-
-    @classmethod
-    @override
-    def check_config(cls, cfg: Any) -> None:
-        super().check_config(cfg)
-        name = cfg.MODEL.SEM_SEG_HEAD.NAME
-        if name != "AllSparkHead":
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.NAME: {name}, but AllSpark rebuilds channels in its own; set it to AllSparkHead"
-            )
 
     @property
     def head(self) -> AllSparkHead:
