@@ -1,4 +1,4 @@
-"""AllSpark: labeled images are rebuilt from the channels of unlabeled ones, so that the student never overfits them."""
+"""AllSpark: labeled images are rebuilt from the channels of unlabeled ones, those of a memory too."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class AllSpark(Framework):
     images are rebuilt from; the memory has those of the step's earlier micro-batches, too.
 
     Attributes:
-        memory: (C, D, N) float32, the channels of each class.
+        memory: its `ring`, (C, D, N) float32, has the channels of each class.
 
     Args:
         memory: for as many channels of a class as the last feature map has, each of as many numbers as it has cells.
