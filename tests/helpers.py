@@ -242,6 +242,11 @@ SMALL_MIT = [
     *("MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead", "MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res3", "res4", "res5"]),
     *("MODEL.SEM_SEG_HEAD.CONVS_DIM", 64),
 ]
+# With the memory from the second step on.
+ALLSPARK = [
+    *("FRAMEWORK.NAME", "AllSpark", "MODEL.SEM_SEG_HEAD.NAME", "AllSparkHead", "INPUT.STRONG.LABELED", True),
+    *("INPUT.STRONG.VIEWS", 0, "FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS", 1),
+]
 # SemiVL's network on timm's transformer above.
 SMALL_CLIP = [
     *("MODEL.BACKBONE.NAME", "build_maskclip_backbone", "MODEL.TIMM.NAME", "test_vit", "MODEL.MASKCLIP.DIM", 256),
@@ -275,6 +280,7 @@ AUGSEG = ["FRAMEWORK.NAME", "AugSeg", "INPUT.STRONG.KIND", "intensity"]
 # What learns from pseudo-labels that it makes in each step.
 FRAMEWORKS = {
     "AEL": AEL,
+    "AllSpark": ALLSPARK,
     "AugSeg": AUGSEG,
     "CPS": CPS,
     "CorrMatch": CORRMATCH,

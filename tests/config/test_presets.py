@@ -79,6 +79,7 @@ STEPS = {
         **{"92": 656, "183": 650, "366": 638, "732": 616, "1464": 570},
         **{"u2pl_1_16": 620, "u2pl_1_8": 579, "u2pl_1_4": 496},
     },
+    "voc/allspark": {"92": 1311, "1464": 1140, "1_16": 1240},
     "voc/corrmatch": {"92": 655, "1464": 570},
     "voc/unimatch_v2": {"92": 655, "1464": 570},
     "voc/semivl": {"92": 1311, "1464": 1140},
@@ -88,6 +89,7 @@ STEPS = {
     "cityscapes/augseg": {"1_30": 179, "1_16": 174, "1_8": 162, "1_4": 139, "1_2": 93},
     "cityscapes/u2pl": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
     "cityscapes/ael": {"1_30": 180, "1_16": 174, "1_8": 163, "1_4": 139, "1_2": 93},
+    "cityscapes/allspark": {"1_16": 349, "1_2": 186},
     "cityscapes/corrmatch": {"1_16": 174, "1_2": 93},
     "cityscapes/st_plus_plus": {"1_16": 348, "1_8": 325},
     "cityscapes/supervised": {"1_16": 11},
@@ -290,6 +292,31 @@ def test_corrmatch_differs_from_unimatch_as_published(data):
     assert differing_keys(f"{data}/corrmatch", f"{data}/unimatch") == changed.keys()
     assert {key: value_of(cfg, key) for key in changed} == changed
     assert (cfg.FRAMEWORK.CORRMATCH.REGIONS, cfg.FRAMEWORK.CORRMATCH.MOMENTUM) == (128, 0.999)
+
+
+@pytest.mark.parametrize("data", ["voc", "cityscapes"])
+def test_allspark_differs_from_unimatch_as_published(resolved, data):
+    crop, epochs = {"voc": ((513, 513), 5), "cityscapes": ((801, 801), 15)}[data]
+    changed = {
+        **{"FRAMEWORK.NAME": "AllSpark", "FRAMEWORK.ALLSPARK.MEMORY_AFTER_EPOCHS": epochs},
+        **{"INPUT.STRONG.VIEWS": 0, "INPUT.STRONG.LABELED": True, "MODEL.WEIGHTS": "mit_b5.pth"},
+        **{"MODEL.BACKBONE.NAME": "build_timm_backbone", "MODEL.BACKBONE.OUTPUT_STRIDE": 32},
+        **{"MODEL.TIMM.NAME": "mit_b5", "MODEL.SEM_SEG_HEAD.NAME": "AllSparkHead"},
+        **{"MODEL.SEM_SEG_HEAD.IN_FEATURES": ["res2", "res3", "res4", "res5"], "MODEL.SEM_SEG_HEAD.CONVS_DIM": 768},
+        **{"MODEL.SEM_SEG_HEAD.DECODER_DROPOUT": 0.1, "MODEL.SEM_SEG_HEAD.ALIGN_CORNERS": False},
+    }
+    # As far as a decoder has them that both do not share.
+    other = {f"MODEL.SEM_SEG_HEAD.{key}" for key in ("ASPP_POOL_NORM", "INIT")} | {"MODEL.RESNETS.DEPTH"}
+    other |= {"MODEL.RESNETS.RES5_BLOCK_DILATIONS"}
+    if data == "voc":
+        changed |= {"INPUT.CROP_SIZE": crop, "FRAMEWORK.THRESHOLD": 0.0}
+    cfg = load_cfg(PRESETS[f"{data}/allspark"])
+    assert differing_keys(f"{data}/allspark", f"{data}/unimatch") - other == changed.keys()
+    assert {key: value_of(cfg, key) for key in changed} == changed
+    assert crop == cfg.INPUT.CROP_SIZE
+    steps = STEPS[f"{data}/allspark"]["1_16"]
+    cfg = resolved(f"{data}/allspark", "DATASETS.SPLIT", "1_16")
+    assert epochs * steps == cfg.FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS
 
 
 def test_unimatch_on_coco_has_its_own_xception():

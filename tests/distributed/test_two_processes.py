@@ -9,6 +9,7 @@ import torch
 from detectron2.utils import comm
 from helpers import (
     AEL,
+    ALLSPARK,
     AUGSEG,
     CORRMATCH,
     CPS,
@@ -39,6 +40,7 @@ ARGS = {"num_gpus": 2, "num_machines": 1, "machine_rank": 0, "dist_url": "auto"}
 MICRO_BATCHES = ["SOLVER.GRAD_ACCUMULATION", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.UNLABELED_IMS_PER_BATCH", 4]
 FRAMEWORKS = {
     "AEL": [*AEL, *MICRO_BATCHES],
+    "AllSpark": [*ALLSPARK, *MICRO_BATCHES],
     "AugSeg": [*AUGSEG, *MICRO_BATCHES],
     "CPS": CPS,
     "CorrMatch": [*CORRMATCH, *MICRO_BATCHES],

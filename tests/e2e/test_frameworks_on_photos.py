@@ -5,7 +5,7 @@ import math
 
 import pytest
 import yaml
-from helpers import FRAMEWORKS, SMALL, SMALL_MIT, ST_PLUS_PLUS, UNIMATCH
+from helpers import ALLSPARK, FRAMEWORKS, SMALL, SMALL_MIT, ST_PLUS_PLUS, UNIMATCH
 
 from wpl_d2.cli import main
 from wpl_d2.config.presets import ROOT
@@ -13,6 +13,7 @@ from wpl_d2.export import open_model
 
 ONE_SCALE = ["FRAMEWORK.ST_PLUS_PLUS.LABELER", "last", "FRAMEWORK.ST_PLUS_PLUS.SCALES", (0.5,)]
 CASES = FRAMEWORKS | {
+    "AllSpark": [*SMALL_MIT, *ALLSPARK],
     "STPlusPlus": [*ST_PLUS_PLUS, *ONE_SCALE],
     "UniMatch on MiT-B0": [*UNIMATCH, *SMALL_MIT],
 }

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import (
     AEL,
+    ALLSPARK,
     AUGSEG,
     CORRMATCH,
     CPS,
@@ -56,6 +57,7 @@ HOSTS = {
     "PseudoSeg": PSEUDOSEG,
     "U2PL": U2PL,
     "AEL": AEL,
+    "AllSpark": ALLSPARK,
     "Detector": [*SMALL_FPN, "DATASETS.UNLABELED", ()],
 }
 

@@ -7,6 +7,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from helpers import (
     AEL,
+    ALLSPARK,
     AUGSEG,
     CORRMATCH,
     CPS,
@@ -51,6 +52,7 @@ HOSTS = {
     "PseudoSeg": [*ON_DEVICE, *OHEM, *PSEUDOSEG],
     "STPlusPlus": [*ON_DEVICE, *OHEM, *ST_PLUS_PLUS],
     "AEL": [*OHEM, *AEL],
+    "AllSpark": [*ON_DEVICE, *OHEM, *ALLSPARK],
     "U2PL": [*ON_DEVICE, *OHEM, *U2PL],
 }
 

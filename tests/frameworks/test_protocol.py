@@ -11,6 +11,7 @@ from wpl_d2.weighting import PixelWeigher
 
 UNLABELED = {
     "AEL": {"loss_unsup"},
+    "AllSpark": {"loss_unsup"},
     "AugSeg": {"loss_unsup"},
     "CPS": {"loss_unsup"},
     "CorrMatch": {"loss_unsup", "loss_perturbed", "loss_propagated"},

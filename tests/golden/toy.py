@@ -26,6 +26,9 @@ def toy_framework(*opts):
     framework = build_framework(cfg)
     # The layout of the kept figures: another one rounds otherwise, and by the fifth step a pixel has another label.
     framework.to(memory_format=torch.contiguous_format)
+    for module in framework.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for student in framework.students:
@@ -163,7 +166,7 @@ def grid_samples(step, image):
 
 
 def fix_random_samples(framework):
-    """Give a framework the boxes, channels and plans above for its random samples; AEL keeps its own.
+    """Give a framework the boxes, channels and plans above for its random samples, if it has any; AEL keeps its own.
 
     Returns:
         a dict whose "step" is to be set in each step.
@@ -233,7 +236,7 @@ def fix_random_samples(framework):
         "STPlusPlus": cutout,
         "U2PL": contrast,
     }
-    framework.random_samples = fixed.get(type(framework).__name__, framework.random_samples)
+    framework.random_samples = fixed.get(type(framework).__name__, getattr(framework, "random_samples", None))
     framework.random_members = lambda: past_members(at["step"], framework.past_students)
     framework.random_cells = lambda images: torch.from_numpy(cell_places(at["step"], images, framework.regions))
     framework.random_direction = lambda maps: search_direction(at["step"], *maps.shape)

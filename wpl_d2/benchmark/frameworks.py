@@ -32,6 +32,7 @@ _NO_NETWORK = (
 _AT_FIRST = [
     *("FRAMEWORK.BURN_IN", 0, "FRAMEWORK.BURN_IN_EPOCHS", 0),
     *("FRAMEWORK.EMA_COPY_STEPS", 0, "FRAMEWORK.EMA_COPY_EPOCHS", 0),
+    *("FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS", 0, "FRAMEWORK.ALLSPARK.MEMORY_AFTER_EPOCHS", 0),
 ]
 """Without the steps in which a framework does less than later."""
 

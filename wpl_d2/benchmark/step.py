@@ -163,7 +163,7 @@ def _time_parts(framework: Framework, parts: dict[str, float], now: Callable[[],
             for name in _MODEL:
                 timed(module, name, "models")
             timed(module, "detect", "detector")
-            heads = {"sem_seg_head": ("merge", "classify"), "aux_head": ("forward",)}
+            heads = {"sem_seg_head": ("enter", "rebuild", "merge", "classify"), "aux_head": ("forward",)}
             for head, names in (heads | {"method_head": ("forward", "classify")}).items():
                 for name in names:
                     if hasattr(owner := getattr(module, head), name):

@@ -115,7 +115,8 @@ _DATA = (
         "random choices; auto: on a GPU, if the model is on one."),
     Key("INPUT.STRONG.VIEWS", 1, COUNT_FROM_0, "Strong views of each unlabeled image."),
     Key("INPUT.STRONG.LABELED", False, FLAG,
-        "Make a strong view of each labeled image, too (PSMT). Frameworks that do not learn from it require False."),
+        "Make a strong view of each labeled image, too (AllSpark, PSMT). Frameworks that do not learn from it require "
+        "False."),
     Key("INPUT.STRONG.MAX_OPERATIONS", 3, COUNT, "Most operations in a view of kind intensity."),
     Key("INPUT.STRONG.JITTER", (0.5, 0.5, 0.5, 0.25),
         Constraint("brightness, contrast, saturation and hue, 0 or more, hue up to 0.5",
@@ -200,7 +201,8 @@ _MODEL = (
 
     Key("MODEL.SEM_SEG_HEAD.NAME", "EmbeddingDeepLabV3PlusHead", TEXT,
         "Segmentation head, by its name in Detectron2's SEM_SEG_HEADS_REGISTRY; it has to return an embedding: "
-        "EmbeddingDeepLabV3PlusHead, DPTHead (vision transformers), SegFormerHead (MiT) or VLGHead (SemiVL)."),
+        "EmbeddingDeepLabV3PlusHead, DPTHead (vision transformers), SegFormerHead (MiT), AllSparkHead (AllSpark, which "
+        "alone trains it) or VLGHead (SemiVL)."),
     Key("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 0, COUNT_FROM_0, "Number of classes; filled in from the data set."),
     Key("MODEL.SEM_SEG_HEAD.IN_FEATURES", ["res2", "res5"], NAMES,
         "Feature maps that the decoder reads; the last one goes through ASPP."),
@@ -364,6 +366,12 @@ _FRAMEWORK = (
         "An unlabeled image is taken to show the classes that cover at least this share of its view."),
     Key("FRAMEWORK.AEL.COMPONENT_AREA", 0.03, SHARE,
         "CutMix cuts out the box around a connected component of a class that covers more than this share."),
+    Key("FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS", 1000, COUNT_FROM_0,
+        "AllSpark: semi-supervised steps after which labeled images are rebuilt from the memory of unlabeled ones' "
+        "channels; before, from those of their batch."),
+    Key("FRAMEWORK.ALLSPARK.MEMORY_AFTER_EPOCHS", 0, COUNT_FROM_0,
+        "MEMORY_AFTER_STEPS in epochs; 0: MEMORY_AFTER_STEPS is used."),
+
     Key("FRAMEWORK.PCR.PROTOTYPES", 4, COUNT, "PCR: prototypes of each class (Cityscapes: 3)."),
     Key("FRAMEWORK.PCR.PROTOTYPE_WEIGHT", 1.0, NOT_NEGATIVE, "Factor of the losses of the classifier by prototypes."),
     Key("FRAMEWORK.PCR.TEMPERATURE", 0.1, POSITIVE, "What cosines with prototypes are divided by."),

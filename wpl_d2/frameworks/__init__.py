@@ -1,6 +1,7 @@
 """Semi-supervised methods, one file each, on one protocol."""
 
 from .ael import AEL
+from .allspark import AllSpark
 from .augseg import AugSeg
 from .base import FRAMEWORK_REGISTRY, Framework, build_framework
 from .corrmatch import CorrMatch
@@ -29,6 +30,7 @@ __all__ = [
     "PCR",
     "PSMT",
     "U2PL",
+    "AllSpark",
     "AugSeg",
     "CorrMatch",
     "Detector",

@@ -38,7 +38,7 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
 
     Raises:
         InputError: the model is a detector alone; the framework needs other strong views, has no use for those of
-            labeled images, or needs another head of its own; it does not use the second images or the representation,
+            labeled images, or has another head than its own; it does not use the second images or the representation,
             or lacks one; no class has objects that labels could be corrected by; the weights learn from one model's
             labels, but weigh others too; or BN would see a batch of one value.
     """
@@ -54,6 +54,11 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
             f"INPUT.STRONG.LABELED: {cfg.INPUT.STRONG.LABELED}, but {name} learns from "
             f"{'strong' if framework.strong_labeled else 'no strong'} views of labeled images; set it to "
             f"{framework.strong_labeled}"
+        )
+    if cfg.MODEL.SEM_SEG_HEAD.NAME == "AllSparkHead" and name != "AllSpark":
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.NAME: AllSparkHead, one half of which {name} would leave untrained; set it to "
+            "SegFormerHead"
         )
     check_paste(framework, cfg)
     has_representation = cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM > 0

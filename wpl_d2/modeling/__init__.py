@@ -13,6 +13,7 @@ from .backbone import (
 from .build import build_model
 from .detector import FPNDetector, SharedDetector
 from .ema import copy_model, ema_decay, update_ema
+from .heads.allspark_head import AllSparkHead
 from .heads.cam_head import SelfAttentionCAM
 from .heads.dpt_head import DPTHead
 from .heads.method_head import METHOD_HEADS_REGISTRY
@@ -26,6 +27,7 @@ from .weights import load_backbone_weights
 
 __all__ = [
     "METHOD_HEADS_REGISTRY",
+    "AllSparkHead",
     "DPTHead",
     "EmbeddingDeepLabV3PlusHead",
     "FPNDetector",
