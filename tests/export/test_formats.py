@@ -9,7 +9,7 @@ import pytest
 import torch
 from detectron2.config import CfgNode
 from detectron2.export.torchscript_patch import patch_builtin_len
-from helpers import files_up_to
+from helpers import SMALL_MIT, files_up_to
 from PIL import Image
 from torch import nn
 
@@ -84,18 +84,26 @@ def test_an_export_computes_what_the_model_does_at_any_size(exported, teacher, n
     assert read.metadata == teacher.metadata
 
 
+HEAD = "MODEL.SEM_SEG_HEAD."
+NETWORKS = {
+    # A stem that rounds up, output stride 8, a norm of what is pooled over the image, aligned corners.
+    "U2PL": [
+        *("MODEL.RESNETS.STEM_TYPE", "deeplab_ceil", "MODEL.BACKBONE.OUTPUT_STRIDE", 8),
+        *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
+        *("MODEL.RESNETS.RES5_BLOCK_DILATIONS", (4, 8, 16), f"{HEAD}ALIGN_CORNERS", True, f"{HEAD}INIT", "pytorch"),
+        *(f"{HEAD}ASPP_POOL_NORM", True, f"{HEAD}ASPP_FUSE_KERNEL", 3, f"{HEAD}REPRESENTATION_DIM", 16),
+        *(f"{HEAD}DECODER_DROPOUT", 0.1, f"{HEAD}BIASED_CONVS", ("project", "fuse")),
+    ],
+    # Attention between the channels of an image.
+    "AllSpark": [*SMALL_MIT, f"{HEAD}NAME", "AllSparkHead"],
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_published_network_is_exported_too(tree, name):
-    """U2PL's: a stem that rounds up, output stride 8, a norm of what is pooled over the image, aligned corners."""
-    head = "MODEL.SEM_SEG_HEAD."
-    cfg = tree.cfg(
-        *("MODEL.DEVICE", "cpu", "MODEL.RESNETS.STEM_TYPE", "deeplab_ceil", "MODEL.BACKBONE.OUTPUT_STRIDE", 8),
-        *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8),
-        *("MODEL.RESNETS.RES5_BLOCK_DILATIONS", (4, 8, 16), f"{head}ALIGN_CORNERS", True, f"{head}INIT", "pytorch"),
-        *(f"{head}ASPP_POOL_NORM", True, f"{head}ASPP_FUSE_KERNEL", 3, f"{head}REPRESENTATION_DIM", 16),
-        *(f"{head}DECODER_DROPOUT", 0.1, f"{head}BIASED_CONVS", ("project", "fuse")),
-    )
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_published_network_is_exported_too(tree, network, name):
+    cfg = tree.cfg("MODEL.DEVICE", "cpu", *NETWORKS[network])
     torch.manual_seed(0)
     model = build_model(cfg)
     with torch.no_grad():  # for statistics by which the classes differ

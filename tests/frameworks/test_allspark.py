@@ -84,7 +84,10 @@ def test_pseudo_labels_depend_on_the_batch_and_predictions_on_their_image_alone(
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
-        (["MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead"], r"NAME: SegFormerHead, but AllSpark .* set it to AllSparkHead"),
+        (
+            ["MODEL.SEM_SEG_HEAD.NAME", "SegFormerHead"],
+            r"NAME: SegFormerHead, but AllSpark trains its own; set it to AllSparkHead",
+        ),
         (["INPUT.STRONG.LABELED", False], r"LABELED: False, but AllSpark learns from strong views"),
         (["INPUT.STRONG.VIEWS", 1], r"VIEWS: 1, but AllSpark needs 0"),
         (

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from helpers import AEL, AUGSEG, DAW, PCR, PSMT, SMALL, U2PL, UNIMATCH, UNIMATCH_V2
+from helpers import AEL, ALLSPARK, AUGSEG, DAW, PCR, PSMT, SMALL, U2PL, UNIMATCH, UNIMATCH_V2
 from PIL import Image
 from wpl_study.oracle import Oracle, OracleTrainer, TruthMapper, host_of, oracle_source, register_oracles
 
@@ -27,6 +27,7 @@ from wpl_d2.utils.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 HOSTS = {
     **{"AEL": AEL, "AugSeg": AUGSEG, "DAW": DAW, "MeanTeacher": [], "U2PL": U2PL, "UniMatch": UNIMATCH},
+    "AllSpark": ALLSPARK,
     "PSMT": PSMT,
     "PCR": PCR,
     "UniMatchV2": UNIMATCH_V2,

@@ -177,7 +177,8 @@ def test_names_are_listed_and_shown_with_their_commands(paper_tables):
         *("train_net.py", "cache_boxes.py", "train_net.py")
     ]
     assert shown.count("--num-gpus 4") == 3
-    assert "train_net" not in paper_tables("show", "beyond_voc/voc_92/mit_b5/allspark")
+    assert "train_net" not in paper_tables("show", "beyond_voc/voc_92/mit_b5/conformalsam")
+    assert "configs/voc/allspark.yaml" in paper_tables("show", "beyond_voc/voc_92/mit_b5/allspark")
 
 
 def test_commands_refuse_what_does_not_exist(paper_tables, tmp_path):

@@ -1,4 +1,4 @@
-"""AllSpark: labeled images are rebuilt from the channels of unlabeled ones, so that the student never overfits them."""
+"""AllSpark: labeled images are rebuilt from the channels of unlabeled ones, those of a memory too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from ..modeling import AllSparkHead
 from ..utils.comm import all_gather_rows
-from ..utils.errors import InputError
 from ..weighting import MemoryBank
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, split
@@ -42,7 +41,7 @@ class AllSpark(Framework):
     images are rebuilt from; the memory has those of the step's earlier micro-batches, too.
 
     Attributes:
-        memory: (C, D, N) float32, the channels of each class.
+        memory: its `ring`, (C, D, N) float32, has the channels of each class.
 
     Args:
         memory: for as many channels of a class as the last feature map has, each of as many numbers as it has cells.
@@ -52,6 +51,7 @@ class AllSpark(Framework):
 
     strong_views = 0
     strong_labeled = True
+    sem_seg_head = "AllSparkHead"
 
     @configurable
     def __init__(self, *, memory: MemoryBank, memory_after: int, **framework: Any) -> None:
@@ -71,16 +71,6 @@ class AllSpark(Framework):
         height, width = (-(-side // last.stride) for side in cfg.INPUT.CROP_SIZE)
         memory = MemoryBank(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES, height * width, last.channels)
         return arguments | {"memory": memory, "memory_after": cfg.FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS}
-
-    @classmethod
-    @override
-    def check_config(cls, cfg: Any) -> None:
-        super().check_config(cfg)
-        name = cfg.MODEL.SEM_SEG_HEAD.NAME
-        if name != "AllSparkHead":
-            raise InputError(
-                f"MODEL.SEM_SEG_HEAD.NAME: {name}, but AllSpark rebuilds channels in its own; set it to AllSparkHead"
-            )
 
     @property
     def head(self) -> AllSparkHead:

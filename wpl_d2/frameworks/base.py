@@ -88,7 +88,7 @@ class Framework(nn.Module):
         separate_forwards: whether labeled and unlabeled images have forwards of their own.
         mixes: whether it mixes the unlabeled images of a process with each other (FRAMEWORK.CUTMIX).
         trains_in_phases: whether some of the parameters that it trains have no gradient in some steps.
-        method_head: the MODEL.METHOD_HEAD.NAME that it trains.
+        method_head, sem_seg_head: the MODEL.METHOD_HEAD.NAME, and the MODEL.SEM_SEG_HEAD.NAME, of its own, if any.
     """
 
     metric = "sem_seg/mIoU"
@@ -101,7 +101,7 @@ class Framework(nn.Module):
     separate_forwards = False
     mixes = False
     trains_in_phases = False
-    method_head = ""
+    method_head = sem_seg_head = ""
 
     @configurable
     def __init__(

@@ -55,11 +55,7 @@ def check_requirements(framework: type[Framework], cfg: Any) -> None:
             f"{'strong' if framework.strong_labeled else 'no strong'} views of labeled images; set it to "
             f"{framework.strong_labeled}"
         )
-    if cfg.MODEL.SEM_SEG_HEAD.NAME == "AllSparkHead" and name != "AllSpark":
-        raise InputError(
-            f"MODEL.SEM_SEG_HEAD.NAME: AllSparkHead, one half of which {name} would leave untrained; set it to "
-            "SegFormerHead"
-        )
+    check_sem_seg_head(framework, cfg)
     check_paste(framework, cfg)
     has_representation = cfg.MODEL.SEM_SEG_HEAD.REPRESENTATION_DIM > 0
     if has_representation and not framework.has_representation:
@@ -108,6 +104,22 @@ def check_merging_head(cfg: Any) -> None:
         raise InputError(
             f"MODEL.SEM_SEG_HEAD.NAME: {cfg.FRAMEWORK.NAME} takes what a decoder's last convolutions read, and {name} "
             "has no such place; set it to EmbeddingDeepLabV3PlusHead, DPTHead or SegFormerHead"
+        )
+
+
+def check_sem_seg_head(framework: type[Framework], cfg: Any) -> None:
+    """Reject a decoder that the framework does not train as a whole.
+
+    Raises:
+        InputError: it needs one of its own, or MODEL.SEM_SEG_HEAD.NAME is AllSpark's.
+    """
+    name, head, own = cfg.FRAMEWORK.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME, framework.sem_seg_head
+    if own and head != own:
+        raise InputError(f"MODEL.SEM_SEG_HEAD.NAME: {head}, but {name} trains its own; set it to {own}")
+    if head == "AllSparkHead" and not own:
+        raise InputError(
+            f"MODEL.SEM_SEG_HEAD.NAME: AllSparkHead, one half of which {name} would leave untrained; set it to "
+            "SegFormerHead"
         )
 
 
