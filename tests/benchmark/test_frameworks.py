@@ -3,7 +3,7 @@
 import itertools
 
 import pytest
-from helpers import PCR, PSEUDOSEG, SMALL
+from helpers import ALLSPARK, PCR, PSEUDOSEG, SMALL
 
 from wpl_d2.benchmark.frameworks import HEAD, compare_frameworks, published_methods, row
 from wpl_d2.benchmark.step import Step, first_batch
@@ -30,7 +30,9 @@ def test_each_part_of_a_step_counts_once_and_for_every_model(tree, monkeypatch):
     assert times["own"] == times["step"] - 12 - 8 - 1
 
 
-@pytest.mark.parametrize(("opts", "calls"), [(PSEUDOSEG, 11), (PCR, 5)], ids=["PseudoSeg", "PCR"])
+@pytest.mark.parametrize(
+    ("opts", "calls"), [(ALLSPARK, 10), (PSEUDOSEG, 11), (PCR, 5)], ids=["AllSpark", "PseudoSeg", "PCR"]
+)
 def test_what_a_method_calls_of_a_model_by_itself_is_the_models(tree, monkeypatch, opts, calls):
     ticks = itertools.count()
     monkeypatch.setattr(Step, "_now", lambda self: next(ticks))
@@ -47,5 +49,5 @@ def test_frameworks_are_measured_on_one_network(tree):
     for name, figures in found.items():
         assert 0 < figures["own_share"] < 1
         assert len(row(name, figures).split("|")) == len(HEAD.splitlines()[0].split("|"))
-    assert [name for name, figures in found.items() if figures["network"] == "own"] == ["SemiVL"]
+    assert [name for name, figures in found.items() if figures["network"] == "own"] == ["AllSpark", "SemiVL"]
     assert found["CPS"]["weighting_s"] > 0
