@@ -83,12 +83,12 @@ class AllSpark(Framework):
     @override
     def label(self, items: Items) -> Prediction:
         """The student's prediction in evaluation mode, each image rebuilt from the channels of all."""
-        images, size = self.images(items, "image"), self._size(items)
+        images = self.images(items, "image")
         with evaluation_mode(self.student):
             features = self.student.encode(images)
             maps, channels = self.head.enter(features)
             last = self.head.rebuild(maps, channels, sources=channels, labeled=len(items))
-            return Prediction(images, features, self.head.classify(self.head.merge(features, last), size))
+            return Prediction(images, features, self.head.classify(self.head.merge(features, last), images.shape[-2:]))
 
     @override
     def terms(self, batch: Batch) -> Terms:
@@ -102,7 +102,7 @@ class AllSpark(Framework):
         maps, channels = self.head.enter(features)
         sources = self._sources(channels[len(labeled) :], prediction.output.logits, maps.shape[-2:])
         last = self.head.rebuild(maps, channels, sources, len(labeled))
-        output = self.head.classify(self.head.merge(features, last), self._size(items))
+        output = self.head.classify(self.head.merge(features, last), strong.shape[-2:])
         own, weak = split(output, len(labeled), len(items))
         terms, losses = self.supervised_losses(labeled, features, own, coefficient=0.5)
         # Behind the forward: the weigher draws, and so would change what dropout drops.
@@ -131,10 +131,6 @@ class AllSpark(Framework):
         for staged in self._staged:
             memory.push(*staged)
         return memory.ring
-
-    def _size(self, items: Items) -> tuple[int, int]:
-        height, width = items[0]["image"].shape[-2:]
-        return height, width
 
 
 @torch.no_grad()
