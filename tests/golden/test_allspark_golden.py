@@ -1,25 +1,18 @@
 """AllSpark against its plain reference and against figures kept from it."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from allspark_reference import PlainAllSpark
 from compare import RUNS, assert_five_steps_equal, kept_figures
 from helpers import ALLSPARK
-from toy import SIZE, toy_batch
+from toy import SIZE, batch_with_strong_labeled_views
 
 THRESHOLD, MEMORY_AFTER = 0.45, 2
 OPTS = [*ALLSPARK, "FRAMEWORK.THRESHOLD", THRESHOLD, "FRAMEWORK.ALLSPARK.MEMORY_AFTER_STEPS", MEMORY_AFTER]
 OPTS += ["INPUT.CROP_SIZE", SIZE, "MODEL.TIMM.NAME", "test_resnet"]
-
-
-def batch_of_strong_labeled_images():
-    batch = toy_batch()
-    rng = np.random.default_rng(10)
-    for item in batch["labeled"]:
-        noise = torch.from_numpy(rng.integers(0, 60, (1, *item["image"].shape)).astype(np.uint8))
-        item["strong"] = noise + item["image"] // 2
-    return batch
 
 
 @pytest.mark.parametrize("run", RUNS)
@@ -34,7 +27,7 @@ def test_five_steps_equal_the_reference_and_the_golden_figures(run):
         seen["reference"] = PlainAllSpark(framework.student, THRESHOLD, memory, MEMORY_AFTER, weigher)
         return seen["reference"]
 
-    assert_five_steps_equal("allspark", run, OPTS, reference, batch_of_strong_labeled_images)
+    assert_five_steps_equal("allspark", run, OPTS, reference, partial(batch_with_strong_labeled_views, 10))
     joined = torch.tensor(seen["reference"].joined)
     channels = seen["framework"].memory.ring.shape[1]
     assert joined.sum() == 5 * 2 * channels and (joined > channels).all()

@@ -1,11 +1,12 @@
 """PS-MT against its plain reference and against figures kept from it."""
 
-import numpy as np
+from functools import partial
+
 import pytest
 import torch
 from compare import RUNS, assert_five_steps_equal, kept_figures
 from psmt_reference import PlainPSMT
-from toy import toy_batch, toy_framework
+from toy import batch_with_strong_labeled_views, toy_framework
 
 THRESHOLD, ALPHA, DECAY = 0.42, 1.5, 0.7
 # The published step of the search is lost in rounding.
@@ -19,21 +20,13 @@ OPTS = [
 ]
 
 
-def batch_with_strong_labeled_views():
-    batch, rng = toy_batch(), np.random.default_rng(7)
-    for item in batch["labeled"]:
-        noise = torch.from_numpy(rng.integers(0, 60, (1, *item["image"].shape)).astype(np.uint8))
-        item["strong"] = noise + item["image"] // 2
-    return batch
-
-
 @pytest.mark.parametrize("run", RUNS)
 def test_five_steps_equal_the_reference_and_the_golden_figures(run):
     def reference(framework, weigher):
         models = framework.student, framework.teachers
         return PlainPSMT(*models, THRESHOLD, ALPHA, DECAY, weigher, **SETTINGS)
 
-    assert_five_steps_equal("psmt", run, OPTS, reference, batch_with_strong_labeled_views)
+    assert_five_steps_equal("psmt", run, OPTS, reference, partial(batch_with_strong_labeled_views, 7))
 
 
 def test_the_golden_figures_tell_the_weights_apart():

@@ -85,6 +85,15 @@ def toy_batch():
     return {"labeled": labeled, "unlabeled": unlabeled}
 
 
+def batch_with_strong_labeled_views(seed):
+    """`toy_batch`, with a strong view of each labeled image."""
+    batch, rng = toy_batch(), np.random.default_rng(seed)
+    for item in batch["labeled"]:
+        noise = torch.from_numpy(rng.integers(0, 60, (1, *item["image"].shape)).astype(np.uint8))
+        item["strong"] = noise + item["image"] // 2
+    return batch
+
+
 def stored_batch(weighted):
     """The batch with stored labels of the unlabeled images, and weights in fifths if `weighted`."""
     rng, batch = np.random.default_rng(6), toy_batch()
