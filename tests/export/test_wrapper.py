@@ -53,6 +53,15 @@ def test_a_detector_alone_only_finds(tmp_path):
     assert torch.equal(found.classes, objects[expected["instances"].pred_classes])
 
 
+def exported(model, cfg, format_class, folder):
+    """A model as the runtime model that exports have to equal, and as a graph that was written and read."""
+    reference = build_runtime_model(model, {**build_metadata(cfg), "config": cfg})
+    written = format_class()
+    path = folder / f"model{written.suffix}"
+    written.write(model, reference.metadata, path, boxes=False)
+    return reference, written.read(path, "cpu")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format_class", [TorchExport, Onnx])
 def test_same_padding_is_exported(tmp_path, shared, format_class):
@@ -62,12 +71,9 @@ def test_same_padding_is_exported(tmp_path, shared, format_class):
     cfg = make_tree(tmp_path).cfg(*SMALL, "MODEL.TIMM.NAME", "tf_efficientnet_lite0")
     model = wpl_d2.build_model(cfg).eval()
     torch.nn.init.normal_(model.sem_seg_head.predictor.weight)
-    reference = build_runtime_model(model, {**build_metadata(cfg), "config": cfg})
-    written = format_class()
-    path = tmp_path / f"model{written.suffix}"
-    written.write(model, reference.metadata, path, boxes=False)
+    reference, read = exported(model, cfg, format_class, tmp_path)
     photograph = torch.from_numpy(read_image(min((shared / "camvid/images").iterdir())).copy()).permute(2, 0, 1)
-    assert compare(reference, written.read(path, "cpu"), [photograph]).within_limits
+    assert compare(reference, read, [photograph]).within_limits
 
 
 @pytest.mark.parametrize("network", [SMALL_VIT, SMALL_CLIP], ids=["DPT", "VLG"])
@@ -80,11 +86,7 @@ def test_vision_transformers_are_exported(tmp_path, network, format_class):
     cfg = make_tree(tmp_path).cfg(*SMALL, *network, "MODEL.MASKCLIP.LAYERS", (1, 3))
     model = wpl_d2.build_model(cfg).eval()
     torch.nn.init.normal_(model.backbone.body.pos_embed)
-    reference = build_runtime_model(model, {**build_metadata(cfg), "config": cfg})
-    written = format_class()
-    path = tmp_path / f"model{written.suffix}"
-    written.write(model, reference.metadata, path, boxes=False)
-    read = written.read(path, "cpu")
+    reference, read = exported(model, cfg, format_class, tmp_path)
     for size in [(read.min_size, 8), (24, 40), (56, 57), (64, 96), (131, 97), (160, 160)]:
         images = torch.rand(3, 3, *size) * 255
         expected = reference.segment(images)
