@@ -53,6 +53,13 @@ def test_without_a_detector_its_scores_cannot_weigh(tree):
         wpl_d2.build_framework(cfg)
 
 
+def test_a_fit_needs_no_boxes_for_the_weights_beside_it(tree):
+    framework, batch = make(tree, ("detector", "calibrated"), "RPPI.ENABLED", True, "WEIGHTING.MIN_COUNT", 1)
+    losses_of(framework, batch | {"held_out": batch["labeled"]})
+    framework.after_step()
+    assert framework.weigher.scores["calibrated"].fitted
+
+
 def test_a_shared_detector_gives_scores_too(tree):
     cfg = tree.cfg(*SMALL, *SMALL_DETECTOR, "WEIGHTING.KIND", ("detector",), "RPPI.ENABLED", False)
     framework, batch = wpl_d2.build_framework(cfg), next(iter(build_train_loader(cfg)))
