@@ -327,6 +327,12 @@ def build_scores(kinds: str | Sequence[str], options: ScoreOptions, key: str = "
     return [known[kind](options) for kind in kinds]
 
 
+def chosen_scores(kinds: str | Sequence[str]) -> list[type[Score]]:
+    """The registered scores among the names of a config key; those that are unknown `build_scores` reports."""
+    names = [kinds] if isinstance(kinds, str) else kinds
+    return [score for _, score in SCORE_REGISTRY if score.kind in names]
+
+
 def comparable_scores(options: ScoreOptions, lacks: Collection[str]) -> dict[str, Score]:
     """All scores that do not learn, and their variants, to be compared with each other.
 
