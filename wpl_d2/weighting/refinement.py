@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..structures import IGNORE, PseudoLabels
+from ..structures import IGNORE, PseudoLabels, among_classes
 from .components import connected_components, on_cells, region_mean
 from .evidence import Evidence, Memory
 from .reliability import best_boxes
@@ -51,12 +51,6 @@ class Refinement:
         pseudo = evidence.pseudo
         return pseudo.replace(labels=labels.masked_fill(pseudo.labels == IGNORE, IGNORE), confidence=confidence)
 
-    def is_object(self, labels: Tensor) -> Tensor:
-        """Which of the class ids (...) int64 are of countable objects: (...) bool, False for `IGNORE`."""
-        table = torch.zeros(IGNORE + 1, dtype=torch.bool)
-        table[list(self.objects)] = True
-        return table.to(labels.device, non_blocking=True)[labels]
-
 
 def _augment(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
     """The class of the highest probability, averaged over the weak view and its augmented versions."""
@@ -71,7 +65,7 @@ def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> 
     """
     pseudo = evidence.pseudo
     height, width = pseudo.labels.shape[-2:]
-    part = refinement.is_object(on_cells(pseudo.labels))
+    part = among_classes(on_cells(pseudo.labels), refinement.objects)
     numbers = connected_components(part)
     objects = torch.tensor(refinement.objects).to(numbers.device, non_blocking=True)
     probabilities = on_cells(evidence.logits).float().softmax(dim=1)[:, objects]
@@ -80,7 +74,8 @@ def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> 
     )
     mean, best = means.max(dim=1)
     voted, mean = (at_cells(cells, height, width) for cells in (objects[best], mean))
-    changed = refinement.is_object(pseudo.labels) & at_cells(part, height, width) & (voted != pseudo.labels)
+    changed = among_classes(pseudo.labels, refinement.objects) & at_cells(part, height, width)
+    changed &= voted != pseudo.labels
     return torch.where(changed, voted, pseudo.labels), torch.where(changed, mean, pseudo.confidence)
 
 
@@ -111,7 +106,7 @@ def _detect(refinement: Refinement, evidence: Evidence, memory: Memory | None) -
     assert evidence.detections is not None  # see `needs`
     pseudo = evidence.pseudo
     found = best_boxes(pseudo.labels, evidence.detections)
-    changed = refinement.is_object(pseudo.labels)
+    changed = among_classes(pseudo.labels, refinement.objects)
     changed &= (found.own < refinement.box_score) & (found.any >= refinement.box_score)
     return torch.where(changed, found.classes, pseudo.labels), torch.where(changed, found.any, pseudo.confidence)
 

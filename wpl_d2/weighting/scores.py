@@ -12,7 +12,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ..structures import IGNORE
+from ..structures import IGNORE, among_classes
 from ..utils.comm import all_gather_rows
 from ..utils.errors import InputError, suggest
 from .components import label_components, on_cells, region_mean
@@ -276,20 +276,13 @@ class BoxScore(Score):
 
     kind = "detector"
     needs = frozenset({"boxes"})
-    is_object: Tensor
-
-    def __init__(self, options: ScoreOptions) -> None:
-        """Look up the classes that have boxes."""
-        super().__init__(options)
-        table = torch.zeros(IGNORE + 1, dtype=torch.bool)
-        table[list(options.objects)] = True
-        self.register_buffer("is_object", table, persistent=False)
 
     @override
     def forward(self, evidence: Evidence, memory: Memory) -> Tensor:
         assert evidence.detections is not None  # see `needs`
-        found = best_boxes(evidence.pseudo.labels, evidence.detections)
-        return torch.where(self.is_object[evidence.pseudo.labels], found.own, 1.0 - found.any)
+        labels = evidence.pseudo.labels
+        found = best_boxes(labels, evidence.detections)
+        return torch.where(among_classes(labels, self.options.objects), found.own, 1.0 - found.any)
 
 
 @SCORE_REGISTRY.register()
