@@ -452,7 +452,7 @@ _WEIGHTING = (
     Key("PSEUDO_LABEL.REFINE", "none", one_of("none", "tta", "component_vote", "prototype", "detector"),
         "How pseudo-labels are corrected before they are weighted; no published host does it. tta: by the mean over "
         "three more views; component_vote: one class for each connected object; prototype: probabilities times "
-        "similarity to prototypes; detector: the class of a box where the segmenter names another one."),
+        "similarity to prototypes; detector: the class of the boxes around an object, where they name another one."),
     Key("WEIGHTING.ENABLED", False, FLAG, "PPW: weight the loss of each pseudo-label (paper, section 3.3)."),
     Key("WEIGHTING.KIND", ("rank",), NAMES,
         "Score in [0, 1] that makes the weight, or several to be multiplied; see wpl_d2/weighting/scores.py. From the "

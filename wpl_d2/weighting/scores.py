@@ -218,7 +218,7 @@ class ObjectConfidence(Score):
             return pseudo.confidence * region_mean(pseudo.confidence, regions, self.options.num_classes + 1)
         height, width = pseudo.labels.shape[-2:]
         cells = on_cells(pseudo.labels)
-        regions = label_components(cells, self.options.num_classes)
+        regions = label_components(cells, torch.arange(self.options.num_classes, device=cells.device))
         mean = at_cells(region_mean(on_cells(pseudo.confidence), regions, cells[0].numel() + 1), height, width)
         # At borders a pixel may be of another class than its cell, and is then a region of its own.
         shared = at_cells(cells, height, width) == pseudo.labels
