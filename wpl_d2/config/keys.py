@@ -457,8 +457,8 @@ _WEIGHTING = (
     Key("WEIGHTING.KIND", ("rank",), NAMES,
         "Score in [0, 1] that makes the weight, or several to be multiplied; see wpl_d2/weighting/scores.py. From the "
         "memory bank: rank (the paper's), rank_margin, cosine, cosine_margin, euclidean, knn_margin; from "
-        "probabilities: confidence, object, softmatch, csl, covar; from boxes: detector; from three more forwards: "
-        "tta; learned from several of these: calibrated."),
+        "probabilities: confidence, object, softmatch, and csl and covar, which are reconstructions; from boxes: "
+        "detector; from three more forwards: tta; learned from several of these: calibrated."),
     Key("WEIGHTING.POWER", 1.0, POSITIVE, "Exponent of the score; above 1 it is sharpened."),
     Key("WEIGHTING.PER_CLASS", False, FLAG,
         "Divide the score by its running mean over the class, so that hard classes lose nothing."),

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..structures import IGNORE, PseudoLabels
+from ..structures import IGNORE, PseudoLabels, among_classes
 from .components import connected_components, label_components, on_cells, region_mean
 from .evidence import Evidence, Memory
 from .reliability import best_boxes
@@ -51,12 +51,6 @@ class Refinement:
         pseudo = evidence.pseudo
         return pseudo.replace(labels=labels.masked_fill(pseudo.labels == IGNORE, IGNORE), confidence=confidence)
 
-    def is_object(self, labels: Tensor) -> Tensor:
-        """Which of the class ids (...) int64 are of countable objects: (...) bool, False for `IGNORE`."""
-        table = torch.zeros(IGNORE + 1, dtype=torch.bool)
-        table[list(self.objects)] = True
-        return table.to(labels.device, non_blocking=True)[labels]
-
     def object_ids(self, device: torch.device) -> Tensor:
         """(K,) int64, the ids of the classes of countable objects."""
         return torch.tensor(self.objects).to(device, non_blocking=True)
@@ -73,7 +67,7 @@ def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> 
 
     Components are found on every fourth pixel. A pixel whose class changes gets that mean as its confidence.
     """
-    part = refinement.is_object(on_cells(evidence.pseudo.labels))
+    part = among_classes(on_cells(evidence.pseudo.labels), refinement.objects)
     objects = refinement.object_ids(part.device)
     probabilities = on_cells(evidence.logits).float().softmax(dim=1)[:, objects]
     mean, best = _component_means(probabilities, connected_components(part)).max(dim=1)
@@ -90,7 +84,7 @@ def _rename(
 ) -> tuple[Tensor, Tensor]:
     """Give object pixels in cells of `part` (B, h, w) bool their cell's class, and its confidence where it is new."""
     renamed, part, confidence = (at_cells(cells, *pseudo.labels.shape[-2:]) for cells in (classes, part, confidence))
-    changed = refinement.is_object(pseudo.labels) & part & (renamed != pseudo.labels)
+    changed = among_classes(pseudo.labels, refinement.objects) & part & (renamed != pseudo.labels)
     return torch.where(changed, renamed, pseudo.labels), torch.where(changed, confidence, pseudo.confidence)
 
 
