@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Prepare VOC, Cityscapes, COCO or VOC animals: `wpl prepare`."""
+"""Prepare VOC, Cityscapes, COCO, ADE20K, VOC animals or NYUv2: `wpl prepare`."""
 
 import sys
 

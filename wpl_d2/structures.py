@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -13,6 +13,13 @@ from .utils.cpu_speed import best_class
 
 IGNORE = 255
 """The class id of a pixel without a label, in every label map of the package; data sets' own values become it."""
+
+
+def among_classes(labels: Tensor, classes: Sequence[int]) -> Tensor:
+    """Which of the class ids (...) int64 are among some classes: (...) bool, False for `IGNORE`."""
+    table = torch.zeros(IGNORE + 1, dtype=torch.bool)
+    table[list(classes)] = True
+    return table.to(labels.device, non_blocking=True)[labels]
 
 
 class SemSegOutput(NamedTuple):

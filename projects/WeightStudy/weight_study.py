@@ -32,7 +32,8 @@ def list_rows(args: argparse.Namespace) -> None:
         draws = [name for name in study.draws if (row.name, name) in finished]
         run = select(study, args.output, [row.name])[0]
         try:
-            own = shlex.join(words({key: row.settings[key] for key in row.own if run.config}))
+            settings = run.settings
+            own = shlex.join(words({key: settings[key] for key in row.own}))
         except InputError as error:
             own = f"cannot be run: {error}"
         lines.append([row.name, " ".join(draws), own])

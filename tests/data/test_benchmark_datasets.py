@@ -49,7 +49,7 @@ def test_descriptions_name_every_published_split(name, tmp_path):
 
 
 def test_classes_and_objects_are_those_of_the_field():
-    voc, cityscapes, coco, ade20k, animals = (describe(name) for name in BENCHMARKS)
+    voc, cityscapes, coco, ade20k, animals, rooms = (describe(name) for name in BENCHMARKS)
     assert voc.object_ids == tuple(range(1, 21))
     assert sorted(cityscapes.object_ids) == [6, 7, *range(11, 19)]
     assert {c["name"]: (c["id"], tuple(c["color"])) for c in CITYSCAPES_CATEGORIES} == dict(
@@ -59,6 +59,7 @@ def test_classes_and_objects_are_those_of_the_field():
     for name, color in zip(animals.classes, animals.colors, strict=True):
         assert color == voc.colors[voc.classes.index(name)]
     assert animals.object_ids == tuple(range(1, 7))
+    assert (len(rooms.classes), rooms.classes) == (13, tuple(sorted(rooms.classes)))
     detectron2 = MetadataCatalog.get("coco_2017_val")
     assert list(coco.classes) == ["void", *detectron2.thing_classes]
     assert coco.object_ids == tuple(range(1, 81))

@@ -50,7 +50,7 @@ def test_benchmark_ends_with_one_json_object(config):
 def test_benchmark_measures_frameworks_with_further_forwards(config, name, views, buffers):
     # AEL asks for images: without them its step would fail.
     opts = ["FRAMEWORK.NAME", name, "INPUT.STRONG.VIEWS", views, "FRAMEWORK.EMA_BUFFERS", buffers]
-    opts += ["MODEL.SEM_SEG_HEAD.USE_DEPTHWISE_SEPARABLE_CONV", True, "MODEL.DETECTOR.MODE", "none"]
+    opts += ["MODEL.TIMM.NAME", "test_resnet", "MODEL.DETECTOR.MODE", "none"]
     out = tool("benchmark.py", "--config-file", config, "--steps", 1, "--threads", 1, *opts, "RPPI.ENABLED", False)
     result = json.loads(out.splitlines()[-1])
     assert 0 < result["weighting_s"] < result["weighted_step_s"]

@@ -1,7 +1,7 @@
 """Mended pseudo-labels in a framework's step, and configs in which nothing could mend them."""
 
 import pytest
-from helpers import RESNET18, SMALL
+from helpers import RESNET18, SMALL, SMALL_FPN
 from steps import losses_of, make
 
 import wpl_d2
@@ -23,6 +23,7 @@ def test_the_student_learns_the_mended_labels(tree, name):
     [
         (["PSEUDO_LABEL.REFINE", "detector"], "detector needs boxes; set MODEL.DETECTOR.MODE shared or cached"),
         (["PSEUDO_LABEL.REFINE", "prototype", "WEIGHTING.ENABLED", False], "set WEIGHTING.ENABLED True"),
+        ([*SMALL_FPN, "PSEUDO_LABEL.REFINE", "detector"], "detector, but a detector labels no pixels; set it to none"),
         (["PSEUDO_LABEL.REFINE", "component"], "'component' is not known; did you mean component_vote"),
     ],
 )

@@ -74,7 +74,14 @@ def test_checkpoints_are_whole_without_the_text_encoder(tree, tmp_path):
     assert ExportWrapper(model)(images).shape == (1, 3, 64, 64)
 
 
-@pytest.mark.parametrize("opts", [["WEIGHTING.KIND", ("calibrated",)], ["WEIGHTING.PER_CLASS", True]])
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ["WEIGHTING.KIND", ("calibrated",)],
+        ["WEIGHTING.KIND", ("confidence", "softmatch")],
+        ["WEIGHTING.PER_CLASS", True],
+    ],
+)
 @pytest.mark.parametrize("method", [PREVMATCH, SEMIVL], ids=["PrevMatch", "SemiVL"])
 def test_weights_that_learn_from_one_models_labels_are_refused(tree, method, opts):
     with pytest.raises(InputError, match=f"^{opts[0]}: .*{method[1]} weighs"):

@@ -9,7 +9,7 @@ import wpl_d2
 from wpl_d2.data import build_train_loader
 from wpl_d2.structures import IGNORE, Detections
 from wpl_d2.utils.errors import InputError
-from wpl_d2.weighting import SCORE_REGISTRY
+from wpl_d2.weighting import SCORE_REGISTRY, Score
 
 KINDS = [score.kind for _, score in SCORE_REGISTRY]
 
@@ -47,10 +47,47 @@ def test_a_step_is_weighted_and_moves_no_statistics_of_its_own(tree, kind, host)
     framework.after_step()
 
 
-def test_without_a_detector_its_scores_cannot_weigh(tree):
-    cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", ("rank", "detector"))
-    with pytest.raises(InputError, match=r"WEIGHTING\.KIND: detector needs boxes; set MODEL\.DETECTOR\.MODE"):
+class InBox(Score):
+    """A kind of one's own, which the package cannot know by its name."""
+
+    kind = "in_box"
+    needs = frozenset({"boxes"})
+
+
+NO_BOXES = "needs boxes; set MODEL.DETECTOR.MODE shared or cached"
+NO_BOXES_OF_LABELED = "needs boxes of the labeled images that calibrated learns from, which are not cached; leave it"
+LEARNED_FROM = ["WEIGHTING.KIND", ("calibrated", "rank"), "WEIGHTING.CALIBRATED.SCORES"]
+
+
+@pytest.mark.parametrize("kind", ["detector", "in_box"])
+@pytest.mark.parametrize(
+    ("mode", "opts", "message"),
+    [
+        ("none", ["WEIGHTING.KIND"], NO_BOXES),
+        ("none", LEARNED_FROM, NO_BOXES_OF_LABELED),
+        ("cached", LEARNED_FROM, NO_BOXES_OF_LABELED),
+    ],
+)
+def test_without_boxes_kinds_that_need_them_cannot_weigh(tree, monkeypatch, kind, mode, opts, message):
+    monkeypatch.setitem(SCORE_REGISTRY._obj_map, "InBox", InBox)
+    cfg = tree.cfg(*SMALL, *opts, ("confidence", kind))
+    cfg.MODEL.DETECTOR.MODE = mode
+    with pytest.raises(InputError, match=f"^{opts[-1]}: {kind} {message}"):
         wpl_d2.build_framework(cfg)
+
+
+def test_on_cached_boxes_labels_that_they_refine_are_not_learned_from(tree):
+    cfg = tree.cfg(*SMALL, "WEIGHTING.KIND", ("calibrated",), "PSEUDO_LABEL.REFINE", "detector")
+    cfg.MODEL.DETECTOR.MODE = "cached"
+    with pytest.raises(InputError, match=f"^PSEUDO_LABEL.REFINE: detector {NO_BOXES_OF_LABELED}"):
+        wpl_d2.build_framework(cfg)
+
+
+def test_a_fit_needs_no_boxes_for_the_weights_beside_it(tree):
+    framework, batch = make(tree, ("detector", "calibrated"), "RPPI.ENABLED", True, "WEIGHTING.MIN_COUNT", 1)
+    losses_of(framework, batch | {"held_out": batch["labeled"]})
+    framework.after_step()
+    assert framework.weigher.scores["calibrated"].fitted
 
 
 def test_a_shared_detector_gives_scores_too(tree):

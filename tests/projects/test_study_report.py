@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy import stats
 from study_helpers import JUDGE, make_result, make_study
@@ -26,6 +27,8 @@ ROWS = {
     "bad": ({"PSEUDO_LABEL.REFINE": "tta"}, "plain"),
     "never": (WEIGHTED, "plain"),
     "oracle_weights": (ORACLE, "plain"),
+    "oracle_mended": (ORACLE | {"PSEUDO_LABEL.REFINE": "tta"}, "plain"),
+    "method": ({"WEIGHTING.NORM": "weight_sum"}, "plain"),
 }
 DEV = {
     "supervised": (44.0, 45.0, 46.0),
@@ -33,6 +36,8 @@ DEV = {
     "good": (49.0, 47.0, 51.5),
     "bad": (47.5, 44.0, None),
     "oracle_weights": (55.0, 53.0, 56.0),
+    "oracle_mended": (56.0, 55.0, 58.0),
+    "method": (52.0, 51.0, 53.0),
 }
 
 
@@ -63,7 +68,7 @@ def cells(text, row, part=""):
     ]
 
 
-def write_judged(table, row, draw, step, shift=0.0):
+def write_judged(table, row, draw, step, shift=0.0, scores=("confidence", "rank")):
     names = ("coverage-confident", "accuracy-confident", "coverage-weighted", "accuracy-weighted", "calibration-error")
     figures = {}
     for number, part in enumerate(("", "-all objects")):
@@ -71,7 +76,7 @@ def write_judged(table, row, draw, step, shift=0.0):
         for low in CONFIDENCES:
             figures[f"calibration-confidence{part}@{low:g}"] = 100 * low
             figures[f"calibration-accuracy{part}@{low:g}"] = 100 * low**2 if low else float("nan")
-    for score in ("confidence", "rank"):
+    for score in scores:
         for i, scope in enumerate(("pixel", "sure", "sure-all objects")):
             figures[f"auroc-{score}-{scope}"] = 0.9 - 0.1 * i + shift / 100
     file = judged_file(table.root / row / draw, step, JUDGE.images)
@@ -96,11 +101,12 @@ def test_means_spreads_and_paired_t_are_those_of_the_draws(tmp_path):
     assert cells(text, "bad")[1] == ["plain", "47.50 (+0.50)", "44.00 (-1.50)", "not run"]
     assert cells(text, "plain")[0][2:4] == ["", ""] and cells(text, "plain")[1][0] == ""
     assert cells(text, "never")[0][0] == "not run"
-    assert "14 of 18 runs are finished" in text
+    assert "20 of 24 runs are finished" in text
     assert "Pseudo-labels" not in text  # the study does not ask for them
 
 
-def test_the_answer_is_the_highest_mean_among_what_is_finished_and_no_oracle(tmp_path):
+def test_the_answer_is_the_highest_mean_of_weights_and_labels_that_are_finished_and_no_oracle(tmp_path):
+    # Keys of weights that are off change nothing.
     text = answer(table_of(tmp_path))
     assert "finished: 1. `good` has the highest mean on `camvid_dev`, 49.17 ± 2.25 (3); +2.00 ± 0.50 (3)" in text
     assert "`oracle_weights`, which is told the truth, +7.50" in text
@@ -128,7 +134,10 @@ def test_the_more_are_tried_the_more_is_asked_of_the_best(tmp_path):
         ({"good": DEV["good"]}, "No weight, and what"),
         ({"plain": DEV["plain"], "good": (50.0, None, None)}, "No weight, and what"),
         ({"plain": DEV["plain"], "good": tuple(v + 1 for v in DEV["plain"])}, "**Chance could give that**"),
-        ({"plain": DEV["plain"], "good": tuple(v - 1 for v in DEV["plain"])}, "-1.00 ± 0.00 (3) to `plain`"),
+        (
+            {"plain": DEV["plain"], "good": tuple(v - 1 for v in DEV["plain"])},
+            "-1.00 ± 0.00 (3) to `plain`. **It is not",
+        ),
     ],
 )
 def test_nothing_is_said_that_the_runs_do_not_show(tmp_path, scores, said):
@@ -160,7 +169,7 @@ def test_the_report_says_how_it_was_run(tmp_path):
     text = text_of(table)
     assert cells(text, "b", "## How it was run")[0] == ["1", "`camvid_1_30_labeled`", "`camvid_1_30_unlabeled`"]
     assert "weight_study.py run studies/fields.yaml --rows ROW\n" in text
-    assert "Runs by commit: abc1234 (13), def5678 (1)." in text
+    assert "Runs by commit: abc1234 (19), def5678 (1)." in text
 
 
 def test_labels_are_reported_before_and_after_weights_where_there_are_weights(tmp_path):
@@ -186,7 +195,7 @@ def test_labels_are_reported_before_and_after_weights_where_there_are_weights(tm
     assert cells(text, "plain", labels)[0] == ["11.0", "21.0", "", "", "51.0", "12.0", "22.0", "", "", "52.0"]
     assert cells(text, "bad", labels)[0][0] == cells(text, "never", labels)[0][0] == "not measured"
     after_200, after_600 = (cells(text, "good", title)[0] for title in ("After step 200", "After the last step"))
-    assert after_200 == ["0.900 / 0.800 / 0.700"] * 2
+    assert after_200 == ["0.900 / 0.800 / 0.700 (1)"] * 2  # on one draw of three
     assert after_600 == ["0.910 / 0.810 / 0.710"] * 2
     assert cells(text.split("After the last step")[0], "plain", "After step 200") == []
     assert "After step 200:\n\nnot measured." in text_of(table_of(tmp_path / "none", judge=JUDGE))
@@ -199,7 +208,7 @@ def test_a_figure_that_no_draw_has_is_a_dash(tmp_path):
     file.write_text(
         '{"pseudo_labels": {"accuracy-confident": NaN, "auroc-rank-pixel": NaN, "coverage-confident": 5.0}}'
     )
-    assert cells(text_of(table), "good", "## Pseudo-labels")[0][:3] == ["5.0", "-", "-"]
+    assert cells(text_of(table), "good", "## Pseudo-labels")[0][:3] == ["5.0 (1)", "-", "-"]
 
 
 def test_pictures_are_drawn_of_what_there_is(tmp_path):
@@ -226,3 +235,17 @@ def test_rows_of_another_study_in_the_folder_are_left_alone(tmp_path):
     }
     more = Table(table.study, {**table.results, **stray}, tmp_path)
     assert text_of(more) == text_of(table)
+
+
+def test_a_score_looks_the_same_in_all_panels_and_has_one_name(tmp_path, monkeypatch):
+    drawn, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: [drawn.append(figure), save(figure, *a, **k)])
+    rows = {"plain": ({}, "plain"), "other": ({"SOLVER.MAX_ITER": "500"}, "other")}
+    table = table_of(tmp_path, {name: DEV["plain"] for name in rows}, rows, judge=JUDGE)
+    write_judged(table, "plain", "a", 600, scores=("rank",))
+    write_judged(table, "other", "a", 600, scores=("confidence", "rank"))
+    draw_pictures(table, tmp_path / "x_")
+    panels = [{line.get_label(): line.get_color() for line in axes.lines} for axes in drawn[-1].axes]
+    assert [list(panel) for panel in panels] == [["rank"]] * 2 + [["rank", "confidence"]] * 2
+    assert len({panel["rank"] for panel in panels}) == 1 and panels[2]["confidence"] != panels[2]["rank"]
+    assert [text.get_text() for text in drawn[-1].legends[0].get_texts()] == ["rank", "confidence"]

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from study_helpers import make_result, make_study
+from study_helpers import BASE, make_result, make_study
 from wpl_study.results import append_result, read_results
 from wpl_study.runner import Runner, describe_code
 from wpl_study.runs import Judging, Run, select
+from wpl_study.study import Detector
 
 # In place of a training: `train.py FOLDER WHAT` leaves what a training leaves, after what it is told to do.
 CHILD = """
@@ -77,6 +78,19 @@ def test_runs_are_written_down_and_not_run_again(tmp_path, child, capsys):
     assert "x_ok/a: finished, mIoU on camvid_dev: 40.00" in capsys.readouterr().out
     # Of a finished run the last checkpoint is kept.
     assert [file.name for file in (tmp_path / "x_ok" / "a").glob("*.pth")] == ["model_final.pth"]
+
+
+def test_no_detector_is_trained_for_runs_that_are_finished(tmp_path, child, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Run, "detector_commands", lambda run, detector: asked.append(run.name) or ())
+    boxes = {"MODEL.DETECTOR.MODE": "cached", "MODEL.DETECTOR.CACHE": "{boxes}"}
+    study = make_study({"x_ok": (boxes, "x_ok")}, detector=Detector(BASE))
+    append_result(tmp_path, make_result("x_ok", "a", dev_teacher=40))
+    runner = Runner(tmp_path, 1)
+    runner.run(select(study, tmp_path, draws=["a"]))
+    assert not asked and not runner.failed
+    runner.run(select(study, tmp_path, draws=["a", "b"]))
+    assert asked == ["x_ok/b"] and runner.failed == ["x_ok/b"]  # here the detector leaves no boxes
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -1,5 +1,7 @@
 """Each way to mend pseudo-labels equals its definition, computed by loops."""
 
+from collections import Counter
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from wpl_d2.weighting import Evidence, PixelWeigher, Refinement
 
 CLASSES, DIM, SIZE = 4, 10, (20, 24)
 OBJECTS = (1, 3)
+MIDDLE = np.ix_(np.arange(2, 20, 4), np.arange(2, 24, 4))
+"""Each cell's nearest pixel."""
 
 
 def make_evidence(seed=0, **more):
@@ -33,15 +37,14 @@ def check(evidence, mended, labels, confidence):
 def test_component_vote_gives_an_object_one_class():
     evidence = make_evidence(1)
     mended = Refinement("component_vote", OBJECTS)(evidence, None)
-    middle = np.ix_(np.arange(2, 20, 4), np.arange(2, 24, 4))  # each cell's nearest pixel
     labels, confidence = evidence.pseudo.labels.clone(), evidence.pseudo.confidence.clone()
     probability = evidence.logits.softmax(dim=1)
     for image in range(2):
         of_objects = np.isin(evidence.pseudo.labels[image].numpy(), OBJECTS)
-        numbers, count = ndimage.label(of_objects[middle], np.ones((3, 3)))
+        numbers, count = ndimage.label(of_objects[MIDDLE], np.ones((3, 3)))
         for number in range(1, count + 1):
             cells = torch.from_numpy(numbers == number)
-            means = [probability[image, c].numpy()[middle][cells.numpy()].mean() for c in OBJECTS]
+            means = [probability[image, c].numpy()[MIDDLE][cells.numpy()].mean() for c in OBJECTS]
             own = cells.repeat_interleave(4, 0).repeat_interleave(4, 1) & torch.from_numpy(of_objects)
             changed = own & (labels[image] != OBJECTS[int(np.argmax(means))])
             labels[image][changed] = OBJECTS[int(np.argmax(means))]
@@ -49,22 +52,41 @@ def test_component_vote_gives_an_object_one_class():
     check(evidence, mended, labels, confidence)
 
 
-def test_detector_names_an_object_that_no_box_of_its_class_covers():
+def test_detector_names_an_object_that_boxes_of_another_class_cover():
     boxes = torch.tensor([[0.0, 0, 14, 20], [10, 2, 24, 12], [4, 4, 9, 9]])
-    detections = [Detections(boxes, torch.tensor([0.9, 0.7, 0.4]), torch.tensor([1, 3, 3]))] * 2
-    evidence = make_evidence(detections=detections)
+    scores, kinds = torch.tensor([0.9, 0.7, 0.4]), torch.tensor([1, 3, 3])
+    evidence = make_evidence(3, detections=[Detections(boxes, scores, kinds)] * 2)
     mended = Refinement("detector", OBJECTS, box_score=0.5)(evidence, None)
     labels, confidence = evidence.pseudo.labels.clone(), evidence.pseudo.confidence.clone()
-    for b, y, x in torch.cartesian_prod(*(torch.arange(n) for n in labels.shape)).tolist():
-        around = [
-            (score, kind)
-            for (x0, y0, x1, y1), kind, score in zip(boxes.tolist(), [1, 3, 3], [0.9, 0.7, 0.4], strict=True)
-            if x0 <= x < x1 and y0 <= y < y1 and score >= 0.5
-        ]
-        own = labels[b, y, x].item()
-        if own in OBJECTS and around and own not in [kind for _, kind in around]:
-            confidence[b, y, x], labels[b, y, x] = max(around)
+    outcomes = set()
+    for image in range(2):
+        before = evidence.pseudo.labels[image]
+        objects = torch.from_numpy(np.isin(before.numpy(), OBJECTS))
+        for kind in OBJECTS:
+            numbers, count = ndimage.label((before == kind)[MIDDLE], np.ones((3, 3)))
+            for number in range(1, count + 1):
+                cells = list(zip(*np.nonzero(numbers == number), strict=True))
+                around = [_boxes_around(4 * x + 2.5, 4 * y + 2.5, boxes, scores, kinds) for y, x in cells]
+                best = [max(found, default=(0.0, -1)) for found in around]
+                other = Counter(
+                    name
+                    for (score, name), found in zip(best, around, strict=True)
+                    if score >= 0.5 and not any(own == kind and of_own >= 0.5 for of_own, own in found)
+                )
+                name, covered = other.most_common(1)[0] if other else (kind, 0)
+                outcomes.add((covered > 0, covered * 2 > len(cells)))
+                if covered * 2 > len(cells):
+                    part = torch.from_numpy(numbers == number).repeat_interleave(4, 0).repeat_interleave(4, 1)
+                    changed = part & objects & (before != name)
+                    labels[image][changed] = name
+                    confidence[image][changed] = sum(score for score, _ in best) / len(cells)
+    assert outcomes == {(False, False), (True, False), (True, True)}
     check(evidence, mended, labels, confidence)
+
+
+def _boxes_around(x, y, boxes, scores, kinds):
+    found = zip(boxes.tolist(), scores.tolist(), kinds.tolist(), strict=True)
+    return [(score, kind) for (x0, y0, x1, y1), score, kind in found if x0 <= x < x1 and y0 <= y < y1]
 
 
 def test_prototype_multiplies_probabilities_by_likeness():

@@ -212,15 +212,14 @@ def test_pixels_in_boxes_of_their_class_are_reliable_if_rppi_is_on(with_boxes):
         assert not found.any()
 
 
-KINDS = [score.kind for _, score in SCORE_REGISTRY if "views" not in score.needs]
-
-
 @pytest.mark.parametrize("per_class", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [score.kind for _, score in SCORE_REGISTRY])
 def test_a_whole_step_without_host_sync_or_gradient(kind, per_class, monkeypatch):
     weigher = make(kind=kind, per_class=per_class, box_score=0.5, objects=(0, 1))
     embedding, logits, labels = random_step()
+    images, segment = torch.rand(len(logits), 3, *logits.shape[-2:]), torch.nn.Conv2d(3, CLASSES, 1)
     embedding.requires_grad_()
+    logits.requires_grad_()
     fill(weigher, [3, 3, 0, 1])
     box = torch.tensor([[0.0, 0, 23, 19]]), torch.tensor([0])
     detections = detections_of([box, box])
@@ -228,12 +227,14 @@ def test_a_whole_step_without_host_sync_or_gradient(kind, per_class, monkeypatch
     monkeypatch.setattr("wpl_d2.weighting.weigher.class_boxes", lambda *_: [box, box])
     with forbid_host_sync():
         pseudo = PseudoLabels.from_logits(logits, torch.ones_like(labels, dtype=torch.bool))
-        evidence = Evidence(pseudo, logits, embedding, detections)
+        pseudo.confidence.requires_grad_()  # which `PseudoLabels.from_logits` gives none
+        evidence = Evidence(pseudo, logits, embedding, detections, images, segment)
         weight, reliable = weigher.weight(evidence), weigher.reliable(evidence)
         weigher.stage_labeled(embedding, logits, labels)
         weigher.stage_reliable(embedding, pseudo.labels, reliable)
         weigher.after_step()
-    assert not weight.requires_grad and not weigher.labeled_bank.ring.requires_grad
+    state = weigher.state_dict(keep_vars=True).values()
+    assert not any(value.requires_grad for value in (weight, *state))
 
 
 def test_half_precision_embeddings_are_stored_in_float32():

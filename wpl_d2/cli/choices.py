@@ -6,7 +6,7 @@ MODELS = ("teacher", "student")
 """`wpl_d2.modeling.weights.MODEL_NAMES`"""
 FORMATS = {"torchscript": ".pt", "onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors"}
 """The suffixes of `wpl_d2.export.FORMATS`."""
-BENCHMARKS = ("ade20k", "cityscapes", "coco", "voc", "voc_animals")
+BENCHMARKS = ("ade20k", "cityscapes", "coco", "nyuv2", "voc", "voc_animals")
 """Those of `wpl_d2.data.preparation`."""
 MASK_FORMATS = ("index_png", "geotiff", "coco", "labelme")
 """Those of `wpl_d2.inference.mask_formats`."""

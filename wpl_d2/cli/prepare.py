@@ -1,6 +1,7 @@
-"""Prepare PASCAL VOC, Cityscapes, COCO, ADE20K or VOC animals: masks from unpacked archives, published and new splits.
+"""Prepare VOC, Cityscapes, COCO, ADE20K, VOC animals or NYUv2: masks from unpacked archives, published and new splits.
 
-VOC animals is made from the VOC2012/ beside it, and comes with its own lists.
+VOC animals is made from the VOC2012/ beside it. It and NYUv2, whose small photos and masks must be there, come with
+their own lists.
 
 Existing files are kept, so an interrupted run can simply be repeated. Nothing but split lists is downloaded; messages
 about missing archives say where to get them. The exit status is 1 if there are problems.

@@ -452,13 +452,13 @@ _WEIGHTING = (
     Key("PSEUDO_LABEL.REFINE", "none", one_of("none", "tta", "component_vote", "prototype", "detector"),
         "How pseudo-labels are corrected before they are weighted; no published host does it. tta: by the mean over "
         "three more views; component_vote: one class for each connected object; prototype: probabilities times "
-        "similarity to prototypes; detector: the class of a box where the segmenter names another one."),
+        "similarity to prototypes; detector: the class of the boxes around an object, where they name another one."),
     Key("WEIGHTING.ENABLED", False, FLAG, "PPW: weight the loss of each pseudo-label (paper, section 3.3)."),
     Key("WEIGHTING.KIND", ("rank",), NAMES,
         "Score in [0, 1] that makes the weight, or several to be multiplied; see wpl_d2/weighting/scores.py. From the "
         "memory bank: rank (the paper's), rank_margin, cosine, cosine_margin, euclidean, knn_margin; from "
-        "probabilities: confidence, object, softmatch, csl, covar; from boxes: detector; from three more forwards: "
-        "tta; learned from several of these: calibrated."),
+        "probabilities: confidence, object, softmatch, and csl and covar, which are reconstructions; from boxes: "
+        "detector; from three more forwards: tta; learned from several of these: calibrated."),
     Key("WEIGHTING.POWER", 1.0, POSITIVE, "Exponent of the score; above 1 it is sharpened."),
     Key("WEIGHTING.PER_CLASS", False, FLAG,
         "Divide the score by its running mean over the class, so that hard classes lose nothing."),

@@ -6,12 +6,14 @@ What a single framework requires is in its `check_config`; names of a registry a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from detectron2.config import CfgNode
 
 from ..utils.errors import InputError
+from ..weighting import Calibrated, Refinement
+from ..weighting.scores import chosen_scores
 from .keys import KEYS, UNUSED
 from .layers import value_of
 
@@ -162,11 +164,38 @@ def _check_detector(cfg: CfgNode) -> None:
 
 
 def _check_refinement(cfg: CfgNode) -> None:
-    refine = cfg.PSEUDO_LABEL.REFINE
-    if refine == "detector" and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("PSEUDO_LABEL.REFINE: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
-    if refine == "prototype" and not cfg.WEIGHTING.ENABLED:
-        raise InputError("PSEUDO_LABEL.REFINE: prototype needs the weights' memory bank; set WEIGHTING.ENABLED True")
+    refine, keys = cfg.PSEUDO_LABEL.REFINE, cfg.WEIGHTING
+    if refine == "none":
+        return
+    if cfg.MODEL.DETECTOR.MODE == "alone":
+        raise InputError(f"PSEUDO_LABEL.REFINE: {refine}, but a detector labels no pixels; set it to none")
+    needs = Refinement(refine).needs
+    if "bank" in needs and not keys.ENABLED:
+        raise InputError(f"PSEUDO_LABEL.REFINE: {refine} needs the weights' memory bank; set WEIGHTING.ENABLED True")
+    learns = keys.ENABLED and Calibrated in chosen_scores(keys.KIND)
+    _check_boxes(cfg, "PSEUDO_LABEL.REFINE", {refine: needs}, of_labeled=learns)
+
+
+def _check_boxes(cfg: CfgNode, key: str, needs: Mapping[str, Collection[str]], of_labeled: bool) -> None:
+    """Reject what needs boxes (see `Score.needs`) of images that have none.
+
+    Args:
+        cfg: the config.
+        key: that names it.
+        needs: of each name.
+        of_labeled: whether labeled images need boxes too, which calibrated learns from.
+    """
+    mode = cfg.MODEL.DETECTOR.MODE
+    for name, own in needs.items():
+        if "boxes" not in own or mode == "shared":
+            continue
+        if of_labeled:
+            raise InputError(
+                f"{key}: {name} needs boxes of the labeled images that calibrated learns from, which are not cached; "
+                "leave it out, or set MODEL.DETECTOR.MODE shared"
+            )
+        if mode != "cached":
+            raise InputError(f"{key}: {name} needs boxes; set MODEL.DETECTOR.MODE shared or cached")
 
 
 def _check_weighting(cfg: CfgNode) -> None:
@@ -176,13 +205,11 @@ def _check_weighting(cfg: CfgNode) -> None:
     keys = cfg.WEIGHTING
     if not keys.ENABLED:
         return
-    if "detector" in keys.KIND and cfg.MODEL.DETECTOR.MODE == "none":
-        raise InputError("WEIGHTING.KIND: detector needs boxes; set MODEL.DETECTOR.MODE shared or cached")
-    if "calibrated" in keys.KIND and "detector" in keys.CALIBRATED.SCORES and cfg.MODEL.DETECTOR.MODE != "shared":
-        raise InputError(
-            "WEIGHTING.CALIBRATED.SCORES: detector needs boxes of labeled images, which are not cached; leave it out, "
-            "or set MODEL.DETECTOR.MODE shared"
-        )
+    scores = chosen_scores(keys.KIND)
+    _check_boxes(cfg, "WEIGHTING.KIND", {score.kind: score.needs for score in scores}, of_labeled=False)
+    if Calibrated in scores:
+        constituents = {score.kind: score.needs for score in chosen_scores(keys.CALIBRATED.SCORES)}
+        _check_boxes(cfg, "WEIGHTING.CALIBRATED.SCORES", constituents, of_labeled=True)
     if cfg.RPPI.ENABLED:
         return
     # Labeled pixels alone fill the memory bank: without any, all weights would stay neutral.

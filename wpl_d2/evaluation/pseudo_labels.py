@@ -28,7 +28,7 @@ from ..frameworks import Framework
 from ..frameworks.pseudo_labels import build_refinement, make_pseudo_labels
 from ..inference.pseudo_labeling import whole_image_evidence
 from ..modeling import UnifiedSegDet
-from ..structures import IGNORE, ClassBoxes, PseudoLabels, class_boxes
+from ..structures import IGNORE, ClassBoxes, PseudoLabels, among_classes, class_boxes
 from ..utils.comm import sum_over_ranks
 from ..utils.errors import InputError
 from ..weighting import PixelWeigher, Score, reliable_mask
@@ -75,8 +75,7 @@ class PseudoLabelEvaluator:
         self._scores = ("confidence", *scores)
         self.threshold = threshold
         self.sure = sure
-        self._objects = torch.zeros(IGNORE + 1, dtype=torch.bool)
-        self._objects[list(objects)] = True
+        self._objects = tuple(objects)
         self._parts = _parts(self.classes, objects)
         self.reset()
 
@@ -159,7 +158,7 @@ class PseudoLabelEvaluator:
         if boxes is None:
             return torch.zeros_like(pseudo.valid)
         inside = reliable_mask(pseudo.labels, pseudo.confidence, boxes, 0.0)
-        return ~inside & self._objects.to(inside.device)[pseudo.labels]
+        return ~inside & among_classes(pseudo.labels, self._objects)
 
     def _by_class(self, labels: Tensor, right: Tensor, mask: Tensor, weight: Tensor | None = None) -> Tensor:
         return count_by_class(labels, right, mask, len(self.classes), weight)

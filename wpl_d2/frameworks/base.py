@@ -394,11 +394,13 @@ class Framework(nn.Module):
         """Stage refined labels, and the masks, of labeled items, `at_a_time` together, for a fit of `calibrated`."""
         if self.weigher is None:
             return
+        # Not all that weights and RPPI need: cached boxes are those of unlabeled images alone.
+        needs = self.weigher.fit_needs | (frozenset() if self.refinement is None else self.refinement.needs)
         for start in range(0, len(items), at_a_time):
             part = items[start : start + at_a_time]
             with evaluation_mode(self):
                 prediction = self.label(part)
-            detections = self._detections(part, prediction) if "boxes" in self.needs else None
+            detections = self._detections(part, prediction) if "boxes" in needs else None
             evidence = gather_evidence(self.pseudo_labeler, prediction, self.stack(part, "valid"), detections)
             evidence = refined(evidence, self.refinement, self.weigher)
             self.weigher.stage_held_out(evidence, self.stack(part, "sem_seg"))

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from ..structures import IGNORE, PseudoLabels
 from ..utils.errors import InputError
-from ..weighting.scores import SCORE_REGISTRY
+from ..weighting.scores import chosen_scores
 from .base import FRAMEWORK_REGISTRY, Batch, Framework, Items, Terms
 from .loss_terms import consistency_term, split
 from .mixing import box_masks, draw_boxes
@@ -66,7 +66,7 @@ class STPlusPlus(Framework):
             return
         if keys.NORM != "valid":
             raise InputError(f"WEIGHTING.NORM: {keys.NORM}, but STPlusPlus has one mean of all pixels; set it to valid")
-        if learning := [score.kind for _, score in SCORE_REGISTRY if score.learns and score.kind in keys.KIND]:
+        if learning := [score.kind for score in chosen_scores(keys.KIND) if score.learns]:
             raise InputError(f"WEIGHTING.KIND: {learning[0]} learns in each step, {_BETWEEN}; set another one")
         if keys.PER_CLASS:
             raise InputError(f"WEIGHTING.PER_CLASS: True, whose means move in each step, {_BETWEEN}; set it to False")

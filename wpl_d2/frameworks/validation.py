@@ -10,6 +10,7 @@ from detectron2.utils import comm
 
 from ..modeling import resolve_norm
 from ..utils.errors import InputError, check_name
+from ..weighting.scores import chosen_scores
 
 if TYPE_CHECKING:
     from .base import Framework
@@ -77,12 +78,13 @@ def check_one_labeling(cfg: Any) -> None:
     """Reject weights that learn from labels as if one model's prediction made all of them.
 
     Raises:
-        InputError: WEIGHTING.KIND has calibrated, or WEIGHTING.PER_CLASS is True.
+        InputError: WEIGHTING.KIND has one that learns, or WEIGHTING.PER_CLASS is True.
     """
     name, keys = cfg.FRAMEWORK.NAME, cfg.WEIGHTING
-    if "calibrated" in keys.KIND:
+    if learning := [score.kind for score in chosen_scores(keys.KIND) if score.learns]:
         raise InputError(
-            f"WEIGHTING.KIND: calibrated is fitted to one model's labels, but {name} weighs other ones; set another one"
+            f"WEIGHTING.KIND: {learning[0]} learns from one model's labels, but {name} weighs other ones too; set "
+            "another one"
         )
     if keys.PER_CLASS:
         raise InputError(

@@ -114,7 +114,7 @@ class ImageJudge:
         score = ObjectConfidence(ScoreOptions(len(classes)))
         weights = score(Evidence(pseudo.replace(labels=labels), logits, embeddings[..., None, None]), Memory(()))
         cells = on_cells(labels)
-        components = label_components(cells, len(classes))
+        components = label_components(cells, torch.arange(len(classes), device=cells.device))
         maps = (pseudo.labels.byte(), weights, classes[cells], components, on_cells(weights), embeddings)
         return [_judge(*of_image) for of_image in zip(*(values.cpu().numpy() for values in maps), strict=True)]
 

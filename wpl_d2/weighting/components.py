@@ -41,18 +41,17 @@ def connected_components(mask: Tensor) -> Tensor:
     return numbers.long()
 
 
-def label_components(labels: Tensor, num_classes: int) -> Tensor:
-    """Number the 8-connected components of all classes.
+def label_components(labels: Tensor, classes: Tensor) -> Tensor:
+    """Number the 8-connected components of some classes.
 
     Args:
         labels: (B, H, W) int64 class ids or `IGNORE`.
-        num_classes: C.
+        classes: (C,) int64 class ids.
 
     Returns:
-        (B, H, W) int64, from 1 on and different for each component of an image; 0 for `IGNORE`.
+        (B, H, W) int64, from 1 on and different for each component of an image; 0 for other classes and `IGNORE`.
     """
-    classes = torch.arange(num_classes, device=labels.device).view(1, -1, 1, 1)
-    masks = labels.unsqueeze(1) == classes
+    masks = labels.unsqueeze(1) == classes.view(-1, 1, 1)
     # A component's number is the position of one of its pixels, so that no two classes share one.
     return connected_components(masks.flatten(0, 1)).view(masks.shape).sum(dim=1)
 

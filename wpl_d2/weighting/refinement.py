@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..structures import IGNORE, PseudoLabels
-from .components import connected_components, on_cells, region_mean
+from ..structures import IGNORE, PseudoLabels, among_classes
+from .components import connected_components, label_components, on_cells, region_mean
 from .evidence import Evidence, Memory
 from .reliability import best_boxes
 from .sampling import at_cells
@@ -51,11 +51,9 @@ class Refinement:
         pseudo = evidence.pseudo
         return pseudo.replace(labels=labels.masked_fill(pseudo.labels == IGNORE, IGNORE), confidence=confidence)
 
-    def is_object(self, labels: Tensor) -> Tensor:
-        """Which of the class ids (...) int64 are of countable objects: (...) bool, False for `IGNORE`."""
-        table = torch.zeros(IGNORE + 1, dtype=torch.bool)
-        table[list(self.objects)] = True
-        return table.to(labels.device, non_blocking=True)[labels]
+    def object_ids(self, device: torch.device) -> Tensor:
+        """(K,) int64, the ids of the classes of countable objects."""
+        return torch.tensor(self.objects).to(device, non_blocking=True)
 
 
 def _augment(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
@@ -69,19 +67,25 @@ def _vote(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> 
 
     Components are found on every fourth pixel. A pixel whose class changes gets that mean as its confidence.
     """
-    pseudo = evidence.pseudo
-    height, width = pseudo.labels.shape[-2:]
-    part = refinement.is_object(on_cells(pseudo.labels))
-    numbers = connected_components(part)
-    objects = torch.tensor(refinement.objects).to(numbers.device, non_blocking=True)
+    part = among_classes(on_cells(evidence.pseudo.labels), refinement.objects)
+    objects = refinement.object_ids(part.device)
     probabilities = on_cells(evidence.logits).float().softmax(dim=1)[:, objects]
-    means = torch.stack(
-        [region_mean(own, numbers, numbers[0].numel() + 1) for own in probabilities.unbind(dim=1)], dim=1
-    )
-    mean, best = means.max(dim=1)
-    voted, mean = (at_cells(cells, height, width) for cells in (objects[best], mean))
-    changed = refinement.is_object(pseudo.labels) & at_cells(part, height, width) & (voted != pseudo.labels)
-    return torch.where(changed, voted, pseudo.labels), torch.where(changed, mean, pseudo.confidence)
+    mean, best = _component_means(probabilities, connected_components(part)).max(dim=1)
+    return _rename(refinement, evidence.pseudo, part, objects[best], mean)
+
+
+def _component_means(maps: Tensor, numbers: Tensor) -> Tensor:
+    """The means of maps (B, K, h, w) over each cell's component, by its number, (B, h, w)."""
+    return torch.stack([region_mean(own, numbers, numbers[0].numel() + 1) for own in maps.unbind(dim=1)], dim=1)
+
+
+def _rename(
+    refinement: Refinement, pseudo: PseudoLabels, part: Tensor, classes: Tensor, confidence: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Give object pixels in cells of `part` (B, h, w) bool their cell's class, and its confidence where it is new."""
+    renamed, part, confidence = (at_cells(cells, *pseudo.labels.shape[-2:]) for cells in (classes, part, confidence))
+    changed = among_classes(pseudo.labels, refinement.objects) & part & (renamed != pseudo.labels)
+    return torch.where(changed, renamed, pseudo.labels), torch.where(changed, confidence, pseudo.confidence)
 
 
 def _compare(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
@@ -104,16 +108,20 @@ def _compare(refinement: Refinement, evidence: Evidence, memory: Memory | None) 
 
 
 def _detect(refinement: Refinement, evidence: Evidence, memory: Memory | None) -> tuple[Tensor, Tensor]:
-    """The class of the best box around a pixel of an object class, if no box of the pixel's own class covers it.
+    """The class of the boxes around an object, where most of it is in boxes of another class and in none of its own.
 
-    Where segmenter and detector disagree on an object's class, the detector decides; the confidence is the box's score.
+    An object is a connected component of one class, found on every fourth pixel; of each pixel's boxes the best one
+    counts. The confidence of an object that changes its class is the mean of these boxes' scores over it.
     """
     assert evidence.detections is not None  # see `needs`
-    pseudo = evidence.pseudo
-    found = best_boxes(pseudo.labels, evidence.detections)
-    changed = refinement.is_object(pseudo.labels)
-    changed &= (found.own < refinement.box_score) & (found.any >= refinement.box_score)
-    return torch.where(changed, found.classes, pseudo.labels), torch.where(changed, found.any, pseudo.confidence)
+    labels = on_cells(evidence.pseudo.labels)
+    own, best, classes = (on_cells(found) for found in best_boxes(evidence.pseudo.labels, evidence.detections))
+    objects = refinement.object_ids(labels.device)
+    numbers = label_components(labels, objects)
+    other = torch.where((own < refinement.box_score) & (best >= refinement.box_score), classes, -1)
+    share, kind = _component_means((other.unsqueeze(1) == objects.view(-1, 1, 1)).float(), numbers).max(dim=1)
+    score = _component_means(best.unsqueeze(1), numbers).squeeze(1)
+    return _rename(refinement, evidence.pseudo, (numbers > 0) & (share > 0.5), objects[kind], score)
 
 
 REFINEMENTS: dict[str, tuple[Callable[..., tuple[Tensor, Tensor]], frozenset[str]]] = {

@@ -12,7 +12,7 @@ from fvcore.common.registry import Registry
 from torch import Tensor, nn
 from typing_extensions import override
 
-from ..structures import IGNORE
+from ..structures import IGNORE, among_classes
 from ..utils.comm import all_gather_rows
 from ..utils.errors import InputError, suggest
 from .components import label_components, on_cells, region_mean
@@ -218,7 +218,7 @@ class ObjectConfidence(Score):
             return pseudo.confidence * region_mean(pseudo.confidence, regions, self.options.num_classes + 1)
         height, width = pseudo.labels.shape[-2:]
         cells = on_cells(pseudo.labels)
-        regions = label_components(cells, self.options.num_classes)
+        regions = label_components(cells, torch.arange(self.options.num_classes, device=cells.device))
         mean = at_cells(region_mean(on_cells(pseudo.confidence), regions, cells[0].numel() + 1), height, width)
         # At borders a pixel may be of another class than its cell, and is then a region of its own.
         shared = at_cells(cells, height, width) == pseudo.labels
@@ -276,20 +276,13 @@ class BoxScore(Score):
 
     kind = "detector"
     needs = frozenset({"boxes"})
-    is_object: Tensor
-
-    def __init__(self, options: ScoreOptions) -> None:
-        """Look up the classes that have boxes."""
-        super().__init__(options)
-        table = torch.zeros(IGNORE + 1, dtype=torch.bool)
-        table[list(options.objects)] = True
-        self.register_buffer("is_object", table, persistent=False)
 
     @override
     def forward(self, evidence: Evidence, memory: Memory) -> Tensor:
         assert evidence.detections is not None  # see `needs`
-        found = best_boxes(evidence.pseudo.labels, evidence.detections)
-        return torch.where(self.is_object[evidence.pseudo.labels], found.own, 1.0 - found.any)
+        labels = evidence.pseudo.labels
+        found = best_boxes(labels, evidence.detections)
+        return torch.where(among_classes(labels, self.options.objects), found.own, 1.0 - found.any)
 
 
 @SCORE_REGISTRY.register()
@@ -325,6 +318,12 @@ def build_scores(kinds: str | Sequence[str], options: ScoreOptions, key: str = "
         if kinds.count(kind) > 1:
             raise InputError(f"{key}: names {kind} twice; to sharpen it set WEIGHTING.POWER")
     return [known[kind](options) for kind in kinds]
+
+
+def chosen_scores(kinds: str | Sequence[str]) -> list[type[Score]]:
+    """The registered scores among the names of a config key; those that are unknown `build_scores` reports."""
+    names = [kinds] if isinstance(kinds, str) else kinds
+    return [score for _, score in SCORE_REGISTRY if score.kind in names]
 
 
 def comparable_scores(options: ScoreOptions, lacks: Collection[str]) -> dict[str, Score]:

@@ -1,8 +1,9 @@
 """Weights by confidence and by how evenly the other classes share the rest: `csl` and `covar` (WEIGHTING.KIND).
 
 Both find, in each image and without a threshold, two clusters of labels in a plane of two figures, and weigh a label
-by how far it falls short of the more confident cluster's mean. Both are reconstructions: no more than the papers'
-abstracts could be read.
+by how far it falls short of the more confident cluster's mean. Both are reconstructions: of the papers no more than the
+abstracts could be read, and of CSL's code what others report. Each docstring says what is from where.
+What a study finds of them is no verdict on the published methods.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Separation(Score):
 class ConfidenceSeparable(Separation):
     """CSL's weight (Liu and Liu, ICCV 2025, arXiv 2509.16704); a reconstruction.
 
-    The abstract says: a convex problem in the space of confidence, with boundaries of each image's own. What others
-    report of the published code (MIT) has filled this in:
+    The abstract says: a convex problem in the space of confidence, with boundaries of each image's own. The
+    rest is what others report of the published code (MIT), which was not read itself:
     - the plane is the confidence and the variance of the other classes' probabilities;
     - a label is in the cluster of the right singular vector of the 2 x N matrix of figures, not centered, in which its
       entry is larger in size;
@@ -102,8 +103,8 @@ class ConfidenceVariance(Separation):
 
     The abstract says: from a second-order approximation of the cross entropy, labels are good if their confidence is
     high and the variance of the residual classes low, with a penalty that grows with confidence; a spectral relaxation
-    by SVD separates reliable from unreliable labels in that plane; Gaussians of the clusters make the weights. Chosen
-    here:
+    by SVD separates reliable from unreliable labels in that plane; Gaussians of the clusters make the weights. The
+    rest is chosen here to fit these words:
     - the second figure is V / (2 m^2), where V is the variance and m the mean of the other classes' probabilities: the
       second-order term of the cross entropy between a uniform distribution and these;
     - both figures are standardized over the image, and the clusters are the two sides of the mean along the first

@@ -149,6 +149,12 @@ class PixelWeigher(nn.Module):
         return self.score_needs if self.box_score is None else self.score_needs | {"boxes"}
 
     @property
+    def fit_needs(self) -> frozenset[str]:
+        """What evidence of held-out images must contain, see `stage_held_out`."""
+        learned = (score for score in self.scores.values() if isinstance(score, Calibrated))
+        return frozenset[str]().union(*(score.needs for score in learned))
+
+    @property
     def memory(self) -> Memory:
         """The current content of both banks."""
         return Memory((self.labeled_bank, self.unlabeled_bank))

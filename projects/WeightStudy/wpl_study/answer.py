@@ -20,7 +20,9 @@ _NEW_DRAWS = 5
 def answer(table: Table) -> str:
     """The answer, in Markdown; chosen by the mean on `dev` among the rows that are finished on all draws."""
     draws = table.study.draws
-    tried = [row for row in table.study.rows.values() if row.candidate and len(table.pairs(row, "dev")) == len(draws)]
+    tried = [
+        row for row in table.study.rows.values() if len(table.pairs(row, "dev")) == len(draws) and table.candidate(row)
+    ]
     lines = [_best(table, tried) if tried else "No weight, and what it is compared with, is finished on all draws."]
     for row in table.study.rows.values():
         if row.oracle and table.pairs(row, "dev"):
@@ -36,6 +38,8 @@ def _best(table: Table, tried: Sequence[Row]) -> str:
         f"Rows that change weights or labels and are finished: {len(tried)}. `{row.name}` has the highest mean on "
         f"`{dev}`, {means[best]}; {paired_text(table, row)}."
     )
+    if pairs.mean <= 0:
+        return f"{said} **It is not above what it is compared with.**"
     if pairs.count < 2:
         return f"{said} One draw says nothing about the next: run more."
     needed = float(stats.t.isf(_LEVEL / 2 / len(tried), pairs.count - 1))
@@ -51,8 +55,7 @@ def _best(table: Table, tried: Sequence[Row]) -> str:
 
 def paired_text(table: Table, row: Row) -> str:
     """A row's difference on `dev` to the row it is compared with, in words."""
-    pairs = Spread.of(table.pairs(row, "dev").values())
-    return f"{signed(pairs)} to `{row.plain}`" + ("" if math.isnan(pairs.t) else f", t = {pairs.t:.1f}")
+    return f"{_with_t(Spread.of(table.pairs(row, 'dev').values()))} to `{row.plain}`"
 
 
 def compared_text(table: Table, names: Sequence[str]) -> str:

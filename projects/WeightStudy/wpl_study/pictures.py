@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def _calibration(table: Table) -> Figure | None:
             if points:
                 axes.plot(*zip(*points, strict=True), **_look(index), label=name)
         axes.set(title=title, xlabel="confidence, %", ylabel="right, %")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    _add_legend(figure, shown)
     return figure
 
 
@@ -94,18 +94,20 @@ def _auroc(table: Table) -> Figure | None:
     rows = [row for row in table.study.rows.values() if row.name in names and table.judged(row)]
     if not rows:
         return None
+    # One look for a score in all panels: rows that were judged by other commits may lack some.
+    scores = auroc_scores({row.name: table.judged(row) for row in rows})
     figure = Figure(figsize=(10, 4 * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), 2, squeeze=False)
     for row, line in zip(rows, grid, strict=True):
         by_step = dict(_by_step(table, row))
         for axes, (title, part) in zip(line, _PARTS.items(), strict=True):
-            for index, score in enumerate(auroc_scores({row.name: table.judged(row)})):
-                name = f"auroc-{score}-sure{part}"
-                points = [(step, judged[name].mean) for step, judged in by_step.items() if judged[name].count]
+            for index, score in enumerate(scores):
+                known = {step: judged.get(f"auroc-{score}-sure{part}") for step, judged in by_step.items()}
+                points = [(step, spread.mean) for step, spread in known.items() if spread and spread.count]
                 if points:
                     axes.plot(*zip(*points, strict=True), **_look(index), label=score)
             axes.set(title=f"{row.name}: {title}", xlabel="step", ylabel="AUROC")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    _add_legend(figure, scores)
     return figure
 
 
@@ -115,6 +117,13 @@ def _by_step(table: Table, row: Row) -> Iterator[tuple[int, Judged]]:
     for step in (*steps, last):
         if judged := table.judged(row, step):
             yield step, judged
+
+
+def _add_legend(figure: Figure, names: Iterable[str]) -> None:
+    """One legend for all panels, in the order of the names; a panel need not have all of them."""
+    lines = {line.get_label(): line for axes in figure.axes for line in axes.get_lines()}
+    drawn = [name for name in names if name in lines]
+    figure.legend([lines[name] for name in drawn], drawn, loc="outside right upper", fontsize="small")
 
 
 def _look(index: int) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -30,12 +30,13 @@ Of {images} unlabeled images with masks, always the same ones of a draw, after t
 labels trains (their confidence reaches the row's threshold), how many of these are right, and the same with each label
 counted by its weight. Foreground: what is labeled as an object of the data set, or, where that names none, as any class
 but the first. Calibration error: how far confidence and accuracy of all labels are apart. An oracle's labels are those
-of its teacher."""
+of its teacher. (n): of n draws, where that is not all."""
 _ABOUT_AUROC = """\
 ## AUROC of right labels, by score
 
 Rows that are not listed are not measured. Of all pixels / of those with a confidence of RPPI.CONF and more / of the
-foreground among these. A training without weights is judged with a memory bank of its labeled images."""
+foreground among these; (n): of n draws, where that is not all. A training without weights is judged with a memory bank
+of its labeled images. Scores by rank take the row's own number of channels, WEIGHTING.K."""
 
 
 def study_text(table: Table, pictures: Mapping[str, Path], file: Path) -> str:
@@ -121,7 +122,7 @@ def _draw_table(table: Table) -> str:
 
 def _label_parts(table: Table, judge: Judge) -> list[str]:
     parts = [_ABOUT_LABELS.format(images=judge.images), _label_table(table), _ABOUT_AUROC]
-    last = max((int(result.steps) for result in table.results.values()), default=0)
+    last = max((int(result.steps) for result in _results(table)), default=0)
     for step in (*(step for step in judge.steps if step < last), None):
         when = "the last step" if step is None else f"step {step}"
         parts.append(f"After {when}:\n\n{_auroc_table(table, step)}")
@@ -132,20 +133,20 @@ def _label_table(table: Table) -> str:
     lines = []
     for row in table.study.rows.values():
         judged = table.judged(row)
-        lines.append([row.name, *(_label_cells(judged, table.weighted(row)) if judged else [NOT_MEASURED])])
+        lines.append([row.name, *(_label_cells(table, row, judged) if judged else [NOT_MEASURED])])
     four = ("share", "right", "weighted share", "weighted right")
     heads = [f"foreground: {head}" if part else head for part in _PARTS for head in (*four, "calibration error")]
     return _pipe(["row", *heads], lines)
 
 
-def _label_cells(judged: Judged, weighted: bool) -> list[str]:
-    cells = []
+def _label_cells(table: Table, row: Row, judged: Judged) -> list[str]:
+    cells, weighted = [], table.weighted(row)
     for part in _PARTS:
         figures = [
             f"{figure}-{group}{part}" for group in ("confident", "weighted") for figure in ("coverage", "accuracy")
         ]
-        cells += [_mean(judged, name, 1) if weighted or "weighted" not in name else "" for name in figures]
-        cells.append(_mean(judged, f"calibration-error{part}", 1))
+        cells += [_means(table, judged, [name], 1) if weighted or "weighted" not in name else "" for name in figures]
+        cells.append(_means(table, judged, [f"calibration-error{part}"], 1))
     return cells
 
 
@@ -153,14 +154,18 @@ def _auroc_table(table: Table, step: int | None) -> str:
     judged = {row.name: figures for row in table.study.rows.values() if (figures := table.judged(row, step))}
     scores = auroc_scores(judged)
     lines = [
-        [name, *(" / ".join(_mean(figures, f"auroc-{score}-{scope}", 3) for scope in _SCOPES) for score in scores)]
+        [name, *(_means(table, figures, [f"auroc-{score}-{scope}" for scope in _SCOPES], 3) for score in scores)]
         for name, figures in judged.items()
     ]
     return _pipe(["row", *scores], lines) if lines else f"{NOT_MEASURED}."
 
 
-def _mean(judged: Judged, name: str, digits: int) -> str:
-    return f"{judged[name].mean:.{digits}f}" if name in judged and judged[name].count else "-"
+def _means(table: Table, judged: Judged, names: Sequence[str], digits: int) -> str:
+    """The means of some figures, with the least number of draws that one of them has, where that is not all."""
+    spreads, draws = [judged.get(name, Spread.of(())) for name in names], len(table.study.draws)
+    text = " / ".join(f"{spread.mean:.{digits}f}" if spread.count else "-" for spread in spreads)
+    least = min((spread.count for spread in spreads if spread.count), default=draws)
+    return text if least == draws else f"{text} ({least})"
 
 
 def _pipe(heads: list[str], lines: list[list[str]]) -> str:

@@ -164,10 +164,10 @@ def read_judged(root: Path, result: Result, step: int, images: int) -> Mapping[s
 
 def _parse(text: str, file: Path) -> dict[Key, Result]:
     results = {}
-    reader = csv.DictReader(io.StringIO(text))
+    reader, ended = csv.DictReader(io.StringIO(text)), text.count("\n")
     for line in reader:
         try:
-            if None in line.values() or not text.endswith("\n"):
+            if None in line.values() or reader.line_num > ended:
                 raise ValueError
             result = Result(**line)
             for figure in FIGURES:

@@ -66,7 +66,7 @@ class Runner:
         good = {name for name, run in rows.items() if self._attempt(name, lambda run=run: run.config)}
         known = [run for run in runs if run.row.name in good]
         with self._processes.end_on_signals(), ThreadPoolExecutor(self.jobs) as pool:
-            asking = {run.draw.name: run for run in known if run.row.asks_for_boxes}
+            asking = {run.draw.name: run for run in known if run.row.asks_for_boxes and self._is_due(run)}
             detectors = [(f"detector of {draw}", partial(self._detect, run)) for draw, run in asking.items()]
             for tasks in (detectors, [(run.name, partial(self._finish, run)) for run in known]):
                 list(pool.map(lambda task: self._attempt(*task), tasks))
@@ -88,6 +88,11 @@ class Runner:
         except Stopped:
             pass
         return False
+
+    def _is_due(self, run: Run) -> bool:
+        """Whether something of it is left to train or to judge."""
+        judgings = [judging for judging in run.judgings() if judging.checkpoint.is_file()]
+        return run.key not in read_results(self.root) or any(not judging.file.is_file() for judging in judgings)
 
     def _detect(self, run: Run) -> None:
         """Train the draw's detector and keep its boxes, if they are not there."""
@@ -113,7 +118,7 @@ class Runner:
 
     def _train(self, run: Run, lock: TextIO) -> None:
         commits = _begun_by(run)
-        if (run.row.name, run.draw.name) in read_results(self.root):
+        if run.key in read_results(self.root):
             return
         if run.row.asks_for_boxes and not run.boxes.is_file():
             raise InputError(f"{run.boxes}: is missing, its detector could not be made")

@@ -59,6 +59,11 @@ class Run:
         return f"{self.row.name}/{self.draw.name}"
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Names of row and draw."""
+        return self.row.name, self.draw.name
+
+    @property
     def folder(self) -> Path:
         """Where it leaves its files."""
         return self.root / self.name

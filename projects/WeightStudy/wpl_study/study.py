@@ -13,7 +13,6 @@ DRAW = "{draw}"
 """In the name of a list: the draw's suffix."""
 BOXES = "{boxes}"
 """In the value of a key: the file of boxes of the draw's detector."""
-_OF_WEIGHTS = ("WEIGHTING.", "PSEUDO_LABEL.", "RPPI.")
 
 Settings = dict[str, str]
 """Values by config key, as on the command line."""
@@ -54,11 +53,6 @@ class Row:
     def oracle(self) -> bool:
         """Whether it is told the truth about unlabeled images."""
         return self.settings.get("FRAMEWORK.NAME", "").startswith(PREFIX)
-
-    @property
-    def candidate(self) -> bool:
-        """Whether weights or labels are what it changes: an answer to the question which weight is good."""
-        return self.name != self.plain and any(key.startswith(_OF_WEIGHTS) for key in self.own)
 
     @property
     def asks_for_boxes(self) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wpl_d2.engine import Spread, paired_differences
 
@@ -44,7 +45,8 @@ class Table:
 
     def scores(self, row: Row, which: str) -> ByDraw:
         """The mIoU on "dev" or "val" of the model to use: the teacher where there is one."""
-        return self.figures(row, f"{which}_teacher") or self.figures(row, f"{which}_student")
+        values = {draw: result.deployed(which) for draw, result in self.runs(row).items()}
+        return {draw: value for draw, value in values.items() if value is not None}
 
     def pairs(self, row: Row, which: str) -> ByDraw:
         """The same minus that of the row it is compared with, draw by draw; nothing of that row itself."""
@@ -69,7 +71,25 @@ class Table:
 
     def weighted(self, row: Row) -> bool:
         """Whether its training has weights, so that figures of weighted labels are its own."""
-        return Run(self.study, row, next(iter(self.study.draws.values())), self.root).config.WEIGHTING.ENABLED
+        return self._config(row).WEIGHTING.ENABLED
+
+    def candidate(self, row: Row) -> bool:
+        """Whether it has other weights or labels than the row it is compared with: an answer to which weight is good.
+
+        An oracle is none, nor is a row without weights and without mended labels.
+        """
+        own, plain = (_weights(self._config(one)) for one in (row, self.study.rows[row.plain]))
+        return bool(own) and own != plain and not row.oracle
+
+    def _config(self, row: Row) -> Any:
+        """That of its training, lists and seed apart."""
+        return Run(self.study, row, next(iter(self.study.draws.values())), self.root).config
+
+
+def _weights(cfg: Any) -> dict[str, Any]:
+    """What has an effect of the keys of weights and mended labels; empty where neither is on."""
+    on = {key: cfg[key] for key in ("WEIGHTING", "RPPI") if cfg[key].ENABLED}
+    return on | ({} if cfg.PSEUDO_LABEL.REFINE == "none" else {"PSEUDO_LABEL": cfg.PSEUDO_LABEL})
 
 
 def auroc_scores(judged: Mapping[str, Judged]) -> list[str]:

@@ -5,12 +5,13 @@ from .benchmark import Archive, Benchmark
 from .cityscapes import CITYSCAPES
 from .coco import COCO
 from .fraction import new_split, parse_fraction
+from .nyuv2 import NYUV2
 from .prepare import Prepared, lists_table, prepare_images
 from .splits import ImportedList, drop_system_files, import_lists, list_file, published_lists, write_unlabeled_lists
 from .voc import VOC
 from .voc_animals import VOC_ANIMALS
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO, ADE20K, VOC_ANIMALS)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (VOC, CITYSCAPES, COCO, ADE20K, VOC_ANIMALS, NYUV2)}
 
 __all__ = [
     "BENCHMARKS",

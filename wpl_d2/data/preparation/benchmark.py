@@ -94,6 +94,11 @@ def _resolve(root: Path, path: str) -> Path:
     return Path(os.path.normpath(root / path))
 
 
+def key_line(key: str, list_name: str) -> str:
+    """The line of an image in lists that hold keys alone, as `Benchmark.line`."""
+    return key
+
+
 def list_part(list_name: str) -> str:
     """The part of the data set that a list belongs to: "train", "val" or "test"."""
     return {"val": "val", UNMASKED: "test"}.get(list_name, "train")

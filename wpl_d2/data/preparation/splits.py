@@ -7,7 +7,8 @@ split give the same sorted list here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePath
@@ -128,6 +129,23 @@ def write_unlabeled_lists(benchmark: Benchmark, root: Path) -> list[str]:
 def unlabeled_keys(benchmark: Benchmark, root: Path, labeled: set[str]) -> set[str]:
     """The unlabeled images of a split: the training list without the `labeled` images, and the list `EXTRA`."""
     return (read_list_keys(benchmark, root, "train") - labeled) | read_list_keys(benchmark, root, EXTRA)
+
+
+def read_own_lists(file: str, keys: Callable[[list[str]], Iterable[str]] = frozenset) -> dict[str, frozenset[str]]:
+    """Read the lists that this project publishes itself, and make the unlabeled ones as `unlabeled_keys` does.
+
+    Args:
+        file: beside this module; a line is the name of a list, and words. Lines that begin with "#" are skipped.
+        keys: the words of a line -> keys of images in the list; by default the words are the keys.
+    """
+    lists: dict[str, frozenset[str]] = defaultdict(frozenset)
+    for line in Path(__file__).with_name(file).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            name, *words = line.split()
+            lists[name] |= frozenset(keys(words))
+    everything = lists["train"] | lists.get(EXTRA, frozenset())
+    labeled = {name: images for name, images in lists.items() if name.endswith("_labeled")}
+    return lists | {name.replace("_labeled", "_unlabeled"): everything - images for name, images in labeled.items()}
 
 
 def list_file(root: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ from scipy.io import loadmat
 from ...structures import IGNORE
 from ...utils.errors import InputError
 from ..image_io import read_mask
-from .benchmark import Archive, Benchmark, Sources, read_ids
+from .benchmark import Archive, Benchmark, Sources, key_line, read_ids
 
 _LARGEST_ID = 20
 _SBD_PLACES = ("benchmark_RELEASE/dataset", "dataset", "SBD", "SBD/benchmark_RELEASE/dataset", "SBD/dataset", ".")
@@ -68,10 +68,6 @@ def _read_mat(file: Path) -> NDArray[np.uint8]:
         raise InputError(f"{file}: is not an SBD mask ({error!r}); unpack {VOC.archives[1].file} again") from error
 
 
-def _line(key: str, list_name: str) -> str:
-    return key
-
-
 VOC = Benchmark(
     name="voc",
     archives=(
@@ -87,7 +83,7 @@ VOC = Benchmark(
         ),
     ),
     file_name=re.compile(r"(\d{4}_\d{6})(\.jpg)?"),
-    line=_line,
+    line=key_line,
     find_sources=find_sources,
     read_source=read_source,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +16,9 @@ from ..datasets.lists import EXTRA
 from ..image_io import read_image
 from . import voc
 from .benchmark import Sources
+from .splits import read_own_lists
 
 _VOC = "VOC2012"  # the folder beside this data set, as for `tools/prepare_dataset.py voc`
-_LISTS = Path(__file__).with_name("voc_animals_lists.txt")
 
 CLASS_IDS = np.full(256, IGNORE, dtype=np.uint8)
 """(256,) class id of each VOC class: background, cat, cow, dog, horse, sheep, person; 255 for the others and void."""
@@ -94,20 +93,13 @@ def resized_size(width: int, height: int) -> tuple[int, int]:
     return width, height
 
 
-def _read_lists() -> tuple[dict[str, frozenset[str]], frozenset[str]]:
-    """Read the lists by name, and the images without a mask."""
-    lists: dict[str, frozenset[str]] = defaultdict(frozenset)
-    for line in _LISTS.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            name, year, *numbers = line.split()
-            lists[name] |= {f"{year}_{number}" for number in numbers}
-    unmasked, everything = lists.pop("unmasked"), lists["train"] | lists[EXTRA]
-    labeled = {name: images for name, images in lists.items() if name.endswith("_labeled")}
-    unlabeled = {name.replace("_labeled", "_unlabeled"): everything - images for name, images in labeled.items()}
-    return lists | unlabeled, unmasked
+def _keys(words: list[str]) -> list[str]:
+    year, *numbers = words
+    return [f"{year}_{number}" for number in numbers]
 
 
-_OWN_LISTS, _UNMASKED = _read_lists()
+_LISTS = read_own_lists("voc_animals_lists.txt", _keys)
+_UNMASKED = _LISTS.pop("unmasked")
 VOC_ANIMALS = replace(
     voc.VOC,
     name="voc_animals",
@@ -118,7 +110,7 @@ VOC_ANIMALS = replace(
     find_sources=find_sources,
     read_source=read_source,
     read_photo=read_photo,
-    own_lists=_OWN_LISTS,
+    own_lists=_LISTS,
     unmasked=_UNMASKED,
     min_ratio=Fraction(1, 10),
 )
