@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,21 @@ class Table:
 
     def weighted(self, row: Row) -> bool:
         """Whether its training has weights, so that figures of weighted labels are its own."""
-        return self._config(row).WEIGHTING.ENABLED
+        return self._first[row.name].config.WEIGHTING.ENABLED
 
     def candidate(self, row: Row) -> bool:
         """Whether it has other weights or labels than the row it is compared with: an answer to which weight is good.
 
         An oracle is none, nor is a row without weights and without mended labels.
         """
-        own, plain = (_weights(self._config(one)) for one in (row, self.study.rows[row.plain]))
+        own, plain = (_weights(self._first[name].config) for name in (row.name, row.plain))
         return bool(own) and own != plain and not row.oracle
 
-    def _config(self, row: Row) -> Any:
-        """That of its training, lists and seed apart."""
-        return Run(self.study, row, next(iter(self.study.draws.values())), self.root).config
+    @cached_property
+    def _first(self) -> dict[str, Run]:
+        """Each row on the first draw, whose config, lists and seed apart, is that of all draws."""
+        draw = next(iter(self.study.draws.values()))
+        return {name: Run(self.study, row, draw, self.root) for name, row in self.study.rows.items()}
 
 
 def _weights(cfg: Any) -> dict[str, Any]:
