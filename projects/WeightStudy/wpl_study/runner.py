@@ -21,7 +21,7 @@ from wpl_d2.utils.files import replace_file
 
 from .processes import Processes, Stopped
 from .results import append_result, measure, read_results
-from .runs import LAST, Command, Run
+from .runs import LAST, Command, Judging, Run
 from .study import REPOSITORY
 
 BEGUN = "run.json"
@@ -91,8 +91,7 @@ class Runner:
 
     def _is_due(self, run: Run) -> bool:
         """Whether something of it is left to train or to judge."""
-        judgings = [judging for judging in run.judgings() if judging.checkpoint.is_file()]
-        return run.key not in read_results(self.root) or any(not judging.file.is_file() for judging in judgings)
+        return run.key not in read_results(self.root) or bool(_due_judgings(run))
 
     def _detect(self, run: Run) -> None:
         """Train the draw's detector and keep its boxes, if they are not there."""
@@ -108,9 +107,8 @@ class Runner:
     def _finish(self, run: Run) -> None:
         with self._alone(run.folder) as lock:
             self._train(run, lock)
-            for judging in run.judgings():
-                if not judging.file.is_file() and judging.checkpoint.is_file():
-                    self._call(judging.command, run.folder, lock)
+            for judging in _due_judgings(run):
+                self._call(judging.command, run.folder, lock)
             # Only judging needed more than the last one.
             for checkpoint in run.folder.glob("model_*.pth"):
                 if checkpoint.name != LAST:
@@ -162,6 +160,11 @@ class Runner:
                         raise Taken from None
                     time.sleep(1)
             yield lock
+
+
+def _due_judgings(run: Run) -> list[Judging]:
+    """What is left to measure of the pseudo-labels of checkpoints that are there."""
+    return [judging for judging in run.judgings() if judging.checkpoint.is_file() and not judging.file.is_file()]
 
 
 def say(text: str) -> None:
