@@ -91,14 +91,15 @@ def _calibration(table: Table) -> Figure | None:
 def _auroc(table: Table) -> Figure | None:
     """Of the rows that others are compared with, a line for each score."""
     names = dict.fromkeys(row.plain for row in table.study.rows.values())
-    rows = [row for row in table.study.rows.values() if row.name in names and table.judged(row)]
-    if not rows:
+    rows = [row for row in table.study.rows.values() if row.name in names]
+    shown = [(row, judged) for row in rows if (judged := table.judged(row))]
+    if not shown:
         return None
     # One look for a score in all panels: rows that were judged by other commits may lack some.
-    scores = auroc_scores({row.name: table.judged(row) for row in rows})
-    figure = Figure(figsize=(10, 4 * len(rows)), layout="constrained")
-    grid = figure.subplots(len(rows), 2, squeeze=False)
-    for row, line in zip(rows, grid, strict=True):
+    scores = auroc_scores({row.name: judged for row, judged in shown})
+    figure = Figure(figsize=(10, 4 * len(shown)), layout="constrained")
+    grid = figure.subplots(len(shown), 2, squeeze=False)
+    for (row, _), line in zip(shown, grid, strict=True):
         by_step = dict(_by_step(table, row))
         for axes, (title, part) in zip(line, _PARTS.items(), strict=True):
             for index, score in enumerate(scores):
